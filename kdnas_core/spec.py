@@ -1,0 +1,255 @@
+"""RunSpec: all that a user chooses for a run, validated, with a JSON round trip."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.errors import BadInput
+
+Activation = Literal["gelu", "relu", "silu"]
+Knob = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    """Unknown fields are refused: a misspelt one must never be silently the default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SpaceSpec(_Strict):
+    """The choices for each knob of an architecture; a knob left out is derived from the teacher."""
+
+    layers: Annotated[list[Annotated[int, Field(ge=1, le=48)]], Field(min_length=1)] | None = None
+    hidden_size: Knob | None = None
+    intermediate_size: Knob | None = None
+    attention_heads: Knob | None = None
+    hidden_act: Annotated[list[Activation], Field(min_length=1)] | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _sorted_without_repeats(cls, choices: list[Any] | None) -> list[Any] | None:
+        return None if choices is None else sorted(set(choices))
+
+    def filled_from(self, teacher: Architecture) -> SpaceSpec:
+        """This space with each knob that was left out derived from the teacher's own shape.
+
+        Depths are thirds to all of the teacher's, widths quarters, feed-forward widths a quarter, half
+        and all, heads all, half and a quarter; the activation is the teacher's.
+        """
+        heads = [teacher.attention_heads // part for part in (1, 2, 4) if teacher.attention_heads % part == 0]
+        derived = SpaceSpec(
+            layers=[max(1, teacher.layers * part // 12) for part in (4, 6, 8, 12)],
+            hidden_size=[
+                width
+                for width in (teacher.hidden_size * part // 4 for part in (1, 2, 3, 4))
+                if any(width % count == 0 for count in heads)
+            ],
+            intermediate_size=[max(1, teacher.intermediate_size // part) for part in (4, 2, 1)],
+            attention_heads=heads,
+            hidden_act=[act for act in get_args(Activation) if act == teacher.hidden_act] or ["gelu"],
+        )
+        return derived.model_copy(update=self.model_dump(exclude_none=True))
+
+
+# The search space of KD-NAS (arXiv 2303.09639): 1,200 points, 80 distinct shapes.
+KDNAS_SPACE = SpaceSpec(
+    layers=[3, 4, 6, 10, 12],
+    hidden_size=[384, 768],
+    intermediate_size=[384, 512, 576, 768, 1024, 1536, 2048, 3072],
+    attention_heads=[2, 3, 4, 6, 12],
+    hidden_act=["gelu", "relu", "silu"],
+)
+
+
+class LatencySpec(_Strict):
+    """The latency budget and the protocol that measures against it."""
+
+    budget_ms: float | None = Field(default=None, gt=0)
+    budget_speedup: float | None = Field(default=None, gt=0)
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(default=1, ge=1, le=64)
+    batch_size: int = Field(default=1, ge=1, le=256)
+    sequence_length: int = Field(default=128, ge=8, le=512)
+    warmup: int = Field(default=20, ge=20, le=1_000)
+    runs: int = Field(default=100, ge=100, le=10_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        budgets = [given.get("budget_ms"), given.get("budget_speedup")]
+        if all(budget is None for budget in budgets):
+            return {**given, "budget_speedup": 2.0}
+        if all(budget is not None for budget in budgets):
+            raise ValueError("set budget_ms or budget_speedup, not both")
+        return given
+
+
+class ObjectiveSpec(_Strict):
+    """What a student learns, and where it starts."""
+
+    recipe: Literal["kdnas"] = "kdnas"
+    mapping: Literal["uniform+last", "uniform", "last"] = "uniform+last"
+    projection: Literal["per_layer", "shared"] = "per_layer"
+    start: Literal["teacher", "random"] = "teacher"
+
+
+class ProxySpec(_Strict):
+    """The proxy set and the mini-KD that judges a candidate on it."""
+
+    sentences: int = Field(default=6_000, ge=32, le=1_000_000)
+    held_out: int = Field(default=400, ge=16, le=100_000)
+    sequence_length: int = Field(default=64, ge=8, le=512)
+    steps: int = Field(default=400, ge=1, le=1_000_000)
+    batch_size: int = Field(default=32, ge=1, le=1_024)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+
+
+class RewardSpec(_Strict):
+    """Constants of the KD-NAS reward, `(1 - L) * (lat_S / (beta * lat_T)) ** alpha`."""
+
+    alpha: float = Field(default=-0.06, le=0, ge=-10)
+    beta: float = Field(default=0.6, gt=0, le=1)
+
+
+class SearchSpec(_Strict):
+    """How candidates are proposed, and how many."""
+
+    controller: Literal["lstm", "random"] = "lstm"
+    episodes: int = Field(default=15, ge=1, le=1_000)
+    candidates: int = Field(default=20, ge=1, le=1_000)
+    pool: int = Field(default=150, ge=1, le=100_000)
+    epsilon_start: float = Field(default=1.0, ge=0, le=1)
+    epsilon_decay: float = Field(default=0.05, ge=0, le=1)
+    epsilon_floor: float = Field(default=0.05, ge=0, le=1)
+    reward: RewardSpec = RewardSpec()
+    keep_weights: Literal["all", "frontier"] = "frontier"
+
+
+class RunSpec(_Strict):
+    """All that a user chooses for a run.
+
+    `space` may be given as the word "kdnas" for the published space, or "teacher" (the default)
+    for one derived from the teacher's own shape when the run is prepared.
+    """
+
+    name: str = Field(default="search", min_length=1, max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    teacher: str = Field(default="packaged", min_length=1)
+    corpus: str = Field(default="packaged", min_length=1)
+    space: SpaceSpec = SpaceSpec()
+    latency: LatencySpec = LatencySpec(budget_speedup=2.0)
+    objective: ObjectiveSpec = ObjectiveSpec()
+    proxy: ProxySpec = ProxySpec()
+    search: SearchSpec = SearchSpec()
+    tasks: list[str] = []
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _named_space(cls, given: Any) -> Any:
+        return {"kdnas": KDNAS_SPACE, "teacher": SpaceSpec()}.get(given, given) if isinstance(given, str) else given
+
+    @field_validator("tasks")
+    @classmethod
+    def _no_tasks_yet(cls, tasks: list[str]) -> list[str]:
+        if tasks:
+            raise ValueError("scoring on tasks is not built yet, leave the list empty")
+        return tasks
+
+    def to_json(self) -> str:
+        """The spec as JSON; `parse_spec` reads it back to an equal spec."""
+        return self.model_dump_json(indent=2)
+
+
+def parse_spec(fields: dict[str, Any]) -> RunSpec:
+    """The spec with these fields, the rest at their defaults.
+
+    Raises:
+        BadInput: a field is unknown or its value is not allowed; names the field.
+    """
+    try:
+        return RunSpec.model_validate(fields)
+    except ValidationError as error:
+        raise BadInput(_sentence(error)) from None
+
+
+def parse_spec_json(text: str) -> RunSpec:
+    """The spec written in a JSON text.
+
+    Raises:
+        BadInput: the text is not a JSON object, or not a valid spec.
+    """
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"The spec is not JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise BadInput("The spec must be a JSON object of the fields of a RunSpec.")
+    return parse_spec(fields)
+
+
+def quick_spec(seed: int = 0) -> RunSpec:
+    """The search that runs on a first start: minutes on two cores, real in every part."""
+    return RunSpec(
+        name="quick",
+        seed=seed,
+        latency=LatencySpec(budget_speedup=2.0),
+        proxy=ProxySpec(sentences=2_000, held_out=200, steps=80),
+        search=SearchSpec(episodes=4, candidates=4, epsilon_decay=0.25, keep_weights="all"),
+    )
+
+
+def with_settings(fields: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """A copy of spec fields with `path.to.field=value` settings applied in order.
+
+    A value is read as JSON where it is JSON, else as text: `seed=7`, `space.layers=[2,3]`, `teacher=packaged`.
+
+    Raises:
+        BadInput: a setting has no '=' or its path runs through a value that has no fields.
+    """
+    fields = json.loads(json.dumps(fields))
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path.strip():
+            raise BadInput(f"'{setting}' is not a setting; write path.to.field=value.")
+        _set(fields, path.strip().split("."), _json_or_text(value), setting)
+    return fields
+
+
+def _set(fields: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    *parents, name = path
+    for parent in parents:
+        if fields.get(parent) is None:
+            fields[parent] = {}
+        fields = fields[parent]
+        if not isinstance(fields, dict):
+            raise BadInput(f"'{setting}' cannot be set: '{parent}' has no fields.")
+    if name in ("budget_ms", "budget_speedup"):  # setting one budget replaces the other
+        fields.pop("budget_ms", None)
+        fields.pop("budget_speedup", None)
+    fields[name] = value
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    # "latency.budget_ms", without the names that pydantic adds for branches of a union
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"'{field}' is not a field of a spec; check its spelling or leave it out."
+    if first["type"] == "missing":
+        return f"'{field}' is missing; add it."
+    if first["type"] == "value_error":
+        return f"'{field}': {first['ctx']['error']}."
+    return f"'{field}' cannot be {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."
