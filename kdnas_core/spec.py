@@ -152,7 +152,11 @@ class RunSpec(_Strict):
     @field_validator("space", mode="before")
     @classmethod
     def _named_space(cls, given: Any) -> Any:
-        return {"kdnas": KDNAS_SPACE, "teacher": SpaceSpec()}.get(given, given) if isinstance(given, str) else given
+        return (
+            {"kdnas": KDNAS_SPACE, "teacher": SpaceSpec()}.get(given, given)
+            if isinstance(given, str)
+            else given
+        )
 
     @field_validator("tasks")
     @classmethod
@@ -207,7 +211,7 @@ def quick_spec(seed: int = 0) -> RunSpec:
 def with_settings(fields: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     """A copy of spec fields with `path.to.field=value` settings applied in order.
 
-    A value is read as JSON where it is JSON, else as text: `seed=7`, `space.layers=[2,3]`, `teacher=packaged`.
+    A value is read as JSON where it is JSON, else as text: `seed=7`, `space.layers=[2,3]`, `name=mine`.
 
     Raises:
         BadInput: a setting has no '=' or its path runs through a value that has no fields.

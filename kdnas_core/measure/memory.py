@@ -1,0 +1,55 @@
+"""What this machine remembers between runs: one small JSON file a fact, in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from kdnas_core.measure.reading import LatencyReading
+
+
+def cache_folder() -> Path:
+    """Where harvested text, teacher outputs and measurements are kept: `KDNAS_CACHE`, or the user's cache."""
+    named = os.environ.get("KDNAS_CACHE")
+    return Path(named) if named else Path(platformdirs.user_cache_dir("kdnas-studio"))
+
+
+def remember(kind: str, question: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Keeps the answer to a question under `kind`; an earlier answer is replaced."""
+    path = _path(kind, question)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps({"question": question, "answer": answer}).encode())
+
+
+def recall(kind: str, question: dict[str, Any]) -> dict[str, Any] | None:
+    """The remembered answer, or None where the question was never answered here."""
+    try:
+        answer: dict[str, Any] = json.loads(_path(kind, question).read_bytes())["answer"]
+        return answer
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def recall_latency(question: dict[str, Any]) -> LatencyReading | None:
+    """The remembered reading for a question made by `latency_question`."""
+    answer = recall("latency", question)
+    return None if answer is None else LatencyReading.from_dict(answer)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash, never meets half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    Path(name).replace(path)
+
+
+def _path(kind: str, question: dict[str, Any]) -> Path:
+    word = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder() / kind / f"{word}.json"

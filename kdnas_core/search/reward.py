@@ -1,0 +1,36 @@
+"""The reward of a candidate, and the veto of those over the latency budget."""
+
+from __future__ import annotations
+
+from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.spec import LatencySpec, RewardSpec
+
+
+def kdnas_reward(loss: float, latency: LatencyReading, constants: RewardSpec) -> float:
+    """`(1 - L) * (lat_S / (beta * lat_T)) ** alpha` (KD-NAS, arXiv 2303.09639, section 3).
+
+    Args:
+        loss: held-out mini-KD loss, 1 for a student that predicts the mean; clamped to [0, 1] here, since
+            above 1 the sign would turn and slower students would score higher.
+        latency: of the student, with the teacher's from the same session.
+        constants: alpha and beta.
+    """
+    clamped = min(max(loss, 0.0), 1.0)
+    relative = latency.p50 / (constants.beta * latency.teacher_p50)
+    return float((1 - clamped) * relative**constants.alpha)
+
+
+def within_budget(latency: LatencyReading, budget: LatencySpec) -> bool:
+    """Whether a measured latency meets the budget, be it in milliseconds or as a speed-up."""
+    if budget.budget_ms is not None:
+        return latency.p50 <= budget.budget_ms
+    assert budget.budget_speedup is not None  # LatencySpec has exactly one of the two
+    return latency.speedup >= budget.budget_speedup
+
+
+def budget_ms(budget: LatencySpec, teacher_ms: float) -> float:
+    """The budget in milliseconds, for a teacher that takes `teacher_ms`."""
+    if budget.budget_ms is not None:
+        return budget.budget_ms
+    assert budget.budget_speedup is not None
+    return teacher_ms / budget.budget_speedup
