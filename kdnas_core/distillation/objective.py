@@ -34,7 +34,8 @@ class HiddenStateObjective(nn.Module):
         self.shared = projection == "shared"
         count = 1 if self.shared else len(self.layers)
         shape = (hidden_size, len(self.layers[0]) * self.width)
-        self.projections: Sequence[nn.Linear] = nn.ModuleList(nn.Linear(*shape) for _ in range(count))
+        self.projections = [nn.Linear(*shape) for _ in range(count)]
+        self._registered = nn.ModuleList(self.projections)  # so that `parameters` finds them
 
     def forward(self, states: Sequence[torch.Tensor], batch: Batch, targets: Targets) -> torch.Tensor:
         """Losses (M, teacher layers of each) of one batch; their mean is the loss that is trained.

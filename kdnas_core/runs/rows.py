@@ -105,6 +105,12 @@ class Candidate:
     steps: int
     weights: bool
 
+    @property
+    def point(self) -> tuple[float, float]:
+        """(latency in ms, held-out loss) as the frontier sees it; NaN, which never wins, where not known."""
+        latency = float("nan") if self.latency is None else self.latency.p50
+        return latency, float("nan") if self.loss is None else self.loss
+
     def to_dict(self) -> dict[str, Any]:
         """The candidate object of the command line's `--json`."""
         latency = self.latency

@@ -273,7 +273,7 @@ class Store:
 
     @contextmanager
     def _write(self) -> Iterator[None]:
-        # IMMEDIATE: a deferred transaction that reads first fails at once when another process wrote meanwhile.
+        # IMMEDIATE: a deferred transaction that reads first fails at once when another wrote meanwhile.
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -311,6 +311,8 @@ def connect(path: Path) -> Store:
     connection = _connect(path.resolve().as_uri(), path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
         store = Store(path, connection)
         store.migrate()
     except sqlite3.OperationalError as error:
@@ -348,12 +350,9 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Store]:
 
 def _connect(uri: str, path: Path) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
     except sqlite3.OperationalError as error:
         raise BadInput(f"{path} cannot be opened ({error}); name another file with --db.") from None
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
 
 
 def _check_ours(db: Database, path: Path) -> None:

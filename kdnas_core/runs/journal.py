@@ -1,0 +1,136 @@
+"""The journal of a search in the store: each candidate is written the moment something is known of it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+
+from kdnas_core.runs.rows import Candidate, LayerLoss
+from kdnas_core.runs.store import Store
+from kdnas_core.search.episodes import Outcome, Proposal
+from kdnas_core.search.judge import Judge, Listener, Measured
+from kdnas_core.search.pareto import frontier
+
+STEP_SECONDS = 0.5  # between two progress rows of one mini-KD
+
+log = logging.getLogger(__name__)
+
+
+class StoreJournal:
+    """Reads and writes one run's episodes; judges a candidate where its row says it is not judged.
+
+    Args:
+        store: open for writing, in this thread.
+        run: whose journal.
+        judge: judges one candidate.
+        check: called often; raises to end the search.
+        told: called with the number of candidates judged so far, after each.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: int,
+        judge: Judge,
+        check: Callable[[], None],
+        told: Callable[[Candidate], None],
+    ) -> None:
+        self.store = store
+        self.run = run
+        self.judge = judge
+        self.check = check
+        self.told = told
+
+    def has(self, episode: int) -> bool:
+        """Whether the episode's candidates have been proposed."""
+        return bool(self._candidates(episode))
+
+    def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
+        """Writes an episode's candidates, all or none."""
+        rows = [(proposal.architecture, proposal.predicted_reward) for proposal in proposals]
+        self.store.begin_episode(self.run, episode, rows)
+
+    def outcomes(self, episode: int) -> list[Outcome]:
+        """The episode's outcomes, judging what is not judged yet."""
+        for candidate in self._candidates(episode):
+            if candidate.state == "proposed":
+                self._judge(candidate)
+        return [_outcome(candidate) for candidate in self._candidates(episode)]
+
+    def _candidates(self, episode: int) -> list[Candidate]:
+        return [candidate for candidate in self.store.candidates(self.run) if candidate.episode == episode]
+
+    def _judge(self, candidate: Candidate) -> None:
+        self.check()
+        self.store.set_activity(self.run, f"measuring the latency of {candidate.architecture.key}")
+        started = time.time()
+        try:
+            judgement = self.judge.judge(
+                candidate.architecture, self.store.files(self.run, candidate.id), self._listener(candidate.id)
+            )
+        except (RuntimeError, ValueError, MemoryError) as error:
+            # one bad candidate must not end the search
+            log.exception(f"candidate {candidate.id} failed")
+            self._finish(candidate.id, started, state="failed", error=str(error) or type(error).__name__)
+        else:
+            self._finish(
+                candidate.id,
+                started,
+                state=judgement.state,
+                loss=judgement.loss,
+                reward=judgement.reward,
+                weights=int(judgement.state == "done"),
+            )
+            self._drop_weights()
+        self.told(self.store.candidate(candidate.id))
+
+    def _finish(self, candidate: int, started: float, **fields: object) -> None:
+        self.store.update_candidate(candidate, seconds=time.time() - started, **fields)
+
+    def _listener(self, candidate: int) -> Listener:
+        last_written = 0.0
+
+        def measured(costs: Measured) -> None:
+            self.check()
+            self.store.update_candidate(
+                candidate,
+                state="distilling",
+                parameters=costs.parameters,
+                flops=costs.flops,
+                latency=costs.latency.to_dict(),
+                steps=self.judge.spec.proxy.steps,
+            )
+            self.store.set_activity(self.run, f"mini-KD of candidate {candidate}")
+
+        def step(taken: int) -> None:
+            nonlocal last_written
+            self.check()
+            if time.monotonic() - last_written > STEP_SECONDS or taken == self.judge.spec.proxy.steps:
+                self.store.update_candidate(candidate, step=taken)
+                last_written = time.monotonic()
+
+        def held_out(taken: int, losses: dict[tuple[int, int], float]) -> None:
+            rows = [LayerLoss(taken, layer, of, loss) for (layer, of), loss in losses.items()]
+            self.store.add_layer_losses(candidate, rows)
+
+        return Listener(measured, step, held_out)
+
+    def _drop_weights(self) -> None:
+        """Deletes the weights of students that are no longer on the frontier, where the spec says so."""
+        if self.judge.spec.search.keep_weights == "all":
+            return
+        done = [candidate for candidate in self.store.candidates(self.run) if candidate.state == "done"]
+        kept = {done[index].id for index in frontier([candidate.point for candidate in done])}
+        for candidate in done:
+            if candidate.weights and candidate.id not in kept:
+                self.store.update_candidate(candidate.id, weights=0)
+                for path in self.store.files(self.run, candidate.id).iterdir():
+                    if path.name != "config.json":
+                        path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
+def _outcome(candidate: Candidate) -> Outcome:
+    reward = 0.0 if candidate.state == "over_budget" else candidate.reward
+    return Outcome(candidate.architecture, reward)

@@ -1,0 +1,167 @@
+"""The worker: claims queued runs and works on each until it is finished, or told to pause or stop.
+
+Page and worker meet only in the store: a second thread says there every second that the worker lives,
+and reads what was asked of it meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdnas_core.errors import BadInput
+from kdnas_core.measure.cost import parameters
+from kdnas_core.runs.journal import StoreJournal
+from kdnas_core.runs.launch import worker_lock
+from kdnas_core.runs.rows import Candidate, Run, RunState, TeacherFacts, Worker
+from kdnas_core.runs.store import Store, opened
+from kdnas_core.search.controllers.lstm import LstmController
+from kdnas_core.search.controllers.random import RandomController
+from kdnas_core.search.episodes import Controller, search
+from kdnas_core.search.prepare import Prepared, make_judge, prepare
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import RunSpec
+
+HEARTBEAT_S = 1.0
+POLL_S = 0.5
+
+log = logging.getLogger(__name__)
+
+Told = Callable[[Candidate], None]
+
+
+class Asked(Exception):
+    """The run was asked to pause or to stop."""
+
+    def __init__(self, state: RunState) -> None:
+        super().__init__(state)
+        self.state: RunState = state
+
+
+def serve(db: Path, *, until_idle: bool) -> None:
+    """Works on queued runs, one at a time; only one worker serves a store, a second waits for its turn.
+
+    Args:
+        db: the store.
+        until_idle: return when nothing is queued, rather than wait for more.
+
+    Raises:
+        BadInput: the store cannot be used.
+        KeyboardInterrupt: told to end by a signal; the run is then interrupted and can be resumed.
+    """
+    # a polite kill becomes the same clean end as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with opened(db):
+        pass  # a store that cannot be used is said before the wait
+    with worker_lock(db), opened(db) as store:
+        while True:
+            run = store.claim_run(Worker.this_process())
+            if run is not None:
+                log.info(f"run {run.id}: begins")
+                work_on(store, run)
+            elif until_idle:
+                return
+            else:
+                time.sleep(POLL_S)
+
+
+def work_on(
+    store: Store, run: Run, prepared: Prepared | None = None, told: Told = lambda candidate: None
+) -> RunState:
+    """Works on a run claimed by this process and returns the state in which it ends.
+
+    Args:
+        store: open for writing, in this thread.
+        run: claimed.
+        prepared: its spec, where it has been prepared already.
+        told: called after each candidate.
+
+    Raises:
+        KeyboardInterrupt: after the run was marked as interrupted.
+    """
+    with _heartbeat(store.path, run.id) as check:
+        state, error = _outcome(lambda: _search(store, run, prepared, check, told))
+    store.end_run(run.id, state, error)
+    log.info(f"run {run.id}: {state}{f' ({error})' if error else ''}")
+    if state == "interrupted":
+        raise KeyboardInterrupt
+    return state
+
+
+def _outcome(work: Callable[[], None]) -> tuple[RunState, str | None]:
+    try:
+        work()
+    except Asked as asked:
+        return asked.state, None
+    except KeyboardInterrupt:
+        return "interrupted", None
+    except BadInput as error:
+        return "failed", str(error)
+    except Exception as error:
+        log.exception("the run failed")
+        return "failed", f"{type(error).__name__}: {error}"
+    return "finished", None
+
+
+def _search(store: Store, run: Run, prepared: Prepared | None, check: Callable[[], None], told: Told) -> None:
+    def say(activity: str) -> None:
+        check()
+        store.set_activity(run.id, activity)
+
+    if prepared is None:
+        prepared = prepare(run.spec, say)
+    store.set_teacher(run.id, prepared.spec, _facts(prepared))
+    judge = make_judge(prepared, say)
+    journal = StoreJournal(store, run.id, judge, check, told)
+    spec = prepared.spec.search
+    search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
+
+
+def make_controller(spec: RunSpec, space: SearchSpace) -> Controller:
+    """The controller that a spec names, fresh."""
+    if spec.search.controller == "lstm":
+        return LstmController(space, spec.search, spec.seed)
+    return RandomController(space, spec.seed)
+
+
+def _facts(prepared: Prepared) -> TeacherFacts:
+    teacher, length = prepared.teacher, prepared.spec.latency.sequence_length
+    return TeacherFacts(
+        name=teacher.name,
+        architecture=teacher.architecture,
+        parameters=parameters(teacher.model),
+        flops=teacher.architecture.flops(length),
+        latency=prepared.teacher_latency,
+    )
+
+
+@contextmanager
+def _heartbeat(db: Path, run: int) -> Iterator[Callable[[], None]]:
+    """Says that this process lives; gives a check that raises `Asked` once a request was seen."""
+    request: list[RunState] = []
+    ended = threading.Event()
+
+    def beat() -> None:
+        with opened(db) as store:  # a connection of its own: they do not cross threads
+            while not ended.wait(HEARTBEAT_S):
+                store.heartbeat(run)
+                asked = store.run(run).request
+                if asked is not None and not request:
+                    request.append("paused" if asked == "pause" else "stopped")
+
+    def check() -> None:
+        if request:
+            raise Asked(request[0])
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,86 @@
+"""What many tests share: a tiny real teacher, a small real corpus, and a cache of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc_data import topics
+from typing import Any
+
+import pytest
+
+# Before anything of the product is imported: no test may see or change what this machine remembers.
+_CACHE = tempfile.mkdtemp(prefix="kdnas-tests-")
+os.environ["KDNAS_CACHE"] = _CACHE
+
+SENTENCES = 400
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """A few hundred sentences of real English: Python's own help topics."""
+    sentences = [" ".join(part.split()) for topic in topics.topics.values() for part in topic.split(". ")]
+    return list(dict.fromkeys(text for text in sentences if 40 < len(text) < 300))[:SENTENCES]
+
+
+@pytest.fixture(scope="session")
+def corpus_file(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sentences as a local corpus."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random BERT of 4 layers, width 32, 4 heads, and a tokenizer trained on the texts."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("teacher")
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(texts, vocab_size=600, show_progress=False)
+    trained.save_model(str(folder))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=trained.get_vocab_size(),
+        num_hidden_layers=4,
+        hidden_size=32,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # wide enough that the layers do something
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_spec(tiny_teacher: Path, corpus_file: Path) -> dict[str, Any]:
+    """Fields of a RunSpec whose search takes seconds."""
+    return {
+        "name": "tiny",
+        "teacher": str(tiny_teacher),
+        "corpus": str(corpus_file),
+        "space": {
+            "layers": [1, 2, 3],
+            "hidden_size": [16, 24],
+            "intermediate_size": [32, 48],
+            "attention_heads": [2, 4],
+            "hidden_act": ["gelu"],
+        },
+        "latency": {"budget_speedup": 0.5, "sequence_length": 16},
+        "proxy": {"sentences": 200, "held_out": 40, "sequence_length": 32, "steps": 12, "batch_size": 16},
+        "search": {"episodes": 2, "candidates": 3, "keep_weights": "all"},
+    }
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache that nothing was put in yet."""
+    monkeypatch.setenv("KDNAS_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
