@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import click
 import typer
 
-from kdnas_core.errors import BadInput
+from kdnas_core.errors import BadInput, Failure
 from kdnas_core.progress_bar import candidates_bar
 from kdnas_core.runs.rows import Candidate, Run, RunState
 from kdnas_core.runs.store import Store, opened
@@ -200,6 +200,8 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except BadInput as error:
         _end(str(error), 2)
+    except Failure as error:
+        _end(str(error), 1)
     except click.ClickException as error:
         _end(f"{error.format_message()} See `python -m kdnas_core --help`.", 2)
     except (KeyboardInterrupt, click.Abort):

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnas_core.errors import BadInput
+from kdnas_core.errors import BadInput, Failure
 from kdnas_core.runs.rows import Candidate
 from kdnas_core.runs.store import Store
 
@@ -71,7 +71,7 @@ def export_hf(store: Store, candidate: int, folder: Path) -> Exported:
 
     Raises:
         BadInput: the candidate has no weights, or the folder cannot be written.
-        RuntimeError: stock `transformers` did not load what was written.
+        Failure: stock `transformers` did not load what was written.
     """
     row = store.candidate(candidate)
     source = store.files(row.run, row.id)
@@ -112,7 +112,8 @@ def _verify(folder: Path, candidate: Candidate) -> None:
         check=False,
     )
     if child.returncode:
-        raise RuntimeError(f"stock transformers did not load the export: {child.stderr.strip()[-500:]}")
+        reason = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise Failure(f"Stock transformers did not load the export of candidate {candidate.id}: {reason}")
     found = json.loads(child.stdout.splitlines()[-1])
     expected: dict[str, object] = {
         "parameters": candidate.parameters,

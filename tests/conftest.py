@@ -44,7 +44,7 @@ def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=600, show_progress=False)
     trained.save_model(str(folder))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=trained.get_vocab_size(),
@@ -52,7 +52,7 @@ def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         hidden_size=32,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         initializer_range=0.2,  # wide enough that the layers do something
     )
     BertModel(config).save_pretrained(folder)

@@ -1,0 +1,18 @@
+"""The launcher: `python app.py`, `streamlit run app.py` or `uvicorn app:app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import launcher
+
+app = st.App(
+    Path(__file__).resolve().parent / "kdnas_core" / "dashboard" / "entry.py",
+    lifespan=launcher.lifespan,
+    middleware=launcher.middleware,
+)
+
+if __name__ == "__main__":
+    launcher.main(app)

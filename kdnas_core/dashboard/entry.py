@@ -1,0 +1,23 @@
+"""The script that Streamlit runs for every page: the settings that all share, and the way between them.
+
+It lies here and not beside `pages/`: there, a deep link after a server start would run its page without it.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from kdnas_core.dashboard import places
+
+# an emoji: any other icon would be asked from an outside host
+st.set_page_config(page_title="KD-NAS Studio", page_icon="⚗️", layout="wide")
+
+st.navigation(
+    [
+        st.Page(places.HOME, title="Searches", default=True),
+        st.Page(places.NEW_SEARCH, title="New search", url_path="new"),
+        st.Page(places.RUN, title="Run", url_path="run"),
+        st.Page(places.CANDIDATE, title="Candidate", url_path="candidate", visibility="hidden"),
+    ],
+    position="top",
+).run()

@@ -1,0 +1,81 @@
+"""How long a search will take, before it is started: at a pace remembered, or by a rule of thumb."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import live, progress
+from kdnas_core.measure.reading import device_name
+from kdnas_core.runs.rows import Candidate
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import ProxySpec, RunSpec
+
+LATENCY_S = 5.0  # to export a candidate and time it beside its teacher
+_FLOPS_PER_S = 150e9  # of two cores in training, where nothing was measured yet
+_RUNS_REMEMBERED = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A rough time for a search.
+
+    Attributes:
+        seconds: for all of it.
+        candidates: how many would be judged.
+        distilled: how many of them are expected under the budget, and so distilled.
+        measured: whether the pace was seen on this device, or is a rule of thumb.
+    """
+
+    seconds: float
+    candidates: int
+    distilled: int
+    measured: bool
+
+
+def estimate(
+    spec: RunSpec, space: SearchSpace, teacher: Architecture, teacher_ms: float | None, pace: float | None
+) -> Estimate:
+    """The time of a search over a space, at a pace from `pace_here`, else at the rule of thumb."""
+    under = [shape for shape in space if _expected_under(shape, spec, teacher, teacher_ms)]
+    judged = min(spec.search.episodes * spec.search.candidates, len(space))
+    distilled = round(judged * len(under) / len(space))
+    mean_work = sum(_work(shape, spec.proxy) for shape in under) / max(1, len(under))
+    seconds = judged * LATENCY_S + distilled * mean_work / (pace or _FLOPS_PER_S)
+    return Estimate(seconds, judged, distilled, pace is not None)
+
+
+def pace_here(db: Path) -> float | None:
+    """FLOPs a second at which this device distilled the newest runs' candidates; None without any."""
+    work = seconds = 0.0
+    for snapshot in live.read_runs(db, _RUNS_REMEMBERED):
+        for candidate in _distilled_here(snapshot.candidates):
+            work += _work(candidate.architecture, snapshot.run.spec.proxy)
+            seconds += max(0.1, candidate.seconds - LATENCY_S)
+    return work / seconds if seconds else None
+
+
+def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
+    rows = progress.distilled(candidates)
+    return [row for row in rows if row.seconds and row.latency and row.latency.device == device_name()]
+
+
+def _work(shape: Architecture, proxy: ProxySpec) -> float:
+    # a step is one pass forward and one, of twice the cost, backward
+    return 3.0 * shape.flops(proxy.sequence_length) * proxy.batch_size * proxy.steps
+
+
+def _expected_under(
+    shape: Architecture, spec: RunSpec, teacher: Architecture, teacher_ms: float | None
+) -> bool:
+    """Whether latency in proportion to FLOPs would meet the budget; yes where that is unknown."""
+    speedup = spec.latency.budget_speedup
+    if spec.latency.budget_ms is not None:
+        if teacher_ms is None:
+            return True
+        speedup = teacher_ms / spec.latency.budget_ms
+    assert speedup is not None  # LatencySpec has exactly one of the two
+    length = spec.latency.sequence_length
+    return shape.flops(length) * speedup <= teacher.flops(length)

@@ -1,0 +1,84 @@
+"""The head of a run's page: its state, the buttons that change it, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import controls, progress, widgets, wording
+from kdnas_core.dashboard.live import Snapshot
+from kdnas_core.runs.rows import ACTIVE, RESUMABLE, Run
+
+
+def show(db: Path, snapshot: Snapshot) -> None:
+    """Draws the head of a run's page."""
+    run = snapshot.run
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title(f"Run {run.id} · {run.name}", width="content")
+        widgets.state_badge(run)
+    widgets.say()
+    _buttons(db, run)
+    _trouble(run)
+    _progress(snapshot)
+
+
+def _buttons(db: Path, run: Run) -> None:
+    with st.container(horizontal=True):
+        if run.state in ACTIVE:
+            asked = run.request is not None
+            _button("Pause", ":material/pause:", controls.pause, db, run, disabled=asked)
+            _button("Stop", ":material/stop:", controls.stop, db, run, disabled=asked)
+        if run.state in RESUMABLE:
+            _button("Resume", ":material/play_arrow:", controls.resume, db, run)
+        if run.state == "paused":
+            _button("Stop", ":material/stop:", controls.stop, db, run)
+        if run.state == "queued":
+            _button("Start a worker", ":material/play_arrow:", controls.resume, db, run)
+
+
+def _button(
+    label: str, icon: str, action: controls.Action, db: Path, run: Run, *, disabled: bool = False
+) -> None:
+    st.button(label, icon=icon, on_click=widgets.act, args=(action, db, run.id), disabled=disabled)
+
+
+def _trouble(run: Run) -> None:
+    if run.state == "failed":
+        st.error(run.error or "The run failed and left no reason; see the worker's log beside the store.")
+    if run.state == "interrupted":
+        st.warning(
+            "The worker ended before the run did. All that was judged is kept; Resume goes on from there."
+        )
+    if run.state == "queued":
+        st.markdown("Waiting for a worker: one serves the oldest run first.")
+
+
+def _progress(snapshot: Snapshot) -> None:
+    run, candidates = snapshot.run, snapshot.candidates
+    planned, judged = progress.planned(run), len(progress.judged(candidates))
+    states = Counter(row.state for row in candidates)
+    st.progress(
+        min(1.0, judged / max(1, planned)),
+        text=f"Episode {run.episode} of {run.spec.search.episodes} · {judged} of {planned} candidates judged:"
+        f" {states['done']} distilled, {states['over_budget']} over budget, {states['failed']} failed",
+    )
+    st.markdown(" · ".join(_facts(snapshot)))
+
+
+def _facts(snapshot: Snapshot) -> list[str]:
+    run = snapshot.run
+    facts = [f"Budget {wording.budget(run.spec.latency, progress.budget_of(run))}"]
+    if run.teacher is not None:
+        facts.insert(0, f"Teacher {run.teacher.name}, {wording.milliseconds(run.teacher.latency.p50)} p50")
+    left = progress.seconds_left(run, snapshot.candidates)
+    if left is not None and left >= 1:
+        facts.append(f"about {wording.duration(left)} left")
+    if run.state == "running":
+        facts.insert(0, f"**Now: {run.activity or 'starting'}**")
+        facts.append(f"last beat {wording.ago(run.heartbeat_at, time.time())}")
+    elif run.seconds >= 1:
+        facts.append(f"{wording.duration(run.seconds)} of work")
+    return facts

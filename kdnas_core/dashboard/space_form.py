@@ -1,0 +1,65 @@
+"""The part of the form that chooses the search space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import starting
+from kdnas_core.search.space import KNOBS, SearchSpace
+from kdnas_core.spec import KDNAS_SPACE, SpaceSpec
+
+FROM_TEACHER, PUBLISHED = "From the teacher's shape", "KD-NAS, as published"
+LABELS = {
+    "layers": "Layers",
+    "hidden_size": "Hidden size",
+    "intermediate_size": "FFN size",
+    "attention_heads": "Attention heads",
+    "hidden_act": "Activation",
+}
+
+
+def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
+    """Draws the choices and returns the fields of a `SpaceSpec`.
+
+    Raises:
+        BadInput: a choice is no number, or the choices leave no valid point.
+    """
+    st.header("Search space")
+    preset = st.radio("Start from", [FROM_TEACHER, PUBLISHED], horizontal=True)
+    if preset == FROM_TEACHER and shape is None:
+        st.markdown("The space is derived from the teacher's shape once it is loaded.")
+        return {}
+    filled = KDNAS_SPACE if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape)
+    chosen = _knobs(filled.model_dump(), key=f"{preset}-{teacher}")
+    _size(chosen, shape)
+    return chosen
+
+
+def _knobs(filled: dict[str, list[Any]], key: str) -> dict[str, Any]:
+    published = KDNAS_SPACE.model_dump()
+    chosen: dict[str, Any] = {}
+    columns = st.columns(2)
+    for place, knob in enumerate(KNOBS):
+        numbers = knob != "hidden_act"
+        picked = columns[place % 2].multiselect(
+            LABELS[knob],
+            sorted({*filled[knob], *published[knob]}),
+            default=filled[knob],
+            # a new key for each preset and teacher, so that their choices are filled in afresh
+            key=f"{knob}-{key}",
+            accept_new_options=numbers,
+            help="Type a number to add it." if numbers else None,
+        )
+        chosen[knob] = starting.whole_numbers(LABELS[knob], picked) if numbers else picked
+    return chosen
+
+
+def _size(chosen: dict[str, Any], shape: Architecture | None) -> None:
+    spec = starting.space_spec(chosen)
+    space = SearchSpace.from_spec(spec, shape or Architecture(1, 1, 1, 1))  # every knob is given
+    st.markdown(
+        f"**{len(space):,} architectures**, {space.shapes():,} distinct shapes (heads and activation aside)"
+    )

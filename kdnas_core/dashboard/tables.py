@@ -1,0 +1,76 @@
+"""The tables of the pages: rows in, data frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from kdnas_core.dashboard import progress, wording
+from kdnas_core.dashboard.live import Snapshot
+from kdnas_core.runs.rows import Candidate
+
+RUN_COLUMNS = {"Run": st.column_config.NumberColumn(pinned=True, format="%d", alignment="left")}
+CANDIDATE_COLUMNS = {
+    "Candidate": st.column_config.NumberColumn(pinned=True, format="%d"),
+    "Latency p50 (ms)": st.column_config.NumberColumn(format="%.2f"),
+    "Speed-up": st.column_config.NumberColumn(format="%.1f×", help="against the teacher, measured in turns"),
+    "Loss": st.column_config.NumberColumn(
+        format="%.3f", help="held-out loss of the mini-KD; 1 learns nothing"
+    ),
+    "Reward": st.column_config.NumberColumn(format="%.3f"),
+    "Parameters (M)": st.column_config.NumberColumn(format="%.1f"),
+}
+
+
+def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
+    """One row a run, in the order given."""
+    return pd.DataFrame([_run_row(snapshot, now) for snapshot in snapshots])
+
+
+def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
+    return pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
+
+
+def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
+    run, candidates = snapshot.run, snapshot.candidates
+    return {
+        "Run": run.id,
+        "Name": run.name,
+        "State": wording.state(run.state),
+        "Episode": f"{run.episode} of {run.spec.search.episodes}",
+        "Judged": f"{len(progress.judged(candidates))} of {progress.planned(run)}",
+        "Best within budget": _best(snapshot),
+        "Budget": wording.budget(run.spec.latency, progress.budget_of(run)),
+        "Last beat": wording.ago(run.heartbeat_at, now),
+    }
+
+
+def _best(snapshot: Snapshot) -> str:
+    budget = progress.budget_of(snapshot.run)
+    best = None if budget is None else progress.best_within(snapshot.candidates, budget)
+    if best is None:
+        return wording.UNKNOWN
+    latency, loss = best.point
+    return f"loss {wording.number(loss)} at {wording.milliseconds(latency)}"
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, object]:
+    architecture, latency = candidate.architecture, candidate.latency
+    return {
+        "Candidate": candidate.id,
+        "Episode": candidate.episode,
+        "State": wording.state(candidate.state),
+        "Latency p50 (ms)": latency and latency.p50,
+        "Speed-up": latency and latency.speedup,
+        "Loss": candidate.loss,
+        "Reward": candidate.reward,
+        "Layers": architecture.layers,
+        "Hidden": architecture.hidden_size,
+        "FFN": architecture.intermediate_size,
+        "Heads": architecture.attention_heads,
+        "Activation": architecture.hidden_act,
+        "Parameters (M)": candidate.parameters and candidate.parameters / 1e6,
+    }

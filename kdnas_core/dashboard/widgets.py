@@ -1,0 +1,69 @@
+"""Parts of a screen that several pages show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import controls, places, progress, wording
+from kdnas_core.errors import BadInput, Failure
+from kdnas_core.runs.rows import Candidate, Run
+
+TOLD = (BadInput, Failure)  # errors whose message is a sentence for the user
+_SAID = "said"
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Shows input that cannot be used as its sentence, and ends the page there."""
+    try:
+        yield
+    except TOLD as error:
+        st.error(str(error))
+        st.page_link(places.HOME, label="All searches", icon=":material/arrow_back:")
+        st.stop()
+
+
+def act(action: controls.Action, db: Path, run: int) -> None:
+    """Does what a button says and keeps the sentence about it for `say`; a button's `on_click`."""
+    try:
+        st.session_state[_SAID] = (action(db, run), "ok")
+    except TOLD as error:
+        st.session_state[_SAID] = (str(error), "error")
+
+
+def say() -> None:
+    """Shows the sentence of the last button that was pressed, once."""
+    sentence, kind = st.session_state.pop(_SAID, ("", "ok"))
+    if sentence:
+        st.toast(sentence) if kind == "ok" else st.error(sentence)
+
+
+def state_badge(run: Run) -> None:
+    """The state of a run, or what was asked of it and is not yet done."""
+    if run.state == "running" and run.request:
+        st.badge({"pause": "pausing", "stop": "stopping"}[run.request], color="orange")
+    else:
+        st.badge(wording.state(run.state), color=wording.RUN_COLOURS[run.state])  # type: ignore[arg-type]
+
+
+def candidate_card(candidate: Candidate, title: str, key: str) -> None:
+    """A candidate in four lines, with the way to its page."""
+    latency, loss = candidate.point
+    speedup = wording.times(progress.speedup_of(candidate))
+    with st.container(border=True, key=key):
+        st.markdown(f"**{title}**")
+        st.markdown(wording.shape(candidate.architecture))
+        st.markdown(
+            f"{wording.milliseconds(latency)} p50 · {speedup} the teacher's speed"
+            f" · loss {wording.number(loss)} · {wording.count(candidate.parameters)} parameters"
+        )
+        st.page_link(
+            places.CANDIDATE,
+            label=f"Open candidate {candidate.id}",
+            icon=":material/arrow_forward:",
+            query_params={"candidate": str(candidate.id)},
+        )

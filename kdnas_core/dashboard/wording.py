@@ -1,0 +1,107 @@
+"""How numbers and states read on a screen: units on everything, a dash where nothing is known."""
+
+from __future__ import annotations
+
+import math
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.spec import LatencySpec
+
+UNKNOWN = "–"
+
+RUN_COLOURS = {
+    "queued": "gray",
+    "running": "blue",
+    "paused": "gray",
+    "stopped": "gray",
+    "interrupted": "orange",
+    "finished": "green",
+    "failed": "red",
+}
+CANDIDATE_COLOURS = {
+    "proposed": "gray",
+    "over_budget": "orange",
+    "distilling": "blue",
+    "done": "green",
+    "failed": "red",
+}
+
+
+def milliseconds(value: float | None) -> str:
+    """For example "6.13 ms"."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.2f} ms"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A loss or a reward, which have no unit."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def times(value: float | None) -> str:
+    """A ratio to the teacher, for example "3.0×"."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.1f}×"
+
+
+def count(value: float | None) -> str:
+    """A large count in short, for example "22.7 M"."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.1f} {letter}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time as one would say it, for example "3 min" or "1 h 20 min"."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def ago(moment: float | None, now: float) -> str:
+    """How long a moment is past, for example "4 s ago"."""
+    if moment is None:
+        return "never"
+    past = max(0.0, now - moment)
+    return f"{duration(past)} ago" if past < 86_400 else f"{past / 86_400:.0f} days ago"
+
+
+def shape(architecture: Architecture) -> str:
+    """An architecture in words, for example "4 layers · hidden 192 · FFN 768 · 6 heads · gelu"."""
+    layers = "1 layer" if architecture.layers == 1 else f"{architecture.layers} layers"
+    heads = "1 head" if architecture.attention_heads == 1 else f"{architecture.attention_heads} heads"
+    return (
+        f"{layers} · hidden {architecture.hidden_size} · FFN {architecture.intermediate_size}"
+        f" · {heads} · {architecture.hidden_act}"
+    )
+
+
+def budget(latency: LatencySpec, budget_ms: float | None) -> str:
+    """A latency budget as it was given, with its milliseconds where they are known."""
+    if latency.budget_speedup is None:
+        return milliseconds(latency.budget_ms)
+    speedup = f"{latency.budget_speedup:g}× faster than the teacher"
+    return speedup if budget_ms is None else f"{milliseconds(budget_ms)} ({speedup})"
+
+
+def protocol(reading: LatencyReading) -> str:
+    """Where and how a latency was measured: it means nothing without."""
+    return (
+        f"{reading.device} · {reading.runtime} {reading.dtype} · {_plural(reading.threads, 'thread')}"
+        f" · batch {reading.batch_size} · {reading.sequence_length} tokens"
+        f" · {_plural(len(reading.samples), 'timed run')}"
+    )
+
+
+def state(word: str) -> str:
+    """A state of the store as it reads on a screen."""
+    return word.replace("_", " ")
+
+
+def _plural(quantity: int, noun: str) -> str:
+    return f"{quantity} {noun}" if quantity == 1 else f"{quantity} {noun}s"

@@ -1,0 +1,133 @@
+"""One candidate: its shape and cost, what each of its layers has learnt, and its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import export_section, layer_figures, live, places, progress, widgets, wording
+from kdnas_core.dashboard.charts import CONFIG
+from kdnas_core.dashboard.live import CandidateView
+from kdnas_core.runs.rows import ACTIVE, Candidate
+
+
+def head(seen: CandidateView) -> None:
+    candidate = seen.candidate
+    st.page_link(
+        places.RUN,
+        label=f"Run {seen.run.id} · {seen.run.name}",
+        icon=":material/arrow_back:",
+        query_params={"run": str(seen.run.id)},
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title(f"Candidate {candidate.id}", width="content")
+        st.badge(
+            wording.state(candidate.state),
+            color=wording.CANDIDATE_COLOURS[candidate.state],  # type: ignore[arg-type]
+        )
+    st.markdown(f"{wording.shape(candidate.architecture)} · episode {candidate.episode}")
+    if candidate.error:
+        st.error(candidate.error)
+    if candidate.state == "over_budget":
+        st.info("It is over the run's latency budget, so it was not distilled and has no loss.")
+    if candidate.state == "distilling":
+        st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")
+
+
+def measurements(candidate: Candidate) -> None:
+    latency = candidate.latency
+    foreseen = candidate.predicted_reward  # the first episode is drawn at random, without a prediction
+    predicted = None if foreseen is None else f"predicted {wording.number(foreseen)}"
+    p95 = None if latency is None else f"p95 {wording.milliseconds(latency.p95)}"
+    cards = (
+        ("Latency p50", wording.milliseconds(candidate.point[0]), p95),
+        ("Speed-up", wording.times(progress.speedup_of(candidate)), "against the teacher"),
+        ("Parameters", wording.count(candidate.parameters), None),
+        ("FLOPs", wording.count(candidate.flops), "for one sequence"),
+        ("Held-out loss", wording.number(candidate.loss), None),
+        ("Reward", wording.number(candidate.reward), predicted),
+    )
+    with st.container(horizontal=True):
+        for label, value, beside in cards:
+            st.metric(
+                label, value, beside, delta_color="off", delta_arrow="off", border=True, width=170, height=118
+            )
+    if latency is not None:
+        st.markdown(f":small[Measured on {wording.protocol(latency)}]")
+        if not latency.clean:
+            st.warning(
+                "Something else kept the processor busy while this was measured; it is an upper bound."
+            )
+
+
+def layers(seen: CandidateView) -> None:
+    if not seen.losses:
+        return
+    depth = seen.run.teacher.architecture.layers if seen.run.teacher else 0
+    st.header("What each layer has learnt")
+    pairs = layer_figures.mapping(seen.losses).items()
+    mapping = " · ".join(f"{layer} ← {', '.join(map(str, targets))}" for layer, targets in pairs)
+    st.markdown(
+        f"Layer mapping, student ← teacher: {mapping}."
+        " A loss of 0 copies the teacher layer; 1 is no better than its mean."
+    )
+    left, right = st.columns(2)
+    with left:
+        st.plotly_chart(
+            layer_figures.mapping_figure(seen.losses, depth),
+            key="mapping",
+            config=CONFIG,
+            alt=f"Final held-out loss by student layer and teacher layer; layer mapping {mapping}",
+        )
+    with right:
+        st.plotly_chart(
+            layer_figures.curves_figure(seen.losses),
+            key="curves",
+            config=CONFIG,
+            alt="Held-out loss of each layer over the steps of the mini-KD",
+        )
+
+
+def timing(candidate: Candidate) -> None:
+    if candidate.latency is not None:
+        st.header("Latency of each timed run")
+        st.plotly_chart(
+            layer_figures.latency_figure(candidate.latency),
+            key="latency",
+            config=CONFIG,
+            alt="Distribution of the timed runs, with p50 and p95",
+        )
+
+
+def under_way(seen: CandidateView) -> bool:
+    return seen.candidate.state in ("proposed", "distilling") and seen.run.state in ACTIVE
+
+
+@widgets.sentences()
+def facts(db: Path, candidate: int, refresh: float | None) -> None:
+    seen = live.read_candidate(db, candidate)
+    head(seen)
+    measurements(seen.candidate)
+    layers(seen)
+    timing(seen.candidate)
+    if refresh and not under_way(seen):
+        st.rerun()  # judged meanwhile: it can be exported now
+
+
+def page() -> None:
+    db = live.database()
+    candidate = live.id_in_address(st.query_params.get("candidate"), "candidate")
+    if candidate is None:
+        st.title("Candidate")
+        st.info("No candidate is named; choose one on the page of a run.")
+        st.page_link(places.RUN, label="Newest run", icon=":material/arrow_forward:")
+        return
+    seen = live.read_candidate(db, candidate)
+    refresh = live.BUSY_REFRESH_S if under_way(seen) else None
+    st.fragment(facts, run_every=refresh, key="candidate")(db, candidate, refresh)
+    export_section.show(db, seen)
+
+
+with widgets.sentences():
+    page()

@@ -1,0 +1,152 @@
+"""The form of a new search: teacher, budget, search space, and how long it will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import estimate, live, places, space_form, starting, widgets, wording
+from kdnas_core.errors import BadInput
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import LatencySpec, ProxySpec, SearchSpec, parse_spec
+
+MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
+
+
+def sources() -> tuple[dict[str, Any], Architecture | None]:
+    fields = {"name": st.text_input("Name", "search", max_chars=100)}
+    left, right = st.columns(2)
+    fields["teacher"] = left.text_input(
+        "Teacher",
+        "packaged",
+        help="`packaged`, a local folder with safetensors weights, or a hub id such as org/name.",
+    )
+    fields["corpus"] = right.text_input(
+        "Corpus",
+        "packaged",
+        help="`packaged`, `hub:NAME`, or a local .txt, .jsonl, .csv, .tsv or .parquet file.",
+    )
+    shape = None
+    try:
+        shape = starting.shape_of(fields["teacher"])
+    except BadInput as error:
+        st.error(str(error))
+    else:
+        st.markdown(
+            "The teacher's shape is read when it is loaded."
+            if shape is None
+            else f"Teacher: {wording.shape(shape)}"
+        )
+    return fields, shape
+
+
+def budget(teacher_ms: float | None) -> dict[str, float | None]:
+    st.header("Latency budget")
+    kind = st.radio("Budget as", [SPEEDUP, MILLISECONDS], horizontal=True)
+    left, right = st.columns(2, vertical_alignment="bottom")
+    if kind == MILLISECONDS:
+        start = round(teacher_ms / 2, 2) if teacher_ms else 10.0
+        value = left.number_input("At most (ms, p50)", min_value=0.01, value=start, step=0.5)
+        right.markdown(teacher_line(teacher_ms))
+        return {"budget_ms": value}
+    value = left.number_input(
+        "At least so many times faster than the teacher", min_value=0.1, value=2.0, step=0.5
+    )
+    within = f", so at most {wording.milliseconds(teacher_ms / value)}" if teacher_ms and value else ""
+    right.markdown(teacher_line(teacher_ms) + within)
+    return {"budget_speedup": value}
+
+
+def teacher_line(teacher_ms: float | None) -> str:
+    if teacher_ms is None:
+        return "The teacher is not measured on this machine yet; it will be before the search starts."
+    return f"The teacher takes {wording.milliseconds(teacher_ms)} on this machine"
+
+
+def effort() -> dict[str, Any]:
+    st.header("Search")
+    usual = SearchSpec()
+    left, middle, right = st.columns(3)
+    search = {
+        "episodes": left.number_input("Episodes", 1, 1_000, usual.episodes),
+        "candidates": middle.number_input("Candidates an episode", 1, 1_000, usual.candidates),
+        "controller": right.selectbox(
+            "Controller", ["lstm", "random"], help="lstm: the reward regressor of KD-NAS."
+        ),
+    }
+    return {"search": search, **details()}
+
+
+def details() -> dict[str, Any]:
+    usual = ProxySpec()
+    with st.expander("Proxy set, mini-KD and seed"):
+        left, right = st.columns(2)
+        proxy = {
+            "sentences": left.number_input("Proxy set (sentences)", 32, 1_000_000, usual.sentences),
+            "steps": right.number_input("Steps of mini-KD", 1, 1_000_000, usual.steps),
+            "batch_size": left.number_input("Batch size", 1, 1_024, usual.batch_size),
+            "sequence_length": right.number_input("Tokens a sentence", 8, 512, usual.sequence_length),
+        }
+        seed = st.number_input("Seed", 0, 2**32 - 1, 0)
+    return {"proxy": proxy, "seed": seed}
+
+
+def time_needed(
+    db: Path, fields: dict[str, Any], shape: Architecture | None, teacher_ms: float | None
+) -> None:
+    if shape is None:
+        return
+    spec = parse_spec(fields)
+    space = SearchSpace.from_spec(spec.space, shape)
+    rough = estimate.estimate(spec, space, shape, teacher_ms, estimate.pace_here(db))
+    basis = "at the pace this device had in earlier runs" if rough.measured else "by a rule of thumb"
+    st.markdown(
+        f"**About {wording.duration(rough.seconds)}**, a rough estimate {basis}:"
+        f" {rough.candidates} candidates, {rough.distilled} of them expected within the budget and distilled."
+    )
+
+
+def start(db: Path, fields: dict[str, Any]) -> None:
+    with st.status("Checking …", expanded=True):
+        try:
+            run = starting.start(db, fields, st.write)
+        except widgets.TOLD as error:
+            st.session_state["refused"] = str(error)
+            run = None
+        finally:
+            st.session_state["starting"] = False
+    if run is None:
+        st.rerun()  # with the button ready to be pressed again
+    st.switch_page(places.RUN, query_params={"run": str(run)})
+
+
+def press() -> None:
+    st.session_state["starting"] = True
+
+
+def page() -> None:
+    st.title("New search")
+    db = live.database()
+    fields, shape = sources()
+    teacher_ms = starting.teacher_ms(fields["teacher"], shape, LatencySpec())
+    fields["latency"] = budget(teacher_ms)
+    try:
+        fields["space"] = space_form.show(fields["teacher"], shape)
+        fields |= effort()
+        time_needed(db, fields, shape, teacher_ms)
+    except BadInput as error:
+        st.error(str(error))
+        st.button("Start search", type="primary", disabled=True)
+        return
+    if refusal := st.session_state.pop("refused", None):
+        st.error(f"Not started. {refusal}")
+    busy = st.session_state.get("starting", False)
+    st.button("Start search", type="primary", icon=":material/play_arrow:", on_click=press, disabled=busy)
+    if busy:
+        start(db, fields)
+
+
+page()

@@ -1,0 +1,87 @@
+"""One search as it runs: what it does now, its Pareto frontier, and the best student for any budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import (
+    frontier_section,
+    live,
+    places,
+    progress,
+    progress_figures,
+    run_header,
+    widgets,
+)
+from kdnas_core.dashboard.charts import CONFIG
+from kdnas_core.dashboard.live import Snapshot
+
+HYPERVOLUME = "The share of the area up to the run's budget and a loss of 1 that the frontier dominates."
+UPDATES_HELP = "Switched off, the charts keep your zoom while the search goes on."
+
+
+def development(snapshot: Snapshot) -> None:
+    left, right = st.columns(2)
+    with left:
+        st.header("Hypervolume")
+        st.plotly_chart(
+            progress_figures.hypervolume_figure(snapshot.candidates, progress.budget_of(snapshot.run)),
+            key=f"hypervolume_{snapshot.run.id}",
+            config=CONFIG,
+            alt="Hypervolume of the frontier within the run's budget by candidates judged",
+        )
+        st.markdown(f":small[{HYPERVOLUME}]")
+    with right:
+        st.header("Reward by episode")
+        st.plotly_chart(
+            progress_figures.reward_figure(snapshot.candidates),
+            key=f"reward_{snapshot.run.id}",
+            config=CONFIG,
+            alt="Rewards of the candidates of each episode, their mean and the best so far",
+        )
+
+
+def findings(snapshot: Snapshot) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.header("Accuracy against latency", width="content")
+        st.toggle("Live updates", value=True, key="updates", help=UPDATES_HELP)
+    limit = frontier_section.show(snapshot)
+    development(snapshot)
+    frontier_section.show_table(snapshot, limit)
+
+
+def updates() -> bool:
+    return bool(st.session_state.get("updates", True))
+
+
+@widgets.sentences()  # here too: the run may be deleted while its page is open
+def view(db: Path, run: int, refresh: float | None) -> None:
+    snapshot = live.read_run(db, run)
+    run_header.show(db, snapshot)
+    if any(row.latency for row in snapshot.candidates):
+        findings(snapshot)
+    else:
+        st.info(
+            "The teacher is measured first, then each candidate; its point appears here once it is judged."
+        )
+    if live.refresh_s(snapshot.run.state, updates()) != refresh:
+        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+
+
+def page() -> None:
+    db = live.database()
+    run = live.id_in_address(st.query_params.get("run"), "run") or live.newest_run(db)
+    if run is None:
+        st.title("Run")
+        st.info("No search has been started yet.")
+        st.page_link(places.NEW_SEARCH, label="Start a new search", icon=":material/add:")
+        return
+    st.query_params["run"] = str(run)
+    refresh = live.refresh_s(live.read_run(db, run).run.state, updates())
+    st.fragment(view, run_every=refresh, key="run")(db, run, refresh)
+
+
+with widgets.sentences():
+    page()
