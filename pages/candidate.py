@@ -16,7 +16,7 @@ def head(seen: CandidateView) -> None:
     candidate = seen.candidate
     st.page_link(
         places.RUN,
-        label=f"Run {seen.run.id} · {seen.run.name}",
+        label=f"Run {seen.run.id} · {wording.plain(seen.run.name)}",
         icon=":material/arrow_back:",
         query_params={"run": str(seen.run.id)},
     )

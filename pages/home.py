@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import controls, live, places, tables, widgets
+from kdnas_core.dashboard import controls, live, places, tables, widgets, wording
 from kdnas_core.dashboard.live import Snapshot
 from kdnas_core.runs.rows import ACTIVE
 from kdnas_core.spec import quick_spec
@@ -27,7 +27,7 @@ def introduction() -> None:
 
 @st.dialog("Delete this run?")
 def confirm_delete(db: Path, run: int, name: str) -> None:
-    st.markdown(f"Run {run} ({name}), its candidates and their weights are deleted for good.")
+    st.markdown(f"Run {run} ({wording.plain(name)}), its candidates and their weights are deleted for good.")
     if st.button("Delete for good", type="primary"):
         widgets.act(controls.delete, db, run)
         st.rerun()

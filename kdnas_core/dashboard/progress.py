@@ -94,9 +94,9 @@ def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[i
     shares = []
     share = 0.0
     for order, candidate in enumerate(judged(candidates), start=1):
-        point = candidate.point
-        if candidate.state == "done" and point[0] <= budget and point[1] <= 1:
-            front = [[*front, point][index] for index in pareto.frontier([*front, point])]
+        if candidate.state == "done":
+            points = [*front, candidate.point]
+            front = [points[index] for index in pareto.frontier(points)]
             share = pareto.hypervolume(front, (budget, 1.0)) / budget
         shares.append((order, share))
     return shares

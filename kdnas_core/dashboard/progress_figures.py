@@ -25,7 +25,7 @@ def hypervolume_figure(candidates: Sequence[Candidate], budget_ms: float | None)
         marker={"size": 5},
         hovertemplate="after %{x} judged: %{y:.1f} %<extra></extra>",
     )
-    figure.update_xaxes(range=[0, max(5, len(shares))])
+    figure.update_xaxes(range=[0, 1.03 * max(5, len(shares))])
     figure.update_yaxes(range=[0, 100 * max([0.05, *(share for _, share in shares)]) * 1.1])
     return figure
 

@@ -17,7 +17,7 @@ def show(db: Path, snapshot: Snapshot) -> None:
     """Draws the head of a run's page."""
     run = snapshot.run
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.title(f"Run {run.id} · {run.name}", width="content")
+        st.title(f"Run {run.id} · {wording.plain(run.name)}", width="content")
         widgets.state_badge(run)
     widgets.say()
     _buttons(db, run)
@@ -72,12 +72,15 @@ def _facts(snapshot: Snapshot) -> list[str]:
     run = snapshot.run
     facts = [f"Budget {wording.budget(run.spec.latency, progress.budget_of(run))}"]
     if run.teacher is not None:
-        facts.insert(0, f"Teacher {run.teacher.name}, {wording.milliseconds(run.teacher.latency.p50)} p50")
+        facts.insert(
+            0,
+            f"Teacher {wording.plain(run.teacher.name)}, {wording.milliseconds(run.teacher.latency.p50)} p50",
+        )
     left = progress.seconds_left(run, snapshot.candidates)
     if left is not None and left >= 1:
         facts.append(f"about {wording.duration(left)} left")
     if run.state == "running":
-        facts.insert(0, f"**Now: {run.activity or 'starting'}**")
+        facts.insert(0, f"**Now: {wording.plain(run.activity or 'starting')}**")
         facts.append(f"last beat {wording.ago(run.heartbeat_at, time.time())}")
     elif run.seconds >= 1:
         facts.append(f"{wording.duration(run.seconds)} of work")

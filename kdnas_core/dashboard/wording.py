@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure.reading import LatencyReading
@@ -96,6 +97,11 @@ def protocol(reading: LatencyReading) -> str:
         f" · batch {reading.batch_size} · {reading.sequence_length} tokens"
         f" · {_plural(len(reading.samples), 'timed run')}"
     )
+
+
+def plain(text: str) -> str:
+    """A user's text as it was typed, where Streamlit would read Markdown, links and images in it."""
+    return re.sub(r"([\\`*_{}\[\]()#+!$:<>|~-])", r"\\\1", text)
 
 
 def state(word: str) -> str:

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kdnas_core.dashboard import controls, progress
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.rows import RunState
+from kdnas_core.runs.store import opened
+from tests.filled_store import fill
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def state(db: Path, run: int) -> RunState:
+    with opened(db, read_only=True) as store:
+        return store.run(run).state
+
+
+def test_a_running_run_is_asked_and_one_that_waits_changes_at_once(db: Path) -> None:
+    running = fill(db, episodes=1, state="running")
+    assert "in a moment" in controls.pause(db, running)
+    assert state(db, running) == "running"
+    paused = fill(db, episodes=1, state="paused")
+    assert controls.stop(db, paused) == f"Run {paused} is stopped."
+    assert state(db, paused) == "stopped"
+
+
+def test_a_resumed_run_is_queued_and_served(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Path] = []
+    monkeypatch.setattr(controls, "ensure_worker", served.append)
+    run = fill(db, episodes=1, state="interrupted")
+    controls.resume(db, run)
+    assert state(db, run) == "queued"
+    assert served == [db]
+
+
+def test_a_finished_run_cannot_be_paused_and_says_why(db: Path) -> None:
+    run = fill(db)
+    with pytest.raises(BadInput, match="finished"):
+        controls.pause(db, run)
+
+
+def test_deleting_takes_the_files_along(db: Path) -> None:
+    run = fill(db, episodes=1)
+    with opened(db, read_only=True) as store:
+        folder = store.files(run)
+    assert folder.is_dir()
+    controls.delete(db, run)
+    assert not folder.exists()
+
+
+def test_a_candidate_without_weights_is_not_exported_and_leaves_no_folder(db: Path) -> None:
+    run = fill(db)
+    with opened(db) as store:
+        candidate = progress.distilled(store.candidates(run))[0].id
+        store.update_candidate(candidate, weights=0)
+    with pytest.raises(BadInput, match="no weights"):
+        controls.export(db, run, candidate)
+    assert not controls.export_folder(db, run, candidate).exists()
+    assert controls.earlier_export(db, run, candidate) is None
+
+
+def test_an_earlier_export_is_found_with_its_files_and_digest(db: Path) -> None:
+    folder = controls.export_folder(db, 1, 2)
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"abc")
+    (folder / "config.json").write_text("{}")
+    told = controls.earlier_export(db, 1, 2)
+    assert told is not None
+    assert told.path == db.parent / "exports" / "run-1-candidate-2"
+    assert told.files == ["config.json", "model.safetensors"]
+    assert told.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_zip_holds_every_file_under_the_name_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run-1-candidate-2"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with zipfile.ZipFile(io.BytesIO(controls.zipped(folder))) as archive:
+        assert archive.namelist() == ["run-1-candidate-2/config.json"]
+        assert archive.testzip() is None

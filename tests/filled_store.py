@@ -1,0 +1,144 @@
+"""A store filled as a worker would fill it, without a worker: for tests of whatever shows or reads runs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.runs.rows import LayerLoss, TeacherFacts, Worker
+from kdnas_core.runs.store import Store, opened
+from kdnas_core.search.reward import kdnas_reward, within_budget
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import RunSpec, quick_spec
+
+TEACHER = Architecture(6, 384, 1536, 12)
+TEACHER_MS = 18.5
+DEVICE = "node-3: AMD EPYC 9B45 (2 cores)"
+STEPS = 80
+
+
+def reading(milliseconds: float, seed: int = 0) -> LatencyReading:
+    """A clean reading around so many milliseconds, beside a teacher of `TEACHER_MS`."""
+    noise = random.Random(seed)
+    samples = sorted(milliseconds * (1 + 0.04 * abs(noise.gauss(0, 1))) for _ in range(100))
+    return LatencyReading(
+        p50=samples[50],
+        p95=samples[95],
+        samples=tuple(samples),
+        teacher_p50=TEACHER_MS,
+        runtime="onnxruntime",
+        dtype="float32",
+        threads=1,
+        batch_size=1,
+        sequence_length=128,
+        device=DEVICE,
+        repeated=0,
+        clean=True,
+    )
+
+
+def teacher_facts() -> TeacherFacts:
+    """The packaged teacher as a run would have measured it."""
+    return TeacherFacts("all-MiniLM-L6-v2", TEACHER, 22_713_216, TEACHER.flops(128), reading(TEACHER_MS))
+
+
+def latency_of(architecture: Architecture) -> float:
+    """Milliseconds that grow with the multiply-adds, as they do on a processor."""
+    return 0.4 + TEACHER_MS * architecture.flops(128) / TEACHER.flops(128)
+
+
+def loss_of(architecture: Architecture) -> float:
+    """A loss that falls with depth and width, as it does."""
+    depth, width = architecture.layers / TEACHER.layers, architecture.hidden_size / TEACHER.hidden_size
+    wobble = random.Random(architecture.key).uniform(-0.02, 0.02)
+    return 0.75 - 0.22 * depth - 0.2 * width - 0.05 * architecture.intermediate_size / 1536 + wobble
+
+
+def begin_run(store: Store, spec: RunSpec | None = None) -> int:
+    """A run that this process works on, its teacher measured."""
+    spec = spec or quick_spec()
+    run = store.create_run(spec)
+    store.claim_run(Worker.this_process(), run)
+    filled = spec.model_copy(update={"space": spec.space.filled_from(TEACHER)})
+    store.set_teacher(run, filled, teacher_facts())
+    store.set_activity(run, "measuring latency of candidate 1")
+    return run
+
+
+def judge(store: Store, run: int, candidate: int) -> None:
+    """Judges one proposed candidate: latency, then the veto or losses and a reward."""
+    spec = store.run(run).spec
+    architecture = store.candidate(candidate).architecture
+    latency = reading(latency_of(architecture), seed=candidate)
+    facts = {
+        "latency": latency.to_dict(),
+        "parameters": 11_000_000 + architecture.layers * architecture.hidden_size**2 * 12,
+        "flops": architecture.flops(128),
+    }
+    _write_config(store, run, candidate, architecture)
+    if not within_budget(latency, spec.latency):
+        store.update_candidate(candidate, state="over_budget", seconds=5.1, **facts)
+        return
+    _distil(store, candidate, architecture)
+    loss = loss_of(architecture)
+    reward = kdnas_reward(loss, latency, spec.search.reward)
+    store.update_candidate(
+        candidate,
+        state="done",
+        loss=loss,
+        reward=reward,
+        seconds=14.2,
+        step=STEPS,
+        steps=STEPS,
+        weights=1,
+        **facts,
+    )
+
+
+def add_episode(store: Store, run: int, episode: int, architectures: Sequence[Architecture]) -> list[int]:
+    """Proposes an episode and returns the ids of its candidates."""
+    predicted = None if episode == 1 else 0.5
+    store.begin_episode(run, episode, [(architecture, predicted) for architecture in architectures])
+    return [candidate.id for candidate in store.candidates(run) if candidate.episode == episode]
+
+
+def fill(path: Path, *, episodes: int = 4, state: str = "finished", spec: RunSpec | None = None) -> int:
+    """A store with one run of so many judged episodes, ended in a state or left "running"."""
+    with opened(path) as store:
+        run = begin_run(store, spec)
+        search = store.run(run).spec.search
+        space = SearchSpace.from_spec(store.run(run).spec.space, TEACHER)
+        drawn = space.sample(random.Random(7), episodes * search.candidates, ())
+        for episode in range(1, episodes + 1):
+            start = (episode - 1) * search.candidates
+            for candidate in add_episode(store, run, episode, drawn[start : start + search.candidates]):
+                judge(store, run, candidate)
+        if state != "running":
+            store.end_run(run, state)  # type: ignore[arg-type]
+    return run
+
+
+def _distil(store: Store, candidate: int, architecture: Architecture) -> None:
+    store.update_candidate(candidate, state="distilling", steps=STEPS)
+    final = loss_of(architecture)
+    depth = architecture.layers
+    for step in range(0, STEPS + 1, 20):
+        losses = []
+        for layer in range(1, depth + 1):
+            targets = {max(1, layer * TEACHER.layers // depth), TEACHER.layers - depth + layer}
+            for target in sorted(targets):
+                lasting = final * (0.7 + 0.6 * layer / depth) + 0.01 * target
+                losses.append(LayerLoss(step, layer, target, lasting + (1 - lasting) * 0.93**step))
+        store.add_layer_losses(candidate, losses)
+        store.update_candidate(candidate, step=step)
+
+
+def _write_config(store: Store, run: int, candidate: int, architecture: Architecture) -> None:
+    folder = store.files(run, candidate)
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = {"model_type": "bert", "num_hidden_layers": architecture.layers, **architecture.to_dict()}
+    (folder / "config.json").write_text(json.dumps(fields, indent=2))

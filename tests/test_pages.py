@@ -1,0 +1,287 @@
+"""Each page as Streamlit runs it, without a browser."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import places, progress, starting
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.store import opened
+from kdnas_core.spec import quick_spec
+from tests.filled_store import add_episode, begin_run, fill
+
+ROOT = Path(__file__).resolve().parents[1]
+ENTRY = ROOT / "kdnas_core" / "dashboard" / "entry.py"
+PAGES = (places.HOME, places.NEW_SEARCH, places.RUN, places.CANDIDATE)
+
+HEAVY = ("torch", "transformers", "onnxruntime", "datasets", "optuna")
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KDNAS_DB", str(tmp_path / "runs.db"))
+    monkeypatch.setenv("KDNAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "runs.db"
+
+
+def shown(page: Path, **address: int | str) -> AppTest:
+    app = AppTest.from_file(str(ENTRY), default_timeout=20).run()
+    for name, value in address.items():
+        app.query_params[name] = str(value)
+    if page != places.HOME:
+        app.switch_page(str(page)).run()
+    assert not app.exception
+    return app
+
+
+def words(app: AppTest) -> str:
+    parts = [*app.title, *app.header, *app.markdown, *app.info, *app.error, *app.warning]
+    return "\n".join(str(part.value) for part in parts)
+
+
+def charts(app: AppTest) -> dict[str, Any]:
+    return {chart.proto.alt: json.loads(chart.proto.spec) for chart in app.get("plotly_chart")}
+
+
+def test_no_page_loads_torch_or_transformers() -> None:
+    script = f"""
+import runpy, sys
+for page in {[str(page) for page in PAGES]!r}:
+    runpy.run_path(page)
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("place", PAGES, ids=lambda place: place.stem)
+def test_every_page_of_an_empty_store_says_what_to_do_next(db: Path, place: Path) -> None:
+    app = shown(place)
+    assert not app.error
+    assert app.title
+    if place != places.NEW_SEARCH:
+        assert app.info
+    assert not db.exists()
+
+
+def test_home_lists_the_runs_newest_first_with_what_each_has_found(db: Path) -> None:
+    fill(db)
+    fill(db, episodes=1, state="paused")
+    table = shown(places.HOME).dataframe[0].value
+    assert list(table["State"]) == ["paused", "finished"]
+    assert list(table["Judged"]) == ["4 of 16", "16 of 16"]
+    assert all("loss" in best for best in table["Best within budget"])
+
+
+def test_home_says_that_the_first_search_was_started_and_offers_to_stop_it(db: Path) -> None:
+    with opened(db) as store:
+        run = store.create_run(quick_spec())
+    app = shown(places.HOME)
+    assert "A quick search was started for you" in words(app)
+    [stop] = [button for button in app.button if button.label == "Stop it"]
+    stop.click().run()
+    with opened(db, read_only=True) as store:
+        assert store.run(run).state == "stopped"
+
+
+def test_a_run_shows_its_state_its_progress_and_its_frontier(db: Path) -> None:
+    run = fill(db)
+    app = shown(places.RUN, run=run)
+    told = words(app)
+    assert f"Run {run} · quick" in told
+    assert "Best within 9.54 ms" in told
+    with opened(db, read_only=True) as store:
+        rows = store.candidates(run)
+    front = progress.frontier(rows, progress.budget_of(live_run(db, run)))
+    [figure] = [figure for alt, figure in charts(app).items() if "Pareto" in alt]
+    [line] = [line for line in figure["data"] if line["name"] == "Pareto frontier"]
+    assert line["customdata"] == [row.id for row in front]
+
+
+def test_moving_the_budget_picks_another_student_at_once(db: Path) -> None:
+    run = fill(db)
+    app = shown(places.RUN, run=run)
+    app.slider[0].set_value(app.slider[0].min).run()
+    assert "No student so far takes" in words(app)
+    app.slider[0].set_value(app.slider[0].max).run()
+    assert "nothing was distilled" in words(app)
+
+
+def test_the_newest_run_is_shown_where_none_is_named(db: Path) -> None:
+    fill(db, episodes=1)
+    second = fill(db, episodes=1)
+    assert f"Run {second} " in words(shown(places.RUN))
+
+
+def live_run(db: Path, run: int) -> Any:
+    with opened(db, read_only=True) as store:
+        return store.run(run)
+
+
+def buttons(app: AppTest) -> set[str]:
+    return {button.label for button in app.button}
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        ("running", {"Pause", "Stop"}),
+        ("paused", {"Resume", "Stop"}),
+        ("stopped", {"Resume"}),
+        ("interrupted", {"Resume"}),
+        ("failed", {"Resume"}),
+        ("finished", set()),
+    ],
+)
+def test_a_run_offers_the_buttons_of_its_state(db: Path, state: str, offered: set[str]) -> None:
+    run = fill(db, episodes=1, state=state)
+    assert buttons(shown(places.RUN, run=run)) & {"Pause", "Stop", "Resume"} == offered
+
+
+def test_pause_asks_the_worker_and_cannot_be_pressed_twice(db: Path) -> None:
+    run = fill(db, episodes=1, state="running")
+    app = shown(places.RUN, run=run)
+    [pause] = [button for button in app.button if button.label == "Pause"]
+    pause.click().run()
+    assert live_run(db, run).request == "pause"
+    [pause] = [button for button in app.button if button.label == "Pause"]
+    assert pause.disabled
+
+
+def test_a_failed_run_shows_its_sentence(db: Path) -> None:
+    with opened(db) as store:
+        run = begin_run(store)
+        store.end_run(run, "failed", "The corpus has no sentences; name another.")
+    assert "The corpus has no sentences" in words(shown(places.RUN, run=run))
+
+
+def test_a_run_whose_worker_died_says_that_nothing_judged_is_lost(db: Path) -> None:
+    run = fill(db, episodes=1, state="interrupted")
+    assert "All that was judged is kept" in words(shown(places.RUN, run=run))
+
+
+@pytest.mark.parametrize("state", ["done", "over_budget", "proposed", "failed"])
+def test_a_candidate_in_any_state_has_a_page(db: Path, state: str) -> None:
+    run = fill(db)
+    with opened(db) as store:
+        done = progress.distilled(store.candidates(run))[0]
+        facts: dict[str, dict[str, Any]] = {
+            "done": {},
+            "over_budget": {"state": "over_budget", "loss": None, "reward": None, "weights": 0},
+            "proposed": {
+                "state": "proposed",
+                "latency": None,
+                "loss": None,
+                "parameters": None,
+                "weights": 0,
+            },
+            "failed": {"state": "failed", "error": "Out of memory at step 12.", "loss": None, "weights": 0},
+        }
+        if facts[state]:
+            store.update_candidate(done.id, **facts[state])
+    app = shown(places.CANDIDATE, candidate=done.id)
+    assert f"Candidate {done.id}" in words(app)
+    if state == "failed":
+        assert "Out of memory" in words(app)
+    assert ("Export" in buttons(app)) == (state == "done")
+
+
+def test_a_candidate_shows_its_latency_with_the_device_and_its_layers(db: Path) -> None:
+    run = fill(db)
+    with opened(db, read_only=True) as store:
+        done = progress.distilled(store.candidates(run))[0]
+    app = shown(places.CANDIDATE, candidate=done.id)
+    told = words(app)
+    assert "AMD EPYC" in told
+    assert "Layer mapping, student ← teacher" in told
+    assert app.metric[0].value == f"{done.point[0]:.2f} ms"
+    assert len(charts(app)) == 3
+
+
+@pytest.mark.parametrize("address", ["99", "x", "-1", "1%20OR%201=1"])
+@pytest.mark.parametrize(("place", "name"), [(places.RUN, "run"), (places.CANDIDATE, "candidate")])
+def test_an_address_that_names_nothing_is_answered_in_one_sentence(
+    db: Path, place: Path, name: str, address: str
+) -> None:
+    fill(db, episodes=1)
+    app = shown(place, **{name: address})
+    assert len(app.error) == 1
+
+
+@pytest.mark.parametrize("place", PAGES, ids=lambda place: place.stem)
+def test_a_file_that_is_no_store_is_answered_in_one_sentence(db: Path, place: Path) -> None:
+    db.write_bytes(b"not a database at all, but long enough to look at" * 20)
+    app = shown(place, run=1, candidate=1)
+    assert "not a database" in words(app)
+
+
+def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
+    app = shown(places.NEW_SEARCH)
+    assert "**144 architectures**, 48 distinct shapes" in words(app)
+    app.multiselect[0].set_value([2]).run()
+    assert "**36 architectures**, 12 distinct shapes" in words(app)
+    app.radio[1].set_value("KD-NAS, as published").run()
+    assert "**1,200 architectures**, 80 distinct shapes" in words(app)
+
+
+def test_the_form_says_how_long_it_takes_and_whether_the_teacher_was_measured(db: Path) -> None:
+    told = words(shown(places.NEW_SEARCH))
+    assert "rough estimate" in told
+    assert "not measured on this machine yet" in told
+
+
+def test_a_choice_that_cannot_work_is_said_and_nothing_can_be_started(db: Path) -> None:
+    app = shown(places.NEW_SEARCH)
+    app.multiselect[0].set_value([]).run()
+    assert len(app.error) == 1
+    [start] = [button for button in app.button if button.label == "Start search"]
+    assert start.disabled
+    assert not db.exists()
+
+
+def test_a_press_on_start_creates_the_run_that_was_chosen(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "check_spec", lambda spec: None)
+    monkeypatch.setattr(starting, "ensure_worker", lambda db: None)
+    app = shown(places.NEW_SEARCH)
+    app.text_input[0].set_value("mine")
+    app.number_input[0].set_value(3.0)
+    [start] = [button for button in app.button if button.label == "Start search"]
+    start.click().run()
+    run = live_run(db, 1)
+    assert run.name == "mine"
+    assert run.spec.latency.budget_speedup == 3.0
+    assert "Run 1 · mine" in words(app)
+
+
+def test_a_refused_start_shows_the_sentence_and_writes_nothing(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(spec: object) -> None:
+        raise BadInput("The smallest student takes 3 ms; raise the budget.")
+
+    monkeypatch.setattr(starting, "check_spec", refuse)
+    app = shown(places.NEW_SEARCH)
+    [start] = [button for button in app.button if button.label == "Start search"]
+    start.click().run()
+    assert "The smallest student takes 3 ms" in words(app)
+    [start] = [button for button in app.button if button.label == "Start search"]
+    assert not start.disabled
+    assert not db.exists()
+
+
+def test_a_candidate_at_work_shows_its_step(db: Path) -> None:
+    with opened(db) as store:
+        run = begin_run(store)
+        [candidate] = add_episode(store, run, 1, [Architecture(2, 96, 384, 3)])
+        store.update_candidate(candidate, state="distilling", step=20, steps=80)
+    assert "step 20 of 80" in words(shown(places.CANDIDATE, candidate=candidate))
