@@ -30,7 +30,7 @@ class Architecture:
     embedding_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.attention_heads:
+        if self.attention_heads < 1 or self.hidden_size % self.attention_heads:
             raise BadInput(
                 f"{self.attention_heads} attention heads do not divide a hidden size of {self.hidden_size}; "
                 "choose a number of heads that does."

@@ -52,7 +52,7 @@ def search(
 ) -> None:
     """Run a search in the foreground, with a progress bar. Ctrl-C interrupts it; `resume` goes on."""
     chosen = _chosen_spec(spec, quick, seed, setting)
-    _quiet_libraries()
+    _prepare_libraries()
     from kdnas_core.runs.rows import Worker
     from kdnas_core.runs.worker import work_on
     from kdnas_core.search.prepare import prepare
@@ -76,7 +76,7 @@ def search(
 def check(spec: Spec = None, setting: Settings = None) -> None:
     """Check a spec as `search` would before it writes anything."""
     chosen = _chosen_spec(spec, False, None, setting)
-    _quiet_libraries()
+    _prepare_libraries()
     from kdnas_core.search.prepare import prepare
 
     prepared = prepare(chosen, lambda activity: _say(f"{activity} ..."))
@@ -152,7 +152,7 @@ def worker(
     """Serve queued runs, one after another, until interrupted."""
     if engine != "local":
         raise BadInput(f"The engine {engine} is not known; write --engine local.")
-    _quiet_libraries()
+    _prepare_libraries()
     from kdnas_core.runs.worker import serve
 
     serve(db, until_idle=until_idle)
@@ -319,8 +319,10 @@ def _end(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _quiet_libraries() -> None:
-    """Before transformers is imported: no bars of its own among ours, and no telephone calls home."""
+def _prepare_libraries() -> None:
+    """Before torch and transformers are imported: no bars among ours, no telephone calls home, and threads
+    that sleep while they wait (spinning, they are many times slower where another process has a core)."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -190,7 +190,7 @@ def parse_spec_json(text: str) -> RunSpec:
     """
     try:
         fields = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"The spec is not JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise BadInput("The spec must be a JSON object of the fields of a RunSpec.")
@@ -242,7 +242,7 @@ def _set(fields: dict[str, Any], path: list[str], value: Any, setting: str) -> N
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -38,13 +38,13 @@ def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     """A folder with a random BERT of 4 layers, width 32, 4 heads, and a tokenizer trained on the texts."""
     import torch
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     folder = tmp_path_factory.mktemp("teacher")
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=600, show_progress=False)
     trained.save_model(str(folder))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
+    BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=trained.get_vocab_size(),

@@ -6,10 +6,12 @@ text begins. So no loss can touch padding, and a batch is a handful of slices.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from kdnas_core.distillation.teacher import Teacher
 
 BATCH = 32
+DAY_S = 86_400
 FOLDERS_KEPT = 6  # a search uses two; older ones are deleted so that the cache stays bounded
 
 
@@ -105,7 +108,8 @@ def teacher_targets(
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
             _compute(teacher, texts, sequence_length, autocast, unfinished, progress)
-            unfinished.replace(folder)
+            with contextlib.suppress(OSError):  # another process had the same to compute and was first
+                unfinished.replace(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         _delete_old(folder.parent)
@@ -122,8 +126,13 @@ def _open(folder: Path) -> Targets:
 
 
 def _delete_old(folder: Path) -> None:
-    finished = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    for path in sorted(finished, key=lambda path: path.stat().st_mtime)[:-FOLDERS_KEPT]:
+    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    finished = [path for path in by_age if not path.name.startswith(".")]
+    # left by a process that was killed: nothing takes this long
+    abandoned = [
+        path for path in by_age if path not in finished and path.stat().st_mtime < time.time() - DAY_S
+    ]
+    for path in (*finished[:-FOLDERS_KEPT], *abandoned):
         shutil.rmtree(path, ignore_errors=True)
 
 

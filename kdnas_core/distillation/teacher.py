@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,35 @@ def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel,
     if folder is None:
         _check_hub(source)
     try:
-        # use_safetensors: a pickle is never read; dtype: a checkpoint in bf16 would else stay in it
-        model = AutoModel.from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-        return model, AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # a pooler that the checkpoint lacks is the same one at each load
+            # use_safetensors: a pickle is never read; dtype: a checkpoint in bf16 would else stay in it
+            model, report = AutoModel.from_pretrained(
+                where,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:  # whatever a damaged folder makes of it, the user is told in one sentence
         raise BadInput(
             f"The teacher {source} cannot be loaded ({_first_line(error)}); save it again with "
             "save_pretrained, tokenizer included."
         ) from error
+    _check_whole(source, report["missing_keys"], tokenizer)
+    return model, tokenizer
+
+
+def _check_whole(source: str, missing: Collection[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    # transformers fills in what a folder lacks, at random, with no more than a warning
+    lacking = sorted(name for name in missing if not name.startswith("pooler."))
+    if lacking:
+        raise BadInput(
+            f"The teacher {source} lacks weights ({lacking[0]} and {len(lacking) - 1} more); save it whole."
+        )
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise BadInput(f"The teacher {source} has no tokenizer; save its tokenizer to the same folder.")
 
 
 def _check_hub(source: str) -> None:

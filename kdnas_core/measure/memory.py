@@ -32,7 +32,7 @@ def recall(kind: str, question: dict[str, Any]) -> dict[str, Any] | None:
     try:
         answer: dict[str, Any] = json.loads(_path(kind, question).read_bytes())["answer"]
         return answer
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdnas_core.errors import BadInput
+from kdnas_core.errors import BadInput, Failure
 from kdnas_core.spec import RunSpec
 
 CHECK_TIMEOUT_S = 600
@@ -49,15 +49,21 @@ def check_spec(spec: RunSpec) -> None:
 
     Raises:
         BadInput: the spec cannot be searched; says why.
+        Failure: the check did not come to an end.
     """
-    child = subprocess.run(
-        [sys.executable, "-m", "kdnas_core", "check", "--spec", "-"],
-        input=spec.to_json(),
-        text=True,
-        capture_output=True,
-        timeout=CHECK_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "kdnas_core", "check", "--spec", "-"],
+            input=spec.to_json(),
+            text=True,
+            capture_output=True,
+            timeout=CHECK_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(
+            f"The check took longer than {CHECK_TIMEOUT_S} s; see whether the machine is busy."
+        ) from None
     if child.returncode:
         lines = child.stderr.strip().splitlines() or ["The check ended without a word."]
         raise BadInput(lines[-1])

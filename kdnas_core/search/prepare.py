@@ -111,7 +111,10 @@ def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[str]:
 
 
 def _check_length(spec: RunSpec, teacher: Teacher) -> None:
-    longest = min(teacher.model.config.max_position_embeddings, teacher.tokenizer.model_max_length)
+    config = teacher.model.config
+    # RoBERTa's family counts positions from the padding token's id on
+    unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    longest = min(config.max_position_embeddings - unused, teacher.tokenizer.model_max_length)
     for field, length in (
         ("proxy.sequence_length", spec.proxy.sequence_length),
         ("latency.sequence_length", spec.latency.sequence_length),

@@ -76,13 +76,14 @@ class LstmController:
         """Random candidates for a share epsilon, for the rest the best predicted of a random pool."""
         rng = random.Random(f"{self.seed}/{episode}")
         explored = self.space.sample(rng, round(self.epsilon(episode) * count), self.seen)
-        pool = self.space.sample(rng, self.spec.pool, self.seen | set(explored))
+        wanted = count - len(explored)
+        pool = self.space.sample(rng, max(self.spec.pool, wanted), self.seen | set(explored))
         rewards = self._predict(pool)
         ranked = sorted(range(len(pool)), key=lambda index: -rewards[index])
-        exploited = [Proposal(pool[index], rewards[index]) for index in ranked[: count - len(explored)]]
-        untaught = self.best is None
-        guesses: Sequence[float | None] = [None] * len(explored) if untaught else self._predict(explored)
-        return [*map(Proposal, explored, guesses), *exploited]
+        chosen = [*explored, *(pool[index] for index in ranked[:wanted])]
+        if self.best is None:  # what a network predicts that was taught nothing means nothing
+            return [Proposal(architecture) for architecture in chosen]
+        return list(map(Proposal, chosen, self._predict(chosen)))
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Takes an episode's best and the best so far, then learns from the episode's rewards."""

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdnas_core.measure.memory import cache_folder, recall, recall_latency, remember, write_whole
+from tests.tiny import reading_of
+
+QUESTION = {"model": "packaged", "threads": 1}
+
+
+def test_the_cache_is_where_the_environment_says(fresh_cache: Path) -> None:
+    assert cache_folder() == fresh_cache
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_cache_is_else_the_users_own(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("KDNAS_CACHE")
+    if value is not None:
+        monkeypatch.setenv("KDNAS_CACHE", value)
+    assert cache_folder().name == "kdnas-studio"
+    assert cache_folder().is_absolute()
+
+
+def test_an_answer_is_remembered_and_a_later_one_replaces_it(fresh_cache: Path) -> None:
+    assert recall("gain", QUESTION) is None
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert recall("gain", QUESTION) == {"gain": 1.5}
+    remember("gain", QUESTION, {"gain": 2.0})
+    assert recall("gain", QUESTION) == {"gain": 2.0}
+    assert len(list((fresh_cache / "gain").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_other_questions_and_other_kinds_have_other_answers() -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert recall("gain", {**QUESTION, "threads": 2}) is None
+    assert recall("gain", {"model": "packaged"}) is None
+    assert recall("latency", QUESTION) is None
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_the_order_of_a_questions_fields_does_not_matter() -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert recall("gain", dict(reversed(QUESTION.items()))) == {"gain": 1.5}
+
+
+def test_a_fact_is_kept_with_its_question_so_that_a_person_can_read_it(fresh_cache: Path) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    (path,) = (fresh_cache / "gain").iterdir()
+    assert json.loads(path.read_text()) == {"question": QUESTION, "answer": {"gain": 1.5}}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"answer"', b"\0" * 64, b"\xff\xfe\xfd"])
+def test_a_damaged_fact_is_as_if_it_were_never_remembered(fresh_cache: Path, content: bytes) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    (path,) = (fresh_cache / "gain").iterdir()
+    path.write_bytes(content)
+    assert recall("gain", QUESTION) is None
+    remember("gain", QUESTION, {"gain": 2.5})
+    assert recall("gain", QUESTION) == {"gain": 2.5}
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_latency_is_recalled_as_it_was_read() -> None:
+    assert recall_latency(QUESTION) is None
+    remember("latency", QUESTION, reading_of(3.25).to_dict())
+    assert recall_latency(QUESTION) == reading_of(3.25)
+
+
+def test_writing_replaces_a_file_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "fact.json"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_crash_while_writing_leaves_the_earlier_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fact.json"
+    write_whole(path, b"first")
+
+    def crash(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"second")
+    assert path.read_bytes() == b"first"

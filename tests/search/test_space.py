@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.errors import BadInput
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import SpaceSpec
+from tests.sentences import is_one_sentence
+
+TEACHER = Architecture(6, 384, 1536, 12)
+SPACE = SearchSpace((1, 2, 4), (16, 24, 30), (32, 48), (2, 3, 4), ("gelu", "relu"))
+
+
+def distinct(most: int) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.lists(st.integers(1, most), min_size=1, max_size=4, unique=True).map(
+        lambda ns: tuple(sorted(ns))
+    )
+
+
+spaces = st.builds(
+    SearchSpace,
+    layers=distinct(12),
+    hidden_size=distinct(64),
+    intermediate_size=distinct(64),
+    attention_heads=distinct(8),
+    hidden_act=st.sampled_from([("gelu",), ("gelu", "relu", "silu")]),
+)
+
+
+@given(spaces)
+def test_every_point_exists_once_and_has_heads_that_divide(space: SearchSpace) -> None:
+    points = list(space)
+    assert len(points) == len(space) == len(set(points))
+    assert all(point.hidden_size % point.attention_heads == 0 for point in points)
+
+
+def test_the_points_are_those_of_the_choices_whose_heads_divide() -> None:
+    pairs = {(16, 2), (16, 4), (24, 2), (24, 3), (24, 4), (30, 2), (30, 3)}
+    assert {(point.hidden_size, point.attention_heads) for point in SPACE} == pairs
+    assert len(SPACE) == 3 * 2 * 2 * len(pairs)
+    assert SPACE.shapes() == 3 * 2 * 3
+
+
+def test_the_order_of_the_points_is_fixed() -> None:
+    assert list(SPACE) == list(SPACE)
+    assert [point.layers for point in SPACE] == sorted(point.layers for point in SPACE)
+
+
+@given(spaces)
+def test_indices_lead_back_to_the_point(space: SearchSpace) -> None:
+    for point in space:
+        layers, width, intermediate, heads, act = space.indices(point)
+        assert point == Architecture(
+            space.layers[layers],
+            space.hidden_size[width],
+            space.intermediate_size[intermediate],
+            space.attention_heads[heads],
+            space.hidden_act[act],
+        )
+        assert all(index < count for index, count in zip(space.indices(point), space.choices(), strict=True))
+
+
+def test_a_sample_has_different_points_of_the_space_that_were_not_seen() -> None:
+    points = list(SPACE)
+    seen = set(points[::3])
+    sample = SPACE.sample(random.Random(0), 20, seen)
+    assert len(sample) == len(set(sample)) == 20
+    assert set(sample) <= set(points) - seen
+
+
+def test_a_sample_of_more_than_there_is_has_all_that_is_left() -> None:
+    points = list(SPACE)
+    assert set(SPACE.sample(random.Random(0), 10_000, set(points[:50]))) == set(points[50:])
+    assert SPACE.sample(random.Random(0), 5, set(points)) == []
+
+
+def test_the_same_random_numbers_draw_the_same_sample() -> None:
+    samples = [SPACE.sample(random.Random(seed), 8, set()) for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_every_point_is_as_likely_as_any_other() -> None:
+    rng = random.Random(0)
+    draws = Counter(SPACE.sample(rng, 1, set())[0] for _ in range(50 * len(SPACE)))
+    counts = [draws[point] for point in SPACE]  # 50 of each are expected, give or take 7
+    assert min(counts) > 20
+    assert max(counts) < 80
+
+
+@given(spaces.filter(len))
+def test_the_smallest_has_no_more_multiply_adds_than_any(space: SearchSpace) -> None:
+    least = space.smallest().flops(128)
+    assert all(least <= point.flops(128) for point in space)
+
+
+def test_a_space_left_open_is_derived_from_the_teacher() -> None:
+    space = SearchSpace.from_spec(SpaceSpec(), TEACHER)
+    assert space == SearchSpace((2, 3, 4, 6), (96, 192, 288, 384), (384, 768, 1536), (3, 6, 12), ("gelu",))
+
+
+def test_choices_of_the_user_are_kept_in_rising_order() -> None:
+    space = SearchSpace.from_spec(SpaceSpec(layers=[9, 5], attention_heads=[12, 1]), TEACHER)
+    assert (space.layers, space.attention_heads) == ((5, 9), (1, 12))
+    assert all(one < next_one for one, next_one in pairwise(space.hidden_size))
+
+
+def test_heads_that_divide_no_hidden_size_are_refused_by_their_number() -> None:
+    with pytest.raises(BadInput, match="7 attention heads divide none") as caught:
+        SearchSpace.from_spec(SpaceSpec(hidden_size=[16, 24], attention_heads=[4, 7]), TEACHER)
+    assert is_one_sentence(str(caught.value))
+
+
+def test_heads_that_divide_one_of_the_hidden_sizes_are_enough() -> None:
+    space = SearchSpace.from_spec(SpaceSpec(hidden_size=[16, 21], attention_heads=[4, 7]), TEACHER)
+    assert {(point.hidden_size, point.attention_heads) for point in space} == {(16, 4), (21, 7)}
+
+
+def test_a_space_without_a_point_is_refused() -> None:
+    empty = SpaceSpec().model_copy(update={"layers": []})
+    with pytest.raises(BadInput, match="no valid point") as caught:
+        SearchSpace.from_spec(empty, TEACHER)
+    assert is_one_sentence(str(caught.value))

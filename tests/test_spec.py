@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.errors import BadInput
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import (
+    KDNAS_SPACE,
+    RunSpec,
+    SpaceSpec,
+    parse_spec,
+    parse_spec_json,
+    quick_spec,
+    with_settings,
+)
+from tests.sentences import is_one_sentence
+
+BERT = PRESETS["bert-base"]
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for "a.b"."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    fields: dict[str, Any] = value
+    return fields
+
+
+def refusal(fields: dict[str, Any]) -> str:
+    with pytest.raises(BadInput) as caught:
+        parse_spec(fields)
+    assert is_one_sentence(str(caught.value)), caught.value
+    return str(caught.value)
+
+
+def some(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Any of these fields, none of which has to be there."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def floats(least: float, most: float) -> st.SearchStrategy[float]:
+    return st.floats(least, most, exclude_min=True)
+
+
+def knob(most: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(1, most), min_size=1, max_size=4)
+
+
+specs = some(
+    {
+        "name": st.text(min_size=1, max_size=100),
+        "seed": st.integers(0, 2**32 - 1),
+        "teacher": st.text(min_size=1, max_size=20),
+        "corpus": st.text(min_size=1, max_size=20),
+        "space": st.sampled_from(["kdnas", "teacher"])
+        | some(
+            {
+                "layers": knob(48),
+                "hidden_size": knob(16_384),
+                "intermediate_size": knob(16_384),
+                "attention_heads": knob(64),
+                "hidden_act": st.lists(st.sampled_from(["gelu", "relu", "silu"]), min_size=1),
+            }
+        ),
+        "latency": st.builds(
+            lambda budget, others: budget | others,
+            some({"budget_ms": floats(0, 1e9)}) | some({"budget_speedup": floats(0, 1e9)}),
+            some(
+                {
+                    "threads": st.integers(1, 64),
+                    "batch_size": st.integers(1, 256),
+                    "sequence_length": st.integers(8, 512),
+                    "warmup": st.integers(20, 1_000),
+                    "runs": st.integers(100, 10_000),
+                }
+            ),
+        ),
+        "objective": some(
+            {
+                "mapping": st.sampled_from(["uniform+last", "uniform", "last"]),
+                "projection": st.sampled_from(["per_layer", "shared"]),
+                "start": st.sampled_from(["teacher", "random"]),
+            }
+        ),
+        "proxy": some({"steps": st.integers(1, 10**6), "learning_rate": floats(0, 1)}),
+        "search": some(
+            {
+                "controller": st.sampled_from(["lstm", "random"]),
+                "episodes": st.integers(1, 1_000),
+                "epsilon_start": st.floats(0, 1),
+                "reward": some({"alpha": st.floats(-10, 0), "beta": floats(0, 1)}),
+                "keep_weights": st.sampled_from(["all", "frontier"]),
+            }
+        ),
+    }
+)
+
+
+@given(specs)
+def test_a_spec_is_had_back_from_its_json(fields: dict[str, Any]) -> None:
+    spec = parse_spec(fields)
+    assert parse_spec_json(spec.to_json()) == spec
+
+
+def kept(chosen: Any, given: Any) -> bool:
+    """Whether all that was given is found again, choices in any order, and a named space not looked at."""
+    if isinstance(given, dict):
+        return all(name in chosen and kept(chosen[name], given[name]) for name in given)
+    if isinstance(given, list):
+        return sorted(set(given)) == chosen
+    return given in ("kdnas", "teacher") or bool(chosen == given)
+
+
+@given(specs)
+def test_a_spec_keeps_all_that_was_chosen(fields: dict[str, Any]) -> None:
+    assert kept(parse_spec(fields).model_dump(), fields)
+
+
+@pytest.mark.parametrize(
+    "level", ["", "space.", "latency.", "objective.", "proxy.", "search.", "search.reward."]
+)
+def test_a_misspelt_field_is_refused_by_its_full_name(level: str) -> None:
+    assert refusal(nested(f"{level}sentenses", 1)).startswith(f"'{level}sentenses' is not a field of a spec")
+
+
+def test_without_a_budget_a_student_must_be_twice_as_fast() -> None:
+    for latency in ({}, {"budget_ms": None}, {"budget_ms": None, "budget_speedup": None}):
+        spec = parse_spec({"latency": latency})
+        assert (spec.latency.budget_ms, spec.latency.budget_speedup) == (None, 2.0)
+
+
+def test_one_budget_leaves_the_other_unset() -> None:
+    assert parse_spec({"latency": {"budget_ms": 3}}).latency.budget_speedup is None
+    assert parse_spec({"latency": {"budget_speedup": 3}}).latency.budget_ms is None
+
+
+def test_two_budgets_are_refused() -> None:
+    assert "not both" in refusal({"latency": {"budget_ms": 3, "budget_speedup": 2}})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "many", [1.0], {}, -20.0])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "latency.budget_ms",
+        "latency.budget_speedup",
+        "proxy.learning_rate",
+        "search.epsilon_start",
+        "search.epsilon_decay",
+        "search.epsilon_floor",
+        "search.reward.alpha",
+        "search.reward.beta",
+    ],
+)
+def test_what_is_no_sensible_number_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:
+    assert refusal(nested(field, value)).startswith(f"'{field}'")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "n" * 101),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("seed", 1.5),
+        ("teacher", ""),
+        ("corpus", None),
+        ("space", "teachers"),
+        ("space", ["layers"]),
+        ("space.layers", []),
+        ("space.layers", [0]),
+        ("space.layers", [49]),
+        ("space.layers", 3),
+        ("space.hidden_size", [-384]),
+        ("space.attention_heads", [0]),
+        ("space.hidden_act", ["gelu", "tanh"]),
+        ("latency", 4),
+        ("latency.budget_ms", 0),
+        ("latency.warmup", 19),
+        ("latency.runs", 99),
+        ("latency.runtime", "torch"),
+        ("objective.recipe", "none"),
+        ("objective.mapping", "first"),
+        ("proxy.steps", 0),
+        ("proxy.batch_size", 0),
+        ("search.candidates", 0),
+        ("search.reward.alpha", 0.01),
+        ("search.reward.beta", 0),
+        ("tasks", ["packaged"]),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:
+    assert refusal(nested(field, value)).startswith(f"'{field}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "null", "3", '{"seed": NaN}', '{"seed": 1' + "0" * 5_000 + "}"]
+)
+def test_json_that_is_no_spec_is_refused_in_one_sentence(text: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_spec_json(text)
+    assert is_one_sentence(str(caught.value))
+
+
+def test_the_named_space_of_kd_nas_has_1200_points_of_80_shapes() -> None:
+    space = SearchSpace.from_spec(parse_spec({"space": "kdnas"}).space, BERT)
+    assert (len(space), len(list(space)), space.shapes()) == (1_200, 1_200, 80)
+
+
+def test_the_space_of_kd_nas_does_not_depend_on_the_teacher() -> None:
+    assert KDNAS_SPACE.filled_from(PRESETS["bert-tiny"]) == KDNAS_SPACE
+
+
+def test_the_named_space_of_the_teacher_is_the_default() -> None:
+    assert parse_spec({"space": "teacher"}) == parse_spec({}) == RunSpec()
+
+
+@pytest.mark.parametrize("teacher", PRESETS.values(), ids=PRESETS)
+def test_a_space_derived_from_a_teacher_holds_its_own_shape_and_smaller_ones(teacher: Architecture) -> None:
+    space = list(SearchSpace.from_spec(SpaceSpec(), teacher))
+    assert teacher in space
+    assert min(point.layers for point in space) < teacher.layers
+    assert all(
+        point.layers <= teacher.layers
+        and point.hidden_size <= teacher.hidden_size
+        and point.intermediate_size <= teacher.intermediate_size
+        for point in space
+    )
+
+
+def test_only_the_knobs_left_out_are_derived() -> None:
+    filled = SpaceSpec(layers=[5, 2], hidden_act=["relu"]).filled_from(BERT)
+    assert (filled.layers, filled.hidden_act) == ([2, 5], ["relu"])
+    assert filled.hidden_size == [192, 384, 576, 768]
+    assert filled.intermediate_size == [768, 1536, 3072]
+    assert filled.attention_heads == [3, 6, 12]
+
+
+def test_choices_are_sorted_and_repeats_dropped() -> None:
+    assert parse_spec({"space": {"layers": [6, 3, 6]}}).space.layers == [3, 6]
+
+
+def test_a_setting_is_json_where_it_is_json_and_else_text() -> None:
+    settings = ["seed=7", "space.layers=[2,3]", "name=mine", "corpus=a=b.txt", "proxy.learning_rate=1e-4"]
+    assert with_settings({}, settings) == {
+        "seed": 7,
+        "space": {"layers": [2, 3]},
+        "name": "mine",
+        "corpus": "a=b.txt",
+        "proxy": {"learning_rate": 1e-4},
+    }
+
+
+def test_the_last_setting_of_a_field_wins() -> None:
+    assert with_settings({"seed": 1}, ["seed=2", "seed=3"]) == {"seed": 3}
+
+
+def test_settings_leave_the_given_fields_and_their_neighbours_alone() -> None:
+    fields = {"proxy": {"steps": 5, "batch_size": 8}}
+    assert with_settings(fields, ["proxy.steps=9"]) == {"proxy": {"steps": 9, "batch_size": 8}}
+    assert fields == {"proxy": {"steps": 5, "batch_size": 8}}
+
+
+def test_setting_one_budget_replaces_the_other() -> None:
+    quick = json.loads(quick_spec().to_json())
+    spec = parse_spec(with_settings(quick, ["latency.budget_ms=4"]))
+    assert (spec.latency.budget_ms, spec.latency.budget_speedup) == (4, None)
+    spec = parse_spec(with_settings(json.loads(spec.to_json()), ["latency.budget_speedup=3"]))
+    assert (spec.latency.budget_ms, spec.latency.budget_speedup) == (None, 3)
+
+
+@pytest.mark.parametrize("setting", ["seed", "=3", " =3", "seed.value=3", "space.layers=2"])
+def test_a_setting_that_sets_nothing_is_refused(setting: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_spec(with_settings({"seed": 1, "space": "kdnas"}, [setting]))
+    assert is_one_sentence(str(caught.value))
+
+
+def test_a_misspelt_setting_is_refused_by_its_name() -> None:
+    assert "'search.episode'" in refusal(with_settings({}, ["search.episode=3"]))
+
+
+def test_the_quick_search_is_a_valid_spec_of_its_seed() -> None:
+    quick = quick_spec(seed=5)
+    assert parse_spec_json(quick.to_json()) == quick
+    assert quick.seed == 5
+    assert quick.model_copy(update={"seed": 0}) == quick_spec()
+    assert quick.search.episodes * quick.search.candidates < 30  # minutes, not hours

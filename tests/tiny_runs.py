@@ -1,0 +1,122 @@
+"""Searches that take seconds, on a machine of their own: for tests of runs, commands and exports."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from kdnas_core.distillation.sources import teacher_shape
+from kdnas_core.measure import memory
+from kdnas_core.measure.latency import question
+from kdnas_core.measure.reading import LatencyReading, device_name
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import RunSpec, parse_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Seen = TypeVar("Seen")
+
+
+def tiny_run(teacher: Path, corpus: Path, **fields: Any) -> RunSpec:
+    """A spec of 2 episodes of 3 candidates out of 24, all within the budget; any field may be another."""
+    return parse_spec(
+        {
+            "name": "tiny",
+            "seed": 7,
+            "teacher": str(teacher),
+            "corpus": str(corpus),
+            "space": {
+                "layers": [1, 2, 3],
+                "hidden_size": [16, 24],
+                "intermediate_size": [32, 48],
+                "attention_heads": [2, 4],
+                "hidden_act": ["gelu"],
+            },
+            "latency": {"budget_ms": 100.0, "sequence_length": 16},
+            "proxy": {"sentences": 200, "held_out": 40, "sequence_length": 32, "steps": 12, "batch_size": 16},
+            "search": {"episodes": 2, "candidates": 3, "keep_weights": "all"},
+            **fields,
+        }
+    )
+
+
+@contextmanager
+def own_machine(folder: Path) -> Iterator[None]:
+    """A cache and a device lock that nobody else has, one thread, float32, and a PYTHONPATH for children."""
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # as the command line does before transformers is imported
+    threads = torch.get_num_threads()
+    (folder / "tmp").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDNAS_CACHE", str(folder / "cache"))
+        patch.setenv("TMPDIR", str(folder / "tmp"))
+        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        patch.delenv("KDNAS_DB", raising=False)
+        torch.set_num_threads(1)
+        try:
+            asked = {"device": device_name(), "torch": torch.__version__, "threads": 1}
+            memory.remember("bfloat16", asked, {"gain": 1.0})
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def remember_latencies(spec: RunSpec) -> None:
+    """Answers beforehand what a search would measure: a tenth of a millisecond for 100,000 multiply-adds."""
+    teacher = teacher_shape(spec.teacher)
+    assert teacher is not None
+    teacher_ms = teacher.flops(16) / 1e6
+    for architecture in (teacher, *SearchSpace.from_spec(spec.space, teacher)):
+        reading = _reading(architecture.flops(16) / 1e6, teacher_ms, spec.latency.sequence_length)
+        memory.remember("latency", question(spec.teacher, architecture, spec.latency), reading.to_dict())
+
+
+def _reading(milliseconds: float, teacher_ms: float, length: int) -> LatencyReading:
+    return LatencyReading(
+        p50=milliseconds,
+        p95=milliseconds,
+        samples=(milliseconds,) * 100,
+        teacher_p50=teacher_ms,
+        runtime="onnxruntime",
+        dtype="float32",
+        threads=1,
+        batch_size=1,
+        sequence_length=length,
+        device=device_name(),
+        repeated=0,
+        clean=True,
+    )
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder with its content, but for what SQLite keeps beside a store that is open."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(("-wal", "-shm"))
+    }
+
+
+def is_one_sentence(text: str) -> bool:
+    """Whether a message is one line that ends as a sentence does."""
+    return "\n" not in text and text.endswith(".") and "Traceback" not in text
+
+
+def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.01) -> Seen:
+    """What `look` sees once it is true; fails where it is not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not seen within {seconds:.0f} seconds"
+        time.sleep(pause)
+    return seen
