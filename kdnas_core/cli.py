@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -11,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from kdnas_core.errors import BadInput, Failure
@@ -22,6 +22,7 @@ from kdnas_core.search.pareto import frontier, pick
 from kdnas_core.search.reward import within_budget
 from kdnas_core.spec import LatencySpec, RunSpec, parse_spec, parse_spec_json, quick_spec, with_settings
 
+INTERRUPTED = 130
 OBEYS_WITHIN_S = 60  # a worker looks for requests at each step; loading and exporting a model take longest
 
 app = typer.Typer(
@@ -60,8 +61,7 @@ def search(
     started = time.monotonic()
     prepared = prepare(chosen, lambda activity: _say(f"{activity} ..."))
     with opened(db) as store:
-        run = store.claim_run(Worker.this_process(), store.create_run(prepared.spec))
-        assert run is not None  # just queued, and claimed by its id
+        run = store.run(store.create_run(prepared.spec, Worker.this_process()))
         _say(f"run {run.id} in {db}: the teacher takes {prepared.teacher_latency.p50:.2f} ms")
         with candidates_bar(run.total) as told:
             state = work_on(store, run, prepared, told)
@@ -168,7 +168,7 @@ def pause(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
 @app.command()
 def stop(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Stop a run for good; what was judged is kept."""
+    """Stop a run; what was judged is kept, and `resume` would go on with it."""
     with opened(_existing(db)) as store:
         store.ask(run, "stop")
         _show_state(store, run, _once_obeyed(store, run), as_json)
@@ -197,15 +197,18 @@ def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # Typer catches KeyboardInterrupt itself and says nothing
+            raise KeyboardInterrupt
+        sys.exit(code)
     except BadInput as error:
         _end(str(error), 2)
     except Failure as error:
         _end(str(error), 1)
-    except click.ClickException as error:
-        _end(f"{error.format_message()} See `python -m kdnas_core --help`.", 2)
-    except (KeyboardInterrupt, click.Abort):
-        _end("Interrupted.", 130)
+    except typer.TyperException as error:
+        _end(f"{error.format_message() or 'Name a command.'} See `python -m kdnas_core --help`.", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("Interrupted.", INTERRUPTED)
 
 
 # --- inside -----------------------------------------------------------------------------------------------
@@ -305,9 +308,18 @@ def _show_state(store: Store, run: int, state: RunState, as_json: bool) -> None:
 
 def _show(shown: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:
     if as_json:
-        print(json.dumps(shown))
+        print(json.dumps(_finite(shown), allow_nan=False))
     else:
         print("\n".join(lines()))
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _say(text: str) -> None:

@@ -77,6 +77,8 @@ def export_hf(store: Store, candidate: int, folder: Path) -> Exported:
     source = store.files(row.run, row.id)
     if not row.weights:
         raise BadInput(f"Candidate {candidate} has no weights to export: {_why_none(row)}.")
+    if not (source / "model.safetensors").is_file():
+        raise BadInput(f"The weights of candidate {candidate} are gone from {source}; search again.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists already; name a folder that does not.")
     try:

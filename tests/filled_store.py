@@ -62,7 +62,7 @@ def begin_run(store: Store, spec: RunSpec | None = None) -> int:
     """A run that this process works on, its teacher measured."""
     spec = spec or quick_spec()
     run = store.create_run(spec)
-    store.claim_run(Worker.this_process(), run)
+    store.claim_run(Worker.this_process())
     filled = spec.model_copy(update={"space": spec.space.filled_from(TEACHER)})
     store.set_teacher(run, filled, teacher_facts())
     store.set_activity(run, "measuring latency of candidate 1")

@@ -20,7 +20,8 @@ from kdnas_core.runs.rows import Candidate, Worker
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import work_on
 from tests.filled_store import TEACHER, add_episode, begin_run, judge
-from tests.tiny_runs import files_in, is_one_sentence, own_machine, remember_latencies, tiny_run
+from tests.sentences import is_one_sentence
+from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
 
 LOAD = """
 import json, sys
@@ -52,7 +53,7 @@ def db(
     remember_latencies(spec)
     path = tmp_path_factory.mktemp("searched") / "runs.db"
     with opened(path) as store:
-        run = store.claim_run(Worker.this_process(), store.create_run(spec))
+        run = store.run(store.create_run(spec, Worker.this_process()))
         assert run is not None
         assert work_on(store, run) == "finished"
     return path

@@ -108,11 +108,6 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
-def is_one_sentence(text: str) -> bool:
-    """Whether a message is one line that ends as a sentence does."""
-    return "\n" not in text and text.endswith(".") and "Traceback" not in text
-
-
 def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.01) -> Seen:
     """What `look` sees once it is true; fails where it is not within so many seconds."""
     deadline = time.monotonic() + seconds

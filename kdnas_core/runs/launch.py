@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -11,6 +13,7 @@ from filelock import FileLock, Timeout
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.spec import RunSpec
 
+STARTS_WITHIN_S = 30
 CHECK_TIMEOUT_S = 600
 
 
@@ -25,21 +28,40 @@ def ensure_worker(db: Path) -> None:
     The worker is detached: it survives the tab, the server and the terminal that asked for it. Its log is
     beside the store.
     """
+    with FileLock(db.with_name(f"{db.name}.start.lock")):  # who asks at the same time waits for the answer
+        if not _is_served(db):
+            _start_worker(db)
+
+
+def _is_served(db: Path) -> bool:
     try:
         with worker_lock(db).acquire(blocking=False):
-            pass
+            return False
     except Timeout:
-        return
+        return True
+
+
+def _start_worker(db: Path) -> None:
     files = db.with_suffix(".files")
     files.mkdir(parents=True, exist_ok=True)
     with (files / "worker.log").open("ab") as log:
-        subprocess.Popen(
+        worker = subprocess.Popen(
             [sys.executable, "-m", "kdnas_core", "worker", "--until-idle", "--db", str(db)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=_environment(),
         )
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while worker.poll() is None and not _is_served(db) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the folder of this package on the path, whatever the working folder is."""
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def check_spec(spec: RunSpec) -> None:
@@ -59,6 +81,7 @@ def check_spec(spec: RunSpec) -> None:
             capture_output=True,
             timeout=CHECK_TIMEOUT_S,
             check=False,
+            env=_environment(),
         )
     except subprocess.TimeoutExpired:
         raise Failure(

@@ -33,9 +33,13 @@ class Worker:
         process = psutil.Process()
         return cls(process.pid, process.create_time(), platform.node())
 
+    def is_elsewhere(self) -> bool:
+        """Whether the process is on another host."""
+        return self.host != platform.node()
+
     def is_alive(self) -> bool:
         """Whether the process still runs; a zombie does not, and one on another host cannot be told dead."""
-        if self.host != platform.node():
+        if self.is_elsewhere():
             return True
         try:
             process = psutil.Process(self.pid)

@@ -33,6 +33,9 @@ from kdnas_core.runs.rows import (
 )
 from kdnas_core.spec import RunSpec, parse_spec_json
 
+BUSY_S = 30
+STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
+
 migrations = Migrations("kdnas")
 
 
@@ -73,9 +76,12 @@ class Store:
 
     # --- runs ---------------------------------------------------------------------------------------------
 
-    def create_run(self, spec: RunSpec) -> int:
-        """Queues a run and returns its id."""
-        row = {"name": spec.name, "state": "queued", "spec": spec.to_json(), "created_at": time.time()}
+    def create_run(self, spec: RunSpec, worker: Worker | None = None) -> int:
+        """Queues a run, or starts it as this worker's at once, and returns its id."""
+        now = time.time()
+        row = {"name": spec.name, "state": "queued", "spec": spec.to_json(), "created_at": now}
+        if worker is not None:
+            row |= {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
         with self._write():
             run = self._db.table("runs").insert(row, pk="id").last_pk
         assert isinstance(run, int)
@@ -96,16 +102,16 @@ class Store:
             raise BadInput(f"There is no run {run} in {self.path}; `python -m kdnas_core runs` lists them.")
         return _run(rows[0])
 
-    def claim_run(self, worker: Worker, run: int | None = None) -> Run | None:
-        """Makes a queued run (the oldest, or the one named) this worker's; None where there is none."""
+    def claim_run(self, worker: Worker) -> Run | None:
+        """Makes the oldest queued run this worker's; None where there is none."""
         with self._write():
             rows = list(
                 self._db.query(
                     """UPDATE runs SET state = 'running', worker = :worker, request = NULL, error = NULL,
                         finished_at = NULL, heartbeat_at = :now
-                    WHERE id = (SELECT id FROM runs WHERE state = 'queued' AND id = ifnull(:run, id)
-                        ORDER BY id LIMIT 1) RETURNING *""",
-                    {"worker": json.dumps(asdict(worker)), "now": time.time(), "run": run},
+                    WHERE id = (SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1)
+                    RETURNING *""",
+                    {"worker": json.dumps(asdict(worker)), "now": time.time()},
                 )
             )
             if rows:  # what a killed worker left half done is to be done again
@@ -161,6 +167,7 @@ class Store:
             if state in ("finished", "failed") or (request == "pause" and state == "stopped"):
                 raise BadInput(f"Run {run} is {state}; only a run that is not over can {request}.")
             asked: RunState = "paused" if request == "pause" else "stopped"
+            self._forget_unfinished(run)
             self._db.table("runs").update(run, {"state": asked, "request": None, "worker": None})
             return asked
 
@@ -306,11 +313,10 @@ def connect(path: Path) -> Store:
     if path.is_dir() or not path.parent.is_dir():
         raise BadInput(f"{path} cannot hold the runs: name a file in a folder that exists with --db.")
     if path.exists():  # before anything is written to a file that may be somebody else's
-        with closing(_connect(f"{path.resolve().as_uri()}?mode=ro", path)) as connection:
-            _check_ours(Database(connection), path)
+        _check_ours(path)
     connection = _connect(path.resolve().as_uri(), path)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         store = Store(path, connection)
@@ -329,13 +335,9 @@ def connect_read_only(path: Path) -> Store:
     """
     if not path.is_file():
         raise BadInput(f"There is no {path}; start a search first, or name another file with --db.")
-    connection = _connect(f"{path.resolve().as_uri()}?mode=ro", path)
-    try:
-        _check_ours(Database(connection), path)
-    except BadInput:
-        connection.close()
-        raise
-    return Store(path, connection)
+    if not _check_ours(path):
+        raise BadInput(f"{path} holds no runs yet; start a search first, or name another file with --db.")
+    return Store(path, _connect(f"{path.resolve().as_uri()}?mode=ro", path))
 
 
 @contextmanager
@@ -350,15 +352,34 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Store]:
 
 def _connect(uri: str, path: Path) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
     except sqlite3.OperationalError as error:
         raise BadInput(f"{path} cannot be opened ({error}); name another file with --db.") from None
 
 
-def _check_ours(db: Database, path: Path) -> None:
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turns WAL on; SQLite itself does not wait here, whatever the timeout, for one who does the same."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _check_ours(path: Path) -> bool:
+    """Whether a store that is ours, or empty, has its tables yet; leaves nothing beside one that is not."""
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    if not path.with_name(f"{path.name}-wal").exists():
+        uri += "&immutable=1"
     try:
-        tables = set(db.table_names())
-        applied = {migration.name for migration in migrations.applied(db)}
+        with closing(_connect(uri, path)) as connection:
+            db = Database(connection)
+            tables = set(db.table_names())
+            applied = {migration.name for migration in migrations.applied(db)}
     except sqlite3.DatabaseError:
         raise BadInput(
             f"{path} is not a database of runs; move it away or name another file with --db."
@@ -370,12 +391,14 @@ def _check_ours(db: Database, path: Path) -> None:
         )
     if tables and not applied:
         raise BadInput(f"{path} is the database of another program; name another file with --db.")
+    return bool(applied)
 
 
 def _run(row: dict[str, Any]) -> Run:
     worker = Worker(**json.loads(row["worker"])) if row["worker"] else None
     state: RunState = row["state"]
-    if state == "running" and not (worker and worker.is_alive()):
+    stale = worker and worker.is_elsewhere() and time.time() - (row["heartbeat_at"] or 0) > STALE_S
+    if state == "running" and (stale or not (worker and worker.is_alive())):
         state = "interrupted"
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
     return Run(

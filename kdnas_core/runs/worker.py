@@ -58,16 +58,25 @@ def serve(db: Path, *, until_idle: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with opened(db):
         pass  # a store that cannot be used is said before the wait
-    with worker_lock(db), opened(db) as store:
-        while True:
-            run = store.claim_run(Worker.this_process())
-            if run is not None:
-                log.info(f"run {run.id}: begins")
-                work_on(store, run)
-            elif until_idle:
+    while True:
+        with worker_lock(db), opened(db) as store:
+            _serve(store, until_idle=until_idle)
+        with opened(db) as store:
+            # queued while the lock was let go: whoever queued it saw a worker, and started none
+            if not any(run.state == "queued" for run in store.runs()):
                 return
-            else:
-                time.sleep(POLL_S)
+
+
+def _serve(store: Store, *, until_idle: bool) -> None:
+    while True:
+        run = store.claim_run(Worker.this_process())
+        if run is not None:
+            log.info(f"run {run.id}: begins")
+            work_on(store, run)
+        elif until_idle:
+            return
+        else:
+            time.sleep(POLL_S)
 
 
 def work_on(
