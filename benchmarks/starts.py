@@ -20,7 +20,7 @@ from kdnas_core.distillation.student import start_student
 from kdnas_core.distillation.targets import Targets, teacher_targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import HeldOut, Watcher, distil
-from kdnas_core.measure.device import device_lock
+from kdnas_core.measure.device import device
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.spec import ProxySpec
 
@@ -65,7 +65,7 @@ def main() -> None:
 def _one(teacher: Teacher, shape: Architecture, start: Start, train: Targets, held_out: Targets) -> Row:
     results: list[HeldOut] = []
     watcher = Watcher(step=lambda step: None, held_out=results.append)
-    with device_lock():
+    with device():
         began = time.perf_counter()
         student = start_student(teacher, shape, start, train, seed=0)
         layers = layer_map("uniform+last", shape.layers, teacher.layers)

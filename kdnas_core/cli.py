@@ -17,7 +17,7 @@ import typer
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.progress_bar import candidates_bar
 from kdnas_core.runs.rows import Candidate, Run, RunState
-from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.search.pareto import frontier, pick
 from kdnas_core.search.reward import within_budget
 from kdnas_core.spec import LatencySpec, RunSpec, parse_spec, parse_spec_json, quick_spec, with_settings
@@ -59,6 +59,7 @@ def search(
     from kdnas_core.search.prepare import prepare
 
     started = time.monotonic()
+    check_path(db)
     prepared = prepare(chosen, lambda activity: _say(f"{activity} ..."))
     with opened(db) as store:
         run = store.run(store.create_run(prepared.spec, Worker.this_process()))
@@ -118,8 +119,7 @@ def pick_(
     if budget_ms is None and speedup is None:
         raise BadInput("Give a budget: --budget-ms or --speedup.")
     with opened(db, read_only=True) as store:
-        store.run(run)
-        best = _best_within(store.candidates(run), budget)
+        best = _best_within(store.run(run), store.candidates(run), budget)
         line = "No candidate is within the budget." if best is None else _candidate_line(best)
         _show({"candidate": best and best.to_dict()}, as_json, lambda: [line])
 
@@ -244,11 +244,14 @@ def _once_obeyed(store: Store, run: int) -> RunState:
     return store.run(run).state
 
 
-def _best_within(candidates: list[Candidate], budget: LatencySpec) -> Candidate | None:
+def _best_within(run: Run, candidates: list[Candidate], budget: LatencySpec) -> Candidate | None:
     within = [
         candidate
         for candidate in candidates
-        if candidate.state == "done" and candidate.latency and within_budget(candidate.latency, budget)
+        if candidate.state == "done"
+        and candidate.latency
+        and run.teacher
+        and within_budget(candidate.latency, budget, run.teacher.latency.p50)
     ]
     index = pick([candidate.point for candidate in within], float("inf"))
     return None if index is None else within[index]
@@ -333,8 +336,8 @@ def _end(text: str, code: int) -> NoReturn:
 
 def _prepare_libraries() -> None:
     """Before torch and transformers are imported: no bars among ours, no telephone calls home, and threads
-    that sleep while they wait (spinning, they are many times slower where another process has a core)."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    that soon sleep while they wait (spinning, they are many times slower beside another busy process)."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

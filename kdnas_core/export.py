@@ -87,6 +87,10 @@ def export_hf(store: Store, candidate: int, folder: Path) -> Exported:
             copied = Path(shutil.copytree(source, Path(unfinished) / "student"))
             _verify(copied, row)
             copied.replace(folder)
+    except shutil.Error:
+        raise Failure(f"The files of candidate {candidate} could not be read whole; try again.") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(f"Loading the export took longer than {LOAD_TIMEOUT_S} s; try again.") from None
     except OSError as error:
         raise BadInput(f"{folder} cannot be written ({error.strerror}); name another folder.") from None
     files = sorted(path.name for path in folder.iterdir())

@@ -98,6 +98,7 @@ def time_needed(
     db: Path, fields: dict[str, Any], shape: Architecture | None, teacher_ms: float | None
 ) -> None:
     if shape is None:
+        st.markdown("How long it will take is known once the teacher has been loaded.")
         return
     spec = parse_spec(fields)
     space = SearchSpace.from_spec(spec.space, shape)

@@ -80,7 +80,7 @@ def judge(store: Store, run: int, candidate: int) -> None:
         "flops": architecture.flops(128),
     }
     _write_config(store, run, candidate, architecture)
-    if not within_budget(latency, spec.latency):
+    if not within_budget(latency, spec.latency, latency.teacher_p50):
         store.update_candidate(candidate, state="over_budget", seconds=5.1, **facts)
         return
     _distil(store, candidate, architecture)

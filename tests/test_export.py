@@ -17,7 +17,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.export import export_hf
 from kdnas_core.runs.rows import Candidate, Worker
-from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.runs.worker import work_on
 from tests.filled_store import TEACHER, add_episode, begin_run, judge
 from tests.sentences import is_one_sentence
@@ -163,7 +163,7 @@ def copied(store: Store, db: Path, folder: Path) -> Path:
     """A copy of the store and its files that may be damaged."""
     path = folder / "runs.db"
     store._db.execute("VACUUM INTO ?", [str(path)])
-    shutil.copytree(db.with_suffix(".files"), path.with_suffix(".files"))
+    shutil.copytree(files_of(db), files_of(path))
     return path
 
 

@@ -79,7 +79,9 @@ def remember_latencies(spec: RunSpec) -> None:
     teacher_ms = teacher.flops(16) / 1e6
     for architecture in (teacher, *SearchSpace.from_spec(spec.space, teacher)):
         reading = _reading(architecture.flops(16) / 1e6, teacher_ms, spec.latency.sequence_length)
-        memory.remember("latency", question(spec.teacher, architecture, spec.latency), reading.to_dict())
+        memory.remember(
+            "latency", question(spec.teacher, teacher, architecture, spec.latency), reading.to_dict()
+        )
 
 
 def _reading(milliseconds: float, teacher_ms: float, length: int) -> LatencyReading:

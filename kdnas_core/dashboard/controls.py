@@ -11,13 +11,13 @@ from pathlib import Path
 from kdnas_core.errors import Failure
 from kdnas_core.export import Exported, export_hf, sha256
 from kdnas_core.runs.launch import ensure_worker
-from kdnas_core.runs.store import opened
+from kdnas_core.runs.store import files_of, opened
 
 Action = Callable[[Path, int], str]
 
 
 def pause(db: Path, run: int) -> str:
-    """Pauses a run once the candidate at hand is judged.
+    """Pauses a run; the candidate in hand is judged anew when it goes on.
 
     Raises:
         BadInput: as `Store.ask`.
@@ -63,7 +63,7 @@ def delete(db: Path, run: int) -> str:
 
 def export_folder(db: Path, run: int, candidate: int) -> Path:
     """Where a candidate is exported to: beside the store."""
-    return db.resolve().parent / "exports" / f"run-{run}-candidate-{candidate}"
+    return db.resolve().parent / "exports" / f"{db.name}-run-{run}-candidate-{candidate}"
 
 
 def export(db: Path, run: int, candidate: int) -> Exported:
@@ -81,10 +81,12 @@ def export(db: Path, run: int, candidate: int) -> Exported:
 
 
 def earlier_export(db: Path, run: int, candidate: int) -> Exported | None:
-    """What was exported of a candidate before; None where nothing was, or where its weights are gone."""
+    """What was exported of a candidate before; None where nothing was, or where it is not this student."""
     folder = export_folder(db, run, candidate)
+    ours = files_of(db) / str(run) / str(candidate) / "model.safetensors"
     weights = folder / "model.safetensors"
-    if not weights.is_file():
+    # a store made anew gives the same ids to other students
+    if not (weights.is_file() and ours.is_file()) or sha256(weights) != sha256(ours):
         return None
     # verified, since nothing stays at the folder that was not
     return Exported(folder, sorted(path.name for path in folder.iterdir()), sha256(weights), verified=True)

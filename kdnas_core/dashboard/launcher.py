@@ -80,12 +80,11 @@ def main(app: App) -> None:
         port = chosen_port()
         check_port(port)
         first = not prepare(db)
-        if first:
-            start_first_search(db)
+        run = start_first_search(db) if first else None
     except BadInput as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    print(_greeting(first, port), flush=True)
+    print(_greeting(run, port), flush=True)
     app.run(config={"server.port": port})
 
 
@@ -126,11 +125,12 @@ def start_first_search(db: Path) -> int:
     return run
 
 
-def _greeting(first: bool, port: int) -> str:
+def _greeting(first_run: int | None, port: int) -> str:
     address = f"http://127.0.0.1:{port}"
-    if not first:
+    if first_run is None:
         return f"KD-NAS Studio at {address}; Ctrl+C ends the server, searches go on."
     return (
         f"KD-NAS Studio at {address}, where a first quick search has been started.\n"
-        "Stop it on the page, or with: python -m kdnas_core stop 1. Ctrl+C ends the server; searches go on."
+        f"Stop it on the page, or with `{sys.executable} -m kdnas_core stop {first_run}`.\n"
+        "Ctrl+C ends the server; searches go on."
     )

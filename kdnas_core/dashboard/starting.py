@@ -62,7 +62,7 @@ def teacher_ms(teacher: str, shape: Architecture | None, protocol: LatencySpec) 
     """The teacher's latency as this machine remembers it; None where it was never measured."""
     if shape is None:
         return None
-    reading = memory.recall_latency(latency.question(teacher, shape, protocol))
+    reading = memory.recall_latency(latency.question(teacher, shape, shape, protocol))
     return None if reading is None else reading.p50
 
 

@@ -30,10 +30,14 @@ def teacher_folder(source: str) -> Path | None:
     """
     if source == PACKAGED:
         return _packaged_folder()
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(source).expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (RuntimeError, OSError, ValueError):  # an unknown ~user, a name too long, a NUL byte
+        raise BadInput(f"The teacher's name {source[:60]!r} cannot be a folder; {_CHOICES}.") from None
+    if is_folder:
         return folder
-    if folder.exists():
+    if exists:
         raise BadInput(f"The teacher {source} is a file; {_CHOICES}.")
     if _HUB_ID.fullmatch(source):
         return None
@@ -88,6 +92,10 @@ def shape_of(config: dict[str, Any], source: str) -> Architecture:
             attention_heads=config["num_attention_heads"],
             hidden_act=config["hidden_act"],
         )
+    except TypeError:
+        raise BadInput(
+            f"The config of the teacher {source} has a shape that is no number; mend it."
+        ) from None
     except KeyError as missing:
         raise BadInput(
             f"The config of the teacher {source} has no {missing}; use an encoder that has."

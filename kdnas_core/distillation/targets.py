@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -21,10 +22,12 @@ import torch
 from numpy.typing import NDArray
 
 from kdnas_core.distillation.teacher import Teacher
+from kdnas_core.errors import BadInput
 
 BATCH = 32
 DAY_S = 86_400
-FOLDERS_KEPT = 6  # a search uses two; older ones are deleted so that the cache stays bounded
+SPARE_BYTES = 500_000_000
+FOLDERS_KEPT = 4  # a search uses two; older ones are deleted so that the cache stays bounded
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,13 @@ def teacher_targets(
         autocast: dtype to compute in, None for float32; outputs are kept as float16.
         cache: folder for all cached outputs.
         progress: called with the share done, 0 to 1.
+
+    Raises:
+        BadInput: the disk has no room for them.
     """
     question = [teacher.fingerprint, str(autocast), sequence_length, list(texts)]
     folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
-    if folder.is_dir():
-        folder.touch()  # used just now: the last to be deleted
-    else:
+    if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
@@ -113,6 +117,7 @@ def teacher_targets(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         _delete_old(folder.parent)
+    folder.touch()  # used just now: the last to be deleted
     return _open(folder)
 
 
@@ -132,8 +137,13 @@ def _delete_old(folder: Path) -> None:
     abandoned = [
         path for path in by_age if path not in finished and path.stat().st_mtime < time.time() - DAY_S
     ]
-    for path in (*finished[:-FOLDERS_KEPT], *abandoned):
+    for path in (*(_set_aside(old) for old in finished[:-FOLDERS_KEPT]), *abandoned):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Takes the folder's name from it first, so that a kill never leaves half of one under its name."""
+    return folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-")))
 
 
 def _compute(
@@ -148,6 +158,7 @@ def _compute(
     lengths = [len(tokens) for tokens in token_lists]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     shape = (int(offsets[-1]), teacher.layers, teacher.architecture.hidden_size)
+    _check_space(folder, bytes_needed=2 * math.prod(shape))
     hidden = np.lib.format.open_memmap(folder / "hidden.npy", mode="w+", dtype=np.float16, shape=shape)
     total, squares = np.zeros(shape[1:]), np.zeros(shape[1:])
     by_length = np.argsort(lengths, kind="stable")
@@ -162,6 +173,15 @@ def _compute(
     np.save(folder / "ids.npy", np.concatenate(token_lists).astype(np.int64))
     np.save(folder / "offsets.npy", offsets)
     hidden.flush()
+
+
+def _check_space(folder: Path, bytes_needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if bytes_needed > free - SPARE_BYTES:  # a memory map that meets a full disk kills the process
+        raise BadInput(
+            f"The teacher's outputs on the proxy set take {bytes_needed / 1e9:.1f} GB, but the cache has "
+            f"{free / 1e9:.1f} GB free; lower proxy.sentences or name a larger disk with KDNAS_CACHE."
+        )
 
 
 @torch.inference_mode()

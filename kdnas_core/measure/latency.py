@@ -39,16 +39,21 @@ class Timing:
     clean: bool
 
 
-def question(model: str, architecture: Architecture, protocol: LatencySpec) -> dict[str, Any]:
+def question(
+    teacher: str, teacher_shape: Architecture, architecture: Architecture, protocol: LatencySpec
+) -> dict[str, Any]:
     """What a remembered latency depends on; the budget is not part of it.
 
     Args:
-        model: name of the teacher, whose family and vocabulary its students share.
+        teacher: its source; a folder counts by its full path.
+        teacher_shape: its own architecture, beside which a student is timed.
         architecture: what was measured.
         protocol: how.
     """
+    folder = Path(teacher).expanduser()
     return {
-        "model": model,
+        "teacher": str(folder.resolve()) if folder.is_dir() else teacher,
+        "teacher_shape": teacher_shape.to_dict(),
         "architecture": architecture.to_dict(),
         "protocol": protocol.model_dump(exclude={"budget_ms", "budget_speedup"}),
         "device": device_name(),

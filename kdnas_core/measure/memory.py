@@ -37,7 +37,7 @@ def recall(kind: str, question: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def recall_latency(question: dict[str, Any]) -> LatencyReading | None:
-    """The remembered reading for a question made by `latency_question`."""
+    """The remembered reading for a question made by `latency.question`."""
     answer = recall("latency", question)
     return None if answer is None else LatencyReading.from_dict(answer)
 

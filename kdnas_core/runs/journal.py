@@ -26,7 +26,7 @@ class StoreJournal:
         run: whose journal.
         judge: judges one candidate.
         check: called often; raises to end the search.
-        told: called with the number of candidates judged so far, after each.
+        told: called with each candidate once it is judged.
     """
 
     def __init__(
@@ -115,20 +115,26 @@ class StoreJournal:
             rows = [LayerLoss(taken, layer, of, loss) for (layer, of), loss in losses.items()]
             self.store.add_layer_losses(candidate, rows)
 
-        return Listener(measured, step, held_out)
+        return Listener(self.check, measured, step, held_out)
 
     def _drop_weights(self) -> None:
         """Deletes the weights of students that are no longer on the frontier, where the spec says so."""
         if self.judge.spec.search.keep_weights == "all":
             return
         done = [candidate for candidate in self.store.candidates(self.run) if candidate.state == "done"]
-        kept = {done[index].id for index in frontier([candidate.point for candidate in done])}
-        for candidate in done:
-            if candidate.weights and candidate.id not in kept:
-                self.store.update_candidate(candidate.id, weights=0)
+        kept = frontier([candidate.point for candidate in done])
+        kept += frontier([_by_speedup(candidate) for candidate in done])  # what `pick --speedup` may take
+        for index, candidate in enumerate(done):
+            if candidate.weights and index not in kept:
                 for path in self.store.files(self.run, candidate.id).iterdir():
                     if path.name != "config.json":
                         path.unlink() if path.is_file() else shutil.rmtree(path)
+                self.store.update_candidate(candidate.id, weights=0)
+
+
+def _by_speedup(candidate: Candidate) -> tuple[float, float]:
+    latency, loss = candidate.point
+    return (1 / candidate.latency.speedup if candidate.latency else latency), loss
 
 
 def _outcome(candidate: Candidate) -> Outcome:

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.runs.store import files_of
 from kdnas_core.spec import RunSpec
 
 STARTS_WITHIN_S = 30
@@ -42,7 +43,7 @@ def _is_served(db: Path) -> bool:
 
 
 def _start_worker(db: Path) -> None:
-    files = db.with_suffix(".files")
+    files = files_of(db)
     files.mkdir(parents=True, exist_ok=True)
     with (files / "worker.log").open("ab") as log:
         worker = subprocess.Popen(
@@ -88,5 +89,7 @@ def check_spec(spec: RunSpec) -> None:
             f"The check took longer than {CHECK_TIMEOUT_S} s; see whether the machine is busy."
         ) from None
     if child.returncode:
-        lines = child.stderr.strip().splitlines() or ["The check ended without a word."]
-        raise BadInput(lines[-1])
+        last = (child.stderr.strip().splitlines() or [""])[-1]
+        if child.returncode == 2:
+            raise BadInput(last)
+        raise Failure(f"The check ended with code {child.returncode}: {last}")

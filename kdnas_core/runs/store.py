@@ -34,6 +34,7 @@ from kdnas_core.runs.rows import (
 from kdnas_core.spec import RunSpec, parse_spec_json
 
 BUSY_S = 30
+LOOKS = 5  # at a file before it is refused
 STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
 
 migrations = Migrations("kdnas")
@@ -204,7 +205,7 @@ class Store:
 
     def files(self, run: int, candidate: int | None = None) -> Path:
         """The folder of a run's files, or of one of its candidates' weights; made by who writes there."""
-        folder = self.path.with_suffix(".files") / str(run)
+        folder = files_of(self.path) / str(run)
         return folder if candidate is None else folder / str(candidate)
 
     # --- candidates ---------------------------------------------------------------------------------------
@@ -304,20 +305,34 @@ class Store:
         )
 
 
+def files_of(path: Path) -> Path:
+    """The folder beside a store that holds the files of its runs."""
+    return path.with_name(f"{path.name}.files")
+
+
+def check_path(path: Path) -> None:
+    """Refuses, without writing, what `connect` would refuse.
+
+    Raises:
+        BadInput: the file is not a store, is of a newer version, or cannot be one.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise BadInput(f"{path} cannot hold the runs: name a file in a folder that exists with --db.")
+    if path.exists():
+        _check_ours(path)
+
+
 def connect(path: Path) -> Store:
     """Opens a store for writing, made and migrated where that is needed.
 
     Raises:
         BadInput: the file is not a store, is of a newer version, or cannot be written.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        raise BadInput(f"{path} cannot hold the runs: name a file in a folder that exists with --db.")
-    if path.exists():  # before anything is written to a file that may be somebody else's
-        _check_ours(path)
+    check_path(path)  # before anything is written to a file that may be somebody else's
     connection = _connect(path.resolve().as_uri(), path)
     try:
         _write_ahead(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         store = Store(path, connection)
         store.migrate()
@@ -372,9 +387,19 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 def _check_ours(path: Path) -> bool:
     """Whether a store that is ours, or empty, has its tables yet; leaves nothing beside one that is not."""
+    for _ in range(LOOKS):
+        try:
+            return _looks_ours(path)
+        except BadInput:
+            # another process may be making it this moment: without its lock, half of it can be seen
+            time.sleep(0.05)
+    return _looks_ours(path)
+
+
+def _looks_ours(path: Path) -> bool:
     uri = f"{path.resolve().as_uri()}?mode=ro"
     if not path.with_name(f"{path.name}-wal").exists():
-        uri += "&immutable=1"
+        uri += "&immutable=1"  # else SQLite would leave side files beside a file that is refused
     try:
         with closing(_connect(uri, path)) as connection:
             db = Database(connection)

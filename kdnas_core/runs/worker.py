@@ -158,10 +158,14 @@ def _heartbeat(db: Path, run: int) -> Iterator[Callable[[], None]]:
     def beat() -> None:
         with opened(db) as store:  # a connection of its own: they do not cross threads
             while not ended.wait(HEARTBEAT_S):
-                store.heartbeat(run)
-                asked = store.run(run).request
-                if asked is not None and not request:
-                    request.append("paused" if asked == "pause" else "stopped")
+                try:
+                    store.heartbeat(run)
+                    asked = store.run(run).request
+                except Exception:  # a disk that is full for a moment must not end the beat
+                    log.exception(f"run {run}: no heartbeat")
+                    continue
+                states: dict[str | None, list[RunState]] = {"pause": ["paused"], "stop": ["stopped"]}
+                request[:] = states.get(asked, [])  # the last word counts, also one taken back
 
     def check() -> None:
         if request:

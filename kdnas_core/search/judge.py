@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.trainer import HeldOut, Watcher, distil
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.cost import parameters
-from kdnas_core.measure.device import device_lock
+from kdnas_core.measure.device import device
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.spec import RunSpec
@@ -47,11 +48,13 @@ class Listener:
     """Told how a judgement goes on; any may raise to end it early.
 
     Attributes:
+        waiting: another process of ours has the device.
         measured: the candidate's costs, before the veto.
         step: steps of mini-KD taken.
         held_out: held-out losses by (layer, teacher layer), layers counted from 1.
     """
 
+    waiting: Callable[[], None]
     measured: Callable[[Measured], None]
     step: Callable[[int], None]
     held_out: Callable[[int, dict[tuple[int, int], float]], None]
@@ -63,6 +66,7 @@ class Judge:
 
     spec: RunSpec
     bench: LatencyBench
+    teacher_ms: float
     train: Targets
     held_out: Targets
     autocast: torch.dtype | None
@@ -80,12 +84,12 @@ class Judge:
         """
         student = new_student(self.bench.teacher, architecture, self.spec.seed)
         student.config.save_pretrained(folder)
-        latency = self.bench.student_latency(architecture, student)
+        latency = self.bench.student_latency(architecture, student, listener.waiting)
         flops = architecture.flops(self.spec.latency.sequence_length)
         listener.measured(Measured(parameters(student), flops, latency))
-        if not within_budget(latency, self.spec.latency):
+        if not within_budget(latency, self.spec.latency, self.teacher_ms):
             return Judgement("over_budget", None, None)
-        with device_lock():
+        with device(listener.waiting):
             loss = self._mini_kd(architecture, folder, listener)
         return Judgement("done", loss, kdnas_reward(loss, latency, self.spec.search.reward))
 
@@ -123,3 +127,6 @@ def save(student: PreTrainedModel, bench: LatencyBench, folder: Path) -> None:
     """Writes a student and its tokenizer as a folder that stock `transformers` loads."""
     student.save_pretrained(folder)
     bench.teacher.tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():  # on the disk before the store says that they are
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

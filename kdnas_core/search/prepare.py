@@ -15,6 +15,7 @@ from kdnas_core.distillation.targets import Targets, teacher_targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.bench import LatencyBench
+from kdnas_core.measure.device import device
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.judge import Judge
@@ -86,7 +87,14 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
             ("proxy", prepared.texts[held_out:]),
         )
     ]
-    return Judge(spec, prepared.bench, train=targets[1], held_out=targets[0], autocast=autocast)
+    return Judge(
+        spec,
+        prepared.bench,
+        teacher_ms=prepared.teacher_latency.p50,
+        train=targets[1],
+        held_out=targets[0],
+        autocast=autocast,
+    )
 
 
 def _targets(
@@ -96,12 +104,14 @@ def _targets(
         say(f"teacher outputs on the {name} set: {share:.0%}")
 
     length = prepared.spec.proxy.sequence_length
-    return teacher_targets(prepared.teacher, texts, length, autocast, cache_folder(), progress)
+    with device():
+        return teacher_targets(prepared.teacher, texts, length, autocast, cache_folder(), progress)
 
 
 def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[str]:
     wanted = spec.proxy.sentences + spec.proxy.held_out
-    texts = read_corpus(spec.corpus, cache_folder(), PROXY_SEED, wanted, say)
+    with device():  # the first harvest keeps a core busy for half a minute
+        texts = read_corpus(spec.corpus, cache_folder(), PROXY_SEED, wanted, say)
     if len(texts) < FEWEST_TEXTS:
         raise BadInput(
             f"The corpus {spec.corpus} has only {len(texts)} different texts; a proxy set needs at least "
@@ -131,9 +141,9 @@ def _check_budget(
     smallest = space.smallest()
     student = new_student(bench.teacher, smallest, spec.seed)
     latency = bench.student_latency(smallest, student)
-    if not within_budget(latency, spec.latency):
+    if not within_budget(latency, spec.latency, teacher_latency.p50):
         wanted = budget_ms(spec.latency, teacher_latency.p50)
         raise BadInput(
             f"The budget of {wanted:.3g} ms is below every student: the smallest ({smallest.key}) takes "
-            f"{latency.p50:.3g} ms; raise the budget or add smaller choices to the space."
+            f"{latency.p50:.3g} ms; raise the budget or give the space smaller choices."
         )

@@ -20,17 +20,25 @@ def kdnas_reward(loss: float, latency: LatencyReading, constants: RewardSpec) ->
     return float((1 - clamped) * relative**constants.alpha)
 
 
-def within_budget(latency: LatencyReading, budget: LatencySpec) -> bool:
-    """Whether a measured latency meets the budget, be it in milliseconds or as a speed-up."""
-    if budget.budget_ms is not None:
-        return latency.p50 <= budget.budget_ms
-    assert budget.budget_speedup is not None  # LatencySpec has exactly one of the two
-    return latency.speedup >= budget.budget_speedup
+def within_budget(latency: LatencyReading, budget: LatencySpec, teacher_ms: float) -> bool:
+    """Whether a measured latency meets the budget.
+
+    A speed-up must hold both ways that it can be read: against the teacher's latency in this run, as the
+    page draws it, and against the teacher's runs that took turns with this student's.
+
+    Args:
+        latency: of a student.
+        budget: in milliseconds or as a speed-up.
+        teacher_ms: the teacher's median in this run.
+    """
+    if latency.p50 > budget_ms(budget, teacher_ms):
+        return False
+    return budget.budget_speedup is None or latency.speedup >= budget.budget_speedup
 
 
 def budget_ms(budget: LatencySpec, teacher_ms: float) -> float:
     """The budget in milliseconds, for a teacher that takes `teacher_ms`."""
     if budget.budget_ms is not None:
         return budget.budget_ms
-    assert budget.budget_speedup is not None
+    assert budget.budget_speedup is not None  # LatencySpec has exactly one of the two
     return teacher_ms / budget.budget_speedup

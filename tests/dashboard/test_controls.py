@@ -9,7 +9,7 @@ import pytest
 from kdnas_core.dashboard import controls, progress
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.rows import RunState
-from kdnas_core.runs.store import opened
+from kdnas_core.runs.store import files_of, opened
 from tests.filled_store import fill
 
 
@@ -72,11 +72,21 @@ def test_an_earlier_export_is_found_with_its_files_and_digest(db: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"abc")
     (folder / "config.json").write_text("{}")
+    weights = files_of(db) / "1" / "2" / "model.safetensors"
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"abc")
     told = controls.earlier_export(db, 1, 2)
     assert told is not None
-    assert told.path == db.parent / "exports" / "run-1-candidate-2"
+    assert told.path == db.parent / "exports" / f"{db.name}-run-1-candidate-2"
     assert told.files == ["config.json", "model.safetensors"]
     assert told.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_export_of_another_student_with_the_same_id_is_not_handed_out(db: Path) -> None:
+    for folder, content in ((controls.export_folder(db, 1, 2), b"old"), (files_of(db) / "1" / "2", b"new")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(content)
+    assert controls.earlier_export(db, 1, 2) is None
 
 
 def test_the_zip_holds_every_file_under_the_name_of_the_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdnas_core.distillation import targets as targets_module
 from kdnas_core.distillation.targets import FOLDERS_KEPT, Targets, make_batch, teacher_targets
 from kdnas_core.distillation.teacher import Teacher
 from tests.tiny import teacher_of
@@ -101,8 +102,9 @@ def test_the_second_time_the_teacher_is_not_asked(
 
 
 def test_other_texts_lengths_precisions_and_teachers_are_asked_anew(
-    teacher: Teacher, texts: list[str], tmp_path: Path
+    teacher: Teacher, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(targets_module, "FOLDERS_KEPT", 9)
     teacher_targets(teacher, texts[:2], 24, None, tmp_path)
     teacher_targets(teacher, texts[1::-1], 24, None, tmp_path)
     teacher_targets(teacher, texts[:2], 25, None, tmp_path)

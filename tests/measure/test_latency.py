@@ -164,9 +164,12 @@ def test_a_reading_is_clean_where_both_models_were(student: bool, teacher: bool)
     assert result.clean is (student and teacher)
 
 
+TEACHER_SHAPE = Architecture(12, 64, 128, 4)
+
+
 def test_the_budget_is_not_part_of_what_a_latency_depends_on() -> None:
     asked = [
-        question("packaged", ARCHITECTURE, budget)
+        question("packaged", TEACHER_SHAPE, ARCHITECTURE, budget)
         for budget in (PROTOCOL, LatencySpec(budget_ms=9), LatencySpec(budget_speedup=3))
     ]
     assert asked[0] == asked[1] == asked[2]
@@ -182,7 +185,9 @@ def test_every_other_field_of_the_protocol_is_looked_at_below() -> None:
 @pytest.mark.parametrize(("field", "value"), CHANGES.items())
 def test_a_latency_depends_on_the_rest_of_the_protocol(field: str, value: int) -> None:
     other = PROTOCOL.model_copy(update={field: value})
-    assert question("packaged", ARCHITECTURE, other) != question("packaged", ARCHITECTURE, PROTOCOL)
+    assert question("packaged", TEACHER_SHAPE, ARCHITECTURE, other) != question(
+        "packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,23 +201,26 @@ def test_a_latency_depends_on_the_rest_of_the_protocol(field: str, value: int) -
     ],
 )
 def test_a_latency_depends_on_every_knob_of_the_architecture(other: Architecture) -> None:
-    assert question("packaged", other, PROTOCOL) != question("packaged", ARCHITECTURE, PROTOCOL)
+    assert question("packaged", TEACHER_SHAPE, other, PROTOCOL) != question(
+        "packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL
+    )
 
 
 def test_a_latency_depends_on_the_teacher_the_machine_and_the_runtimes_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = question("packaged", ARCHITECTURE, PROTOCOL)
-    assert question("other", ARCHITECTURE, PROTOCOL) != asked
+    asked = question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL)
+    assert question("other", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL) != asked
+    assert question("packaged", ARCHITECTURE, ARCHITECTURE, PROTOCOL) != asked
     monkeypatch.setattr(latency, "device_name", lambda: "another machine")
-    elsewhere = question("packaged", ARCHITECTURE, PROTOCOL)
+    elsewhere = question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL)
     assert elsewhere != asked
     monkeypatch.setattr(importlib.metadata, "version", lambda package: f"{package} 0.0")
-    assert question("packaged", ARCHITECTURE, PROTOCOL) != elsewhere
+    assert question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL) != elsewhere
 
 
 def test_what_a_latency_depends_on_can_be_written_as_json() -> None:
-    asked = question("packaged", ARCHITECTURE, PROTOCOL)
+    asked = question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL)
     assert json.loads(json.dumps(asked)) == asked
 
 

@@ -318,7 +318,7 @@ def test_resuming_a_running_run_takes_back_what_was_asked_of_it(store: Store) ->
 
 def test_only_a_queued_run_is_claimed(store: Store) -> None:
     for state in STATES:
-        run = run_in(store, state)
+        run_in(store, state)
         claimed = store.claim_run(Worker.this_process())
         assert (claimed is not None) == (state == "queued"), state
 

@@ -17,7 +17,7 @@ import pytest
 
 from kdnas_core.runs import launch, worker
 from kdnas_core.runs.rows import Candidate, LayerLoss, Run, Worker
-from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.prepare import Prepared, prepare
@@ -380,7 +380,7 @@ time.sleep(60)
         asking.wait()
         wait_for(lambda: store.run(run).state == "finished")
     wait_for(lambda: not workers_of(db), seconds=20)
-    assert f"run {run}: finished" in (db.with_suffix(".files") / "worker.log").read_text()
+    assert f"run {run}: finished" in (files_of(db) / "worker.log").read_text()
 
 
 @pytest.mark.slow
@@ -412,4 +412,4 @@ def test_a_worker_starts_whatever_the_working_folder_is(
     launch.ensure_worker(db)
     with looking_at(db) as store:
         wait_for(lambda: store.run(run).state == "failed" or not workers_of(db), pause=0.2)
-        assert store.run(run).state == "failed", (db.with_suffix(".files") / "worker.log").read_text()
+        assert store.run(run).state == "failed", (files_of(db) / "worker.log").read_text()

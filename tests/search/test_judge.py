@@ -66,7 +66,7 @@ class Told:
         def held_out(taken: int, losses: dict[tuple[int, int], float]) -> None:
             self.held_out.append((taken, losses))
 
-        return Listener(self.measured.append, self.step, held_out)
+        return Listener(lambda: None, self.measured.append, self.step, held_out)
 
 
 @pytest.fixture(autouse=True)
@@ -88,11 +88,15 @@ def judge(
     spec = parse_spec({**tiny_spec, "latency": {"budget_speedup": 2, "sequence_length": 16}})
     set_latency(monkeypatch, WITHIN)
     train, held_out = targets_of(teacher, texts[:64], 24), targets_of(teacher, texts[100:116], 24)
-    return Judge(spec, LatencyBench(teacher, spec.latency), train, held_out, autocast=None)
+    return Judge(
+        spec, LatencyBench(teacher, spec.latency), WITHIN.teacher_p50, train, held_out, autocast=None
+    )
 
 
 def set_latency(monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> None:
-    monkeypatch.setattr(LatencyBench, "student_latency", lambda bench, architecture, student: latency)
+    monkeypatch.setattr(
+        LatencyBench, "student_latency", lambda bench, architecture, student, waiting: latency
+    )
 
 
 def forbid_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +125,7 @@ def test_a_candidate_over_budget_is_never_distilled(
     set_latency(monkeypatch, latency)
     forbid_distillation(monkeypatch)
     spec = parse_spec({**judge.spec.model_dump(), "latency": budget})
-    vetoing = Judge(spec, judge.bench, judge.train, judge.held_out, None)
+    vetoing = Judge(spec, judge.bench, latency.teacher_p50, judge.train, judge.held_out, None)
     told = Told()
     assert vetoing.judge(SMALL, tmp_path / "files", told.listener) == Judgement("over_budget", None, None)
     assert [measured.latency for measured in told.measured] == [latency]
@@ -233,7 +237,7 @@ def test_every_choice_of_the_objective_reaches_the_training(
     monkeypatch.setattr(module, "distil", stand_in)
     fields = {**judge.spec.model_dump(), "objective": {"mapping": mapping, "projection": projection}}
     fields["latency"] = {"budget_speedup": 2}
-    Judge(parse_spec(fields), judge.bench, judge.train, judge.held_out, None).judge(
+    Judge(parse_spec(fields), judge.bench, judge.teacher_ms, judge.train, judge.held_out, None).judge(
         SMALL, tmp_path / "files", Told().listener
     )
     expected = {"uniform": [(2,), (4,)], "last": [(3,), (4,)], "uniform+last": [(2, 3), (4, 4)]}
@@ -262,7 +266,7 @@ def test_the_start_is_the_one_that_was_chosen(
     monkeypatch.setattr(module, "distil", stand_in)
     for start in ("teacher", "random"):
         fields = {**judge.spec.model_dump(), "objective": {"start": start}, "latency": {"budget_speedup": 2}}
-        Judge(parse_spec(fields), judge.bench, judge.train, judge.held_out, None).judge(
+        Judge(parse_spec(fields), judge.bench, judge.teacher_ms, judge.train, judge.held_out, None).judge(
             SMALL, tmp_path / start, Told().listener
         )
     random = words(new_student(teacher, SMALL, judge.spec.seed))

@@ -77,13 +77,14 @@ def test_beta_never_changes_a_ranking(
 
 def test_a_budget_in_milliseconds_holds_up_to_itself() -> None:
     budget = LatencySpec(budget_ms=4)
-    assert within_budget(reading_of(4.0, 1.0), budget)
-    assert not within_budget(reading_of(4.001, 1_000.0), budget)
+    assert within_budget(reading_of(4.0, 1.0), budget, teacher_ms=1.0)
+    assert not within_budget(reading_of(4.001, 1_000.0), budget, teacher_ms=1_000.0)
     assert budget_ms(budget, teacher_ms=99) == 4
 
 
 def test_a_budget_as_a_speedup_holds_from_itself() -> None:
     budget = LatencySpec(budget_speedup=2)
-    assert within_budget(reading_of(5.0, 10.0), budget)
-    assert not within_budget(reading_of(5.001, 10.0), budget)
+    assert within_budget(reading_of(5.0, 10.0), budget, teacher_ms=10.0)
+    assert not within_budget(reading_of(5.001, 10.0), budget, teacher_ms=11.0)
+    assert not within_budget(reading_of(5.0, 11.0), budget, teacher_ms=9.9)
     assert budget_ms(budget, teacher_ms=10) == 5
