@@ -203,7 +203,7 @@ def quick_spec(seed: int = 0) -> RunSpec:
         name="quick",
         seed=seed,
         latency=LatencySpec(budget_speedup=2.0),
-        proxy=ProxySpec(sentences=1_500, held_out=160, steps=40),
+        proxy=ProxySpec(sentences=1_500, held_out=160, sequence_length=48, steps=40, batch_size=24),
         search=SearchSpec(episodes=4, candidates=4, epsilon_decay=0.25, keep_weights="all"),
     )
 

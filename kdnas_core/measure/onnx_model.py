@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -30,7 +31,7 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
     """Writes `input_ids, attention_mask -> last_hidden_state` in float32 with dynamic batch and length."""
     ids = torch.ones(2, 16, dtype=torch.long)
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with _quiet():
+    with _quiet(), _no_collection():
         # dynamo: the older exporter runs with transformers 5 but gives wrong numbers
         torch.onnx.export(
             _LastHiddenState(model).eval(),
@@ -43,6 +44,16 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without garbage collection, which goes over the exporter's graphs again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,52 @@
+"""The search of a first start, whole: the packaged teacher, the harvested corpus, ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "kdnas_core", *arguments, "--json", "--db", str(folder / "runs.db")],
+        cwd=ROOT,
+        env={**os.environ, "KDNAS_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    shown: dict[str, Any] = json.loads(done.stdout)
+    return shown
+
+
+@pytest.mark.slow
+def test_the_quick_search_fills_a_frontier_and_its_pick_can_be_exported(tmp_path: Path) -> None:
+    summary = command(tmp_path, "search", "--quick")
+    assert summary["state"] == "finished"
+    assert summary["failed"] == 0
+    assert summary["over_budget"] >= 1
+
+    candidates = command(tmp_path, "show", str(summary["run"]))["candidates"]
+    done = [candidate for candidate in candidates if candidate["state"] == "done"]
+    knobs = ("layers", "hidden_size", "intermediate_size")
+    assert len(done) >= 10
+    assert len({tuple(row["architecture"][knob] for knob in knobs) for row in done}) >= 6
+
+    front = summary["frontier"]
+    assert len(front) >= 3
+    assert front[0]["loss"] > 1.1 * front[-1]["loss"]
+    assert all(row["speedup"] >= 2 for row in front)
+
+    best = command(tmp_path, "pick", str(summary["run"]), "--speedup", "3")["candidate"]
+    assert best["speedup"] >= 3
+    exported = command(tmp_path, "export", str(best["id"]), str(tmp_path / "student"))
+    assert exported["verified"] is True
