@@ -102,10 +102,10 @@ class ObjectiveSpec(_Strict):
 class ProxySpec(_Strict):
     """The proxy set and the mini-KD that judges a candidate on it."""
 
-    sentences: int = Field(default=6_000, ge=32, le=1_000_000)
+    sentences: int = Field(default=4_000, ge=32, le=1_000_000)
     held_out: int = Field(default=400, ge=16, le=100_000)
     sequence_length: int = Field(default=64, ge=8, le=512)
-    steps: int = Field(default=400, ge=1, le=1_000_000)
+    steps: int = Field(default=200, ge=1, le=1_000_000)
     batch_size: int = Field(default=32, ge=1, le=1_024)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
 

@@ -14,6 +14,7 @@ from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import ProxySpec, RunSpec
 
 LATENCY_S = 5.0  # to export a candidate and time it beside its teacher
+SET_UP_S = 3.0  # of a mini-KD beside its steps: the cut, the projections, the evaluations, the weights
 _FLOPS_PER_S = 150e9  # of two cores in training, where nothing was measured yet
 _RUNS_REMEMBERED = 10
 
@@ -43,7 +44,7 @@ def estimate(
     judged = min(spec.search.episodes * spec.search.candidates, len(space))
     distilled = round(judged * len(under) / len(space))
     mean_work = sum(_work(shape, spec.proxy) for shape in under) / max(1, len(under))
-    seconds = judged * LATENCY_S + distilled * mean_work / (pace or _FLOPS_PER_S)
+    seconds = judged * LATENCY_S + distilled * (SET_UP_S + mean_work / (pace or _FLOPS_PER_S))
     return Estimate(seconds, judged, distilled, pace is not None)
 
 
@@ -53,7 +54,7 @@ def pace_here(db: Path) -> float | None:
     for snapshot in live.read_runs(db, _RUNS_REMEMBERED):
         for candidate in _distilled_here(snapshot.candidates):
             work += _work(candidate.architecture, snapshot.run.spec.proxy)
-            seconds += max(0.1, candidate.seconds - LATENCY_S)
+            seconds += max(0.1, candidate.seconds - LATENCY_S - SET_UP_S)
     return work / seconds if seconds else None
 
 
