@@ -94,7 +94,7 @@ class ObjectiveSpec(_Strict):
     """What a student learns, and where it starts."""
 
     recipe: Literal["kdnas"] = "kdnas"
-    mapping: Literal["uniform+last", "uniform", "last"] = "uniform+last"
+    mapping: Literal["uniform+last", "uniform", "last", "top", "bottom"] = "uniform+last"
     projection: Literal["per_layer", "shared"] = "per_layer"
     start: Literal["teacher", "random"] = "teacher"
 

@@ -1,8 +1,19 @@
-"""The loss terms: one function each, on real tokens only, a value for each layer."""
+"""The loss terms: one function each, on real tokens only.
+
+Two kinds. Those of single tokens take (tokens, H), from which padding is gone already. Those of pairs of
+tokens, attention and relations, take whole padded batches and a mask (B, n), and return a value per head.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch.nn import functional as F
+
+from kdnas_core.errors import BadInput
+
+NOT_HIDDEN = -100  # label of a token that is not to be guessed; what transformers and torch use too
 
 
 def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: float) -> torch.Tensor:
@@ -17,3 +28,150 @@ def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: flo
         A scalar.
     """
     return (prediction - target).square().mean() / variance
+
+
+def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """One minus the cosine of (tokens, H) with the teacher's, mean over tokens (DistilBERT, 1910.01108)."""
+    return (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()
+
+
+def normalised_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of (examples, H) with the teacher's, both of length 1 (BERT-PKD, 1908.09355, eq. 7).
+
+    A mean over H too, as in the published code: its weights of 10 to 1,000 belong to a loss that small.
+    """
+    return (F.normalize(prediction, dim=-1) - F.normalize(target, dim=-1)).square().mean()
+
+
+def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Cross-entropy with the teacher's distribution (TinyBERT, 1909.10351, eq. 10).
+
+    Summed over classes, mean over examples.
+
+    Args:
+        student: (examples, classes) logits.
+        teacher: (examples, classes) logits.
+        temperature: divides both.
+    """
+    wanted = F.softmax(teacher / temperature, dim=-1)
+    return -(wanted * F.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
+
+
+def distribution_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL(teacher || student) times the temperature squared (DistilBERT), which keeps the gradient's size.
+
+    Summed over classes, mean over examples; arguments as for `soft_cross_entropy`.
+    """
+    wanted = F.log_softmax(teacher / temperature, dim=-1)
+    given = F.log_softmax(student / temperature, dim=-1)
+    return (wanted.exp() * (wanted - given)).sum(-1).mean() * temperature**2
+
+
+def masked_lm(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with the hidden words, mean over them; 0 where no word is hidden (BERT, 1810.04805).
+
+    Args:
+        logits: (tokens, vocabulary), the student's.
+        labels: (tokens,), the hidden words, NOT_HIDDEN at all other tokens.
+    """
+    total = F.cross_entropy(logits, labels, ignore_index=NOT_HIDDEN, reduction="sum")
+    return total / (labels != NOT_HIDDEN).sum().clamp(min=1)  # a small batch may have none
+
+
+def attention_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Squared error of pre-softmax scores, mean over pairs of real tokens (TinyBERT, eq. 7).
+
+    Args:
+        student: (B, heads, n, n) scores, before any mask is added.
+        teacher: the same of the teacher.
+        mask: (B, n), 1 for real tokens.
+
+    Returns:
+        (heads,).
+    """
+    real = mask.bool()
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    # filled, not multiplied by 0: large scores of padding can be infinite once squared
+    errors = (student - teacher).masked_fill(~pairs, 0.0).square()
+    return errors.sum((0, 2, 3)) / pairs.sum()
+
+
+def attention_kl(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """KL(teacher || student) of attention over real keys, mean over real queries (MiniLM, 2002.10957, eq. 3).
+
+    Arguments and result as for `attention_mse`; a constant added to all of a query's scores changes nothing.
+    Of `relation_scores` it is MiniLM's value relation, or one relation of MiniLMv2 (2012.15828).
+    """
+    wanted, given = _log_attention(teacher, mask), _log_attention(student, mask)
+    return _mean_over_queries(wanted.exp() * (wanted - given), mask)
+
+
+def attention_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of attention with the teacher's, mean over real queries (MobileBERT, 2004.02984).
+
+    Arguments and result as for `attention_mse`.
+    """
+    return _mean_over_queries(-_log_attention(teacher, mask).exp() * _log_attention(student, mask), mask)
+
+
+def _log_attention(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Logarithm of attention over real keys; 0 at padded ones, which so add nothing to what it multiplies."""
+    padded = ~mask.bool()
+    keys = padded[:, None, None, :]
+    hidden = scores.masked_fill(keys, -math.inf)
+    # whatever a padded query's scores are, it attends evenly: no infinity, also where an example has no token
+    hidden = hidden.masked_fill(padded[:, None, :, None], 0.0)
+    return F.log_softmax(hidden, dim=-1).masked_fill(keys, 0.0)
+
+
+def _mean_over_queries(terms: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, heads, n, n) -> (heads,): summed over keys, mean over real queries."""
+    queries = mask.bool()[:, None, :]
+    return (terms.sum(-1) * queries).sum((0, 2)) / queries.sum()
+
+
+def check_relation_heads(width: int, heads: int) -> None:
+    """Refuse a number of heads that a width does not divide into.
+
+    Raises:
+        BadInput: says both, and what would do.
+    """
+    if heads < 1 or width % heads:
+        raise BadInput(f"A width of {width} does not divide into {heads} heads; choose a divisor of {width}.")
+
+
+def relation_scores(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """Scaled dot products X X^T / sqrt(d_r) of (B, n, H), cut anew into `heads` -> (B, heads, n, n).
+
+    MiniLMv2 (2012.15828, section 3.1): queries, keys or values with themselves, in as many relation heads
+    as wanted, so that teacher and student need share neither heads nor width.
+
+    Raises:
+        BadInput: H does not divide into `heads`.
+    """
+    return dot_scores(states, states, heads)
+
+
+def dot_scores(queries: torch.Tensor, keys: torch.Tensor, heads: int) -> torch.Tensor:
+    """Pre-softmax attention scores Q K^T / sqrt(d) of (B, n, H) queries and keys -> (B, heads, n, n).
+
+    Raises:
+        BadInput: H does not divide into `heads`.
+    """
+    check_relation_heads(queries.shape[-1], heads)
+    q = queries.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, n, d)
+    k = keys.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return q @ k.mT / math.sqrt(q.shape[-1])
+
+
+def feature_map(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """MobileBERT's feature-map transfer of (tokens, H), weighted as in the published code (2004.02984).
+
+    100 * MSE of layer-normalised features, plus 5000 * squared difference of a token's means over H, plus
+    5 * absolute difference of its variances over H, each a mean over tokens.
+    """
+    width = prediction.shape[-1:]
+    shape = F.mse_loss(F.layer_norm(prediction, width), F.layer_norm(target, width))
+    mean = (prediction.mean(-1) - target.mean(-1)).square().mean()
+    variance = (prediction.var(-1, correction=0) - target.var(-1, correction=0)).abs().mean()
+    return 100 * shape + 5000 * mean + 5 * variance

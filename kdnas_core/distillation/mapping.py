@@ -1,26 +1,72 @@
-"""Which teacher layers each student layer learns from. Layers are counted from 1."""
+"""Which teacher layers each student layer learns from. Layers are counted from 1; 0 is the embedding."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-Mapping = Literal["uniform+last", "uniform", "last"]
+from kdnas_core.errors import BadInput
+
+Mapping = Literal["uniform+last", "uniform", "last", "top", "bottom", "skip"]
 
 
-def layer_map(mapping: Mapping, layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
-    """The teacher layers of each student layer 1..M, as many for every layer.
+def layer_map(mapping: Mapping | Sequence[int], layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
+    """The teacher layers of each student layer 1..M, as many for every layer; with "skip" none for the last.
 
     "uniform" is floor(i * N / M), "last" is N - M + i, "uniform+last" both, in that order (KD-NAS, arXiv
-    2303.09639); for M = N and for the last layer both are the same. A student deeper than its teacher has
-    its first layers learn from the teacher's first.
+    2303.09639); for M = N and for the last layer both are the same. "top" is another name of "last" and
+    "bottom" is i (TinyBERT, 1909.10351). "skip" is floor(i * N / M) for all but the last layer, which learns
+    from none (BERT-PKD, 1908.09355). A student deeper than its teacher has its first layers learn from the
+    teacher's first. A list names one teacher layer for each student layer.
 
     Args:
-        mapping: the rule.
+        mapping: the rule, or a teacher layer 0..N for each student layer.
         layers: M, the student's layers.
         teacher_layers: N, the teacher's.
+
+    Returns:
+        M tuples.
+
+    Raises:
+        BadInput: the mapping goes beyond the teacher, or has no layer to match; says which.
     """
     n, m = teacher_layers, layers
+    if not isinstance(mapping, str):
+        return _as_listed(mapping, m, n)
+    if mapping == "bottom":
+        return _bottom(m, n)
     uniform = [max(1, i * n // m) for i in range(1, m + 1)]
+    if mapping == "skip":
+        return _skip(uniform)
     last = [max(1, n - m + i) for i in range(1, m + 1)]
-    rules = {"uniform": [uniform], "last": [last], "uniform+last": [uniform, last]}[mapping]
+    rules = {"uniform": [uniform], "last": [last], "top": [last], "uniform+last": [uniform, last]}[mapping]
     return list(zip(*rules, strict=True))
+
+
+def _as_listed(listed: Sequence[int], m: int, n: int) -> list[tuple[int, ...]]:
+    if len(listed) != m:
+        raise BadInput(
+            f"The mapping names {len(listed)} teacher layers; name one for each of the {m} layers."
+        )
+    for layer in listed:
+        if not 0 <= layer <= n:
+            raise BadInput(
+                f"The mapping names layer {layer}, but the teacher has layers 0 to {n}; name those."
+            )
+    return [(layer,) for layer in listed]
+
+
+def _bottom(m: int, n: int) -> list[tuple[int, ...]]:
+    if m > n:
+        raise BadInput(
+            f"The mapping 'bottom' needs a teacher layer {m}, but the teacher has {n}; choose 'uniform'."
+        )
+    return [(i,) for i in range(1, m + 1)]
+
+
+def _skip(uniform: list[int]) -> list[tuple[int, ...]]:
+    if len(uniform) == 1:
+        raise BadInput(
+            "The mapping 'skip' leaves out the last layer, which is the only one; choose 'uniform'."
+        )
+    return [*((layer,) for layer in uniform[:-1]), ()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from kdnas_core.distillation.corpus import check_corpus, read_corpus
+from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import new_student
@@ -60,6 +61,8 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     teacher = load_teacher(spec.teacher)
     _check_length(spec, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
+    for layers in space.layers:
+        layer_map(spec.objective.mapping, layers, teacher.layers)  # refuses one beyond the teacher's depth
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     say("reading the corpus")
     texts = _proxy_texts(spec, say)

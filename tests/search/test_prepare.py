@@ -124,6 +124,12 @@ def test_heads_that_divide_no_width_are_refused(fields: dict[str, Any]) -> None:
     assert "5 attention heads divide none" in refusal(fields)
 
 
+def test_a_mapping_beyond_the_teachers_depth_is_refused(fields: dict[str, Any]) -> None:
+    fields["space"]["layers"] = [1, 5]
+    fields["objective"] = {"mapping": "bottom"}
+    assert "needs a teacher layer 5, but the teacher has 4" in refusal(fields)
+
+
 @pytest.mark.parametrize(
     "knob", ["layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act"]
 )

@@ -1,0 +1,105 @@
+"""Queries, keys and values as a stock `transformers` encoder computes them, read by hooks.
+
+The model's code and settings stay as they are: it may compute its attention with SDPA, which gives none out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from kdnas_core.distillation.losses import dot_scores
+from kdnas_core.errors import BadInput
+
+_BERT = "encoder.layer.{layer}.attention.self.{part}"
+_PATHS = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "electra": _BERT,
+    "mobilebert": _BERT,
+    "distilbert": "transformer.layer.{layer}.attention.{part[0]}_lin",  # q_lin, k_lin, v_lin
+}
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one forward pass computed in layers 1..M, before heads are split.
+
+    H is the width of attention: the hidden size, but MobileBERT's `true_hidden_size`, that of its bottleneck
+    (128 of 512), so that its heads are 32 wide and not 128.
+
+    Attributes:
+        queries: M tensors (B, n, H).
+        keys: M tensors (B, n, H).
+        values: M tensors (B, n, H).
+    """
+
+    queries: list[torch.Tensor] = field(default_factory=list)
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget all."""
+        for kept in (self.queries, self.keys, self.values):
+            kept.clear()
+
+
+@contextmanager
+def capture(model: PreTrainedModel) -> Iterator[Captured]:
+    """Captures each forward pass of a model, with or without a head on it, until the end of the block.
+
+    What is yielded holds the latest pass only; its tensors are the model's own, with their gradients.
+
+    Args:
+        model: any encoder of a family in the table.
+
+    Raises:
+        BadInput: the family is not in the table.
+    """
+    captured = Captured()
+    modules = _modules(model, captured)
+    with ExitStack() as hooks:
+        hooks.enter_context(model.base_model.register_forward_pre_hook(lambda *_: captured.clear()))
+        for module, kept in modules:
+            hooks.enter_context(module.register_forward_hook(_keep_in(kept)))
+        yield captured
+
+
+def _modules(model: PreTrainedModel, captured: Captured) -> list[tuple[nn.Module, list[torch.Tensor]]]:
+    """The modules whose outputs are captured, each with the list that takes them."""
+    family = model.config.model_type
+    if family not in _PATHS:
+        raise BadInput(
+            f"The attention of a {family!r} model cannot be read; use one of these: {', '.join(_PATHS)}."
+        )
+    kept = {"query": captured.queries, "key": captured.keys, "value": captured.values}
+    return [
+        (model.base_model.get_submodule(_PATHS[family].format(layer=layer, part=part)), taken)
+        for layer in range(model.config.num_hidden_layers)
+        for part, taken in kept.items()
+    ]
+
+
+def _keep_in(kept: list[torch.Tensor]) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+    def hook(module: nn.Module, arguments: Any, output: torch.Tensor) -> None:
+        kept.append(output)
+
+    return hook
+
+
+def attention_scores(captured: Captured, heads: int) -> list[torch.Tensor]:
+    """Pre-softmax scores Q K^T / sqrt(d) of each layer, before any mask: M tensors (B, heads, n, n).
+
+    Args:
+        captured: of a forward pass.
+        heads: the model's own number of attention heads, for the scores that it uses itself.
+    """
+    pairs = zip(captured.queries, captured.keys, strict=True)
+    return [dot_scores(queries, keys, heads) for queries, keys in pairs]
