@@ -381,6 +381,8 @@ def test_ctrl_c_during_a_search_exits_with_130_and_the_run_goes_on_later(
         stdout=subprocess.PIPE,
         stderr=(folder.parent / "err.txt").open("w"),
         text=True,
+        # a suite that a shell runs in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     def in_hand() -> bool:
