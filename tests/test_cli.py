@@ -558,6 +558,7 @@ def test_the_hub_without_a_network_is_refused_with_what_works_without_one(
             HF_ENDPOINT=f"http://127.0.0.1:{closed.getsockname()[1]}",
             HF_HOME=str(tmp_path / "hub"),
         )
+    assert "Traceback" not in called.err
     sentence = refused(Called(called.code, called.out, _without_progress(called.err)))
     assert "network" in sentence
     assert "packaged" in sentence

@@ -234,7 +234,7 @@ def _from_hub(source: str, seed: int, progress: Callable[[str], None]) -> Iterat
     except BadInput:
         raise
     except Exception as error:  # a dozen kinds, of five libraries: no network, config, split or answer
-        logger.info(f"{source} failed", exc_info=True)
+        logger.debug(f"{source} failed", exc_info=True)
         raise BadInput(
             f"{source} could not be read from the Hugging Face hub ({_reason(error)}); it needs a network "
             f"and the right name, and without them name 'packaged' or {_LOCAL}."
