@@ -259,8 +259,6 @@ def _best_within(run: Run, candidates: list[Candidate], budget: LatencySpec) -> 
 
 def _summary(store: Store, run: int, seconds: float) -> dict[str, Any]:
     row, candidates = store.run(run), store.candidates(run)
-    done = [candidate for candidate in candidates if candidate.state == "done"]
-    best = frontier([candidate.point for candidate in done])
     return {
         "run": run,
         "state": row.state,
@@ -269,7 +267,7 @@ def _summary(store: Store, run: int, seconds: float) -> dict[str, Any]:
         "failed": sum(candidate.state == "failed" for candidate in candidates),
         "seconds": round(seconds, 1),
         "teacher_latency_ms": row.teacher and row.teacher.latency.p50,
-        "frontier": [done[index].to_dict() for index in best],
+        "frontier": [candidate.to_dict() for candidate in _frontier(candidates)],
     }
 
 
@@ -289,9 +287,12 @@ def _run_object(run: Run) -> dict[str, Any]:
 
 
 def _summary_lines(run: Run, candidates: list[Candidate]) -> list[str]:
+    return [_run_line(run), "Pareto frontier:", *map(_candidate_line, _frontier(candidates))]
+
+
+def _frontier(candidates: list[Candidate]) -> list[Candidate]:
     done = [candidate for candidate in candidates if candidate.state == "done"]
-    best = [done[index] for index in frontier([candidate.point for candidate in done])]
-    return [_run_line(run), "Pareto frontier:", *map(_candidate_line, best)]
+    return [done[index] for index in frontier([candidate.point for candidate in done])]
 
 
 def _run_line(run: Run) -> str:

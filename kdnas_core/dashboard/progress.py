@@ -83,7 +83,7 @@ def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
     if not done or run.state not in ("running", "paused", "interrupted"):
         return None
     recent = [candidate.seconds for candidate in done[-_RECENT:]]
-    # by the clock too, since several workers may judge at once
+    # no slower than the run as a whole: the latest candidates may have waited for another search's
     pace = min(sum(recent) / len(recent), run.seconds / len(done) or math.inf)
     return pace * max(0, planned(run) - len(done))
 

@@ -55,17 +55,19 @@ class LatencyBench:
         known = memory.recall_latency(asked)
         if known is None:
             with device(waiting):  # making the models keeps the cores busy too
-                known = self._measured(student)
+                runners = self._runners(student)
+                known = self._timed(runners)
                 if not known.clean:  # a veto is for good, so look twice
-                    known = self._measured(student)
+                    known = self._timed(runners)
             if known.clean:  # an unclean reading is shown as such, and measured again next time
                 memory.remember("latency", asked, known.to_dict())
         return known
 
-    def _measured(self, student: PreTrainedModel | None) -> LatencyReading:
-        runners = [self._teacher_runner]
-        if student is not None:
-            runners.append(onnx_runner(student, self.protocol))
+    def _runners(self, student: PreTrainedModel | None) -> list[RunOnce]:
+        """The teacher, and the student after it where there is one."""
+        return [self._teacher_runner, *([] if student is None else [onnx_runner(student, self.protocol)])]
+
+    def _timed(self, runners: list[RunOnce]) -> LatencyReading:
         timings = time_in_turns(runners, self.protocol.warmup, self.protocol.runs)
         return reading(timings[-1], timings[0], self.protocol)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -409,14 +410,19 @@ def _looks_ours(path: Path) -> bool:
         raise BadInput(
             f"{path} is not a database of runs; move it away or name another file with --db."
         ) from None
-    known = {migration.name for migration in migrations.pending(Database(memory=True))}
-    if applied - known:
+    if applied - _known_migrations():
         raise BadInput(
             f"{path} comes from a newer version of KD-NAS Studio; update this one, or name another with --db."
         )
     if tables and not applied:
         raise BadInput(f"{path} is the database of another program; name another file with --db.")
     return bool(applied)
+
+
+@cache
+def _known_migrations() -> frozenset[str]:
+    with closing(sqlite3.connect(":memory:")) as empty:
+        return frozenset(migration.name for migration in migrations.pending(Database(empty)))
 
 
 def _run(row: dict[str, Any]) -> Run:
