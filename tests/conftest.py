@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_fields import tiny_fields
+
 # Before anything of the product is imported: no test may see or change what this machine remembers.
 _CACHE = tempfile.mkdtemp(prefix="kdnas-tests-")
 os.environ["KDNAS_CACHE"] = _CACHE
@@ -62,21 +64,7 @@ def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def tiny_spec(tiny_teacher: Path, corpus_file: Path) -> dict[str, Any]:
     """Fields of a RunSpec whose search takes seconds."""
-    return {
-        "name": "tiny",
-        "teacher": str(tiny_teacher),
-        "corpus": str(corpus_file),
-        "space": {
-            "layers": [1, 2, 3],
-            "hidden_size": [16, 24],
-            "intermediate_size": [32, 48],
-            "attention_heads": [2, 4],
-            "hidden_act": ["gelu"],
-        },
-        "latency": {"budget_speedup": 0.5, "sequence_length": 16},
-        "proxy": {"sentences": 200, "held_out": 40, "sequence_length": 32, "steps": 12, "batch_size": 16},
-        "search": {"episodes": 2, "candidates": 3, "keep_weights": "all"},
-    }
+    return tiny_fields(tiny_teacher, corpus_file)
 
 
 @pytest.fixture

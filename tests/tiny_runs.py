@@ -18,6 +18,7 @@ from kdnas_core.measure.latency import question
 from kdnas_core.measure.reading import LatencyReading, device_name
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec, parse_spec
+from tests.tiny_fields import tiny_fields
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,25 +27,8 @@ Seen = TypeVar("Seen")
 
 def tiny_run(teacher: Path, corpus: Path, **fields: Any) -> RunSpec:
     """A spec of 2 episodes of 3 candidates out of 24, all within the budget; any field may be another."""
-    return parse_spec(
-        {
-            "name": "tiny",
-            "seed": 7,
-            "teacher": str(teacher),
-            "corpus": str(corpus),
-            "space": {
-                "layers": [1, 2, 3],
-                "hidden_size": [16, 24],
-                "intermediate_size": [32, 48],
-                "attention_heads": [2, 4],
-                "hidden_act": ["gelu"],
-            },
-            "latency": {"budget_ms": 100.0, "sequence_length": 16},
-            "proxy": {"sentences": 200, "held_out": 40, "sequence_length": 32, "steps": 12, "batch_size": 16},
-            "search": {"episodes": 2, "candidates": 3, "keep_weights": "all"},
-            **fields,
-        }
-    )
+    latency = {"budget_ms": 100.0, "sequence_length": 16}
+    return parse_spec({**tiny_fields(teacher, corpus), "seed": 7, "latency": latency, **fields})
 
 
 @contextmanager
