@@ -28,6 +28,7 @@ class SpaceSpec(_Strict):
     intermediate_size: Knob | None = None
     attention_heads: Knob | None = None
     hidden_act: Annotated[list[Activation], Field(min_length=1)] | None = None
+    embedding_size: Knob | None = None  # left out: embeddings are as wide as the hidden states
 
     @field_validator("*")
     @classmethod
@@ -90,13 +91,81 @@ class LatencySpec(_Strict):
         return given
 
 
-class ObjectiveSpec(_Strict):
-    """What a student learns, and where it starts."""
+Mapping = Literal["uniform+last", "uniform", "last", "top", "bottom", "skip", "final"]
+Layers = Mapping | list[Annotated[int, Field(ge=0, le=48)] | None]  # a teacher layer for each student layer
+TermKind = Literal[
+    "embedding",
+    "hidden",
+    "cosine",
+    "patience",
+    "feature_map",
+    "attention",
+    "attention_kl",
+    "attention_transfer",
+    "value_relation",
+    "relations",
+    "prediction",
+    "prediction_kl",
+    "masked_lm",
+]
+Recipe = Literal["kdnas", "tinybert", "distilbert", "pkd", "pd", "minilm", "minilmv2", "mobilebert", "custom"]
 
-    recipe: Literal["kdnas"] = "kdnas"
-    mapping: Literal["uniform+last", "uniform", "last", "top", "bottom"] = "uniform+last"
+
+class TermSpec(_Strict):
+    """One loss term of an objective composed freely.
+
+    Attributes:
+        kind: which loss.
+        weight: its factor in the sum of all terms.
+        mapping: which teacher layers each student layer learns from; for terms of layers only. Left out:
+            that of the objective.
+        temperature: divides the logits; for `prediction` and `prediction_kl` only.
+        relation_heads: into which queries, keys and values are cut anew; for `relations` only.
+        stage: in which of the two stages it is trained.
+        progressive: whether its layers are trained one after another, each for an equal share of the stage.
+    """
+
+    kind: TermKind
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    mapping: Layers | None = None
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    relation_heads: int = Field(default=12, ge=1, le=1_024)
+    stage: Literal[1, 2] = 1
+    progressive: bool = False
+
+
+class ObjectiveSpec(_Strict):
+    """What a student learns, and where it starts.
+
+    Attributes:
+        recipe: a published objective by name, or "custom" for one's own `terms`.
+        mapping: which teacher layers each student layer learns from, where it is not to be the recipe's own.
+        projection: one for each layer, or one shared by all.
+        start: weights cut out of the teacher, copied where the shapes agree, or random ones.
+        start_layers: the teacher layer that each student layer is cut from; left out, the recipe's own.
+        head: whose masked-LM head predicts words: the teacher's own, or one trained for it on the proxy set.
+        first_stage: share of the steps for the first stage, where there are two.
+        terms: of a "custom" objective.
+    """
+
+    recipe: Recipe = "kdnas"
+    mapping: Layers | None = None
     projection: Literal["per_layer", "shared"] = "per_layer"
     start: Literal["teacher", "random"] = "teacher"
+    start_layers: Literal["uniform", "last", "top", "bottom"] | list[Annotated[int, Field(ge=1)]] | None = (
+        None
+    )
+    head: Literal["teacher", "trained"] = "teacher"
+    first_stage: float = Field(default=0.5, gt=0, lt=1)
+    terms: list[TermSpec] = []
+
+    @model_validator(mode="after")
+    def _terms_where_custom(self) -> ObjectiveSpec:
+        if self.recipe == "custom" and not self.terms:
+            raise ValueError("a custom objective needs terms, list at least one")
+        if self.recipe != "custom" and self.terms:
+            raise ValueError("terms belong to the recipe 'custom', set that or leave the list empty")
+        return self
 
 
 class ProxySpec(_Strict):
@@ -108,6 +177,8 @@ class ProxySpec(_Strict):
     steps: int = Field(default=200, ge=1, le=1_000_000)
     batch_size: int = Field(default=32, ge=1, le=1_024)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    accumulation: int = Field(default=1, ge=1, le=1_024)  # passes whose gradients make one step's
+    language_temperature: float = Field(default=3.0, ge=1, le=1_000)  # 1: languages as large as their corpora
 
 
 class RewardSpec(_Strict):
@@ -247,9 +318,11 @@ def _json_or_text(value: str) -> Any:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = max(
+        error.errors(), key=lambda found: len(found["loc"])
+    )  # of a union the branch that got furthest
     # "latency.budget_ms", without the names that pydantic adds for branches of a union
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
     if first["type"] == "extra_forbidden":
         return f"'{field}' is not a field of a spec; check its spelling or leave it out."
     if first["type"] == "missing":

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from kdnas_core.errors import BadInput
+from kdnas_core.spec import Mapping
 
-Mapping = Literal["uniform+last", "uniform", "last", "top", "bottom", "skip"]
 
-
-def layer_map(mapping: Mapping | Sequence[int], layers: int, teacher_layers: int) -> list[tuple[int, ...]]:
-    """The teacher layers of each student layer 1..M, as many for every layer; with "skip" none for the last.
+def layer_map(
+    mapping: Mapping | Sequence[int | None], layers: int, teacher_layers: int
+) -> list[tuple[int, ...]]:
+    """The teacher layers of each student layer 1..M; an empty tuple for a layer that learns from none.
 
     "uniform" is floor(i * N / M), "last" is N - M + i, "uniform+last" both, in that order (KD-NAS, arXiv
     2303.09639); for M = N and for the last layer both are the same. "top" is another name of "last" and
     "bottom" is i (TinyBERT, 1909.10351). "skip" is floor(i * N / M) for all but the last layer, which learns
-    from none (BERT-PKD, 1908.09355). A student deeper than its teacher has its first layers learn from the
+    from none (BERT-PKD, 1908.09355). "final" has the last layer alone learn from the teacher's last (MiniLM,
+    2002.10957). A student deeper than its teacher has its first layers learn from the
     teacher's first. A list names one teacher layer for each student layer.
 
     Args:
@@ -28,11 +29,13 @@ def layer_map(mapping: Mapping | Sequence[int], layers: int, teacher_layers: int
         M tuples.
 
     Raises:
-        BadInput: the mapping goes beyond the teacher, or has no layer to match; says which.
+        BadInput: the mapping goes beyond the teacher, or no layer learns; says which.
     """
     n, m = teacher_layers, layers
     if not isinstance(mapping, str):
         return _as_listed(mapping, m, n)
+    if mapping == "final":
+        return [*[()] * (m - 1), (n,)]
     if mapping == "bottom":
         return _bottom(m, n)
     uniform = [max(1, i * n // m) for i in range(1, m + 1)]
@@ -43,17 +46,19 @@ def layer_map(mapping: Mapping | Sequence[int], layers: int, teacher_layers: int
     return list(zip(*rules, strict=True))
 
 
-def _as_listed(listed: Sequence[int], m: int, n: int) -> list[tuple[int, ...]]:
+def _as_listed(listed: Sequence[int | None], m: int, n: int) -> list[tuple[int, ...]]:
     if len(listed) != m:
         raise BadInput(
             f"The mapping names {len(listed)} teacher layers; name one for each of the {m} layers."
         )
     for layer in listed:
-        if not 0 <= layer <= n:
+        if layer is not None and not 0 <= layer <= n:
             raise BadInput(
                 f"The mapping names layer {layer}, but the teacher has layers 0 to {n}; name those."
             )
-    return [(layer,) for layer in listed]
+    if all(layer is None for layer in listed):
+        raise BadInput("The mapping names no teacher layer; name one for at least one student layer.")
+    return [() if layer is None else (layer,) for layer in listed]
 
 
 def _bottom(m: int, n: int) -> list[tuple[int, ...]]:

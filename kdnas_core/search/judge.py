@@ -96,7 +96,7 @@ class Judge:
     def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> float:
         spec, teacher = self.spec, self.bench.teacher
         student = start_student(teacher, architecture, spec.objective.start, self.train, spec.seed)
-        layers = layer_map(spec.objective.mapping, architecture.layers, teacher.layers)
+        layers = layer_map(spec.objective.mapping or "uniform+last", architecture.layers, teacher.layers)
         with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
             objective = HiddenStateObjective(

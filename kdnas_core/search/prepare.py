@@ -62,7 +62,9 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     _check_length(spec, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
     for layers in space.layers:
-        layer_map(spec.objective.mapping, layers, teacher.layers)  # refuses one beyond the teacher's depth
+        layer_map(
+            spec.objective.mapping or "uniform+last", layers, teacher.layers
+        )  # refuses one beyond the teacher's depth
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     say("reading the corpus")
     texts = _proxy_texts(spec, say)

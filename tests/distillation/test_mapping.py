@@ -5,8 +5,9 @@ from math import floor
 
 import pytest
 
-from kdnas_core.distillation.mapping import Mapping, layer_map
+from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.errors import BadInput
+from kdnas_core.spec import Mapping
 from tests.sentences import is_one_sentence
 
 SIZES = [(m, n) for m in range(1, 15) for n in range(1, 15)]
