@@ -1,6 +1,7 @@
-"""Which start of a student reaches a low held-out loss soonest: random, or cut out of the teacher?
+"""Which start of a student reaches a given held-out loss soonest: random, or cut out of which teacher layers?
 
-Run it with `python -m benchmarks.starts`. Same teacher, text, steps and batches for both starts, in turns.
+Run it with `python -m benchmarks.starts`. Same teacher, text, steps and batches for all starts, in turns. The
+given loss is what the random start has reached at its end.
 """
 
 from __future__ import annotations
@@ -9,71 +10,100 @@ import json
 import statistics
 import time
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import read_corpus
-from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.objective import HiddenStateObjective
+from kdnas_core.distillation.objective import make_objective
+from kdnas_core.distillation.outputs import teacher_targets
+from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.student import start_student
-from kdnas_core.distillation.targets import Targets, teacher_targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
-from kdnas_core.distillation.trainer import HeldOut, Watcher, distil
+from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
+from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.measure.device import device
 from kdnas_core.measure.memory import cache_folder
-from kdnas_core.spec import ProxySpec
+from kdnas_core.spec import ObjectiveSpec, ProxySpec
 
 SHAPES = (Architecture(2, 96, 384, 3), Architecture(3, 192, 768, 6), Architecture(4, 288, 768, 12))
-Start = Literal["random", "teacher"]
-STARTS: tuple[Start, ...] = ("random", "teacher")
-PROXY = ProxySpec(sentences=2_000, held_out=200, steps=80)
+STARTS = {
+    "random": ObjectiveSpec(start="random"),
+    "uniform": ObjectiveSpec(start_layers="uniform"),
+    "first": ObjectiveSpec(start_layers="bottom"),
+    "last": ObjectiveSpec(start_layers="top"),
+}
+PROXY = ProxySpec(sentences=2_000, held_out=200, steps=120)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One student's held-out losses, from before the first step to after the last."""
+    """One student's held-out losses by step, from before the first step to after the last."""
 
     shape: str
-    start: Start
+    start: str
     seconds: float
-    losses: list[float]
+    losses: dict[int, float]
+
+    def steps_to(self, loss: float) -> float:
+        """The first evaluated step at which the loss was no higher; infinity where it never was."""
+        return min((step for step, value in self.losses.items() if value <= loss), default=float("inf"))
 
 
 def main() -> None:
-    """Prints held-out losses by start and step, and the ratio of the last losses."""
+    """Prints held-out losses by start and step, and how soon each start is where random ends."""
     teacher = load_teacher("packaged")
+    data = _proxy_set(teacher)
+    rows = []
+    for shape in SHAPES:
+        for start, spec in STARTS.items():
+            row = _one(teacher, shape, start, spec, data)
+            losses = "  ".join(f"{loss:.3f}" for loss in row.losses.values())
+            print(f"{shape.key:<24}{start:<9}{row.seconds:6.1f} s  {losses}", flush=True)
+            rows.append(row)
+    print(json.dumps({"steps": PROXY.steps, **_summary(rows), "rows": [asdict(row) for row in rows]}))
+
+
+def _summary(rows: list[Row]) -> dict[str, object]:
+    """By start: medians over shapes of the last loss over random's, and of steps to random's last loss."""
+    random = {row.shape: row.losses[PROXY.steps] for row in rows if row.start == "random"}
+    by_start = {start: [row for row in rows if row.start == start] for start in STARTS}
+    return {
+        "last_loss_over_random": {
+            start: statistics.median(row.losses[PROXY.steps] / random[row.shape] for row in of_it)
+            for start, of_it in by_start.items()
+        },
+        "steps_to_random_last_loss": {
+            start: statistics.median(row.steps_to(random[row.shape]) for row in of_it)
+            for start, of_it in by_start.items()
+        },
+    }
+
+
+def _proxy_set(teacher: Teacher) -> ProxySet:
     texts = read_corpus("packaged", cache_folder(), 0, PROXY.sentences + PROXY.held_out)
     train, held_out = (
         teacher_targets(teacher, part, PROXY.sequence_length, autocast_dtype(), cache_folder())
         for part in (texts[PROXY.held_out :], texts[: PROXY.held_out])
     )
-    rows: list[Row] = []
-    for shape in SHAPES:
-        for start in STARTS:
-            row = _one(teacher, shape, start, train, held_out)
-            print(
-                f"{shape.key:<24}{start:<9}{row.seconds:6.1f} s  {'  '.join(f'{x:.3f}' for x in row.losses)}"
-            )
-            rows.append(row)
-    last = {(row.shape, row.start): row.losses[-1] for row in rows}
-    ratio = statistics.median(last[shape.key, "teacher"] / last[shape.key, "random"] for shape in SHAPES)
-    summary = {"steps": PROXY.steps, "median_ratio_teacher_over_random": ratio}
-    print(json.dumps({**summary, "rows": [asdict(row) for row in rows]}))
+    vocabulary = Vocabulary.used([train, held_out], teacher.model.config.vocab_size, pad=0)
+    return ProxySet(vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary)
 
 
-def _one(teacher: Teacher, shape: Architecture, start: Start, train: Targets, held_out: Targets) -> Row:
+def _one(teacher: Teacher, shape: Architecture, start: str, spec: ObjectiveSpec, data: ProxySet) -> Row:
     results: list[HeldOut] = []
     watcher = Watcher(step=lambda step: None, held_out=results.append)
+    planned = plan(spec, shape, Given(teacher.architecture, predicts_words=False, hides_words=True))
+    table = (len(data.vocabulary.rows), shape.hidden_size)
+    autocast = autocast_dtype()
     with device():
         began = time.perf_counter()
-        student = start_student(teacher, shape, start, train, seed=0)
-        layers = layer_map("uniform+last", shape.layers, teacher.layers)
-        objective = HiddenStateObjective(
-            layers, shape.hidden_size, teacher.architecture.hidden_size, "per_layer"
-        )
-        distil(student, objective, train, held_out, PROXY, 0, autocast_dtype(), watcher)
-    return Row(shape.key, start, time.perf_counter() - began, [result.loss for result in results])
+        sources = start_layers(spec, shape.layers, teacher.layers)
+        student = start_student(teacher, shape, spec.start, data.train, seed=0, sources=sources)
+        objective = make_objective(planned, spec, shape, teacher.architecture, None, table, seed=0)
+        distil(student, objective, data, PROXY, 0, autocast, watcher)
+        seconds = time.perf_counter() - began
+    return Row(shape.key, start, seconds, {result.step: result.loss for result in results})
 
 
 if __name__ == "__main__":

@@ -92,7 +92,12 @@ class LatencySpec(_Strict):
 
 
 Mapping = Literal["uniform+last", "uniform", "last", "top", "bottom", "skip", "final"]
-Layers = Mapping | list[Annotated[int, Field(ge=0, le=48)] | None]  # a teacher layer for each student layer
+# by a rule, or a teacher layer for each student layer
+Layers = Mapping | Annotated[list[Annotated[int, Field(ge=0, le=48)] | None], Field(min_length=1)]
+StartLayers = (
+    Literal["uniform", "last", "top", "bottom"]
+    | Annotated[list[Annotated[int, Field(ge=1, le=48)]], Field(min_length=1)]
+)
 TermKind = Literal[
     "embedding",
     "hidden",
@@ -143,7 +148,8 @@ class ObjectiveSpec(_Strict):
         projection: one for each layer, or one shared by all.
         start: weights cut out of the teacher, copied where the shapes agree, or random ones.
         start_layers: the teacher layer that each student layer is cut from; left out, the recipe's own.
-        head: whose masked-LM head predicts words: the teacher's own, or one trained for it on the proxy set.
+        head: whose masked-LM head predicts words: the teacher's own, or, where it has none, one trained for
+            it on the proxy set.
         first_stage: share of the steps for the first stage, where there are two.
         terms: of a "custom" objective.
     """
@@ -152,9 +158,7 @@ class ObjectiveSpec(_Strict):
     mapping: Layers | None = None
     projection: Literal["per_layer", "shared"] = "per_layer"
     start: Literal["teacher", "random"] = "teacher"
-    start_layers: Literal["uniform", "last", "top", "bottom"] | list[Annotated[int, Field(ge=1)]] | None = (
-        None
-    )
+    start_layers: StartLayers | None = None
     head: Literal["teacher", "trained"] = "teacher"
     first_stage: float = Field(default=0.5, gt=0, lt=1)
     terms: list[TermSpec] = []

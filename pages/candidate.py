@@ -6,7 +6,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import export_section, layer_figures, live, places, progress, widgets, wording
+from kdnas_core.dashboard import (
+    export_section,
+    layer_figures,
+    layers_section,
+    live,
+    places,
+    progress,
+    widgets,
+    wording,
+)
 from kdnas_core.dashboard.charts import CONFIG
 from kdnas_core.dashboard.live import CandidateView
 from kdnas_core.runs.rows import ACTIVE, Candidate
@@ -28,11 +37,13 @@ def head(seen: CandidateView) -> None:
         )
     st.markdown(f"{wording.shape(candidate.architecture)} · episode {candidate.episode}")
     if candidate.error:
-        st.error(candidate.error)
+        widgets.trouble(candidate.error)
     if candidate.state == "over_budget":
         st.info("It is over the run's latency budget, so it was not distilled and has no loss.")
     if candidate.state == "distilling":
         st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")
+    for note in candidate.notes:
+        st.info(wording.plain(note))
 
 
 def measurements(candidate: Candidate) -> None:
@@ -61,34 +72,6 @@ def measurements(candidate: Candidate) -> None:
             )
 
 
-def layers(seen: CandidateView) -> None:
-    if not seen.losses:
-        return
-    depth = seen.run.teacher.architecture.layers if seen.run.teacher else 0
-    st.header("What each layer has learnt")
-    pairs = layer_figures.mapping(seen.losses).items()
-    mapping = " · ".join(f"{layer} ← {', '.join(map(str, targets))}" for layer, targets in pairs)
-    st.markdown(
-        f"Layer mapping, student ← teacher: {mapping}."
-        " A loss of 0 copies the teacher layer; 1 is no better than its mean."
-    )
-    left, right = st.columns(2)
-    with left:
-        st.plotly_chart(
-            layer_figures.mapping_figure(seen.losses, depth),
-            key="mapping",
-            config=CONFIG,
-            alt=f"Final held-out loss by student layer and teacher layer; layer mapping {mapping}",
-        )
-    with right:
-        st.plotly_chart(
-            layer_figures.curves_figure(seen.losses),
-            key="curves",
-            config=CONFIG,
-            alt="Held-out loss of each layer over the steps of the mini-KD",
-        )
-
-
 def timing(candidate: Candidate) -> None:
     if candidate.latency is not None:
         st.header("Latency of each timed run")
@@ -109,7 +92,7 @@ def facts(db: Path, candidate: int, refresh: float | None) -> None:
     seen = live.read_candidate(db, candidate)
     head(seen)
     measurements(seen.candidate)
-    layers(seen)
+    layers_section.show(seen)
     timing(seen.candidate)
     if refresh and not under_way(seen):
         st.rerun()  # judged meanwhile: it can be exported now

@@ -1,4 +1,4 @@
-"""The form of a new search: teacher, budget, search space, and how long it will take."""
+"""The form of a new search: teacher, budget, search space, objective, and how long it will take."""
 
 from __future__ import annotations
 
@@ -8,12 +8,25 @@ from typing import Any
 import streamlit as st
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import estimate, live, places, space_form, starting, widgets, wording
+from kdnas_core.dashboard import (
+    estimate,
+    live,
+    objective_form,
+    places,
+    space_form,
+    starting,
+    widgets,
+    wording,
+)
 from kdnas_core.errors import BadInput
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, ProxySpec, parse_spec
 
 EPISODES, CANDIDATES = 8, 6  # to begin with: well under an hour; the published setting is 15 of 20
+PASSES_HELP = "Gradients of so many batches make one step: as a larger batch would, in the memory of one."
+LANGUAGES_HELP = (
+    "For several languages: at 1 each is drawn as often as it is large, above that small ones more."
+)
 MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 
 
@@ -23,18 +36,20 @@ def sources() -> tuple[dict[str, Any], Architecture | None]:
     fields["teacher"] = left.text_input(
         "Teacher",
         "packaged",
-        help="`packaged`, a local folder with safetensors weights, or a hub id such as org/name.",
+        help="`packaged`, a local folder with safetensors weights, or a hub id such as org/name;"
+        " of the families BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT and ELECTRA.",
     )
     fields["corpus"] = right.text_input(
         "Corpus",
         "packaged",
-        help="`packaged`, `hub:NAME`, or a local .txt, .jsonl, .csv, .tsv or .parquet file.",
+        help="`packaged`, `hub:NAME`, a local .txt, .jsonl, .csv, .tsv or .parquet file, a folder with one"
+        " such file a language, or several of these joined by ` + `.",
     )
     shape = None
     try:
         shape = starting.shape_of(fields["teacher"])
     except BadInput as error:
-        st.error(str(error))
+        widgets.trouble(error)
     else:
         st.markdown(
             "The teacher's shape is read when it is loaded."
@@ -89,6 +104,12 @@ def details() -> dict[str, Any]:
             "steps": right.number_input("Steps of mini-KD", 1, 1_000_000, usual.steps),
             "batch_size": left.number_input("Batch size", 1, 1_024, usual.batch_size),
             "sequence_length": right.number_input("Tokens a sentence", 8, 512, usual.sequence_length),
+            "accumulation": left.number_input(
+                "Passes a step", 1, 1_024, usual.accumulation, help=PASSES_HELP
+            ),
+            "language_temperature": right.number_input(
+                "Language temperature", 1.0, 1_000.0, usual.language_temperature, 0.5, help=LANGUAGES_HELP
+            ),
         }
         seed = st.number_input("Seed", 0, 2**32 - 1, 0)
     return {"proxy": proxy, "seed": seed}
@@ -136,14 +157,15 @@ def page() -> None:
     fields["latency"] = budget(teacher_ms)
     try:
         fields["space"] = space_form.show(fields["teacher"], shape)
+        fields["objective"] = objective_form.show()
         fields |= effort()
         time_needed(db, fields, shape, teacher_ms)
     except BadInput as error:
-        st.error(str(error))
+        widgets.trouble(error)
         st.button("Start search", type="primary", disabled=True)
         return
     if refusal := st.session_state.pop("refused", None):
-        st.error(f"Not started. {refusal}")
+        widgets.trouble(f"Not started. {refusal}")
     busy = st.session_state.get("starting", False)
     st.button("Start search", type="primary", icon=":material/play_arrow:", on_click=press, disabled=busy)
     if busy:

@@ -9,6 +9,7 @@ import streamlit as st
 from kdnas_core.dashboard import (
     frontier_section,
     live,
+    notes_section,
     places,
     progress,
     progress_figures,
@@ -50,6 +51,7 @@ def findings(snapshot: Snapshot) -> None:
     limit = frontier_section.show(snapshot)
     development(snapshot)
     frontier_section.show_table(snapshot, limit)
+    notes_section.show(snapshot.candidates)
 
 
 def updates() -> bool:

@@ -13,12 +13,19 @@ from kdnas_core.runs.rows import LayerLoss, TeacherFacts, Worker
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import RunSpec, quick_spec
+from kdnas_core.spec import ObjectiveSpec, RunSpec, quick_spec
 
 TEACHER = Architecture(6, 384, 1536, 12)
 TEACHER_MS = 18.5
 DEVICE = "node-3: AMD EPYC 9B45 (2 cores)"
 STEPS = 80
+LANGUAGES = {"ar": 1.2, "de": 0.95, "en": 0.8, "es": 0.9, "sw": 1.35, "th": 1.3, "zh": 1.1}  # of the loss
+
+
+def tinybert_spec() -> RunSpec:
+    """The quick search with TinyBERT's terms; its candidates have notes, and losses by language."""
+    fields = {"name": "tinybert", "objective": ObjectiveSpec(recipe="tinybert")}
+    return quick_spec().model_copy(update=fields)
 
 
 def reading(milliseconds: float, seed: int = 0) -> LatencyReading:
@@ -83,8 +90,11 @@ def judge(store: Store, run: int, candidate: int) -> None:
     if not within_budget(latency, spec.latency, latency.teacher_p50):
         store.update_candidate(candidate, state="over_budget", seconds=5.1, **facts)
         return
-    _distil(store, candidate, architecture)
     loss = loss_of(architecture)
+    if spec.objective.recipe == "tinybert":
+        _distil_terms(store, candidate, architecture)
+    else:
+        _distil(store, candidate, architecture)
     reward = kdnas_reward(loss, latency, spec.search.reward)
     store.update_candidate(
         candidate,
@@ -135,6 +145,31 @@ def _distil(store: Store, candidate: int, architecture: Architecture) -> None:
                 losses.append(LayerLoss(step, layer, target, lasting + (1 - lasting) * 0.93**step))
         store.add_layer_losses(candidate, losses)
         store.update_candidate(candidate, step=step)
+
+
+def _distil_terms(store: Store, candidate: int, architecture: Architecture) -> None:
+    """As `_distil`, by several terms; attention is skipped where the heads are not the teacher's."""
+    store.update_candidate(candidate, state="distilling", steps=STEPS)
+    depth, final, heads = architecture.layers, loss_of(architecture), architecture.attention_heads
+    pairs = [(layer, max(1, layer * TEACHER.layers // depth)) for layer in range(1, depth + 1)]
+    same_heads = heads == TEACHER.attention_heads
+    terms = {
+        "embedding": ([(0, 0)], 0.6),
+        "hidden": (pairs, 1.0),
+        "attention": (pairs if same_heads else [], 5.3),
+        "prediction": ([(depth + 1, TEACHER.layers + 1)], 9.7),
+    }
+    for step in range(0, STEPS + 1, 20):
+        rows = [
+            LayerLoss(step, layer, target, size * (final + (1 - final) * 0.95**step) * (1 + layer / 20), term)
+            for term, (mapped, size) in terms.items()
+            for layer, target in mapped
+        ]
+        store.add_layer_losses(candidate, rows)
+        store.update_candidate(candidate, step=step)
+    skipped = f"Attention loss skipped: {heads} heads of the student against 12 of the teacher."
+    languages = {name: factor * final for name, factor in LANGUAGES.items()}
+    store.update_candidate(candidate, notes=[] if same_heads else [skipped], languages=languages)
 
 
 def _write_config(store: Store, run: int, candidate: int, architecture: Architecture) -> None:

@@ -49,6 +49,8 @@ CANDIDATE = {
     "scores",
     "seconds",
     "error",
+    "notes",
+    "languages",
 }
 ARCHITECTURE = {"layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act"}
 

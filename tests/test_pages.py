@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import places, progress, starting
+from kdnas_core.dashboard import objective_form, places, progress, starting
 from kdnas_core.errors import BadInput
+from kdnas_core.runs.rows import Candidate
 from kdnas_core.runs.store import opened
-from kdnas_core.spec import quick_spec
-from tests.filled_store import add_episode, begin_run, fill
+from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, RunSpec, TermSpec, quick_spec
+from tests.filled_store import add_episode, begin_run, fill, tinybert_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "kdnas_core" / "dashboard" / "entry.py"
@@ -208,6 +209,66 @@ def test_a_candidate_shows_its_latency_with_the_device_and_its_layers(db: Path) 
     assert len(charts(app)) == 3
 
 
+def of_tinybert(db: Path, *, noted: bool) -> Candidate:
+    """A distilled candidate of a filled TinyBERT search, with or without a note."""
+    run = fill(db, spec=tinybert_spec())
+    with opened(db, read_only=True) as store:
+        rows = progress.distilled(store.candidates(run))
+    return next(row for row in rows if bool(row.notes) == noted)
+
+
+def test_a_candidate_of_several_terms_shows_one_at_a_time(db: Path) -> None:
+    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=False).id)
+    assert list(app.dataframe[0].value["Term"]) == [
+        "Hidden states",
+        "Embeddings",
+        "Attention scores",
+        "Predictions",
+    ]
+    assert "1 is no better than its mean" in words(app)
+    choice(app, "Loss term").set_value("attention").run()
+    assert "each term has a scale of its own" in words(app)
+    assert any(alt.endswith("Attention scores") for alt in charts(app))
+    choice(app, "Loss term").set_value("prediction").run()
+    assert "Layer mapping" not in words(app)
+    assert not any("by student layer and teacher layer" in alt for alt in charts(app))
+
+
+def test_a_candidate_shows_its_notes_and_its_loss_by_language(db: Path) -> None:
+    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=True).id)
+    assert "Attention loss skipped" in words(app)
+    assert "Attention scores" not in list(app.dataframe[0].value["Term"])
+    [bars] = [figure for alt, figure in charts(app).items() if "7 languages, from sw" in alt]
+    assert bars["data"][0]["y"][0] == "sw"
+
+
+def test_a_run_names_its_objective_and_counts_the_notes_of_its_candidates(db: Path) -> None:
+    of_tinybert(db, noted=True)
+    app = shown(places.RUN)
+    assert "Objective TinyBERT" in words(app)
+    [notes] = [box for box in app.expander if box.label == "Notes on candidates"]
+    assert not notes.proto.expanded
+    assert "candidates · Attention loss skipped" in notes.markdown[0].value
+
+
+def test_a_run_without_notes_has_no_list_of_them(db: Path) -> None:
+    fill(db, episodes=1)
+    app = shown(places.RUN)
+    assert "Objective KD-NAS" in words(app)
+    assert not app.expander
+
+
+@pytest.mark.parametrize("place", [places.RUN, places.CANDIDATE], ids=lambda place: place.stem)
+def test_a_sentence_about_what_went_wrong_is_not_read_as_markdown(db: Path, place: Path) -> None:
+    with opened(db) as store:
+        run = begin_run(store)
+        [candidate] = add_episode(store, run, 1, [Architecture(2, 96, 384, 3)])
+        store.update_candidate(candidate, state="failed", error="![x](http://host/x.png)", notes=["a *b*"])
+        store.end_run(run, "failed", "![x](http://host/x.png)")
+    app = shown(place, run=run, candidate=candidate)
+    assert app.error[0].value.startswith(r"\!\[x\]\(")
+
+
 @pytest.mark.parametrize("address", ["99", "x", "-1", "1%20OR%201=1"])
 @pytest.mark.parametrize(("place", "name"), [(places.RUN, "run"), (places.CANDIDATE, "candidate")])
 def test_an_address_that_names_nothing_is_answered_in_one_sentence(
@@ -261,6 +322,89 @@ def test_a_press_on_start_creates_the_run_that_was_chosen(db: Path, monkeypatch:
     assert run.name == "mine"
     assert run.spec.latency.budget_speedup == 3.0
     assert "Run 1 · mine" in words(app)
+
+
+def started(app: AppTest, db: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
+    """The spec of the run that a press on Start creates."""
+    monkeypatch.setattr(starting, "check_spec", lambda spec: None)
+    monkeypatch.setattr(starting, "ensure_worker", lambda db: None)
+    [start] = [button for button in app.button if button.label == "Start search"]
+    start.click().run()
+    spec: RunSpec = live_run(db, 1).spec
+    return spec
+
+
+def choice(app: AppTest, label: str) -> Any:
+    widgets = [*app.selectbox, *app.radio, *app.checkbox, *app.multiselect, *app.number_input]
+    [found] = [widget for widget in widgets if widget.label == label]
+    return found
+
+
+def test_the_form_as_it_opens_asks_for_the_objective_that_a_spec_asks_for(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = started(shown(places.NEW_SEARCH), db, monkeypatch)
+    assert spec.objective == ObjectiveSpec()
+    assert spec.proxy == ProxySpec()
+    assert spec.space.embedding_size is None
+
+
+def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = shown(places.NEW_SEARCH)
+    for label, value in (
+        ("Recipe", "minilmv2"),
+        ("Layer mapping", "top"),
+        ("Projection", "shared"),
+        ("Layers that the start is cut from", "bottom"),
+        ("Embedding size", ["48", 64]),
+        ("Passes a step", 4),
+        ("Language temperature", 1.5),
+    ):
+        choice(app, label).set_value(value)
+    choice(app, objective_form.HEAD).check()
+    spec = started(app.run(), db, monkeypatch)
+    assert spec.objective == ObjectiveSpec(
+        recipe="minilmv2", mapping="top", projection="shared", start_layers="bottom", head="trained"
+    )
+    assert spec.space.embedding_size == [48, 64]
+    assert (spec.proxy.accumulation, spec.proxy.language_temperature) == (4, 1.5)
+
+
+@pytest.mark.parametrize("recipe", get_args(Recipe))
+def test_every_recipe_says_what_it_learns_and_can_be_started(db: Path, recipe: str) -> None:
+    app = shown(places.NEW_SEARCH)
+    choice(app, "Recipe").set_value(recipe).run()
+    assert not app.exception
+    assert not app.error
+    assert objective_form.LEARNS[recipe] in words(app)
+
+
+def test_a_custom_objective_begins_with_one_term_of_hidden_states(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(places.NEW_SEARCH)
+    choice(app, "Recipe").set_value("custom").run()
+    spec = started(app, db, monkeypatch)
+    assert spec.objective == ObjectiveSpec(
+        recipe="custom", mapping="uniform", start_layers="uniform", terms=[TermSpec(kind="hidden")]
+    )
+
+
+def test_terms_that_cannot_be_are_said_in_a_sentence_and_nothing_can_be_started(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective_form, "terms_of", lambda rows: [])
+    app = shown(places.NEW_SEARCH)
+    choice(app, "Recipe").set_value("custom").run()
+    assert "a custom objective needs terms" in app.error[0].value
+    [start] = [button for button in app.button if button.label == "Start search"]
+    assert start.disabled
+
+
+def test_a_random_start_is_cut_from_no_layers(db: Path) -> None:
+    app = shown(places.NEW_SEARCH)
+    choice(app, "Start").set_value("random").run()
+    assert choice(app, "Layers that the start is cut from").disabled
 
 
 def test_a_refused_start_shows_the_sentence_and_writes_nothing(

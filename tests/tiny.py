@@ -9,12 +9,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdnas_core.distillation.targets import Targets, teacher_targets
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.objective import Objective, make_objective
+from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.plan import RELATED, Given, plan
+from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.distillation.trainer import ProxySet
+from kdnas_core.distillation.vocabulary import Vocabulary
+from kdnas_core.distillation.word_head import TeacherWords, WordHead
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.spec import ObjectiveSpec
 
 torch.set_num_threads(1)  # things this small are not worth a second
+
+
+HIDDEN_STATES = Wanted()  # and nothing else
 
 
 @cache
@@ -23,22 +35,71 @@ def teacher_of(folder: Path) -> Teacher:
     return load_teacher(str(folder))
 
 
-def targets_of(teacher: Teacher, texts: Sequence[str], sequence_length: int = 64) -> Targets:
+def targets_of(
+    teacher: Teacher, texts: Sequence[str], sequence_length: int = 64, wanted: Wanted = HIDDEN_STATES
+) -> Targets:
     """What the teacher says to some texts."""
-    return teacher_targets(teacher, texts, sequence_length, None, cache_folder())
+    return teacher_targets(teacher, texts, sequence_length, None, cache_folder(), wanted=wanted)
+
+
+def everything_of(teacher: Teacher) -> Wanted:
+    """Queries, keys and values of all layers, with words hidden: what any objective can ask for."""
+    layers = range(1, teacher.layers + 1)
+    return Wanted([(kind, layer) for kind in RELATED for layer in layers], hidden_words=True)
 
 
 def made_up_targets(seed: int, lengths: Sequence[int], layers: int, width: int) -> Targets:
     """Teacher outputs of random numbers, about a mean that is not 0, with a true variance."""
     rng = np.random.default_rng(seed)
     tokens = sum(lengths)
-    hidden = (rng.normal(size=(tokens, layers, width)) + rng.normal(size=(layers, width))).astype(np.float16)
+    hidden = [
+        (rng.normal(size=(tokens, width)) + rng.normal(size=width)).astype(np.float16)
+        for _ in range(layers + 1)
+    ]
     return Targets(
         ids=rng.integers(1, 50, tokens),
+        labels=np.full(tokens, NOT_HIDDEN),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        hidden=hidden,
-        variance=hidden.astype(np.float64).var(axis=0).mean(axis=1),
+        outputs={("hidden", layer): states for layer, states in enumerate(hidden)},
+        variance=np.array([states.astype(np.float64).var(axis=0).mean() for states in hidden]),
     )
+
+
+def whole_vocabulary(teacher: Teacher) -> Vocabulary:
+    """Every word under its own number."""
+    words = teacher.model.config.vocab_size
+    return Vocabulary(np.arange(words), np.arange(words))
+
+
+def proxy_set_of(
+    teacher: Teacher, train: Targets, held_out: Targets, languages: Sequence[str] = ()
+) -> ProxySet:
+    """Both in the numbers of the words that they use."""
+    config = teacher.model.config
+    vocabulary = Vocabulary.used([train, held_out], config.vocab_size, config.pad_token_id)
+    return ProxySet(vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary, languages)
+
+
+def made_up_words(teacher: Teacher, vocabulary: Vocabulary) -> TeacherWords:
+    """A random masked-LM head for a teacher, with a sharp opinion."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        width = teacher.architecture.hidden_size
+        table = torch.randn(len(vocabulary.rows), width)
+        head = WordHead(width, width, len(vocabulary.rows), "gelu", eps=1e-12)
+        torch.nn.init.normal_(head.dense.weight)
+        torch.nn.init.normal_(head.bias)
+    return TeacherWords(head.eval().requires_grad_(False), table)
+
+
+def objective_of(
+    spec: ObjectiveSpec, student: Architecture, teacher: Teacher, vocabulary: Vocabulary, seed: int = 0
+) -> Objective:
+    """The objective of a student whose teacher has a made-up masked-LM head."""
+    planned = plan(spec, student, Given(teacher.architecture, predicts_words=True, hides_words=True))
+    words = made_up_words(teacher, vocabulary)
+    table = (len(vocabulary.rows), student.embedding_size or student.hidden_size)
+    return make_objective(planned, spec, student, teacher.architecture, words, table, seed)
 
 
 def reading_of(milliseconds: float, teacher_milliseconds: float = 10.0, clean: bool = True) -> LatencyReading:

@@ -64,8 +64,9 @@ def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _work(shape: Architecture, proxy: ProxySpec) -> float:
-    # a step is one pass forward and one, of twice the cost, backward
-    return 3.0 * shape.flops(proxy.sequence_length) * proxy.batch_size * proxy.steps
+    # a pass is one forward and one, of twice the cost, backward
+    passes = proxy.steps * proxy.accumulation
+    return 3.0 * shape.flops(proxy.sequence_length) * proxy.batch_size * passes
 
 
 def _expected_under(

@@ -44,7 +44,7 @@ def _export(db: Path, seen: CandidateView) -> Exported | None:
             told = controls.export(db, seen.run.id, seen.candidate.id)
         except widgets.TOLD as error:
             status.update(label="Not exported", state="error", expanded=True)
-            st.error(str(error))
+            widgets.trouble(error)
             return None
         status.update(label="Exported", state="complete")
         return told

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.charts import BLUE, CATEGORICAL, GREY, ORANGE, empty_figure, marked
+from kdnas_core.dashboard.terms import Depths
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.runs.rows import LayerLoss
 
@@ -35,61 +36,77 @@ def mapping(losses: Sequence[LayerLoss]) -> dict[int, list[int]]:
     return {layer: sorted(targets[layer]) for layer in sorted(targets)}
 
 
-def mapping_figure(losses: Sequence[LayerLoss], teacher_layers: int) -> go.Figure:
-    """Final held-out loss by student and teacher layer; a pair that is not in the mapping has no number."""
+def mapping_words(losses: Sequence[LayerLoss], depths: Depths) -> str:
+    """The layer mapping in words, for example "1 ← 2, 4 · 2 ← 5"."""
+    pairs = mapping(losses).items()
+    return " · ".join(
+        f"{wording.layer(layer, depths.student)} ← "
+        + ", ".join(wording.layer(target, depths.teacher) for target in targets)
+        for layer, targets in pairs
+    )
+
+
+def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: bool = True) -> go.Figure:
+    """Final held-out loss by student and teacher layer; a pair that is not in the mapping has no number.
+
+    The colours of a normalised term end at 1, those of any other at its largest loss of all evaluations: how
+    far a cell has left the colour of that end is how much was learnt.
+    """
     final = {(loss.layer, loss.teacher_layer): loss.loss for loss in final_losses(losses)}
     students = sorted({layer for layer, _ in final})
-    teachers = sorted({*range(1, teacher_layers + 1), *(layer for _, layer in final)})
+    teachers = sorted({*range(1, depths.teacher + 1), *(layer for _, layer in final)})
     cells = [[_finite(final.get((student, teacher))) for teacher in teachers] for student in students]
     figure = empty_figure("teacher layer", "student layer", height=max(340, 100 + 34 * len(students)))
+    axes = {
+        "x": [wording.layer(layer, depths.teacher) for layer in teachers],
+        "y": [wording.layer(layer, depths.student) for layer in students],
+        "xgap": 2,
+        "ygap": 2,
+    }
     figure.add_heatmap(  # a ground that shows the pairs that are not in the mapping
-        x=[str(layer) for layer in teachers],
-        y=[str(layer) for layer in students],
         z=[[0] * len(teachers) for _ in students],
         colorscale=[[0, _GROUND], [1, _GROUND]],
         showscale=False,
         hoverinfo="skip",
-        xgap=2,
-        ygap=2,
+        **axes,
     )
     figure.add_heatmap(
-        x=[str(layer) for layer in teachers],
-        y=[str(layer) for layer in students],
         z=cells,
-        text=[["" if cell is None else f"{cell:.2f}" for cell in row] for row in cells],
+        text=[[_in_cell(cell, normalised) for cell in row] for row in cells],
         texttemplate="%{text}",
         textfont={"color": _ON_SCALE},
         zmin=0,
-        zmax=1,
+        zmax=1 if normalised else _largest(losses),
         colorscale=_SCALE,
         colorbar={"title": {"text": "loss"}, "thickness": 12},
-        hovertemplate="student layer %{y} from teacher layer %{x}: loss %{z:.3f}<extra></extra>",
-        xgap=2,
-        ygap=2,
+        hovertemplate="student layer %{y} from teacher layer %{x}: loss %{z:.4g}<extra></extra>",
+        **axes,
     )
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
     return figure
 
 
-def curves_figure(losses: Sequence[LayerLoss]) -> go.Figure:
+def curves_figure(losses: Sequence[LayerLoss], depths: Depths) -> go.Figure:
     """Held-out loss over the steps of the mini-KD, a line for each pair of the layer mapping."""
     figure = empty_figure("step of mini-KD", "held-out loss", height=340)
     pairs = sorted({(loss.layer, loss.teacher_layer) for loss in losses})
     targets = mapping(losses)
     for layer, teacher in pairs:
         rows = [loss for loss in losses if (loss.layer, loss.teacher_layer) == (layer, teacher)]
+        student_name, teacher_name = depths.names(layer, teacher)
         figure.add_scatter(
             x=[row.step for row in rows],
             y=[_finite(row.loss) for row in rows],
             mode="lines+markers",
-            name=f"{layer} ← {teacher}",
+            name=f"{student_name} ← {teacher_name}",
             line={
                 "color": CATEGORICAL[(layer - 1) % len(CATEGORICAL)],
                 "dash": _DASHES[targets[layer].index(teacher) % len(_DASHES)],
             },
             marker={"size": 5},
-            hovertemplate=f"student {layer} ← teacher {teacher}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"student {student_name} ← teacher {teacher_name},"
+            " step %{x}: %{y:.4g}<extra></extra>",
         )
     figure.update_layout(showlegend=len(pairs) <= _MANY_LINES)
     figure.update_yaxes(rangemode="tozero")
@@ -113,3 +130,13 @@ def latency_figure(reading: LatencyReading) -> go.Figure:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _in_cell(loss: float | None, normalised: bool) -> str:
+    if loss is None:
+        return ""
+    return f"{loss:.2f}" if normalised else wording.significant(loss)
+
+
+def _largest(losses: Sequence[LayerLoss]) -> float:
+    return max((loss.loss for loss in losses if math.isfinite(loss.loss)), default=0.0) or 1.0

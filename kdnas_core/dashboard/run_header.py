@@ -47,7 +47,9 @@ def _button(
 
 def _trouble(run: Run) -> None:
     if run.state == "failed":
-        st.error(run.error or "The run failed and left no reason; see the worker's log beside the store.")
+        widgets.trouble(
+            run.error or "The run failed and left no reason; see the worker's log beside the store."
+        )
     if run.state == "interrupted":
         st.warning(
             "The worker ended before the run did. All that was judged is kept; Resume goes on from there."
@@ -70,7 +72,10 @@ def _progress(snapshot: Snapshot) -> None:
 
 def _facts(snapshot: Snapshot) -> list[str]:
     run = snapshot.run
-    facts = [f"Budget {wording.budget(run.spec.latency, progress.budget_of(run))}"]
+    facts = [
+        f"Objective {wording.objective(run.spec.objective)}",
+        f"Budget {wording.budget(run.spec.latency, progress.budget_of(run))}",
+    ]
     if run.teacher is not None:
         facts.insert(
             0,

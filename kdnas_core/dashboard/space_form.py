@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import starting
@@ -19,6 +21,7 @@ LABELS = {
     "attention_heads": "Attention heads",
     "hidden_act": "Activation",
 }
+EMBEDDING = "Embedding size"
 
 
 def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
@@ -33,15 +36,15 @@ def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
         st.markdown("The space is derived from the teacher's shape once it is loaded.")
         return {}
     filled = KDNAS_SPACE if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape)
-    chosen = _knobs(filled.model_dump(), key=f"{preset}-{teacher}")
+    columns = st.columns(2)
+    chosen = _knobs(columns, filled.model_dump(), key=f"{preset}-{teacher}") | _embedding(columns[-1])
     _size(chosen, shape)
     return chosen
 
 
-def _knobs(filled: dict[str, list[Any]], key: str) -> dict[str, Any]:
+def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key: str) -> dict[str, Any]:
     published = KDNAS_SPACE.model_dump()
     chosen: dict[str, Any] = {}
-    columns = st.columns(2)
     for place, knob in enumerate(KNOBS):
         numbers = knob != "hidden_act"
         picked = columns[place % 2].multiselect(
@@ -55,6 +58,18 @@ def _knobs(filled: dict[str, list[Any]], key: str) -> dict[str, Any]:
         )
         chosen[knob] = starting.whole_numbers(LABELS[knob], picked) if numbers else picked
     return chosen
+
+
+def _embedding(column: DeltaGenerator) -> dict[str, Any]:
+    """The embedding sizes where any is chosen: narrower embeddings save what a large vocabulary costs."""
+    picked = column.multiselect(
+        EMBEDDING,
+        [64, 96, 128, 192, 256],
+        accept_new_options=True,
+        placeholder="As wide as the hidden states",
+        help="Narrower embeddings save most where the vocabulary is large. Type a number to add it.",
+    )
+    return {"embedding_size": starting.whole_numbers(EMBEDDING, picked)} if picked else {}
 
 
 def _size(chosen: dict[str, Any], shape: Architecture | None) -> None:

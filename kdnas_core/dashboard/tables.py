@@ -9,6 +9,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import progress, wording
 from kdnas_core.dashboard.live import Snapshot
+from kdnas_core.dashboard.terms import TermLoss
 from kdnas_core.runs.rows import Candidate
 
 RUN_COLUMNS = {"Run": st.column_config.NumberColumn(pinned=True, format="%d", alignment="left")}
@@ -22,6 +23,12 @@ CANDIDATE_COLUMNS = {
     "Reward": st.column_config.NumberColumn(format="%.3f"),
     "Parameters (M)": st.column_config.NumberColumn(format="%.1f"),
 }
+# as text: losses of several scales stand in one column
+TERM_COLUMNS = {
+    "First": st.column_config.TextColumn(alignment="right"),
+    "Last": st.column_config.TextColumn(alignment="right"),
+    "Change": st.column_config.TextColumn(alignment="right"),
+}
 
 
 def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
@@ -31,7 +38,24 @@ def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
 
 def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
     """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
-    return pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
+    table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
+    if all(candidate.architecture.embedding_size is None for candidate in candidates):
+        return table.drop(columns="Embedding", errors="ignore")
+    return table
+
+
+def terms_table(summary: Sequence[TermLoss]) -> pd.DataFrame:
+    """One row a loss term, in the order given."""
+    return pd.DataFrame([_term_row(loss) for loss in summary])
+
+
+def _term_row(loss: TermLoss) -> dict[str, object]:
+    return {
+        "Term": wording.term(loss.term),
+        "First": wording.significant(loss.first),
+        "Last": wording.significant(loss.last),
+        "Change": wording.UNKNOWN if loss.change is None else f"{100 * loss.change:+.0f} %",
+    }
 
 
 def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
@@ -69,6 +93,7 @@ def _candidate_row(candidate: Candidate) -> dict[str, object]:
         "Reward": candidate.reward,
         "Layers": architecture.layers,
         "Hidden": architecture.hidden_size,
+        "Embedding": architecture.embedding_size,
         "FFN": architecture.intermediate_size,
         "Heads": architecture.attention_heads,
         "Activation": architecture.hidden_act,

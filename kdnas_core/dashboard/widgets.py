@@ -16,13 +16,18 @@ TOLD = (BadInput, Failure)  # errors whose message is a sentence for the user
 _SAID = "said"
 
 
+def trouble(sentence: object) -> None:
+    """Shows what is wrong as it is written: names and paths in it are not to be read as Markdown."""
+    st.error(wording.plain(str(sentence)))
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """Shows input that cannot be used as its sentence, and ends the page there."""
     try:
         yield
     except TOLD as error:
-        st.error(str(error))
+        trouble(error)
         st.page_link(places.HOME, label="All searches", icon=":material/arrow_back:")
         st.stop()
 
@@ -39,7 +44,7 @@ def say() -> None:
     """Shows the sentence of the last button that was pressed, once."""
     sentence, kind = st.session_state.pop(_SAID, ("", "ok"))
     if sentence:
-        st.toast(sentence) if kind == "ok" else st.error(sentence)
+        st.toast(wording.plain(sentence)) if kind == "ok" else trouble(sentence)
 
 
 def state_badge(run: Run) -> None:

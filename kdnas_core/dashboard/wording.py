@@ -7,7 +7,7 @@ import re
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.spec import LatencySpec
+from kdnas_core.spec import LatencySpec, ObjectiveSpec
 
 UNKNOWN = "–"
 
@@ -27,6 +27,37 @@ CANDIDATE_COLOURS = {
     "done": "green",
     "failed": "red",
 }
+RECIPES = {
+    "kdnas": "KD-NAS",
+    "tinybert": "TinyBERT",
+    "distilbert": "DistilBERT",
+    "pkd": "Patient KD",
+    "pd": "Pre-trained distillation",
+    "minilm": "MiniLM",
+    "minilmv2": "MiniLMv2",
+    "mobilebert": "MobileBERT",
+    "custom": "Your own terms",
+}
+# in the order in which a page shows them
+TERMS = {
+    "hidden": "Hidden states",
+    "hidden_probe": "Hidden states, by a probe",
+    "embedding": "Embeddings",
+    "cosine": "Hidden states, by angle",
+    "patience": "First token's states",
+    "feature_map": "Feature maps",
+    "attention": "Attention scores",
+    "attention_kl": "Attention, KL",
+    "attention_transfer": "Attention, cross-entropy",
+    "value_relation": "Value relation",
+    "relations": "Relations of queries, keys and values",
+    "relations-query": "Query relations",
+    "relations-key": "Key relations",
+    "relations-value": "Value relations",
+    "prediction": "Predictions",
+    "prediction_kl": "Predictions, KL",
+    "masked_lm": "Masked words",
+}
 
 
 def milliseconds(value: float | None) -> str:
@@ -37,6 +68,13 @@ def milliseconds(value: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A loss or a reward, which have no unit."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def significant(value: float | None) -> str:
+    """A loss of any scale with three digits that count, for example "0.0123" or "1,234"."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def times(value: float | None) -> str:
@@ -76,8 +114,9 @@ def shape(architecture: Architecture) -> str:
     """An architecture in words, for example "4 layers · hidden 192 · FFN 768 · 6 heads · gelu"."""
     layers = "1 layer" if architecture.layers == 1 else f"{architecture.layers} layers"
     heads = "1 head" if architecture.attention_heads == 1 else f"{architecture.attention_heads} heads"
+    embedding = "" if architecture.embedding_size is None else f" · embedding {architecture.embedding_size}"
     return (
-        f"{layers} · hidden {architecture.hidden_size} · FFN {architecture.intermediate_size}"
+        f"{layers} · hidden {architecture.hidden_size}{embedding} · FFN {architecture.intermediate_size}"
         f" · {heads} · {architecture.hidden_act}"
     )
 
@@ -99,9 +138,41 @@ def protocol(reading: LatencyReading) -> str:
     )
 
 
+def recipe(name: str) -> str:
+    """An objective as its paper names it."""
+    return RECIPES.get(name, name)
+
+
+def objective(spec: ObjectiveSpec) -> str:
+    """What a student learns, in short: a recipe, or the terms that a custom one is made of."""
+    if spec.recipe != "custom":
+        return recipe(spec.recipe)
+    return " + ".join(dict.fromkeys(term(part.kind).lower() for part in spec.terms))
+
+
+def numbered(term: str) -> tuple[str, str]:
+    """The kind of a loss term and its number where it has one: "hidden", "2" of "hidden-2"."""
+    number = re.search(r"-(\d+)", term)
+    return re.sub(r"-\d+", "", term), number[1] if number else ""
+
+
+def term(name: str) -> str:
+    """A loss term in words, for example "Attention scores"; the second of its kind "Attention scores (2)"."""
+    kind, number = numbered(name)
+    words = TERMS.get(kind, kind.replace("_", " ").capitalize())
+    return f"{words} ({number})" if number else words
+
+
+def layer(number: int, depth: int) -> str:
+    """A layer of a model so many layers deep; layer 0 and the one past the last have names."""
+    if number == 0:
+        return "embedding"
+    return "prediction" if number > depth > 0 else str(number)
+
+
 def plain(text: str) -> str:
     """A user's text as it was typed, where Streamlit would read Markdown, links and images in it."""
-    return re.sub(r"([\\`*_{}\[\]()#+!$:<>|~-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+!$&:<>|~-])", r"\\\1", text)
 
 
 def state(word: str) -> str:

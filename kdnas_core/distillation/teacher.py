@@ -10,17 +10,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.sources import (
-    FAMILIES,
-    PACKAGED,
-    PACKAGED_SHA256,
-    check_teacher,
-    shape_of,
-    teacher_folder,
-)
+from kdnas_core.distillation.families import check_config, shape_of
+from kdnas_core.distillation.sources import PACKAGED, PACKAGED_SHA256, check_teacher, teacher_folder
 from kdnas_core.errors import BadInput
 
 
@@ -62,9 +56,6 @@ def load_teacher(source: str) -> Teacher:
     if source == PACKAGED and folder is not None:
         _check_packaged(folder / "model.safetensors")
     model, tokenizer = _from_pretrained(source, folder)
-    family = model.config.model_type
-    if family not in FAMILIES:
-        raise BadInput(f"The teacher {source} is of the family {family!r}; use one of {', '.join(FAMILIES)}.")
     model.eval().requires_grad_(False)
     shape = shape_of(model.config.to_dict(), source)
     return Teacher(source, model, tokenizer, shape, _fingerprint(model))
@@ -74,6 +65,7 @@ def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel,
     where: Any = source if folder is None else folder
     if folder is None:
         _check_hub(source)
+        check_config(_hub_config(source), source)  # a folder's was checked as it stands
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # a pooler that the checkpoint lacks is the same one at each load
@@ -87,10 +79,7 @@ def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel,
             )
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:  # whatever a damaged folder makes of it, the user is told in one sentence
-        raise BadInput(
-            f"The teacher {source} cannot be loaded ({_first_line(error)}); save it again with "
-            "save_pretrained, tokenizer included."
-        ) from error
+        raise _cannot_be_loaded(source, error) from error
     _check_whole(source, report["missing_keys"], tokenizer)
     return model, tokenizer
 
@@ -117,6 +106,21 @@ def _check_hub(source: str) -> None:
             f"The teacher {source} could not be had from the model hub: it needs a network and a model of "
             "that name; without one, name `packaged` or a local folder."
         ) from error
+
+
+def _hub_config(source: str) -> dict[str, Any]:
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source)
+    except Exception as error:
+        raise _cannot_be_loaded(source, error) from error
+    return config
+
+
+def _cannot_be_loaded(source: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"The teacher {source} cannot be loaded ({_first_line(error)}); save it again with "
+        "save_pretrained, tokenizer included."
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -5,23 +5,31 @@ Without dropout: the student fits outputs that the teacher gave without it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from kdnas_core.distillation.objective import HiddenStateObjective
+from kdnas_core.distillation import checkpoint
+from kdnas_core.distillation.capture import Captured, capture
+from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
 from kdnas_core.distillation.targets import Batch, Targets, make_batch
+from kdnas_core.distillation.terms import PairTerm, Pass
+from kdnas_core.distillation.vocabulary import Vocabulary, only_used_words
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss after the one before the first step
-FIT_BATCHES = 8  # from which the projections are fitted before the first step
+FIT_BATCHES = 8  # from which the projections are fitted before the first step, and a probe before each look
 WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
+CHECKPOINT_STEPS = 500
 
 
 class Diverged(RuntimeError):
@@ -30,20 +38,25 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out losses after some steps.
+    """Held-out values after some steps.
 
     Attributes:
         step: steps taken.
-        losses: [layer][k], of the k-th teacher layer that the layer learns.
+        terms: by the name of the term, the value at each place (student layer, teacher layer).
+        languages: the loss on the texts of each language; only at the end, and where there are several.
     """
 
     step: int
-    losses: list[list[float]]
+    terms: dict[str, Places]
+    languages: dict[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
-        """Mean over layers of the mean over their teacher layers: the L of the reward."""
-        return float(np.mean(self.losses))
+        """L of the reward: of hidden states, mean over layers of the mean over their teacher layers."""
+        by_layer: dict[int, list[float]] = {}
+        for (layer, _), value in self.terms[PROBE if PROBE in self.terms else HIDDEN].items():
+            by_layer.setdefault(layer, []).append(value)
+        return float(np.mean([np.mean(values) for values in by_layer.values()]))
 
 
 @dataclass(frozen=True)
@@ -54,92 +67,208 @@ class Watcher:
     held_out: Callable[[HeldOut], None]
 
 
+@dataclass(frozen=True)
+class ProxySet:
+    """What a student learns from and is judged by.
+
+    Attributes:
+        train: teacher outputs to learn.
+        held_out: teacher outputs to judge by.
+        vocabulary: the words in use, in whose numbers both are.
+        languages: of each held-out text.
+    """
+
+    train: Targets
+    held_out: Targets
+    vocabulary: Vocabulary
+    languages: Sequence[str] = ()
+
+
 def distil(
     student: PreTrainedModel,
-    objective: HiddenStateObjective,
-    train: Targets,
-    held_out: Targets,
+    objective: Objective,
+    data: ProxySet,
     proxy: ProxySpec,
     seed: int,
     autocast: torch.dtype | None,
     watcher: Watcher,
+    saved: Path | None = None,
 ) -> HeldOut:
-    """Trains a student and its projections, in place, and returns the last held-out losses.
+    """Trains a student and what its objective learns with it, in place; returns the last held-out values.
 
-    The same arguments give the same student on one machine.
+    The same arguments give the same student on one machine, also where training was ended and went on.
 
     Args:
         student: with its starting weights.
-        objective: with projections for it; fitted by least squares before the first step.
-        train: teacher outputs to learn.
-        held_out: teacher outputs to judge by.
-        proxy: steps, batch size and learning rate.
+        objective: for it; its projections are fitted by least squares before the first step.
+        data: to learn from and to judge by.
+        proxy: steps, batch size, learning rate, and passes whose gradients make one step's.
         seed: of the order of the batches.
         autocast: dtype of the forward pass, None for float32.
         watcher: told of each step and each evaluation.
+        saved: a file that keeps how far training is; where it exists, training goes on from it.
 
     Raises:
         Diverged: the loss is not finite.
     """
-    model = _Forward(student, autocast)
-    batches = _endless_batches(train, proxy.batch_size, seed)
-    with torch.inference_mode():
-        fitted = [make_batch(train, next(batches), model.pad) for _ in range(FIT_BATCHES)]
-        objective.fit((model(batch), batch) for batch in fitted)
-    parameters = [*student.parameters(), *objective.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=proxy.learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, proxy.steps))
-    evaluated_at = {proxy.steps * k // EVALUATIONS for k in range(1, EVALUATIONS + 1)}
-
-    result = evaluate(model, objective, held_out, proxy.batch_size, step=0)
-    watcher.held_out(result)
-    for step in range(1, proxy.steps + 1):
-        batch = make_batch(train, next(batches), model.pad)
-        loss = objective(model(batch), batch, train).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-        if not math.isfinite(loss.item()):
-            raise Diverged(f"the loss was {loss.item()} at step {step}; a lower learning rate may help")
-        watcher.step(step)
-        if step in evaluated_at:
-            result = evaluate(model, objective, held_out, proxy.batch_size, step)
-            watcher.held_out(result)
-    return result
+    with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
+        return _Training(forward, objective, data, proxy, seed, watcher, saved).run()
 
 
-@torch.inference_mode()
-def evaluate(
-    model: _Forward, objective: HiddenStateObjective, held_out: Targets, batch_size: int, step: int
+def judged_by(
+    student: PreTrainedModel, objective: Objective, data: ProxySet, autocast: torch.dtype | None
 ) -> HeldOut:
-    """The losses on all held-out tokens, each token counting alike."""
-    total, tokens = torch.zeros(()), 0
-    for texts in _by_length(held_out, batch_size):
-        batch = make_batch(held_out, texts, model.pad)
-        total = total + objective(model(batch), batch, held_out) * len(batch.hidden)
-        tokens += len(batch.hidden)
-    losses: list[list[float]] = (total / tokens).tolist()
-    result = HeldOut(step, losses)
-    if not math.isfinite(result.loss):
-        raise Diverged(f"the held-out loss was {result.loss} at step {step}; a lower learning rate may help")
-    return result
+    """Held-out values of a student as it is: projections are fitted to it, and nothing is trained."""
+    watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
+    with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
+        return _Training(forward, objective, data, ProxySpec(), 0, watcher, None).fitted()
+
+
+class _Training:
+    """The state of one training: what the loop and its evaluations share."""
+
+    def __init__(
+        self,
+        forward: _Forward,
+        objective: Objective,
+        data: ProxySet,
+        proxy: ProxySpec,
+        seed: int,
+        watcher: Watcher,
+        saved: Path | None,
+    ) -> None:
+        self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
+        self.watcher, self.saved = watcher, saved
+        self.batches = _endless_batches(data.train, proxy.batch_size, seed)
+        self.fitting = [self.batch(texts) for texts in islice(self.batches, FIT_BATCHES)]
+        self.modules = {"student": forward.student, "objective": objective}
+        self.parameters = [*forward.student.parameters(), *objective.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=proxy.learning_rate, fused=True)
+
+    def run(self) -> HeldOut:
+        """The loop."""
+        proxy = self.proxy
+        looks = {proxy.steps * k // EVALUATIONS for k in range(1, EVALUATIONS + 1)}
+        done = self._begin()
+        for step in range(done + 1, proxy.steps + 1):
+            self._set_rate(step - 1)
+            loss = self._gradients(done=(step - 1) / proxy.steps)
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss was {loss} at step {step}; a lower learning rate may help")
+            torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            if self.saved and (step % CHECKPOINT_STEPS == 0 or step == proxy.steps):
+                checkpoint.save(self.saved, self.modules, self.optimiser, step)
+            self.watcher.step(step)
+            if step in looks and step < proxy.steps:
+                self.watcher.held_out(self.evaluated(step))
+        last = self.evaluated(proxy.steps, by_language=True)
+        self.watcher.held_out(last)
+        return last
+
+    def _begin(self) -> int:
+        """Fits the projections, or reads how far an earlier training was; returns the steps taken."""
+        if self.saved and self.saved.is_file():
+            step = checkpoint.load(self.saved, self.modules, self.optimiser)
+            for _ in range(step * self.proxy.accumulation):
+                next(self.batches)
+            return step
+        self.watcher.held_out(self.fitted())
+        return 0
+
+    @torch.no_grad()
+    def fitted(self) -> HeldOut:
+        """Fits the projections to the student as it is, and evaluates it."""
+        self.objective.fit((self.forward(batch), batch) for batch in self.fitting)
+        return self.evaluated(0)
+
+    def _gradients(self, done: float) -> float:
+        """Adds up the gradients of one step; returns its loss."""
+        passes, total = self.proxy.accumulation, 0.0
+        for texts in islice(self.batches, passes):
+            batch = self.batch(texts)
+            loss = self.objective.loss(self.forward(batch), batch, done) / passes
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def _set_rate(self, steps: int) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.proxy.learning_rate * _share_of_rate(steps, self.proxy.steps)
+
+    def batch(self, texts: Sequence[int]) -> Batch:
+        """A training batch."""
+        return make_batch(self.data.train, texts, self.forward.pad)
+
+    @torch.no_grad()
+    def evaluated(self, step: int, by_language: bool = False) -> HeldOut:
+        """Held-out values as the student is now."""
+        self.objective.fit_probe((self.forward(batch), batch) for batch in self.fitting)
+        held_out, size = self.data.held_out, self.proxy.batch_size
+        terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size)
+        if not all(math.isfinite(value) for places in terms.values() for value in places.values()):
+            raise Diverged(f"a held-out loss was not a number at step {step}; a lower learning rate may help")
+        languages = {}
+        if by_language and len(names := sorted(set(self.data.languages))) > 1:
+            for name in names:
+                texts = [index for index, language in enumerate(self.data.languages) if language == name]
+                of_it = evaluate(self.forward, self.objective, held_out, texts, size)
+                languages[name] = HeldOut(step, of_it).loss
+        return HeldOut(step, terms, languages)
+
+
+@torch.no_grad()
+def evaluate(
+    forward: _Forward, objective: Objective, held_out: Targets, texts: Collection[int], batch_size: int
+) -> dict[str, Places]:
+    """The values of all terms on some held-out texts, each a mean over all that the term counts."""
+    terms = objective.all_terms()
+    totals, counts = [torch.zeros(len(term.places)) for term in terms], [0] * len(terms)
+    for some in _by_length(held_out, batch_size, texts):
+        batch = make_batch(held_out, some, forward.pad)
+        given = forward(batch)
+        for index, term in enumerate(terms):
+            count = term.count(batch)
+            totals[index] += term(given, batch) * count
+            counts[index] += count
+    return {
+        term.name: _by_place(term.places, (total / max(1, count)).tolist())
+        for term, total, count in zip(terms, totals, counts, strict=True)
+    }
+
+
+def _by_place(places: Sequence[tuple[int, int]], values: Sequence[float]) -> Places:
+    """The values by place; their mean where a layer learns one teacher layer in two roles."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for place, value in zip(places, values, strict=True):
+        found.setdefault(place, []).append(value)
+    return {place: sum(those) / len(those) for place, those in found.items()}
 
 
 class _Forward:
-    """A student's forward pass under autocast, giving the outputs of layers 1..M."""
+    """A student's forward pass under autocast."""
 
-    def __init__(self, student: PreTrainedModel, autocast: torch.dtype | None) -> None:
+    def __init__(self, student: PreTrainedModel, captured: Captured, autocast: torch.dtype | None) -> None:
         self.student = student.eval()
+        self.captured = captured
         self.autocast = autocast
         self.pad = student.config.pad_token_id or 0
 
-    def __call__(self, batch: Batch) -> Sequence[torch.Tensor]:
+    def __call__(self, batch: Batch) -> Pass:
         with torch.autocast("cpu", self.autocast, enabled=self.autocast is not None):
             output = self.student(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True)
-        states: Sequence[torch.Tensor] = output.hidden_states[1:]
-        return states
+        return Pass(output.hidden_states, self.captured, self.student.get_input_embeddings().weight)
+
+
+@contextlib.contextmanager
+def _forward(
+    student: PreTrainedModel, objective: Objective, autocast: torch.dtype | None
+) -> Iterator[_Forward]:
+    """With queries, keys and values captured only where a term reads them."""
+    reads = any(isinstance(term, PairTerm) for term in objective.all_terms())
+    with capture(student) if reads else contextlib.nullcontext(Captured()) as captured:
+        yield _Forward(student, captured, autocast)
 
 
 def _share_of_rate(step: int, steps: int) -> float:
@@ -148,14 +277,15 @@ def _share_of_rate(step: int, steps: int) -> float:
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
-def _by_length(targets: Targets, batch_size: int) -> list[list[int]]:
+def _by_length(targets: Targets, batch_size: int, texts: Collection[int]) -> list[list[int]]:
     """Batches of texts of like length, so that little of a batch is padding."""
-    order = np.argsort(targets.lengths, kind="stable")
+    chosen = np.array(list(texts))
+    order = chosen[np.argsort(targets.lengths[chosen], kind="stable")]
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
 
 
 def _endless_batches(targets: Targets, batch_size: int, seed: int) -> Iterator[list[int]]:
     rng = random.Random(seed)
-    batches = _by_length(targets, batch_size)
+    batches = _by_length(targets, batch_size, range(len(targets)))
     while True:
         yield from rng.sample(batches, len(batches))

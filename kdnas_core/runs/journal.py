@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 
+from kdnas_core.distillation.objective import Places
 from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import Store
 from kdnas_core.search.episodes import Outcome, Proposal
@@ -81,6 +82,7 @@ class StoreJournal:
                 state=judgement.state,
                 loss=judgement.loss,
                 reward=judgement.reward,
+                languages=judgement.languages,
                 weights=int(judgement.state == "done"),
             )
             self._drop_weights()
@@ -111,11 +113,18 @@ class StoreJournal:
                 self.store.update_candidate(candidate, step=taken)
                 last_written = time.monotonic()
 
-        def held_out(taken: int, losses: dict[tuple[int, int], float]) -> None:
-            rows = [LayerLoss(taken, layer, of, loss) for (layer, of), loss in losses.items()]
+        def noted(notes: Sequence[str]) -> None:
+            self.store.update_candidate(candidate, notes=list(notes))
+
+        def held_out(taken: int, terms: dict[str, Places]) -> None:
+            rows = [
+                LayerLoss(taken, layer, of, loss, term)
+                for term, places in terms.items()
+                for (layer, of), loss in places.items()
+            ]
             self.store.add_layer_losses(candidate, rows)
 
-        return Listener(self.check, measured, step, held_out)
+        return Listener(self.check, measured, noted, step, held_out)
 
     def _drop_weights(self) -> None:
         """Deletes the weights of students that are no longer on the frontier, where the spec says so."""

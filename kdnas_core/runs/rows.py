@@ -88,7 +88,9 @@ class Run:
 class Candidate:
     """One student of a search and all that was measured of it.
 
-    `step` of `steps` is the progress of its mini-KD; `weights` says whether its weights are kept.
+    `step` of `steps` is the progress of its mini-KD; `weights` says whether its weights are kept; `notes`
+    are sentences about what could not be learnt as the spec has it; `languages` holds the final loss on each
+    language of the corpus.
     """
 
     id: int
@@ -105,6 +107,8 @@ class Candidate:
     scores: dict[str, float]
     seconds: float
     error: str | None
+    notes: tuple[str, ...]
+    languages: dict[str, float]
     step: int
     steps: int
     weights: bool
@@ -133,14 +137,20 @@ class Candidate:
             "scores": self.scores,
             "seconds": self.seconds,
             "error": self.error,
+            "notes": list(self.notes),
+            "languages": self.languages,
         }
 
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """The held-out loss of one student layer against one teacher layer after some steps of mini-KD."""
+    """The held-out loss of one student layer against one teacher layer after some steps of mini-KD.
+
+    Layer 0 is the embedding output, the layer past the last is the prediction layer; `term` is the loss term.
+    """
 
     step: int
     layer: int
     teacher_layer: int
     loss: float
+    term: str = "hidden"

@@ -65,6 +65,23 @@ def _version_1(db: Database) -> None:
             PRIMARY KEY (candidate, step, layer, teacher_layer))""")
 
 
+@migrations(name="2_terms_notes_languages")
+def _version_2(db: Database) -> None:
+    db.execute("ALTER TABLE candidates ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'")
+    db.execute("ALTER TABLE candidates ADD COLUMN languages TEXT NOT NULL DEFAULT '{}'")
+    # SQLite cannot change a primary key: the table is made anew, what it holds was the loss of hidden states
+    db.execute("ALTER TABLE layer_losses RENAME TO layer_losses_1")
+    db.execute("""
+        CREATE TABLE layer_losses (
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE, step INTEGER NOT NULL,
+            term TEXT NOT NULL DEFAULT 'hidden', layer INTEGER NOT NULL, teacher_layer INTEGER NOT NULL,
+            loss REAL NOT NULL, PRIMARY KEY (candidate, step, term, layer, teacher_layer))""")
+    db.execute("""
+        INSERT INTO layer_losses (candidate, step, layer, teacher_layer, loss)
+        SELECT candidate, step, layer, teacher_layer, loss FROM layer_losses_1""")
+    db.execute("DROP TABLE layer_losses_1")
+
+
 class Store:
     """One connection to a store; use it in the thread that opened it, and close it."""
 
@@ -249,9 +266,10 @@ class Store:
         return _candidate(rows[0])
 
     def update_candidate(self, candidate: int, **fields: Any) -> None:
-        """Sets columns of a candidate; dictionaries are kept as JSON."""
+        """Sets columns of a candidate; dictionaries, lists and tuples are kept as JSON."""
         kept = {
-            name: json.dumps(value) if isinstance(value, dict) else value for name, value in fields.items()
+            name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
+            for name, value in fields.items()
         }
         self._update("candidates", candidate, kept)
 
@@ -260,17 +278,15 @@ class Store:
         with self._write():
             self._db.table("layer_losses").insert_all(
                 [{"candidate": candidate, **asdict(loss)} for loss in losses],
-                pk=("candidate", "step", "layer", "teacher_layer"),
+                pk=("candidate", "step", "term", "layer", "teacher_layer"),
+                replace=True,  # an evaluation that a training which went on makes again
             )
 
     def layer_losses(self, candidate: int) -> list[LayerLoss]:
-        """A candidate's held-out losses by step, layer and teacher layer."""
-        rows = self._db.query(
-            """SELECT step, layer, teacher_layer, loss FROM layer_losses WHERE candidate = ?
-            ORDER BY step, layer, teacher_layer""",
-            [candidate],
-        )
-        return [LayerLoss(**row) for row in rows]
+        """A candidate's held-out losses by step, term, layer and teacher layer."""
+        rows = self._db.query("SELECT * FROM layer_losses WHERE candidate = ?", [candidate])
+        losses = [_layer_loss(row) for row in rows]
+        return sorted(losses, key=lambda loss: (loss.step, loss.term, loss.layer, loss.teacher_layer))
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -302,7 +318,9 @@ class Store:
             [run],
         )
         self._db.execute(
-            "UPDATE candidates SET state = 'proposed', step = 0 WHERE run = ? AND state = 'distilling'", [run]
+            """UPDATE candidates SET state = 'proposed', step = 0, notes = '[]', languages = '{}'
+            WHERE run = ? AND state = 'distilling'""",
+            [run],
         )
 
 
@@ -462,6 +480,14 @@ def _candidate(row: dict[str, Any]) -> Candidate:
             "architecture": Architecture(**json.loads(row["architecture"])),
             "latency": latency and LatencyReading.from_dict(latency),
             "scores": json.loads(row["scores"]),
+            # a file of version 1 that is opened for reading alone is not migrated, and has neither
+            "notes": tuple(json.loads(row.get("notes", "[]"))),
+            "languages": json.loads(row.get("languages", "{}")),
             "weights": bool(row["weights"]),
         }
     )
+
+
+def _layer_loss(row: dict[str, Any]) -> LayerLoss:
+    del row["candidate"]
+    return LayerLoss(**row)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,12 @@ import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.objective import HiddenStateObjective
+from kdnas_core.distillation.objective import Places, make_objective
+from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.student import new_student, start_student
-from kdnas_core.distillation.targets import Targets
-from kdnas_core.distillation.trainer import HeldOut, Watcher, distil
+from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
+from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.cost import parameters
 from kdnas_core.measure.device import device
@@ -36,11 +37,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome for one candidate: no loss and no reward where it is over budget."""
+    """The outcome for one candidate: no loss and no reward where it is over budget.
+
+    Attributes:
+        state: what became of it.
+        loss: L of the reward.
+        reward: by that loss and its latency.
+        languages: the loss on the held-out texts of each language, where there are several.
+    """
 
     state: Literal["over_budget", "done"]
     loss: float | None
     reward: float | None
+    languages: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,25 +59,38 @@ class Listener:
     Attributes:
         waiting: another process of ours has the device.
         measured: the candidate's costs, before the veto.
+        noted: a sentence for each loss term that this candidate cannot learn by.
         step: steps of mini-KD taken.
-        held_out: held-out losses by (layer, teacher layer), layers counted from 1.
+        held_out: steps taken, and held-out losses by term and (layer, teacher layer).
     """
 
     waiting: Callable[[], None]
     measured: Callable[[Measured], None]
+    noted: Callable[[Sequence[str]], None]
     step: Callable[[int], None]
-    held_out: Callable[[int, dict[tuple[int, int], float]], None]
+    held_out: Callable[[int, dict[str, Places]], None]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """All that the candidates of one search share."""
+    """All that the candidates of one search share.
+
+    Attributes:
+        spec: of the search.
+        bench: measures latency.
+        teacher_ms: of the teacher, when the search began.
+        given: what the teacher has to give.
+        data: the proxy set.
+        words: the teacher's masked-LM head, where the recipe needs one.
+        autocast: dtype of the students' forward pass, None for float32.
+    """
 
     spec: RunSpec
     bench: LatencyBench
     teacher_ms: float
-    train: Targets
-    held_out: Targets
+    given: Given
+    data: ProxySet
+    words: TeacherWords | None
     autocast: torch.dtype | None
 
     def judge(self, architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
@@ -90,37 +112,37 @@ class Judge:
         if not within_budget(latency, self.spec.latency, self.teacher_ms):
             return Judgement("over_budget", None, None)
         with device(listener.waiting):
-            loss = self._mini_kd(architecture, folder, listener)
-        return Judgement("done", loss, kdnas_reward(loss, latency, self.spec.search.reward))
+            result = self._mini_kd(architecture, folder, listener)
+        reward = kdnas_reward(result.loss, latency, self.spec.search.reward)
+        return Judgement("done", result.loss, reward, result.languages)
 
-    def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> float:
+    def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> HeldOut:
         spec, teacher = self.spec, self.bench.teacher
-        student = start_student(teacher, architecture, spec.objective.start, self.train, spec.seed)
-        layers = layer_map(spec.objective.mapping or "uniform+last", architecture.layers, teacher.layers)
-        with torch.random.fork_rng():
-            torch.manual_seed(spec.seed)
-            objective = HiddenStateObjective(
-                layers, architecture.hidden_size, teacher.architecture.hidden_size, spec.objective.projection
-            )
+        planned = plan(spec.objective, architecture, self.given)
+        listener.noted(planned.notes)
+        sources = start_layers(spec.objective, architecture.layers, teacher.layers)
+        student = start_student(
+            teacher, architecture, spec.objective.start, self.data.train, spec.seed, sources
+        )
+        table = student.get_input_embeddings().weight
+        assert isinstance(table, torch.Tensor)
+        objective = make_objective(
+            planned,
+            spec.objective,
+            architecture,
+            teacher.architecture,
+            self.words,
+            table=(len(self.data.vocabulary.rows), table.shape[1]),
+            seed=spec.seed,
+        )
 
         def report(result: HeldOut) -> None:
-            listener.held_out(result.step, by_layers(layers, result.losses))
+            listener.held_out(result.step, result.terms)
 
         watcher = Watcher(step=listener.step, held_out=report)
-        result = distil(
-            student, objective, self.train, self.held_out, spec.proxy, spec.seed, self.autocast, watcher
-        )
+        result = distil(student, objective, self.data, spec.proxy, spec.seed, self.autocast, watcher)
         save(student, self.bench, folder)
-        return result.loss
-
-
-def by_layers(layers: list[tuple[int, ...]], losses: list[list[float]]) -> dict[tuple[int, int], float]:
-    """Losses by (student layer, teacher layer), counted from 1; one entry where two roles coincide."""
-    return {
-        (i, teacher_layer): loss
-        for i, (teacher_layers, row) in enumerate(zip(layers, losses, strict=True), start=1)
-        for teacher_layer, loss in zip(teacher_layers, row, strict=True)
-    }
+        return result
 
 
 def save(student: PreTrainedModel, bench: LatencyBench, folder: Path) -> None:

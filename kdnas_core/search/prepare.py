@@ -7,13 +7,20 @@ from dataclasses import dataclass
 
 import torch
 
-from kdnas_core.distillation.corpus import check_corpus, read_corpus
-from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.distillation.corpus import check_corpus
+from kdnas_core.distillation.families import first_position
+from kdnas_core.distillation.mixture import Text, read_texts
+from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.plan import LOGITS, Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.recipes import start_layers, terms_of
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.targets import Targets, teacher_targets
+from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.distillation.trainer import ProxySet
+from kdnas_core.distillation.vocabulary import Vocabulary
+from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.device import device
@@ -31,13 +38,27 @@ PROXY_SEED = 0  # the proxy set is the same for every seed, so that losses of tw
 
 @dataclass(frozen=True)
 class Prepared:
-    """A spec with its space filled in, and what was loaded and measured for it."""
+    """A spec with its space filled in, and what was loaded and measured for it.
+
+    Attributes:
+        spec: with every knob of its space.
+        space: of the search.
+        bench: measures latency, and holds the teacher.
+        teacher_latency: measured when the search began.
+        given: what the teacher has to give.
+        plans: the terms of each distinct student, as far as those differ.
+        words: the teacher's own masked-LM head, where the recipe needs one and it has one.
+        texts: the proxy set, held-out texts first.
+    """
 
     spec: RunSpec
     space: SearchSpace
     bench: LatencyBench
     teacher_latency: LatencyReading
-    texts: list[str]
+    given: Given
+    plans: list[Plan]
+    words: TeacherWords | None
+    texts: list[Text]
 
     @property
     def teacher(self) -> Teacher:
@@ -61,10 +82,9 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     teacher = load_teacher(spec.teacher)
     _check_length(spec, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
-    for layers in space.layers:
-        layer_map(
-            spec.objective.mapping or "uniform+last", layers, teacher.layers
-        )  # refuses one beyond the teacher's depth
+    words = _own_words(spec, space, teacher)
+    given = given_by(teacher, spec, words)
+    plans = _plans(spec, space, given)
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     say("reading the corpus")
     texts = _proxy_texts(spec, say)
@@ -72,7 +92,26 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     bench = LatencyBench(teacher, spec.latency)
     teacher_latency = bench.teacher_latency()
     _check_budget(spec, space, bench, teacher_latency)
-    return Prepared(spec, space, bench, teacher_latency, texts)
+    return Prepared(spec, space, bench, teacher_latency, given, plans, words, texts)
+
+
+def given_by(teacher: Teacher, spec: RunSpec, words: TeacherWords | None) -> Given:
+    """What a teacher has to give under a spec, with its own masked-LM head or one trained for it."""
+    predicts = words is not None or spec.objective.head == "trained"
+    return Given(teacher.architecture, predicts, teacher.tokenizer.mask_token_id is not None)
+
+
+def _own_words(spec: RunSpec, space: SearchSpace, teacher: Teacher) -> TeacherWords | None:
+    terms = terms_of(spec.objective, space.smallest(), teacher.architecture)
+    return teacher_words(teacher) if any(term.kind in LOGITS for term in terms) else None
+
+
+def _plans(spec: RunSpec, space: SearchSpace, given: Given) -> list[Plan]:
+    """One plan for each student that could differ in its terms; refuses what does not fit any of them."""
+    distinct = {(shape.layers, shape.hidden_size, shape.attention_heads): shape for shape in space}
+    for layers in space.layers:
+        start_layers(spec.objective, layers, given.architecture.layers)
+    return [plan(spec.objective, shape, given) for shape in distinct.values()]
 
 
 def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
@@ -82,41 +121,64 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         prepared: the search.
         say: told in words how far it is.
     """
-    spec = prepared.spec
+    spec, teacher = prepared.spec, prepared.teacher
     held_out = min(spec.proxy.held_out, len(prepared.texts) // MOST_HELD_OUT)
     autocast = autocast_dtype()
-    targets = [
+    sets = [
         _targets(prepared, texts, autocast, say, name)
         for name, texts in (
             ("held-out", prepared.texts[:held_out]),
             ("proxy", prepared.texts[held_out:]),
         )
     ]
+    config = teacher.model.config
+    vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
+    languages = [text.language for text in prepared.texts[:held_out]]
+    data = ProxySet(vocabulary.renumbered(sets[1]), vocabulary.renumbered(sets[0]), vocabulary, languages)
     return Judge(
         spec,
         prepared.bench,
         teacher_ms=prepared.teacher_latency.p50,
-        train=targets[1],
-        held_out=targets[0],
+        given=prepared.given,
+        data=data,
+        words=_words(prepared, data, say),
         autocast=autocast,
     )
 
 
+def _words(prepared: Prepared, data: ProxySet, say: Callable[[str], None]) -> TeacherWords | None:
+    """The teacher's masked-LM head on the words in use: its own, or trained now."""
+    if prepared.words is not None:
+        return prepared.words.only(data.vocabulary)
+    if not any(term.spec.kind in LOGITS for each in prepared.plans for term in each.terms):
+        return None
+    say("training a masked-LM head for the teacher")
+    with device():
+        return trained_words(prepared.teacher, data.train, data.vocabulary, prepared.spec.seed)
+
+
 def _targets(
-    prepared: Prepared, texts: list[str], autocast: torch.dtype | None, say: Callable[[str], None], name: str
+    prepared: Prepared, texts: list[Text], autocast: torch.dtype | None, say: Callable[[str], None], name: str
 ) -> Targets:
     def progress(share: float) -> None:
         say(f"teacher outputs on the {name} set: {share:.0%}")
 
     length = prepared.spec.proxy.sequence_length
+    wanted = Wanted(
+        projections=sorted(set().union(*(each.reads for each in prepared.plans))),
+        hidden_words=any(each.hides_words for each in prepared.plans),
+    )
     with device():
-        return teacher_targets(prepared.teacher, texts, length, autocast, cache_folder(), progress)
+        sentences = [text.text for text in texts]
+        cache = cache_folder()
+        return teacher_targets(prepared.teacher, sentences, length, autocast, cache, progress, wanted)
 
 
-def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[str]:
+def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[Text]:
     wanted = spec.proxy.sentences + spec.proxy.held_out
     with device():  # the first harvest keeps a core busy for half a minute
-        texts = read_corpus(spec.corpus, cache_folder(), PROXY_SEED, wanted, say)
+        temperature = spec.proxy.language_temperature
+        texts = read_texts(spec.corpus, cache_folder(), PROXY_SEED, wanted, temperature, say)
     if len(texts) < FEWEST_TEXTS:
         raise BadInput(
             f"The corpus {spec.corpus} has only {len(texts)} different texts; a proxy set needs at least "
@@ -127,8 +189,7 @@ def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[str]:
 
 def _check_length(spec: RunSpec, teacher: Teacher) -> None:
     config = teacher.model.config
-    # RoBERTa's family counts positions from the padding token's id on
-    unused = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    unused = first_position(config.model_type, config.pad_token_id)
     longest = min(config.max_position_embeddings - unused, teacher.tokenizer.model_max_length)
     for field, length in (
         ("proxy.sequence_length", spec.proxy.sequence_length),

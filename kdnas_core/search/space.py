@@ -11,14 +11,16 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import SpaceSpec
 
+# Those that every architecture has; `embedding_size` is one more where a space has choices for it.
 KNOBS = ("layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act")
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The choices for each knob, in the order of `KNOBS`.
+    """The choices for each knob, in the order of `KNOBS`, and those for `embedding_size` if there are any.
 
-    A point whose heads do not divide its hidden size does not exist: it is neither counted nor drawn.
+    A point whose heads do not divide its hidden size, or whose embedding is wider than that, does not exist:
+    it is neither counted nor drawn.
     """
 
     layers: tuple[int, ...]
@@ -26,41 +28,43 @@ class SearchSpace:
     intermediate_size: tuple[int, ...]
     attention_heads: tuple[int, ...]
     hidden_act: tuple[str, ...]
+    embedding_size: tuple[int, ...] = ()
 
     @classmethod
     def from_spec(cls, spec: SpaceSpec, teacher: Architecture) -> SearchSpace:
         """The space of a spec; knobs that it leaves out are derived from the teacher's shape.
 
         Raises:
-            BadInput: the space has no valid point, or heads that divide none of its hidden sizes.
+            BadInput: the space has no valid point, or heads or an embedding size that no hidden size takes.
         """
         filled = spec.filled_from(teacher)
-        space = cls(*(tuple(getattr(filled, knob) or ()) for knob in KNOBS))
-        for heads in space.attention_heads:
-            if all(width % heads for width in space.hidden_size):
-                raise BadInput(
-                    f"{heads} attention heads divide none of the hidden sizes {list(space.hidden_size)}; "
-                    f"take {heads} out of space.attention_heads or add a hidden size that it divides."
-                )
+        space = cls(*(tuple(getattr(filled, knob) or ()) for knob in (*KNOBS, "embedding_size")))
+        _check_fits(space)
         if not len(space):
             raise BadInput("The search space has no valid point; give every knob at least one choice.")
         return space
 
     def __iter__(self) -> Iterator[Architecture]:
         """Every architecture once, in a fixed order."""
-        knobs = (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads, self.hidden_act)
-        for layers, width, intermediate, heads, act in product(*knobs):
-            if width % heads == 0:
-                yield Architecture(layers, width, intermediate, heads, act)
+        plain = (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads, self.hidden_act)
+        embeddings = self.embedding_size or (None,)
+        for layers, width, intermediate, heads, act, embedding in product(*plain, embeddings):
+            if width % heads == 0 and (embedding or 0) <= width:
+                yield Architecture(layers, width, intermediate, heads, act, embedding)
 
     def __len__(self) -> int:
         """How many architectures there are."""
-        pairs = sum(width % heads == 0 for width in self.hidden_size for heads in self.attention_heads)
-        return len(self.layers) * len(self.intermediate_size) * len(self.hidden_act) * pairs
+        embeddings = self.embedding_size or (0,)
+        points = sum(
+            sum(width % heads == 0 for heads in self.attention_heads)
+            * sum(embedding <= width for embedding in embeddings)
+            for width in self.hidden_size
+        )
+        return len(self.layers) * len(self.intermediate_size) * len(self.hidden_act) * points
 
     def shapes(self) -> int:
-        """How many distinct (layers, hidden size, intermediate size): heads and activation weigh nothing."""
-        return len({architecture.shape for architecture in self})
+        """How many distinct shapes, embedding size included: heads and activation weigh nothing."""
+        return len({(architecture.shape, architecture.embedding_size) for architecture in self})
 
     def sample(self, rng: random.Random, count: int, seen: Collection[Architecture]) -> list[Architecture]:
         """Up to `count` different architectures, uniformly, none of them in `seen`."""
@@ -68,28 +72,35 @@ class SearchSpace:
         return rng.sample(unseen, min(count, len(unseen)))
 
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
-        """The position of the architecture's value among the choices of each knob."""
-        return (
-            self.layers.index(architecture.layers),
-            self.hidden_size.index(architecture.hidden_size),
-            self.intermediate_size.index(architecture.intermediate_size),
-            self.attention_heads.index(architecture.attention_heads),
-            self.hidden_act.index(architecture.hidden_act),
+        """The position of the architecture's value among the choices of each knob of this space."""
+        return tuple(
+            choices.index(getattr(architecture, knob)) for knob, choices in self._choices_by_knob().items()
         )
 
     def choices(self) -> list[int]:
-        """How many choices each knob has."""
-        return [
-            len(knob)
-            for knob in (
-                self.layers,
-                self.hidden_size,
-                self.intermediate_size,
-                self.attention_heads,
-                self.hidden_act,
-            )
-        ]
+        """How many choices each knob of this space has."""
+        return [len(choices) for choices in self._choices_by_knob().values()]
+
+    def _choices_by_knob(self) -> dict[str, tuple[int, ...] | tuple[str, ...]]:
+        knobs = (*KNOBS, "embedding_size") if self.embedding_size else KNOBS
+        return {knob: getattr(self, knob) for knob in knobs}
 
     def smallest(self) -> Architecture:
         """The architecture with the fewest multiply-adds: what no budget can be below."""
         return min(self, key=lambda architecture: architecture.flops(128))
+
+
+def _check_fits(space: SearchSpace) -> None:
+    """Refuses a choice that would never be drawn because no hidden size takes it."""
+    for heads in space.attention_heads:
+        if all(width % heads for width in space.hidden_size):
+            raise BadInput(
+                f"{heads} attention heads divide none of the hidden sizes {list(space.hidden_size)}; "
+                f"take {heads} out of space.attention_heads or add a hidden size that it divides."
+            )
+    for embedding in space.embedding_size:
+        if all(width < embedding for width in space.hidden_size):
+            raise BadInput(
+                f"An embedding size of {embedding} exceeds all of the hidden sizes "
+                f"{list(space.hidden_size)}; take it out of space.embedding_size or add a wider hidden size."
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,9 +12,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import progress
+from kdnas_core.runs.rows import LayerLoss
 from kdnas_core.runs.store import opened
 from tests.browser.conftest import Server
-from tests.filled_store import add_episode, fill, judge
+from tests.filled_store import add_episode, begin_run, fill, judge, tinybert_spec
 
 pytestmark = pytest.mark.browser
 
@@ -140,12 +142,54 @@ def test_no_page_breaks_the_rules_of_accessibility(
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     open_page(page, filled_server, address)
     page.wait_for_timeout(1_500)
-    broken = [
+    assert not broken_rules(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_several_terms_and_terms_of_ones_own_fit_a_phone_and_break_no_rules(
+    page: Page, server: Server, scheme: str
+) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.set_viewport_size({"width": 390, "height": 844})
+    run = fill(server.db, episodes=1, spec=tinybert_spec())
+    with opened(server.db, read_only=True) as store:
+        noted = next(row for row in store.candidates(run) if row.notes)
+    for address in (f"/candidate?candidate={noted.id}", f"/run?run={run}", "/new"):
+        open_page(page, server, address)
+        if address == "/new":
+            page.get_by_role("combobox", name="Recipe").click()
+            page.keyboard.type("Your own")  # the list scrolls
+            page.get_by_role("option", name="Your own terms").click()
+            expect(page.get_by_text("Click the empty row")).to_be_visible(timeout=10_000)
+        page.wait_for_timeout(1_500)
+        assert not broken_rules(page)
+        main = "document.querySelector('[data-testid=stMain]')"
+        assert page.evaluate(f"{main}.scrollWidth <= {main}.clientWidth")
+
+
+def test_the_term_that_was_chosen_stays_while_the_candidate_is_distilled(page: Page, server: Server) -> None:
+    with opened(server.db) as store:
+        [candidate] = add_episode(store, begin_run(store, tinybert_spec()), 1, [Architecture(2, 96, 384, 3)])
+        store.update_candidate(candidate, state="distilling", steps=80)
+        store.add_layer_losses(candidate, evaluation(0))
+        open_page(page, server, f"/candidate?candidate={candidate}")
+        page.get_by_text("Predictions").last.click()
+        expect(page.locator(".st-key-curves_prediction .point")).to_have_count(1, timeout=10_000)
+        store.add_layer_losses(candidate, evaluation(20))
+        expect(page.locator(".st-key-curves_prediction .point")).to_have_count(2, timeout=10_000)
+    expect(page.get_by_role("radio", name="Predictions")).to_be_checked()
+
+
+def evaluation(step: int) -> Sequence[LayerLoss]:
+    return [LayerLoss(step, 1, 3, 0.9), LayerLoss(step, 2, 6, 0.9), LayerLoss(step, 3, 7, 8.0, "prediction")]
+
+
+def broken_rules(page: Page) -> list[str]:
+    return [
         f"{violation['id']}: {node['target']} {node['failureSummary']}"
         for violation in Axe().run(page, NOT_OURS).response["violations"]
         for node in violation["nodes"]
     ]
-    assert not broken
 
 
 def test_deleting_a_run_asks_first(page: Page, server: Server) -> None:

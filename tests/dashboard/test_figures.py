@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import charts, figures, layer_figures, progress_figures
+from kdnas_core.dashboard import charts, figures, language_figure, layer_figures, progress_figures
+from kdnas_core.dashboard.terms import Depths
 from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
 from tests.filled_store import fill, reading
@@ -25,7 +26,7 @@ def candidate(
     fields: dict[str, Any] = {
         "id": number, "run": 1, "episode": 1, "state": state, "architecture": SMALL, "parameters": 1,
         "flops": 1, "latency": latency, "loss": loss, "reward": 0.5, "predicted_reward": None, "scores": {},
-        "seconds": 1.0, "error": None, "step": 0, "steps": 0, "weights": False,
+        "seconds": 1.0, "error": None, "notes": (), "languages": {}, "step": 0, "steps": 0, "weights": False,
     }  # fmt: skip
     return Candidate(**{**fields, **more})
 
@@ -142,29 +143,74 @@ def test_rewards_are_shown_by_episode_with_their_mean_and_the_best_so_far() -> N
 
 def test_the_heat_map_shows_the_last_losses_of_the_mapping_and_leaves_other_pairs_empty() -> None:
     losses = [LayerLoss(0, 1, 3, 0.9), LayerLoss(20, 1, 3, 0.4), LayerLoss(20, 2, 6, 0.5)]
-    cells = layer_figures.mapping_figure(losses, teacher_layers=6).data[-1]
+    cells = layer_figures.mapping_figure(losses, Depths(2, 6)).data[-1]
     assert list(cells.x) == ["1", "2", "3", "4", "5", "6"]
     assert [list(row) for row in cells.z] == [[None, None, 0.4, None, None, None], [None] * 5 + [0.5]]
 
 
 def test_each_pair_of_the_mapping_has_its_own_curve() -> None:
     losses = [LayerLoss(step, 1, target, 0.5) for step in (0, 20) for target in (3, 5)]
-    figure = layer_figures.curves_figure(losses)
+    figure = layer_figures.curves_figure(losses, Depths(2, 6))
     assert [line.name for line in figure.data] == ["1 ← 3", "1 ← 5"]
     assert list(figure.data[0].x) == [0, 20]
     assert layer_figures.mapping(losses) == {1: [3, 5]}
 
 
+def test_the_embedding_and_the_prediction_layer_are_named() -> None:
+    losses = [LayerLoss(0, 0, 0, 0.9), LayerLoss(0, 2, 6, 0.5), LayerLoss(0, 3, 7, 9.0)]
+    cells = layer_figures.mapping_figure(losses, Depths(2, 6)).data[-1]
+    assert list(cells.x) == ["embedding", "1", "2", "3", "4", "5", "6", "prediction"]
+    assert list(cells.y) == ["embedding", "2", "prediction"]
+    figure = layer_figures.curves_figure(losses, Depths(2, 6))
+    assert [line.name for line in figure.data] == [
+        "embedding ← embedding",
+        "2 ← 6",
+        "prediction ← prediction",
+    ]
+    words = layer_figures.mapping_words(losses, Depths(2, 6))
+    assert words == "embedding ← embedding · 2 ← 6 · prediction ← prediction"
+
+
+def test_the_colours_of_a_term_that_is_not_normalised_end_at_its_largest_loss() -> None:
+    last = [LayerLoss(20, 1, 3, 40.0, "attention"), LayerLoss(20, 2, 6, 250.0, "attention")]
+    losses = [LayerLoss(0, 1, 3, 400.0, "attention"), *last]
+    cells = layer_figures.mapping_figure(losses, Depths(2, 6), normalised=False).data[-1]
+    assert (cells.zmin, cells.zmax) == (0, 400.0)
+    assert [text for row in cells.text for text in row if text] == ["40.0", "250"]
+    assert layer_figures.mapping_figure(losses, Depths(2, 6)).data[-1].zmax == 1
+
+
+def test_a_term_whose_losses_are_all_nought_or_no_numbers_still_has_colours() -> None:
+    for loss in (0.0, math.inf):
+        losses = [LayerLoss(20, 1, 3, loss, "attention")]
+        assert layer_figures.mapping_figure(losses, Depths(2, 6), normalised=False).data[-1].zmax == 1
+
+
+def test_languages_are_bars_with_the_worst_on_top() -> None:
+    figure = language_figure.language_figure({"en": 0.2, "sw": 0.6, "de": 0.3, "xx": math.inf})
+    assert list(figure.data[0].y) == ["xx", "sw", "de", "en"]
+    assert list(figure.data[0].x) == [None, 0.6, 0.3, 0.2]
+    assert figure.layout.yaxis.autorange == "reversed"
+    assert language_figure.alt({"en": 0.2, "sw": 0.6}).endswith("2 languages, from sw 0.600 to en 0.200")
+
+
+def test_a_hundred_languages_and_one_without_a_number_are_drawn() -> None:
+    many = language_figure.language_figure({f"l{number}": number / 100 for number in range(100)})
+    assert many.layout.height > 2_000
+    language_figure.language_figure({"en": math.nan}).to_json()
+    language_figure.language_figure({"en": 0.0}).to_json()
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_leaves_a_gap(loss: float) -> None:
     losses = [LayerLoss(0, 1, 1, loss)]
-    assert layer_figures.curves_figure(losses).data[0].y[0] is None
-    assert layer_figures.mapping_figure(losses, 1).data[-1].z[0][0] is None
+    assert layer_figures.curves_figure(losses, Depths(2, 6)).data[0].y[0] is None
+    assert layer_figures.mapping_figure(losses, Depths(1, 1)).data[-1].z[0][0] is None
 
 
 def test_a_candidate_without_losses_has_empty_figures() -> None:
-    layer_figures.mapping_figure([], 6).to_json()
-    assert not layer_figures.curves_figure([]).data
+    layer_figures.mapping_figure([], Depths(2, 6)).to_json()
+    assert not layer_figures.curves_figure([], Depths(2, 6)).data
 
 
 def test_the_latency_figure_shows_every_timed_run_and_names_p50_and_p95() -> None:

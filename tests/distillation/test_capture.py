@@ -10,6 +10,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    CamembertConfig,
+    CamembertModel,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
@@ -64,6 +66,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "bert with a head": lambda: BertForMaskedLM(BertConfig(**SHAPE)),
     "roberta": lambda: RobertaModel(RobertaConfig(**SHAPE)),
     "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**SHAPE)),
+    "camembert": lambda: CamembertModel(CamembertConfig(**SHAPE)),
     "electra": lambda: ElectraModel(ElectraConfig(**SHAPE, embedding_size=16)),
     "distilbert": lambda: DistilBertModel(DistilBertConfig(**DISTILBERT_SHAPE)),
     "mobilebert": lambda: MobileBertModel(MOBILEBERT),
@@ -245,6 +248,6 @@ def test_another_family_is_refused_in_one_sentence_that_names_those_that_do() ->
     message = str(caught.value)
     assert is_one_sentence(message)
     assert "'gpt2'" in message
-    for family in ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mobilebert"):
+    for family in ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mobilebert"):
         assert family in message
     assert hooks_of(model) == 0

@@ -11,7 +11,9 @@ import pytest
 from kdnas_core.distillation import corpus
 from kdnas_core.distillation.corpus import check_corpus, read_corpus
 from kdnas_core.distillation.harvest import Paragraph
+from kdnas_core.distillation.parts import Part, parts_of
 from kdnas_core.errors import BadInput
+from tests.sentences import is_one_sentence
 
 PASSAGES = [f"Passage {number} of the file." for number in range(20)]
 
@@ -78,19 +80,20 @@ def test_a_binary_file_is_refused_whatever_its_ending(tmp_path: Path, ending: st
     assert "binary" in sentence_about(file(tmp_path, f"a.{ending}", b"abc\0\1\2"))
 
 
-def test_files_that_are_missing_empty_or_folders_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_that_are_missing_empty_or_no_files_are_refused_by_name(tmp_path: Path) -> None:
     folder = tmp_path / "folder.txt"
     folder.mkdir()
+    file(folder, "en.txt", "text")
 
     assert "does not exist" in sentence_about(tmp_path / "no.txt")
     assert "is empty" in sentence_about(file(tmp_path, "empty.csv", ""))
-    assert "is not a file" in sentence_about(folder)
+    assert "is not a file" in sentence_about(folder, texts_of)  # one plain source only
     assert ".jsonl" in sentence_about(file(tmp_path, "a.docx", "text"))
     assert "not a Parquet file" in sentence_about(file(tmp_path, "a.parquet", "text"))
 
 
 @pytest.mark.parametrize("source", ["packged", "", "imdb", "C4\0"])
-def test_a_source_of_no_kind_is_answered_with_the_three_choices(source: str) -> None:
+def test_a_source_of_no_kind_is_answered_with_the_choices(source: str) -> None:
     sentence = sentence_about(source)
 
     assert "'packaged'" in sentence and "hub:NAME" in sentence and ".parquet" in sentence
@@ -305,3 +308,122 @@ def test_checking_a_corpus_imports_no_heavy_library(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+# Folders and several sources
+
+
+def languages_of(source: Path | str) -> list[str]:
+    return [part.language for part in parts_of(str(source))]
+
+
+def refused_at_once(source: Path | str) -> str:
+    """The sentence with which the early check refuses a source."""
+    sentence = sentence_about(source)
+    assert is_one_sentence(sentence), sentence
+    return sentence
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One corpus file a language, and what folders hold besides."""
+    folder = tmp_path / "languages"
+    folder.mkdir()
+    file(folder, "fr.jsonl", jsonl([{"text": "un"}, {"text": "deux"}]))
+    file(folder, "en.txt", "one\ntwo\n")
+    file(folder, "sw.TSV", "text\tlabel\nmoja\t1\n")
+    for name in ("README", "readme.txt", "LICENCE.md", ".hidden.docx"):
+        file(folder, name, "about these files")
+    return folder
+
+
+def test_a_folder_is_one_part_a_language_in_the_order_of_their_names(folder: Path) -> None:
+    check_corpus(str(folder))
+
+    assert parts_of(str(folder)) == (
+        Part(str(folder / "en.txt"), "en"),
+        Part(str(folder / "fr.jsonl"), "fr"),
+        Part(str(folder / "sw.TSV"), "sw"),
+    )
+
+
+def test_the_order_of_the_parts_is_not_that_of_the_disk(tmp_path: Path) -> None:
+    names = [f"l{number}" for number in range(10, 40)]
+    for name in reversed(names[::2] + names[1::2]):
+        file(tmp_path, f"{name}.txt", "text")
+
+    assert languages_of(tmp_path) == names
+
+
+@pytest.mark.parametrize(
+    ("source", "language"),
+    [
+        ("packaged", "packaged"),
+        ("hub:mc4:en", "en"),
+        ("hub:owner/name", "name"),
+        ("hub:owner/name::test", "name"),
+        ("some/where/fr.parquet", "fr"),
+        ("wiki.de.txt", "wiki.de"),
+    ],
+)
+def test_a_plain_source_is_one_part_with_the_name_of_its_language(source: str, language: str) -> None:
+    assert parts_of(source) == (Part(source, language),)
+
+
+def test_sources_of_all_kinds_are_joined_and_equal_names_numbered(folder: Path) -> None:
+    joined = f"hub:mc4:en + {folder} +  packaged + hub:c4:en + hub:a:en-2"
+    check_corpus(joined)
+
+    assert languages_of(joined) == ["en", "en-2", "fr", "sw", "packaged", "en-3", "en-2-2"]
+    assert [part.source for part in parts_of(joined)][-3:] == ["packaged", "hub:c4:en", "hub:a:en-2"]
+
+
+def test_only_a_plus_between_spaces_joins_and_none_in_the_name_of_what_exists(tmp_path: Path) -> None:
+    path = file(tmp_path, "a + b.txt", "text")
+    check_corpus(str(path))
+
+    assert languages_of(path) == ["a + b"]
+    assert languages_of("c++.txt") == ["c++"]
+
+
+def test_more_names_than_a_path_may_have_letters_can_be_joined() -> None:
+    assert len(parts_of(" + ".join(f"hub:owner/name:language{number}" for number in range(500)))) == 500
+
+
+@pytest.mark.parametrize("source", ["packaged +", "+ packaged", "packaged + + hub:imdb", "+", " + "])
+def test_a_plus_without_a_source_on_each_side_is_refused(source: str) -> None:
+    assert "on each side" in refused_at_once(source)
+
+
+def test_a_source_that_is_named_twice_is_refused(folder: Path) -> None:
+    assert "packaged twice" in refused_at_once("packaged + hub:imdb + packaged")
+    assert "en.txt twice" in refused_at_once(f"{folder} + {folder / 'en.txt'}")
+
+
+@pytest.mark.parametrize("names", [(), ("README.md", ".git")])
+def test_a_folder_without_a_corpus_file_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        file(tmp_path, name, "about these files")
+
+    assert "holds no corpus" in refused_at_once(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["es.docx", "es", "Makefile"])
+def test_a_file_of_another_kind_in_a_folder_is_refused_by_name(folder: Path, name: str) -> None:
+    file(folder, name, "text")
+
+    assert f"holds {name}," in refused_at_once(folder)
+
+
+def test_what_is_wrong_with_one_part_is_found_early_and_named(folder: Path, tmp_path: Path) -> None:
+    empty = file(folder, "de.txt", "")
+    assert f"{empty} is empty" in refused_at_once(folder)
+    empty.write_bytes("stra\u00dfe".encode("latin-1"))
+    assert f"{empty} is not UTF-8" in refused_at_once(folder)
+    empty.unlink()
+    (folder / "more.txt").mkdir()
+    assert "more.txt is not a file" in refused_at_once(folder)
+
+    assert "no.txt does not exist" in refused_at_once(f"packaged + {tmp_path / 'no.txt'}")
+    assert "'packged' is not a corpus" in refused_at_once("packged + hub:imdb")
+    assert "'hub:two words'" in refused_at_once("packaged + hub:two words")

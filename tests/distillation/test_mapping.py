@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import floor
 
@@ -54,7 +55,7 @@ def test_every_mapping_stays_within_the_teacher_rises_and_ends_at_its_last_layer
             assert list(role) == sorted(role)
 
 
-def refusal(mapping: Mapping | list[int], layers: int, teacher_layers: int) -> str:
+def refusal(mapping: Mapping | Sequence[int | None], layers: int, teacher_layers: int) -> str:
     with pytest.raises(BadInput) as caught:
         layer_map(mapping, layers, teacher_layers)
     assert is_one_sentence(str(caught.value)), caught.value
@@ -112,3 +113,16 @@ def test_a_list_of_another_length_than_the_student_is_refused(listed: list[int])
     sentence = refusal(listed, 3, 12)
     assert f"{len(listed)} teacher layers" in sentence
     assert "3 layers" in sentence
+
+
+def test_final_has_the_last_layer_alone_learn_from_the_last() -> None:
+    for m, n in SIZES:
+        assert layer_map("final", m, n) == [*[()] * (m - 1), (n,)]
+
+
+def test_a_layer_that_a_list_leaves_out_learns_from_none() -> None:
+    assert layer_map([None, 4, None], 3, 12) == [(), (4,), ()]
+
+
+def test_a_list_that_leaves_out_every_layer_is_refused() -> None:
+    assert "names no teacher layer" in refusal([None, None], 2, 12)

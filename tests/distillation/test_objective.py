@@ -1,135 +1,320 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.objective import HiddenStateObjective
+from kdnas_core.distillation.capture import Captured
+from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Batch, Targets, make_batch
-from tests.tiny import made_up_targets, targets_of, teacher_of
+from kdnas_core.distillation.teacher import Teacher
+from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
+from kdnas_core.distillation.vocabulary import Vocabulary
+from kdnas_core.spec import ObjectiveSpec, Recipe, TermSpec
+from tests.tiny import (
+    everything_of,
+    made_up_targets,
+    objective_of,
+    targets_of,
+    teacher_of,
+    whole_vocabulary,
+)
 
-Projection = Literal["per_layer", "shared"]
-PROJECTIONS: list[Projection] = ["per_layer", "shared"]
-LENGTHS = [3, 7, 1, 5]
-WIDTH, TEACHER_WIDTH, TEACHER_LAYERS = 4, 5, 6
-
-
-def an_objective(
-    projection: Projection = "per_layer", layers: int = 2, seed: int = 0
-) -> HiddenStateObjective:
-    torch.manual_seed(seed)
-    learned = layer_map("uniform+last", layers, TEACHER_LAYERS)
-    return HiddenStateObjective(learned, WIDTH, TEACHER_WIDTH, projection)
-
-
-def a_batch(seed: int = 0, lengths: Sequence[int] = LENGTHS) -> tuple[Targets, Batch]:
-    targets = made_up_targets(seed, lengths, TEACHER_LAYERS, TEACHER_WIDTH)
-    return targets, make_batch(targets, range(len(lengths)), pad=0)
+SMALL = Architecture(2, 16, 32, 4)
+RECIPES: list[Recipe] = [recipe for recipe in get_args(Recipe) if recipe != "custom"]
 
 
-def states_for(batch: Batch, layers: int = 2, seed: int = 0) -> list[torch.Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    return [torch.randn(*batch.ids.shape, WIDTH, generator=random) for _ in range(layers)]
+@pytest.fixture(scope="module")
+def teacher(tiny_teacher: Path) -> Teacher:
+    return teacher_of(tiny_teacher)
 
 
-def by_loops(
-    objective: HiddenStateObjective, states: Sequence[torch.Tensor], lengths: Sequence[int], targets: Targets
-) -> list[list[float]]:
-    """The losses as the method is written: position by position, in float64."""
-    losses: list[list[float]] = []
-    for layer, state in enumerate(states):
-        linear = objective.projections[layer if len(objective.projections) > 1 else 0]
-        weight, bias = linear.weight.double().tolist(), linear.bias.double().tolist()
-        losses.append([])
-        for role, teacher_layer in enumerate(objective.layers[layer]):
-            total, count = 0.0, 0
-            for text, length in enumerate(lengths):
-                for position in range(length):
-                    mine = state[text, position].double().tolist()
-                    theirs = targets.hidden[targets.offsets[text] + position, teacher_layer - 1]
-                    for out in range(TEACHER_WIDTH):
-                        row = role * TEACHER_WIDTH + out
-                        predicted = bias[row] + sum(w * x for w, x in zip(weight[row], mine, strict=True))
-                        total += (predicted - float(theirs[out])) ** 2
-                        count += 1
-            losses[-1].append(total / count / float(targets.variance[teacher_layer - 1]))
-    return losses
+@pytest.fixture(scope="module")
+def vocabulary(teacher: Teacher) -> Vocabulary:
+    return whole_vocabulary(teacher)
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS)
-@pytest.mark.parametrize("seed", range(4))
-def test_the_losses_are_those_of_the_written_method(projection: Projection, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, 9, 5).tolist()
-    layers = int(rng.integers(1, 7))
-    targets, batch = a_batch(seed, lengths)
-    objective, states = an_objective(projection, layers, seed), states_for(batch, layers, seed)
-    expected = by_loops(objective, states, lengths, targets)
-    np.testing.assert_allclose(objective(states, batch, targets).detach().numpy(), expected, rtol=1e-5)
+@pytest.fixture(scope="module")
+def targets(teacher: Teacher, texts: list[str]) -> Targets:
+    return targets_of(teacher, texts[:8], 24, everything_of(teacher))
 
 
-def test_hidden_states_at_padding_never_change_a_loss() -> None:
-    targets, batch = a_batch()
-    objective, states = an_objective(), states_for(batch)
-    losses = objective(states, batch, targets)
-    other = [torch.where(batch.mask[..., None].bool(), state, 1e6) for state in states]
-    assert torch.equal(objective(other, batch, targets), losses)
+@pytest.fixture
+def make(teacher: Teacher, vocabulary: Vocabulary) -> Callable[..., Objective]:
+    """Makes the objective of a small student from the fields of its spec."""
+
+    def made(student: Architecture = SMALL, seed: int = 0, **fields: Any) -> Objective:
+        return objective_of(ObjectiveSpec.model_validate(fields), student, teacher, vocabulary, seed)
+
+    return made
 
 
-def test_more_padding_never_changes_a_loss() -> None:
-    targets, batch = a_batch()
-    objective, states = an_objective(), states_for(batch)
-    losses = objective(states, batch, targets)
-    pad = torch.nn.functional.pad
-    longer = Batch(pad(batch.ids, (0, 9)), pad(batch.mask, (0, 9)), batch.hidden)
-    stretched = [pad(state, (0, 0, 0, 9), value=3.0) for state in states]
-    assert torch.equal(objective(stretched, longer, targets), losses)
+# What is trained when
 
 
-def test_token_ids_at_padding_never_change_the_losses_of_a_real_student(
-    tiny_teacher: Path, texts: list[str]
+class Stub(Term):
+    """A term whose values are parameters of its own."""
+
+    def __init__(self, name: str, *values: float) -> None:
+        super().__init__()
+        self.name, self.places = name, [(layer, layer) for layer in range(1, len(values) + 1)]
+        self.values = nn.Parameter(torch.tensor(values))
+
+    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
+        return self.values
+
+
+def stubs(*terms: tuple[Stub, dict[str, Any]], first_stage: float = 0.5) -> Objective:
+    specs = [(term, TermSpec.model_validate({"kind": "hidden", **fields})) for term, fields in terms]
+    return Objective([(term, spec) for term, spec in specs], None, first_stage)
+
+
+@pytest.fixture
+def nothing() -> tuple[Pass, Batch]:
+    """A pass and a batch that no stub looks at."""
+    batch = make_batch(made_up_targets(0, [2], 1, 3), [0], pad=0)
+    return Pass([], Captured(), torch.zeros(1, 1)), batch
+
+
+def trained(objective: Objective, given: tuple[Pass, Batch], done: float) -> dict[str, list[float]]:
+    """The gradient that each term's values get from the loss."""
+    for term in objective.all_terms():
+        term.zero_grad()
+    objective.loss(*given, done).backward()
+    return {
+        term.name: term.values.grad.tolist() if term.values.grad is not None else [0.0] * len(term.places)
+        for term in objective.all_terms()
+        if isinstance(term, Stub)
+    }
+
+
+def test_the_loss_is_the_weighted_sum_of_the_means_over_places(nothing: tuple[Pass, Batch]) -> None:
+    objective = stubs((Stub("one", 1.0, 3.0), {"weight": 5}), (Stub("other", 0.25), {"weight": 2}))
+    for done in (0.0, 0.5, 0.999):
+        assert objective.loss(*nothing, done).item() == 5 * 2 + 2 * 0.25
+
+
+@pytest.mark.parametrize("first_stage", [0.2, 0.5, 0.9])
+def test_each_of_two_stages_trains_its_own_terms_and_no_other(
+    nothing: tuple[Pass, Batch], first_stage: float
 ) -> None:
-    teacher = teacher_of(tiny_teacher)
-    targets = targets_of(teacher, texts[:6])
-    student = new_student(teacher, Architecture(2, 16, 32, 2), seed=0)
-    objective = HiddenStateObjective(layer_map("uniform+last", 2, 4), 16, 32, "per_layer")
-    batch = make_batch(targets, range(6), pad=0)
-    # of unequal lengths, or else there is no padding to change
-    assert not batch.mask.bool().all()
-
-    def losses(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            output = student(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-            result: torch.Tensor = objective(
-                output.hidden_states[1:], Batch(ids, mask, batch.hidden), targets
-            )
-        return result
-
-    expected = losses(batch.ids, batch.mask)
-    other = torch.where(batch.mask.bool(), batch.ids, 123)
-    torch.testing.assert_close(losses(other, batch.mask), expected, rtol=1e-5, atol=1e-5)
-    pad = torch.nn.functional.pad
-    longer = losses(pad(batch.ids, (0, 8), value=77), pad(batch.mask, (0, 8)))
-    torch.testing.assert_close(longer, expected, rtol=1e-5, atol=1e-5)
+    objective = stubs(
+        (Stub("first", 1.0), {"stage": 1}), (Stub("second", 10.0), {"stage": 2}), first_stage=first_stage
+    )
+    for hundredth in range(100):
+        done = hundredth / 100
+        late = done >= first_stage
+        assert objective.loss(*nothing, done).item() == (10 if late else 1)
+        assert trained(objective, nothing, done) == {"first": [1 - late], "second": [float(late)]}
 
 
-def test_gradients_reach_student_and_projections_but_never_the_teacher(
-    tiny_teacher: Path, texts: list[str]
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_stage_that_is_left_alone_is_trained_all_the_time(nothing: tuple[Pass, Batch], stage: int) -> None:
+    objective = stubs((Stub("only", 3.0), {"stage": stage}), first_stage=0.3)
+    assert objective.first_stage == 1
+    for done in (0.0, 0.29, 0.3, 0.99):
+        assert objective.loss(*nothing, done).item() == 3
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 4, 6, 7, 12, 24, 48])
+@pytest.mark.parametrize("first_stage", [0.5, 0.25, None])
+def test_progressive_layers_are_trained_one_at_a_time_in_order_for_equal_shares(
+    nothing: tuple[Pass, Batch], places: int, first_stage: float | None
 ) -> None:
-    teacher = teacher_of(tiny_teacher)
-    targets = targets_of(teacher, texts[:4])
-    student = new_student(teacher, Architecture(2, 16, 32, 2), seed=0)
-    objective = HiddenStateObjective(layer_map("uniform+last", 2, 4), 16, 32, "per_layer")
-    batch = make_batch(targets, range(4), pad=0)
+    alone = first_stage is None
+    terms: list[tuple[Stub, dict[str, Any]]] = [
+        (Stub("step by step", *[2.0] * places), {"progressive": True})
+    ]
+    terms += [] if alone else [(Stub("later", 1.0), {"stage": 2})]
+    objective = stubs(*terms, first_stage=first_stage or 0.5)
+    steps = places * (20 if alone else 8)
+    stage = steps if alone else round(steps * objective.first_stage)
+    turns = []
+    for step in range(stage):
+        gradient = trained(objective, nothing, step / steps)["step by step"]
+        assert sorted(gradient) == [0.0] * (places - 1) + [1.0]
+        turns.append(gradient.index(1.0))
+    assert turns == sorted(turns)
+    shares = [turns.count(place) for place in range(places)]
+    assert max(shares) - min(shares) <= 1, shares  # where a share is no whole number of steps, one of them
+
+
+def test_a_progressive_term_of_the_second_stage_begins_there(nothing: tuple[Pass, Batch]) -> None:
+    progressive = Stub("later", 1.0, 1.0)
+    objective = stubs((Stub("first", 1.0), {}), (progressive, {"stage": 2, "progressive": True}))
+    expected = {0.0: [0, 0], 0.4: [0, 0], 0.5: [1, 0], 0.74: [1, 0], 0.75: [0, 1], 0.99: [0, 1]}
+    assert {done: trained(objective, nothing, done)["later"] for done in expected} == expected
+
+
+def test_a_progressive_term_is_weighted_too(nothing: tuple[Pass, Batch]) -> None:
+    objective = stubs((Stub("term", 3.0, 7.0), {"weight": 10, "progressive": True}))
+    assert [objective.loss(*nothing, done).item() for done in (0.0, 0.5)] == [30, 70]
+
+
+# What a recipe is made of
+
+
+def test_the_terms_of_a_recipe_are_of_the_kinds_that_it_names(make: Callable[..., Objective]) -> None:
+    made = make(recipe="tinybert")
+    assert [(type(term), term.name) for term, _ in made.terms] == [
+        (StateTerm, "embedding"),
+        (PairTerm, "attention"),
+        (StateTerm, "hidden"),
+        (WordTerm, "prediction"),
+    ]
+
+
+def test_every_term_of_words_has_the_students_one_head(make: Callable[..., Objective]) -> None:
+    made = make(recipe="distilbert")
+    heads = {id(term.head) for term, _ in made.terms if isinstance(term, WordTerm)}
+    assert len(heads) == 1
+    assert sum("head.bias" in name for name, _ in made.named_parameters()) == 1
+
+
+def test_relations_are_three_terms_whose_losses_add_up(make: Callable[..., Objective]) -> None:
+    listed = [
+        {"kind": "relations", "weight": 2, "relation_heads": 4},
+        {"kind": "relations", "relation_heads": 8},
+    ]
+    made = make(Architecture(2, 24, 32, 4), recipe="minilmv2")
+    assert [(term.name, spec.weight) for term, spec in made.terms] == [
+        ("relations-query", 1),
+        ("relations-key", 1),
+        ("relations-value", 1),
+    ]
+    (first, _, _) = [term for term, _ in made.terms]
+    assert isinstance(first, PairTerm)
+    assert first.heads == 8  # divides 24 and 32
+    made = make(recipe="custom", terms=listed)
+    names = [term.name for term, _ in made.terms]
+    assert len(set(names)) == 6
+    assert [spec.weight for _, spec in made.terms] == [2, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_two_terms_of_a_recipe_have_one_name(recipe: Recipe, make: Callable[..., Objective]) -> None:
+    names = [term.name for term in make(recipe=recipe).all_terms()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_same_seed_gives_the_same_objective_and_leaves_other_chance_alone(
+    recipe: Recipe, make: Callable[..., Objective]
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = make(recipe=recipe).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    again, other = (make(recipe=recipe, seed=seed).state_dict() for seed in (0, 1))
+    assert all(torch.equal(weight, first[name]) for name, weight in again.items())
+    same = all(torch.equal(weight, first[name]) for name, weight in other.items())
+    # some have no projection, and a head begins as the identity
+    assert same == (recipe in ("pd", "minilm", "minilmv2"))
+
+
+# The probe
+
+HAVE_NONE: list[dict[str, Any]] = [
+    {"recipe": "kdnas"},
+    {"recipe": "custom", "terms": [{"kind": "hidden"}, {"kind": "cosine"}]},
+    {"recipe": "custom", "terms": [{"kind": "hidden", "stage": 2}]},
+]
+
+
+@pytest.mark.parametrize("fields", HAVE_NONE)
+def test_where_hidden_states_are_learnt_from_first_to_last_there_is_no_probe(
+    fields: dict[str, Any], make: Callable[..., Objective]
+) -> None:
+    objective = make(**fields)
+    assert objective.probe is None
+    assert HIDDEN in [term.name for term in objective.all_terms()]
+    objective.fit_probe([])
+
+
+PROBED: list[dict[str, Any]] = [
+    *({"recipe": recipe} for recipe in RECIPES if recipe != "kdnas"),
+    {"recipe": "custom", "terms": [{"kind": "cosine"}]},
+    {"recipe": "custom", "terms": [{"kind": "hidden"}, {"kind": "attention", "stage": 2}]},
+]
+
+
+@pytest.mark.parametrize("fields", PROBED)
+def test_where_they_are_not_a_probe_says_what_the_student_holds_of_them(
+    fields: dict[str, Any], make: Callable[..., Objective]
+) -> None:
+    probe = make(**fields).probe
+    assert probe is not None
+    assert (probe.name, probe.kind) == (PROBE, "hidden")
+    assert probe.places == [(1, 2), (1, 3), (2, 4), (2, 4)]  # as KD-NAS learns them, whatever is learnt
+    assert make(**fields, projection="shared").probe.layers == probe.layers  # type: ignore[union-attr]
+
+
+def a_pass(teacher: Teacher, batch: Batch) -> Pass:
+    student = new_student(teacher, SMALL, seed=0)
     output = student(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True)
-    objective(output.hidden_states[1:], batch, targets).mean().backward()
+    table = student.get_input_embeddings().weight
+    assert isinstance(table, torch.Tensor)
+    return Pass(output.hidden_states, Captured(), table)
+
+
+@pytest.mark.parametrize("recipe", ["distilbert", "pkd", "pd"])
+def test_a_probe_is_no_part_of_the_loss_and_gets_no_gradient(
+    recipe: Recipe, make: Callable[..., Objective], teacher: Teacher, targets: Targets
+) -> None:
+    objective, batch = make(recipe=recipe), make_batch(targets, range(8), pad=0)
+    given = a_pass(teacher, batch)
+    assert objective.probe is not None
+    for done in (0.0, 0.9):
+        loss = objective.loss(given, batch, done)
+        loss.backward(retain_graph=True)
+        with torch.no_grad():
+            for linear in objective.probe.projections.values():
+                linear.weight.add_(1.0)
+        assert torch.equal(objective.loss(given, batch, done), loss)
+    assert all(weight.grad is None for weight in objective.probe.parameters())
+
+
+@pytest.mark.parametrize("recipe", ["distilbert", "tinybert"])
+def test_a_probe_is_not_among_the_parameters_that_are_trained(
+    recipe: Recipe, make: Callable[..., Objective]
+) -> None:
+    objective = make(recipe=recipe)
+    assert objective.probe is not None
+    probed = {id(weight) for weight in objective.probe.parameters()}
+    assert probed
+    assert not any(id(weight) in probed for weight in objective.parameters())
+
+
+def test_fitting_the_probe_leaves_what_is_trained_alone(
+    make: Callable[..., Objective], teacher: Teacher, targets: Targets
+) -> None:
+    objective, batch = make(recipe="pkd"), make_batch(targets, range(8), pad=0)
+    given = a_pass(teacher, batch)
+    assert objective.probe is not None
+    terms = nn.ModuleList(term for term, _ in objective.terms)
+    before = {name: weight.clone() for name, weight in terms.state_dict().items()}
+    scored = objective.probe(given, batch).mean()
+    objective.fit_probe([(given, batch)])
+    assert objective.probe(given, batch).mean() < scored
+    assert all(torch.equal(weight, before[name]) for name, weight in terms.state_dict().items())
+    objective.fit([(given, batch)])
+    assert not all(torch.equal(weight, before[name]) for name, weight in terms.state_dict().items())
+
+
+def test_gradients_of_kdnas_reach_all_of_the_student_but_its_pooler(
+    make: Callable[..., Objective], teacher: Teacher, targets: Targets
+) -> None:
+    objective, batch = make(recipe="kdnas"), make_batch(targets, range(4), pad=0)
+    student = new_student(teacher, SMALL, seed=0)
+    output = student(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True)
+    objective.loss(Pass(output.hidden_states, Captured(), torch.zeros(1, 1)), batch, 0.0).backward()
     unmoved = {
         name
         for name, weight in [*student.named_parameters(), *objective.named_parameters()]
@@ -137,99 +322,4 @@ def test_gradients_reach_student_and_projections_but_never_the_teacher(
     }
     # no hidden state passes through the pooler, and a bias of all keys alike shifts no attention
     assert {name for name in unmoved if "pooler" not in name and ".key.bias" not in name} == set()
-    assert not batch.hidden.requires_grad
-    assert all(weight.grad is None and not weight.requires_grad for weight in teacher.model.parameters())
-
-
-def test_the_optimiser_is_given_every_projection() -> None:
-    assert len(list(an_objective("per_layer").parameters())) == 4  # a weight and a bias for each layer
-    assert len(list(an_objective("shared").parameters())) == 2
-
-
-def test_a_shared_projection_is_one_for_all_layers() -> None:
-    targets, batch = a_batch()
-    objective = an_objective("shared")
-    # both layers learn the same teacher layers here, so that equal states must give equal losses
-    objective.layers = [(3, 5), (3, 5)]
-    state = states_for(batch)[0]
-    losses = objective([state, state], batch, targets)
-    assert torch.equal(losses[0], losses[1])
-    assert len(objective.projections) == 1
-
-
-def test_projections_of_their_own_differ_from_layer_to_layer() -> None:
-    targets, batch = a_batch()
-    objective = an_objective("per_layer")
-    objective.layers = [(3, 5), (3, 5)]
-    state = states_for(batch)[0]
-    losses = objective([state, state], batch, targets)
-    assert not torch.equal(losses[0], losses[1])
-
-
-@pytest.mark.parametrize("projection", PROJECTIONS)
-@pytest.mark.parametrize("seed", range(3))
-def test_the_fit_is_nearly_the_least_squares_solution(projection: Projection, seed: int) -> None:
-    lengths = [12, 30, 25, 18]
-    _, batch = a_batch(seed, lengths)
-    states = states_for(batch, seed=seed)
-    objective = an_objective(projection)
-    objective.fit([(states, batch)])
-    real = batch.mask.bool()
-    seen = [np.hstack([state[real].double().numpy(), np.ones((sum(lengths), 1))]) for state in states]
-    wanted = [
-        np.hstack([batch.hidden[:, t - 1].double().numpy() for t in learned]) for learned in objective.layers
-    ]
-    if projection == "shared":
-        seen, wanted = [np.vstack(seen)], [np.vstack(wanted)]
-    for linear, left, right in zip(objective.projections, seen, wanted, strict=True):
-        best = np.linalg.lstsq(left, right, rcond=None)[0]
-        fitted = np.vstack([linear.weight.detach().numpy().T, linear.bias.detach().numpy()])
-        np.testing.assert_allclose(fitted, best, atol=2e-3)
-
-
-def test_the_fit_takes_all_batches_and_leaves_padding_out() -> None:
-    targets, whole = a_batch(0, [4, 9, 6, 2])
-    states = states_for(whole)
-    at_once, in_parts = an_objective(seed=1), an_objective(seed=2)
-    at_once.fit([(states, whole)])
-    parts = [make_batch(targets, rows, pad=0) for rows in ([0, 1], [2, 3])]
-    assert whole.ids.shape[1] > parts[1].ids.shape[1]
-    in_parts.fit(
-        ([state[first : first + 2, : part.ids.shape[1]] for state in states], part)
-        for first, part in zip((0, 2), parts, strict=True)
-    )
-    for one, other in zip(at_once.projections, in_parts.projections, strict=True):
-        torch.testing.assert_close(one.weight, other.weight)
-        torch.testing.assert_close(one.bias, other.bias)
-
-
-@pytest.mark.parametrize("projection", PROJECTIONS)
-@pytest.mark.parametrize("seed", range(5))
-def test_a_fitted_projection_is_never_worse_than_a_random_one(projection: Projection, seed: int) -> None:
-    targets, batch = a_batch(seed)
-    objective, states = an_objective(projection, seed=seed), states_for(batch, seed=seed)
-    before = objective(states, batch, targets).mean().item()
-    objective.fit([(states, batch)])
-    assert objective(states, batch, targets).mean().item() < before
-
-
-def test_states_that_do_not_vary_can_be_fitted_too() -> None:
-    targets, batch = a_batch()
-    objective = an_objective()
-    objective.fit([([torch.ones(*batch.ids.shape, WIDTH)] * 2, batch)])
-    losses = objective([torch.ones(*batch.ids.shape, WIDTH)] * 2, batch, targets)
-    torch.testing.assert_close(losses, torch.ones(2, 2), atol=1e-2, rtol=0)
-
-
-def test_a_student_that_predicts_the_mean_scores_one(tiny_teacher: Path, texts: list[str]) -> None:
-    teacher = teacher_of(tiny_teacher)
-    targets = targets_of(teacher, texts[:40])
-    objective = HiddenStateObjective([(1, 3), (2, 4)], 7, 32, "per_layer")
-    means = torch.from_numpy(targets.hidden.astype(np.float64).mean(axis=0)).float()  # (N, H)
-    with torch.no_grad():
-        for linear, learned in zip(objective.projections, objective.layers, strict=True):
-            linear.weight.zero_()
-            linear.bias.copy_(torch.cat([means[teacher_layer - 1] for teacher_layer in learned]))
-    batch = make_batch(targets, range(40), pad=0)
-    losses = objective([torch.randn(*batch.ids.shape, 7)] * 2, batch, targets)
-    torch.testing.assert_close(losses, torch.ones(2, 2), atol=1e-3, rtol=0)
+    assert all(weight.grad is None for weight in teacher.model.parameters())

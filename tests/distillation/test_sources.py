@@ -10,13 +10,8 @@ import pytest
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import sources
-from kdnas_core.distillation.sources import (
-    FAMILIES,
-    check_teacher,
-    read_config,
-    teacher_folder,
-    teacher_shape,
-)
+from kdnas_core.distillation.families import FAMILIES
+from kdnas_core.distillation.sources import check_teacher, read_config, teacher_folder, teacher_shape
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
 
@@ -72,10 +67,17 @@ def test_each_known_family_is_taken(folder: Path, family: str) -> None:
     check_teacher(str(folder))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "distilbert", None])
+@pytest.mark.parametrize("family", ["gpt2", "deberta-v2", "mobilebert", None])
 def test_another_family_is_refused_by_its_name(folder: Path, family: str | None) -> None:
     set_config(folder, model_type=family)
     assert repr(family) in refusal(folder)
+
+
+def test_a_decoder_and_relative_positions_are_refused(folder: Path) -> None:
+    set_config(folder, position_embedding_type="relative_key")
+    assert "relative_key" in refusal(folder)
+    set_config(folder, is_decoder=True)
+    assert "is a decoder" in refusal(folder)
 
 
 def test_a_folder_without_config_is_refused(folder: Path) -> None:

@@ -9,14 +9,24 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertForMaskedLM, BertModel
+from transformers import (
+    BertForMaskedLM,
+    BertModel,
+    ElectraConfig,
+    ElectraForPreTraining,
+    ElectraModel,
+    PreTrainedConfig,
+)
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import sources
+from kdnas_core.distillation import teacher as teacher_module
+from kdnas_core.distillation.families import shape_of
 from kdnas_core.distillation.sources import teacher_folder
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
+from tests.tiny_families import CONFIGS, SHAPE, model_of
 
 
 @pytest.fixture
@@ -149,6 +159,48 @@ def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
 def test_a_folder_with_pickled_weights_only_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "pickle" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_teacher_of_every_family_is_loaded_as_it_was_saved(folder: Path, kind: str) -> None:
+    (folder / "model.safetensors").unlink()
+    saved = model_of(kind, vocabulary=100)
+    saved.save_pretrained(folder)
+    teacher = load_teacher(str(folder))
+    assert type(teacher.model) is type(saved)
+    assert teacher.architecture == shape_of(saved.config.to_dict(), kind)
+    mine, theirs = teacher.model.state_dict(), saved.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_the_discriminator_of_an_electra_is_loaded_as_the_encoder_that_it_holds(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    config = ElectraConfig(**SHAPE, vocab_size=100, embedding_size=16)
+    discriminator = ElectraForPreTraining(config)
+    discriminator.save_pretrained(folder)
+    teacher = load_teacher(str(folder))
+    assert isinstance(teacher.model, ElectraModel)
+    assert teacher.architecture == Architecture(4, 32, 64, 4, "gelu", 16)
+    weights = discriminator.electra.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in teacher.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "mpnet"},
+        {"model_type": "bert", "is_decoder": True},
+        {"model_type": "roberta", "position_embedding_type": "relative_key"},
+    ],
+)
+def test_a_hub_model_that_is_no_teacher_is_refused_before_its_weights_are_fetched(
+    fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_module, "_check_hub", lambda source: None)
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", lambda source: (fields, {}))
+    monkeypatch.setattr(teacher_module, "AutoModel", None)  # would be noticed if it were asked for anything
+    assert "somebody/some-model" in refusal("somebody/some-model")
 
 
 def test_a_folder_of_another_family_is_refused(folder: Path) -> None:

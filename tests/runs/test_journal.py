@@ -42,7 +42,7 @@ def done(loss: float, milliseconds: float) -> Act:
         listener.measured(Measured(1_000, 2_000, reading(milliseconds)))
         for step in (1, 2):
             listener.step(step)
-            listener.held_out(step, {(1, 2): loss + 1 / step, (1, 3): loss})
+            listener.held_out(step, {"hidden": {(1, 2): loss + 1 / step, (1, 3): loss}})
         for name in ("model.safetensors", "tokenizer.json"):
             (folder / name).write_text(architecture.key)
         (folder / "more").mkdir()
@@ -119,6 +119,54 @@ def test_what_a_judgement_finds_is_written(store: Store, run: int) -> None:
         LayerLoss(2, 1, 3, 0.3),
     ]
     assert store.layer_losses(candidate.id) == expected
+
+
+def several_terms(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+    listener.measured(Measured(1_000, 2_000, reading(2.0)))
+    listener.noted(["The attention loss is left out: 2 heads.", "The prediction loss is left out: no head."])
+    listener.held_out(0, {"hidden": {(1, 2): 0.9}, "embedding": {(0, 0): 0.5}, "masked_lm": {(3, 5): 7.0}})
+    listener.held_out(2, {"hidden": {(1, 2): 0.8}, "embedding": {(0, 0): 0.4}, "masked_lm": {(3, 5): 6.0}})
+    return Judgement("done", 0.8, 0.2, {"en": 0.7, "sw": 0.9})
+
+
+def test_every_term_with_its_layers_is_written(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: several_terms})
+    search(Scripted([A]), journal, 1, 1)
+    (candidate,) = store.candidates(run)
+    assert store.layer_losses(candidate.id) == [
+        LayerLoss(0, 0, 0, 0.5, "embedding"),
+        LayerLoss(0, 1, 2, 0.9, "hidden"),
+        LayerLoss(0, 3, 5, 7.0, "masked_lm"),
+        LayerLoss(2, 0, 0, 0.4, "embedding"),
+        LayerLoss(2, 1, 2, 0.8, "hidden"),
+        LayerLoss(2, 3, 5, 6.0, "masked_lm"),
+    ]
+
+
+def test_notes_and_the_losses_of_languages_are_written(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: several_terms, B: done(0.3, 2.0)})
+    search(Scripted([A, B]), journal, 1, 2)
+    first, second = store.candidates(run)
+    assert first.notes == (
+        "The attention loss is left out: 2 heads.",
+        "The prediction loss is left out: no head.",
+    )
+    assert first.languages == {"en": 0.7, "sw": 0.9}
+    assert (second.notes, second.languages) == ((), {})
+
+
+def test_notes_are_there_while_the_candidate_still_learns(store: Store, run: int) -> None:
+    def act(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+        listener.measured(Measured(1_000, 2_000, reading(2.0)))
+        listener.noted(["The attention loss is left out: 2 heads."])
+        seen.extend(store.candidates(run)[0].notes)
+        raise Asked("paused")
+
+    seen: list[str] = []
+    journal, _ = journal_of(store, run, {A: act})
+    with pytest.raises(Asked):
+        search(Scripted([A]), journal, 1, 1)
+    assert seen == ["The attention loss is left out: 2 heads."]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from tests.sentences import is_one_sentence
 from tests.tiny_runs import files_in, wait_for
 
 VERSION_1 = Path(__file__).parent / "fixtures" / "version_1.db"
+VERSIONS = ["1_runs_candidates_layer_losses", "2_terms_notes_languages"]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
 DEAD = Worker(pid=1, created=0.0, host=Worker.this_process().host)  # the first process was not made in 1970
@@ -83,7 +84,8 @@ def test_a_proposed_candidate_knows_nothing_yet(store: Store) -> None:
     assert first.state == second.state == "proposed"
     unknown = [first.latency, first.loss, first.reward, first.parameters, first.flops, first.error]
     assert unknown == [None] * 6
-    assert first.scores == {}
+    assert first.scores == first.languages == {}
+    assert first.notes == ()
     assert first.weights is False
     assert store.run(run).episode == 1
 
@@ -113,6 +115,18 @@ def test_all_that_is_known_of_a_candidate_reads_back(store: Store) -> None:
     assert row.scores == {"sst2": 0.5}
     assert row.weights is True
     assert {name: getattr(row, name) for name in fields} == fields
+
+
+def test_notes_and_losses_by_language_read_back(store: Store) -> None:
+    (candidate,) = add_episode(store, begin_run(store), 1, [A])
+    notes = ["Attention loss skipped: 3 heads of the student against 12 of the teacher.", "“naïve” 模型"]
+    store.update_candidate(candidate, notes=notes, languages={"de": 0.25, "sw": float("inf")})
+    row = store.candidate(candidate)
+    assert row.notes == tuple(notes)
+    assert row.languages == {"de": 0.25, "sw": float("inf")}
+    assert (row.to_dict()["notes"], row.to_dict()["languages"]) == (notes, row.languages)
+    store.update_candidate(candidate, notes=row.notes[:1])  # a tuple does as well
+    assert store.candidate(candidate).notes == row.notes[:1]
 
 
 @settings(max_examples=50, deadline=None)
@@ -151,6 +165,26 @@ def test_layer_losses_read_back_by_step_layer_and_teacher_layer(store: Store) ->
     store.add_layer_losses(candidate, later)
     store.add_layer_losses(candidate, earlier)
     assert store.layer_losses(candidate) == [earlier[1], earlier[0], later[1], later[0]]
+
+
+def test_one_pair_of_layers_has_a_loss_for_each_term(store: Store) -> None:
+    (candidate,) = add_episode(store, begin_run(store), 1, [A])
+    losses = [
+        LayerLoss(0, 1, 3, 0.5, "attention"),
+        LayerLoss(0, 0, 0, 0.9, "embedding"),
+        LayerLoss(0, 1, 3, 0.7),
+        LayerLoss(0, 1, 3, 0.6, "hidden-2"),
+        LayerLoss(0, 3, 7, 8.5, "prediction"),
+    ]
+    store.add_layer_losses(candidate, losses[::-1])
+    assert store.layer_losses(candidate) == losses
+
+
+def test_an_evaluation_that_is_made_again_takes_the_place_of_the_first(store: Store) -> None:
+    (candidate,) = add_episode(store, begin_run(store), 1, [A])
+    store.add_layer_losses(candidate, [LayerLoss(0, 1, 3, 0.5), LayerLoss(0, 2, 6, 0.7)])
+    store.add_layer_losses(candidate, [LayerLoss(0, 1, 3, 0.4)])
+    assert store.layer_losses(candidate) == [LayerLoss(0, 1, 3, 0.4), LayerLoss(0, 2, 6, 0.7)]
 
 
 def test_an_evaluation_is_written_whole_or_not_at_all(store: Store) -> None:
@@ -411,6 +445,8 @@ def killed_in_episode_two(store: Store) -> tuple[int, list[int]]:
 
 def test_going_on_after_a_kill_forgets_what_was_half_done_and_nothing_else(store: Store) -> None:
     run, (done, half, proposed) = killed_in_episode_two(store)
+    for candidate in (done, half):
+        store.update_candidate(candidate, notes=["Attention loss skipped."], languages={"de": 0.5})
     row, losses = store.candidate(done), store.layer_losses(done)
     assert losses
     assert store.layer_losses(half)
@@ -421,6 +457,7 @@ def test_going_on_after_a_kill_forgets_what_was_half_done_and_nothing_else(store
     assert store.candidate(done) == row
     assert store.layer_losses(done) == losses
     assert (store.candidate(half).state, store.candidate(half).step) == ("proposed", 0)
+    assert (store.candidate(half).notes, store.candidate(half).languages) == ((), {})
     assert store.layer_losses(half) == []
     assert store.candidate(proposed).state == "proposed"
 
@@ -544,12 +581,15 @@ def _open_new_ones(folder: Path, starts_at: float, count: int) -> None:
 
 def test_several_processes_may_make_and_migrate_a_store_at_once(tmp_path: Path) -> None:
     count = 40
+    old = range(0, count, 4)  # of version 1, with two runs
+    for number in old:
+        shutil.copyfile(VERSION_1, tmp_path / f"{number}.db")
     together(_open_new_ones, [tmp_path] * 4, [time.time() + 2.5] * 4, [count] * 4)
     for number in range(count):
         path = tmp_path / f"{number}.db"
         with opened(path) as store:
-            assert len(store.runs()) == 4
-        assert len(raw(path, "SELECT name FROM _sqlite_migrations")) == 1
+            assert len(store.runs()) == 4 + 2 * (number in old)
+        assert [name for (name,) in raw(path, "SELECT name FROM _sqlite_migrations ORDER BY id")] == VERSIONS
 
 
 def test_the_log_that_lets_readers_read_meanwhile_is_on(store: Store, db: Path) -> None:
@@ -743,6 +783,49 @@ def test_a_store_of_version_1_goes_on_under_this_version(db: Path) -> None:
         assert store.create_run(quick_spec()) == 3
     with opened(db) as store:
         assert [run.id for run in store.runs()] == [3, 2]
+
+
+def test_the_losses_of_version_1_become_those_of_the_hidden_states(db: Path) -> None:
+    shutil.copyfile(VERSION_1, db)
+    before = raw(
+        db, "SELECT candidate, step, layer, teacher_layer, loss FROM layer_losses ORDER BY 1, 2, 3, 4"
+    )
+    with opened(db) as store:
+        assert {loss.term for loss in store.layer_losses(1)} == {"hidden"}
+        store.add_layer_losses(1, [LayerLoss(80, 1, 2, 0.5, "attention")])  # the pair has a hidden loss too
+        assert (store.candidate(1).notes, store.candidate(1).languages) == ((), {})
+    after = raw(
+        db, "SELECT candidate, step, layer, teacher_layer, loss FROM layer_losses WHERE term = 'hidden'"
+    )
+    assert before
+    assert sorted(after) == before
+    assert raw(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'layer_losses_1%'") == [(0,)]
+
+
+def test_the_losses_of_a_migrated_store_go_with_their_run(db: Path) -> None:
+    shutil.copyfile(VERSION_1, db)
+    with opened(db) as store:
+        gone = [candidate.id for candidate in store.candidates(1)]
+        store.delete_run(1)
+    left = {candidate for (candidate,) in raw(db, "SELECT DISTINCT candidate FROM layer_losses")}
+    assert left
+    assert not left & set(gone)
+
+
+def test_a_migration_that_is_cut_short_leaves_version_1(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copyfile(VERSION_1, db)
+    before = raw(db, "SELECT sql FROM sqlite_master ORDER BY name")
+    monkeypatch.setattr(migrations, "_record_applied", _power_cut)
+    with pytest.raises(InterruptedError), opened(db):
+        pass
+    assert raw(db, "SELECT sql FROM sqlite_master ORDER BY name") == before
+    monkeypatch.undo()
+    with opened(db) as store:
+        assert len(store.layer_losses(1)) == 25
+
+
+def _power_cut(*_: object) -> None:
+    raise InterruptedError
 
 
 def test_opening_the_newest_version_again_writes_nothing(store: Store, db: Path) -> None:

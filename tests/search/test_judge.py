@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,20 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import trainer
-from kdnas_core.distillation.student import new_student
+from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
+from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.student import new_student, start_student
 from kdnas_core.distillation.teacher import Teacher
-from kdnas_core.distillation.trainer import HeldOut, Watcher
+from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
+from kdnas_core.distillation.trainer import HeldOut, ProxySet
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.device import device_lock
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search import judge as module
-from kdnas_core.search.judge import Judge, Judgement, Listener, Measured, by_layers
+from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
 from kdnas_core.spec import parse_spec
-from tests.tiny import reading_of, targets_of, teacher_of
+from tests.sentences import is_one_sentence
+from tests.tiny import everything_of, made_up_words, proxy_set_of, reading_of, targets_of, teacher_of
 
 SMALL = Architecture(2, 16, 32, 2)
 WITHIN, OVER = reading_of(5.0, 10.0), reading_of(5.1, 10.0)  # for a budget of twice the teacher's speed
@@ -50,8 +56,9 @@ class Told:
     """Remembers what a listener is told; ends the judgement at a step."""
 
     measured: list[Measured] = field(default_factory=list)
+    notes: list[Sequence[str]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
-    held_out: list[tuple[int, dict[tuple[int, int], float]]] = field(default_factory=list)
+    held_out: list[tuple[int, dict[str, Places]]] = field(default_factory=list)
     locked: list[bool] = field(default_factory=list)
     stop_at: int | None = None
 
@@ -63,10 +70,10 @@ class Told:
 
     @property
     def listener(self) -> Listener:
-        def held_out(taken: int, losses: dict[tuple[int, int], float]) -> None:
-            self.held_out.append((taken, losses))
+        def held_out(taken: int, terms: dict[str, Places]) -> None:
+            self.held_out.append((taken, terms))
 
-        return Listener(lambda: None, self.measured.append, self.step, held_out)
+        return Listener(lambda: None, self.measured.append, self.notes.append, self.step, held_out)
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +94,24 @@ def judge(
     """One whose bench reads a latency within the budget."""
     spec = parse_spec({**tiny_spec, "latency": {"budget_speedup": 2, "sequence_length": 16}})
     set_latency(monkeypatch, WITHIN)
-    train, held_out = targets_of(teacher, texts[:64], 24), targets_of(teacher, texts[100:116], 24)
+    wanted = everything_of(teacher)
+    train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:64], texts[100:116]))
+    data = proxy_set_of(teacher, train, held_out)
     return Judge(
-        spec, LatencyBench(teacher, spec.latency), WITHIN.teacher_p50, train, held_out, autocast=None
+        spec,
+        LatencyBench(teacher, spec.latency),
+        teacher_ms=WITHIN.teacher_p50,
+        given=Given(teacher.architecture, predicts_words=True, hides_words=True),
+        data=data,
+        words=made_up_words(teacher, data.vocabulary),
+        autocast=None,
     )
+
+
+def with_objective(judge: Judge, **fields: Any) -> Judge:
+    """The same judge for another objective."""
+    spec = judge.spec.model_dump() | {"objective": fields, "latency": {"budget_speedup": 2}}
+    return dataclasses.replace(judge, spec=parse_spec(spec))
 
 
 def set_latency(monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> None:
@@ -103,7 +124,7 @@ def forbid_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object, **named: object) -> None:
         raise AssertionError("an over-budget candidate was distilled")
 
-    for name in ("distil", "start_student", "HiddenStateObjective"):
+    for name in ("distil", "start_student", "make_objective"):
         monkeypatch.setattr(module, name, never)
 
 
@@ -125,11 +146,11 @@ def test_a_candidate_over_budget_is_never_distilled(
     set_latency(monkeypatch, latency)
     forbid_distillation(monkeypatch)
     spec = parse_spec({**judge.spec.model_dump(), "latency": budget})
-    vetoing = Judge(spec, judge.bench, latency.teacher_p50, judge.train, judge.held_out, None)
+    vetoing = dataclasses.replace(judge, spec=spec, teacher_ms=latency.teacher_p50)
     told = Told()
     assert vetoing.judge(SMALL, tmp_path / "files", told.listener) == Judgement("over_budget", None, None)
     assert [measured.latency for measured in told.measured] == [latency]
-    assert (told.steps, told.held_out) == ([], [])
+    assert (told.notes, told.steps, told.held_out) == ([], [], [])
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
 
 
@@ -178,12 +199,17 @@ def test_the_weights_kept_are_those_that_were_learned(
     assert all(torch.equal(weight, learned[0][name]) for name, weight in kept.items())
 
 
-def test_losses_are_told_by_student_and_teacher_layer_counted_from_one(judge: Judge, tmp_path: Path) -> None:
+def test_losses_are_told_by_term_and_student_and_teacher_layer_counted_from_one(
+    judge: Judge, tmp_path: Path
+) -> None:
     told = Told()
     judge.judge(SMALL, tmp_path / "files", told.listener)
     assert [step for step, _ in told.held_out] == [0, 2, 4, 6, 8, 10, 12]
     # layer 1 of 2 learns teacher layers 2 (uniform) and 3 (last) of 4, layer 2 the last
-    assert all(set(losses) == {(1, 2), (1, 3), (2, 4)} for _, losses in told.held_out)
+    places = {(1, 2), (1, 3), (2, 4)}
+    assert all(
+        {name: set(of) for name, of in terms.items()} == {HIDDEN: places} for _, terms in told.held_out
+    )
 
 
 def test_the_loss_is_the_mean_over_layers_and_the_reward_follows_the_formula(
@@ -191,10 +217,50 @@ def test_the_loss_is_the_mean_over_layers_and_the_reward_follows_the_formula(
 ) -> None:
     told = Told()
     judgement = judge.judge(SMALL, tmp_path / "files", told.listener)
-    last = told.held_out[-1][1]
+    last = told.held_out[-1][1][HIDDEN]
     assert judgement.loss == pytest.approx(((last[1, 2] + last[1, 3]) / 2 + last[2, 4]) / 2)
     assert judgement.loss is not None
     assert judgement.reward == pytest.approx((1 - judgement.loss) * (5 / (0.6 * 10)) ** -0.06)
+    assert judgement.languages == {}
+
+
+def test_of_another_recipe_the_loss_is_still_that_of_hidden_states(judge: Judge, tmp_path: Path) -> None:
+    told = Told()
+    judgement = with_objective(judge, recipe="distilbert").judge(SMALL, tmp_path / "files", told.listener)
+    last = told.held_out[-1][1]
+    assert last.keys() == {"prediction_kl", "masked_lm", "cosine", PROBE}
+    probe = last[PROBE]
+    assert judgement.loss == pytest.approx(((probe[1, 2] + probe[1, 3]) / 2 + probe[2, 4]) / 2)
+    assert set(last["prediction_kl"]) == set(last["masked_lm"]) == {(3, 5)}
+    assert set(last["cosine"]) == {(2, 4)}
+
+
+def test_a_term_that_does_not_fit_is_told_of_before_the_first_step(judge: Judge, tmp_path: Path) -> None:
+    told = Told(stop_at=1)
+    with pytest.raises(Stopped):  # two heads, but the teacher has four
+        with_objective(judge, recipe="tinybert").judge(SMALL, tmp_path / "files", told.listener)
+    ((note,),) = told.notes
+    assert is_one_sentence(note)
+    assert "The attention loss is left out" in note
+    assert {"attention", "attention_kl"}.isdisjoint(told.held_out[0][1])
+
+
+def test_where_every_term_fits_there_is_no_note(judge: Judge, tmp_path: Path) -> None:
+    told = Told(stop_at=1)
+    with pytest.raises(Stopped):
+        with_objective(judge, recipe="tinybert").judge(
+            Architecture(2, 16, 32, 4), tmp_path / "files", told.listener
+        )
+    assert [list(notes) for notes in told.notes] == [[]]
+    assert set(told.held_out[0][1]) == {"embedding", "attention", "hidden", "prediction", PROBE}
+
+
+def test_the_losses_of_languages_are_part_of_the_judgement(judge: Judge, tmp_path: Path) -> None:
+    data = dataclasses.replace(judge.data, languages=["en", "sw"] * 8)
+    judgement = dataclasses.replace(judge, data=data).judge(SMALL, tmp_path / "files", Told().listener)
+    assert set(judgement.languages) == {"en", "sw"}
+    assert judgement.loss is not None
+    assert min(judgement.languages.values()) < judgement.loss < max(judgement.languages.values())
 
 
 def test_the_same_candidate_gets_the_same_losses(judge: Judge, tmp_path: Path) -> None:
@@ -223,56 +289,84 @@ def test_a_judgement_ended_by_its_listener_leaves_the_device_free_and_no_weights
     assert not (tmp_path / "files" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("mapping", ["uniform", "last", "uniform+last"])
+@dataclass
+class StandIn:
+    """In place of mini-KD: remembers what was to be distilled."""
+
+    students: list[PreTrainedModel] = field(default_factory=list)
+    objectives: list[Objective] = field(default_factory=list)
+    data: list[ProxySet] = field(default_factory=list)
+
+    def __call__(
+        self, student: PreTrainedModel, objective: Objective, data: ProxySet, *others: object
+    ) -> HeldOut:
+        self.students.append(student)
+        self.objectives.append(objective)
+        self.data.append(data)
+        return HeldOut(0, {HIDDEN: {(1, 1): 0.5}})
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    made = StandIn()
+    monkeypatch.setattr(module, "distil", made)
+    return made
+
+
+@pytest.mark.parametrize("mapping", ["uniform", "last", "uniform+last", [4, 1]])
 @pytest.mark.parametrize("projection", ["per_layer", "shared"])
 def test_every_choice_of_the_objective_reaches_the_training(
-    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mapping: str, projection: str
+    judge: Judge, stand_in: StandIn, tmp_path: Path, mapping: Any, projection: str
 ) -> None:
-    seen: list[Any] = []
-
-    def stand_in(student: Any, objective: Any, *arguments: Any) -> HeldOut:
-        seen.append(objective)
-        return HeldOut(0, [[0.5]])
-
-    monkeypatch.setattr(module, "distil", stand_in)
-    fields = {**judge.spec.model_dump(), "objective": {"mapping": mapping, "projection": projection}}
-    fields["latency"] = {"budget_speedup": 2}
-    Judge(parse_spec(fields), judge.bench, judge.teacher_ms, judge.train, judge.held_out, None).judge(
-        SMALL, tmp_path / "files", Told().listener
-    )
+    choosing = with_objective(judge, mapping=mapping, projection=projection)
+    choosing.judge(SMALL, tmp_path / "files", Told().listener)
     expected = {"uniform": [(2,), (4,)], "last": [(3,), (4,)], "uniform+last": [(2, 3), (4, 4)]}
-    assert seen[0].layers == expected[mapping]
-    assert len(seen[0].projections) == (2 if projection == "per_layer" else 1)
+    ((term, _),) = stand_in.objectives[0].terms
+    assert isinstance(term, StateTerm)
+    listed = [(4,), (1,)] if isinstance(mapping, list) else expected[mapping]
+    assert [term.layers[layer] for layer in (1, 2)] == listed
+    assert len(set(term.projections.values())) == (2 if projection == "per_layer" else 1)
+    assert stand_in.data == [judge.data]
+
+
+def test_the_terms_of_a_recipe_reach_the_training_with_the_teachers_head(
+    judge: Judge, stand_in: StandIn, tmp_path: Path
+) -> None:
+    architecture = Architecture(2, 16, 32, 4)
+    choosing = with_objective(judge, recipe="mobilebert", first_stage=0.7)
+    choosing.judge(architecture, tmp_path / "files", Told().listener)
+    (objective,) = stand_in.objectives
+    terms = [term for term, _ in objective.terms]
+    assert [type(term) for term in terms] == [StateTerm, PairTerm, WordTerm, WordTerm]
+    assert objective.first_stage == 0.7
+    words_of = terms[2]
+    assert isinstance(words_of, WordTerm) and words_of._teacher is judge.words
+    head = words_of.head
+    # of the width of this student's embedding, and with a score for each word in use
+    assert (head.dense.out_features, len(head.bias)) == (16, len(judge.data.vocabulary.rows))
 
 
 def test_the_start_is_the_one_that_was_chosen(
-    judge: Judge, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    judge: Judge, teacher: Teacher, stand_in: StandIn, tmp_path: Path
 ) -> None:
-    starts: list[torch.Tensor] = []
-
-    def stand_in(
-        student: Any,
-        objective: Any,
-        train: Any,
-        held_out: Any,
-        proxy: Any,
-        seed: int,
-        autocast: Any,
-        watcher: Watcher,
-    ) -> HeldOut:
-        starts.append(words(student))
-        return HeldOut(0, [[0.5]])
-
-    monkeypatch.setattr(module, "distil", stand_in)
     for start in ("teacher", "random"):
-        fields = {**judge.spec.model_dump(), "objective": {"start": start}, "latency": {"budget_speedup": 2}}
-        Judge(parse_spec(fields), judge.bench, judge.teacher_ms, judge.train, judge.held_out, None).judge(
-            SMALL, tmp_path / start, Told().listener
-        )
+        with_objective(judge, start=start).judge(SMALL, tmp_path / start, Told().listener)
     random = words(new_student(teacher, SMALL, judge.spec.seed))
-    assert not torch.equal(starts[0], random)
-    assert torch.equal(starts[1], random)
+    assert not torch.equal(words(stand_in.students[0]), random)
+    assert torch.equal(words(stand_in.students[1]), random)
 
 
-def test_two_roles_of_one_teacher_layer_are_one_entry() -> None:
-    assert by_layers([(1, 3), (4, 4)], [[0.1, 0.2], [0.3, 0.3]]) == {(1, 1): 0.1, (1, 3): 0.2, (2, 4): 0.3}
+def test_the_layers_that_a_student_starts_from_are_those_that_were_chosen(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, stand_in: StandIn, tmp_path: Path
+) -> None:
+    sources: list[list[int]] = []
+
+    def spied(*arguments: Any) -> PreTrainedModel:
+        sources.append(list(arguments[-1]))
+        return start_student(*arguments)
+
+    monkeypatch.setattr(module, "start_student", spied)
+    fields: list[dict[str, Any]] = [{}, {"recipe": "pkd"}, {"start_layers": [4, 2]}]
+    for number, objective in enumerate(fields):
+        with_objective(judge, **objective).judge(SMALL, tmp_path / str(number), Told().listener)
+    assert sources == [[2, 4], [1, 2], [4, 2]]

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaModel
+from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaModel
 
+from kdnas_core.distillation import word_head
+from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.teacher import load_teacher
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import bench
 from kdnas_core.measure.latency import RunOnce, Timing
@@ -67,7 +70,7 @@ def test_what_can_be_searched_is_loaded_measured_and_filled_in(
     assert prepared.spec.space.hidden_size == [8, 16, 24, 32]
     assert prepared.space.hidden_size == (8, 16, 24, 32)
     assert len(prepared.texts) == 240
-    assert set(prepared.texts) <= set(texts)
+    assert {text.text for text in prepared.texts} <= set(texts)
     assert any("teacher" in words for words in said)
     assert any("corpus" in words for words in said)
     assert parse_spec(prepared.spec.model_dump()) == prepared.spec
@@ -82,14 +85,14 @@ def test_held_out_texts_are_never_trained_on(fields: dict[str, Any]) -> None:
     prepared = prepare(parse_spec(fields), silent)
     said: list[str] = []
     judge = make_judge(prepared, said.append)
-    assert (len(judge.held_out), len(judge.train)) == (40, 200)
+    assert (len(judge.data.held_out), len(judge.data.train)) == (40, 200)
 
     def token_rows(targets: Any) -> set[tuple[int, ...]]:
         return {tuple(ids.tolist()) for ids in np.split(targets.ids, targets.offsets[1:-1])}
 
     # cut at 32 tokens, two texts can be alike; by far the most are not
-    assert len(token_rows(judge.held_out) & token_rows(judge.train)) <= 2
-    assert max(judge.train.lengths) == 32
+    assert len(token_rows(judge.data.held_out) & token_rows(judge.data.train)) <= 2
+    assert max(judge.data.train.lengths) == 32
     assert any("held-out" in words for words in said)
     assert any("100%" in words for words in said)
 
@@ -97,7 +100,7 @@ def test_held_out_texts_are_never_trained_on(fields: dict[str, Any]) -> None:
 def test_of_a_small_corpus_no_more_than_a_fifth_is_held_out(fields: dict[str, Any]) -> None:
     fields["proxy"] |= {"sentences": 60, "held_out": 40}
     judge = make_judge(prepare(parse_spec(fields), silent), silent)
-    assert (len(judge.held_out), len(judge.train)) == (100 // MOST_HELD_OUT, 80)
+    assert (len(judge.data.held_out), len(judge.data.train)) == (100 // MOST_HELD_OUT, 80)
 
 
 @pytest.mark.parametrize("budget", [{"budget_ms": 0.99}, {"budget_speedup": 8.1}])
@@ -124,10 +127,211 @@ def test_heads_that_divide_no_width_are_refused(fields: dict[str, Any]) -> None:
     assert "5 attention heads divide none" in refusal(fields)
 
 
-def test_a_mapping_beyond_the_teachers_depth_is_refused(fields: dict[str, Any]) -> None:
-    fields["space"]["layers"] = [1, 5]
-    fields["objective"] = {"mapping": "bottom"}
-    assert "needs a teacher layer 5, but the teacher has 4" in refusal(fields)
+# What the students could learn
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be measured or computed."""
+    monkeypatch.setattr(module, "LatencyBench", None)
+    monkeypatch.setattr(module, "teacher_targets", None)
+
+
+SAME_HEADS = {"layers": [2, 3], "hidden_size": [16, 24], "intermediate_size": [32], "attention_heads": [4]}
+
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"mapping": "bottom"}, {"layers": [1, 5]}, "needs a teacher layer 5, but the teacher has 4"),
+    ({"mapping": [2, 4]}, {"layers": [2, 3]}, "names 2 teacher layers; name one for each of the 3"),
+    ({"mapping": [2, 5]}, {"layers": [2]}, "layer 5, but the teacher has layers 0 to 4"),
+    ({"mapping": [None, None]}, {"layers": [2]}, "names no teacher layer"),
+    ({"recipe": "pkd"}, {"layers": [1, 2]}, "'skip' leaves out the last layer"),
+    ({"recipe": "minilm", "mapping": [0, 4]}, {"layers": [2]}, "layer 0, the embedding"),
+    ({"start_layers": [1, 2]}, {"layers": [2, 3]}, "names 2 teacher layers"),
+    ({"start_layers": [1, 5]}, {"layers": [2]}, "layer 5, but the teacher has"),
+    ({"start_layers": "bottom"}, {"layers": [5]}, "needs a teacher layer 5"),
+    ({"recipe": "minilm"}, {"attention_heads": [2, 4]}, "2 attention heads, the teacher 4"),
+    ({"recipe": "pd"}, {}, "no masked-LM head"),
+    ({"recipe": "custom", "terms": [{"kind": "masked_lm"}]}, {}, "nothing that the student"),
+    (
+        {"recipe": "custom", "terms": [{"kind": "relations", "relation_heads": 16}]},
+        {"hidden_size": [16, 24]},
+        "16 relation heads do not divide the student's width of 24",
+    ),
+]
+
+
+@pytest.mark.parametrize(("objective", "space", "reason"), REFUSED)
+def test_what_a_student_of_the_space_could_not_learn_is_refused_before_anything_is_measured(
+    fields: dict[str, Any], unmeasured: None, objective: dict[str, Any], space: dict[str, Any], reason: str
+) -> None:
+    fields["space"] = SAME_HEADS | space
+    fields["objective"] = objective
+    assert reason in refusal(fields)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["kdnas", "tinybert", "distilbert", "pkd", "minilm", "minilmv2", "mobilebert"]
+)
+def test_a_recipe_that_fits_every_student_of_the_space_is_taken_though_terms_are_left_out(
+    fields: dict[str, Any], recipe: str
+) -> None:
+    fields["space"], fields["objective"] = SAME_HEADS, {"recipe": recipe}
+    prepared = prepare(parse_spec(fields), silent)
+    assert len(prepared.plans) == 4  # two depths and two widths
+    without_head = {note for plan in prepared.plans for note in plan.notes}
+    assert all("no masked-LM head" in note and is_one_sentence(note) for note in without_head)
+    assert bool(without_head) == (recipe in ("tinybert", "distilbert", "pkd", "mobilebert"))
+
+
+def test_other_heads_cost_a_student_a_term_and_nothing_else(fields: dict[str, Any]) -> None:
+    fields["objective"] = {"recipe": "tinybert"}
+    prepared = prepare(parse_spec(fields), silent)
+    kinds = {frozenset(term.name for term in plan.terms) for plan in prepared.plans}
+    assert kinds == {frozenset({"embedding", "hidden"}), frozenset({"embedding", "hidden", "attention"})}
+
+
+def test_without_a_mask_token_words_are_left_out_and_pd_is_refused(
+    fields: dict[str, Any], tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_mask(source: str) -> Any:
+        teacher = load_teacher(source)
+        teacher.tokenizer.mask_token = None
+        return teacher
+
+    monkeypatch.setattr(module, "load_teacher", without_mask)
+    fields["objective"] = {"recipe": "pd", "head": "trained"}
+    assert "no mask token" in refusal(fields)
+    fields["objective"] = {"recipe": "distilbert", "head": "trained"}
+    prepared = prepare(parse_spec(fields), silent)
+    assert {term.name for plan in prepared.plans for term in plan.terms} == {"cosine"}
+    judge = make_judge(prepared, silent)
+    assert (judge.data.train.labels == NOT_HIDDEN).all()
+    assert judge.words is None
+
+
+# Languages
+
+
+@pytest.fixture
+def two_languages(texts: list[str], tmp_path: Path) -> str:
+    """A corpus of 300 texts in one language and 60 in another."""
+    folder = tmp_path / "languages"
+    folder.mkdir()
+    (folder / "en.txt").write_text("\n".join(texts[:300]))
+    (folder / "sw.txt").write_text("\n".join(texts[300:360]))
+    return str(folder)
+
+
+def test_the_language_of_each_held_out_text_is_known_to_the_judge(
+    fields: dict[str, Any], two_languages: str, texts: list[str]
+) -> None:
+    fields["corpus"] = two_languages
+    fields["proxy"] |= {"sentences": 100, "held_out": 20}
+    prepared = prepare(parse_spec(fields), silent)
+    data = make_judge(prepared, silent).data
+    assert list(data.languages) == [text.language for text in prepared.texts[:20]]
+    assert set(data.languages) == {"en", "sw"}
+    assert all(text.language == ("en" if text.text in texts[:300] else "sw") for text in prepared.texts)
+    assert len(data.held_out) == 20
+
+
+def test_the_temperature_decides_how_much_of_a_small_language_is_read(
+    fields: dict[str, Any], two_languages: str
+) -> None:
+    fields["corpus"] = two_languages
+    shares = []
+    for temperature in (1, 3, 1_000):
+        fields["proxy"] |= {"sentences": 100, "held_out": 20, "language_temperature": temperature}
+        languages = [text.language for text in prepare(parse_spec(fields), silent).texts]
+        shares.append(languages.count("sw"))
+    assert shares[0] == 20  # a sixth, as in the corpus
+    assert shares[0] < shares[1] < shares[2] == 60
+
+
+def test_of_a_corpus_of_one_file_all_texts_are_of_one_language(fields: dict[str, Any]) -> None:
+    languages = make_judge(prepare(parse_spec(fields), silent), silent).data.languages
+    assert set(languages) == {"corpus"}
+
+
+# What is computed of the teacher
+
+
+def test_of_the_teacher_no_more_is_computed_than_some_student_reads(fields: dict[str, Any]) -> None:
+    hidden = {("hidden", layer) for layer in range(5)}
+    fields["space"] = SAME_HEADS | {"layers": [2]}
+    expected = {
+        "kdnas": set(),
+        "minilm": {("query", 4), ("key", 4), ("value", 4)},
+        "tinybert": {("query", 2), ("key", 2), ("query", 4), ("key", 4)},
+    }
+    for recipe, more in expected.items():
+        fields["objective"] = {"recipe": recipe}
+        judge = make_judge(prepare(parse_spec(fields), silent), silent)
+        assert judge.data.train.outputs.keys() == judge.data.held_out.outputs.keys() == hidden | more
+        assert (judge.data.train.labels == NOT_HIDDEN).all()  # no head, so that no word is to be guessed
+        assert judge.words is None
+
+
+def test_texts_are_in_the_numbers_of_the_words_in_use(fields: dict[str, Any]) -> None:
+    prepared = prepare(parse_spec(fields), silent)
+    data = make_judge(prepared, silent).data
+    held_out = len(data.held_out)
+    tokenizer = prepared.teacher.tokenizer
+    whole = [text.text for text in prepared.texts]
+    for targets, of in ((data.held_out, whole[:held_out]), (data.train, whole[held_out:])):
+        ids = tokenizer(of, truncation=True, max_length=32)["input_ids"]
+        assert data.vocabulary.rows[targets.ids].tolist() == [token for text in ids for token in text]
+    assert len(data.vocabulary.rows) < len(tokenizer)
+
+
+def test_a_masked_lm_head_is_trained_for_a_teacher_that_has_none_where_it_is_wanted(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_head, "TRAIN_STEPS", 2)
+    fields["objective"] = {"recipe": "pd", "head": "trained"}
+    said: list[str] = []
+    judge = make_judge(prepare(parse_spec(fields), silent), said.append)
+    assert any("masked-LM head" in words for words in said)
+    assert judge.words is not None
+    assert len(judge.words.table) == len(judge.data.vocabulary.rows)
+    assert judge.given.predicts_words
+    for targets in (judge.data.train, judge.data.held_out):
+        hidden = targets.labels != NOT_HIDDEN
+        assert hidden.mean() == pytest.approx(0.15, abs=0.03)
+        assert targets.labels[hidden].max() < len(judge.data.vocabulary.rows)
+
+
+@pytest.fixture
+def with_head(tiny_teacher: Path, tmp_path: Path) -> Path:
+    """The folder of a teacher that can predict words."""
+    folder = tmp_path / "with-head"
+    shutil.copytree(tiny_teacher, folder)
+    torch.manual_seed(0)
+    config = BertConfig.from_pretrained(tiny_teacher)
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_the_teachers_own_head_is_used_on_the_words_in_use(
+    fields: dict[str, Any], with_head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "trained_words", None)
+    fields |= {"teacher": str(with_head), "objective": {"recipe": "pd"}}
+    prepared = prepare(parse_spec(fields), silent)
+    judge = make_judge(prepared, silent)
+    assert prepared.words is not None and judge.words is not None
+    states = torch.randn(3, 32)
+    expected = prepared.words.logits(states)[:, judge.data.vocabulary.rows]
+    torch.testing.assert_close(judge.words.logits(states), expected)
+
+
+@pytest.mark.parametrize("recipe", ["kdnas", "minilmv2"])
+def test_a_head_that_no_term_needs_is_not_read(
+    fields: dict[str, Any], with_head: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    monkeypatch.setattr(module, "teacher_words", None)
+    fields |= {"teacher": str(with_head), "objective": {"recipe": recipe}}
+    assert make_judge(prepare(parse_spec(fields), silent), silent).words is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
+from kdnas_core.search.controllers.lstm import LstmController
+from kdnas_core.search.episodes import Outcome
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import SpaceSpec
+from kdnas_core.spec import SearchSpec, SpaceSpec
 from tests.sentences import is_one_sentence
 
 TEACHER = Architecture(6, 384, 1536, 12)
@@ -31,6 +34,7 @@ spaces = st.builds(
     intermediate_size=distinct(64),
     attention_heads=distinct(8),
     hidden_act=st.sampled_from([("gelu",), ("gelu", "relu", "silu")]),
+    embedding_size=st.just(()) | distinct(64),
 )
 
 
@@ -39,6 +43,8 @@ def test_every_point_exists_once_and_has_heads_that_divide(space: SearchSpace) -
     points = list(space)
     assert len(points) == len(space) == len(set(points))
     assert all(point.hidden_size % point.attention_heads == 0 for point in points)
+    assert all((point.embedding_size or 0) <= point.hidden_size for point in points)
+    assert {point.embedding_size for point in points} <= set(space.embedding_size or (None,))
 
 
 def test_the_points_are_those_of_the_choices_whose_heads_divide() -> None:
@@ -56,13 +62,15 @@ def test_the_order_of_the_points_is_fixed() -> None:
 @given(spaces)
 def test_indices_lead_back_to_the_point(space: SearchSpace) -> None:
     for point in space:
-        layers, width, intermediate, heads, act = space.indices(point)
+        layers, width, intermediate, heads, act, *rest = space.indices(point)
+        assert len(rest) == bool(space.embedding_size)
         assert point == Architecture(
             space.layers[layers],
             space.hidden_size[width],
             space.intermediate_size[intermediate],
             space.attention_heads[heads],
             space.hidden_act[act],
+            space.embedding_size[rest[0]] if rest else None,
         )
         assert all(index < count for index, count in zip(space.indices(point), space.choices(), strict=True))
 
@@ -127,3 +135,40 @@ def test_a_space_without_a_point_is_refused() -> None:
     with pytest.raises(BadInput, match="no valid point") as caught:
         SearchSpace.from_spec(empty, TEACHER)
     assert is_one_sentence(str(caught.value))
+
+
+def test_a_space_without_embedding_sizes_has_five_knobs_and_one_with_them_six() -> None:
+    assert SPACE.choices() == [3, 3, 2, 3, 2]
+    assert replace(SPACE, embedding_size=(8, 16)).choices() == [3, 3, 2, 3, 2, 2]
+
+
+def test_every_point_has_one_of_the_embedding_sizes_that_its_hidden_size_takes() -> None:
+    space = SearchSpace.from_spec(
+        SpaceSpec(hidden_size=[16, 32], attention_heads=[4], embedding_size=[8, 24]), TEACHER
+    )
+    pairs = {(point.hidden_size, point.embedding_size) for point in space}
+    assert pairs == {(16, 8), (32, 8), (32, 24)}
+    assert space.shapes() == len(space) == 4 * 3 * 3
+
+
+def test_an_embedding_size_as_wide_as_a_hidden_size_is_taken() -> None:
+    space = SearchSpace.from_spec(SpaceSpec(hidden_size=[24, 36], embedding_size=[36]), TEACHER)
+    assert {point.hidden_size for point in space} == {36}
+
+
+def test_an_embedding_size_that_no_hidden_size_takes_is_refused_by_its_number() -> None:
+    with pytest.raises(BadInput, match="embedding size of 48 exceeds all of the hidden sizes") as caught:
+        SearchSpace.from_spec(SpaceSpec(hidden_size=[24, 36], embedding_size=[8, 48]), TEACHER)
+    assert is_one_sentence(str(caught.value))
+
+
+def test_a_controller_that_learns_tells_embedding_sizes_apart() -> None:
+    space = replace(SPACE, embedding_size=(8, 16))
+    one, other = (Architecture(1, 16, 32, 2, "gelu", size) for size in (8, 16))
+    assert space.indices(one)[:5] == space.indices(other)[:5]
+    assert space.indices(one)[5] != space.indices(other)[5]
+    controller = LstmController(space, SearchSpec(candidates=6), seed=0)
+    for episode in (1, 2):
+        proposals = controller.ask(episode, 6)
+        assert len({proposal.architecture for proposal in proposals}) == 6
+        controller.tell([Outcome(proposal.architecture, 0.5) for proposal in proposals])

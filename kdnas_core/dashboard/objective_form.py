@@ -1,0 +1,129 @@
+"""The part of the form that chooses what a student learns and where it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, get_args
+
+import pandas as pd
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.spec import Recipe, TermKind, TermSpec, parse_spec
+
+LEARNS = {
+    "kdnas": "Hidden states of two teacher layers each, through a learnable projection (arXiv 2303.09639).",
+    "tinybert": "Embeddings, hidden states and attention scores and, in a second stage, predictions"
+    " (arXiv 1909.10351).",
+    "distilbert": "The teacher's predictions of words, the masked words themselves, and the direction of the"
+    " last hidden states (arXiv 1910.01108).",
+    "pkd": "The first token's states at every layer but the last, the teacher's predictions and masked words"
+    " (arXiv 1908.09355).",
+    "pd": "Masked words and, in a second stage, the teacher's predictions (arXiv 1908.08962).",
+    "minilm": "Attention and the relation between values in the last layer (arXiv 2002.10957).",
+    "minilmv2": "Relations between queries, keys and values in the last layer, whatever the numbers of heads"
+    " (arXiv 2012.15828).",
+    "mobilebert": "Feature maps and attention, one layer after the other, then predictions and masked words"
+    " (arXiv 2004.02984).",
+    "custom": "The terms that you list here, added up with their weights.",
+}
+MAPPINGS = ["uniform", "uniform+last", "top", "bottom"]
+STARTS = {"teacher": "Cut out of the teacher", "random": "Random weights"}
+START_LAYERS = ["uniform", "top", "bottom"]
+PROJECTIONS = {"per_layer": "One for each layer", "shared": "One shared by all layers"}
+OWN = "The recipe's own"
+EDITING = "Click the empty row to add a term; tick a row at its left to delete it."
+HEAD = "Train a masked-LM head for the teacher where it has none"
+HEAD_HELP = "For predictions of words: many published encoders come without the head that makes them."
+
+_FIELDS = ["kind", "weight", "mapping", "temperature", "relation_heads", "stage"]
+_USUAL = TermSpec(kind="hidden").model_dump(include=set(_FIELDS))
+
+
+def show() -> dict[str, Any]:
+    """Draws the choices and returns the fields of an `ObjectiveSpec`.
+
+    Raises:
+        BadInput: the choices do not go together.
+    """
+    st.header("Objective")
+    recipe = st.selectbox("Recipe", get_args(Recipe), format_func=wording.recipe)
+    st.markdown(LEARNS[recipe])
+    fields: dict[str, Any] = {"recipe": recipe}
+    if recipe == "custom":
+        fields["terms"] = _terms()
+    fields |= _details(recipe)
+    parse_spec({"objective": fields})
+    return fields
+
+
+def terms_of(rows: Sequence[Mapping[Hashable, Any]]) -> list[dict[str, Any]]:
+    """The fields of the terms in rows of the table; a cell that was left empty is left out."""
+    return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
+
+
+def _terms() -> list[dict[str, Any]]:
+    table = st.data_editor(
+        pd.DataFrame([_USUAL], columns=_FIELDS).astype({"mapping": "object"}),
+        num_rows="dynamic",
+        hide_index=True,
+        placeholder=wording.UNKNOWN,
+        key="terms",
+        column_config=_columns(),
+        alt="The loss terms, a row each; add and delete rows",
+    )
+    st.markdown(f":small[{EDITING}]")
+    return terms_of(table.to_dict("records"))
+
+
+def _columns() -> dict[str, Any]:
+    number, select = st.column_config.NumberColumn, st.column_config.SelectboxColumn
+    return {
+        "kind": select(
+            "Loss",
+            options=get_args(TermKind),
+            format_func=lambda kind: wording.term(str(kind)),
+            default="hidden",
+            required=True,
+            width="medium",
+        ),
+        "weight": number("Weight", default=1.0, help="Its factor in the sum of all terms."),
+        "mapping": select(
+            "Layer mapping", options=MAPPINGS, help="For terms of layers; empty: that of the objective."
+        ),
+        "temperature": number("Temperature", default=1.0, help="Divides the logits; for predictions only."),
+        "relation_heads": number(
+            "Relation heads",
+            default=_USUAL["relation_heads"],
+            step=1,
+            help="Into which queries, keys and values are cut anew; for relations only.",
+        ),
+        "stage": select("Stage", options=[1, 2], default=1, help="In which of two stages it is trained."),
+    }
+
+
+def _details(recipe: str) -> dict[str, Any]:
+    with st.expander("Layer mapping, projection and start"):
+        left, right = st.columns(2)
+        usual = [] if recipe == "custom" else [None]  # its own terms publish nothing to fall back on
+        mapping = left.selectbox("Layer mapping", [*usual, *MAPPINGS], format_func=_or_own)
+        projection = right.selectbox("Projection", PROJECTIONS, format_func=PROJECTIONS.__getitem__)
+        start = left.selectbox("Start", STARTS, format_func=STARTS.__getitem__)
+        start_layers = right.selectbox(
+            "Layers that the start is cut from",
+            [*usual, *START_LAYERS],
+            format_func=_or_own,
+            disabled=start == "random",
+        )
+        head = st.checkbox(HEAD, help=HEAD_HELP)
+    return {
+        "mapping": mapping,
+        "projection": projection,
+        "start": start,
+        "start_layers": start_layers if start == "teacher" else None,
+        "head": "trained" if head else "teacher",
+    }
+
+
+def _or_own(choice: str | None) -> str:
+    return OWN if choice is None else choice

@@ -1,0 +1,85 @@
+"""The loss terms of a candidate: which it has, what each came to, and how its layers are named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdnas_core.dashboard import wording
+from kdnas_core.runs.rows import LayerLoss
+
+_NORMALISED = (
+    "hidden",
+    "hidden_probe",
+    "embedding",
+)  # by the variance of the target: 1 is no better than its mean
+
+
+@dataclass(frozen=True)
+class Depths:
+    """How many layers student and teacher have: what lies before and past them has a name."""
+
+    student: int
+    teacher: int
+
+    def names(self, layer: int, teacher_layer: int) -> tuple[str, str]:
+        """How a student layer and the teacher layer that it learns from read."""
+        return wording.layer(layer, self.student), wording.layer(teacher_layer, self.teacher)
+
+    def are_outer(self, layer: int, teacher_layer: int) -> bool:
+        """Whether both are an embedding or a prediction layer, between which there is nothing to map."""
+        return not (1 <= layer <= self.student) and not (1 <= teacher_layer <= self.teacher)
+
+
+@dataclass(frozen=True)
+class TermLoss:
+    """A term's held-out loss, the mean over its layers, at its first evaluation and, if any, its last."""
+
+    term: str
+    first: float
+    last: float | None
+
+    @property
+    def change(self) -> float | None:
+        """By what share of the first it fell, as a negative number, or rose."""
+        if self.last is None or not self.first or not math.isfinite(self.last / self.first):
+            return None
+        return self.last / self.first - 1
+
+
+def present(losses: Sequence[LayerLoss]) -> list[str]:
+    """The terms that have losses, hidden states first."""
+    order = list(wording.TERMS)
+    found = {loss.term for loss in losses}
+    return sorted(
+        found, key=lambda term: (order.index(kind(term)) if kind(term) in order else len(order), term)
+    )
+
+
+def of_term(losses: Sequence[LayerLoss], term: str) -> list[LayerLoss]:
+    """The losses of one term."""
+    return [loss for loss in losses if loss.term == term]
+
+
+def kind(term: str) -> str:
+    """The kind of a term: "hidden" of "hidden-2", the second of its kind."""
+    return wording.numbered(term)[0]
+
+
+def is_normalised(term: str) -> bool:
+    """Whether a loss of 1 is that of a student that predicts the mean."""
+    return kind(term) in _NORMALISED
+
+
+def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
+    """What each term came to."""
+    return [_summed(term, of_term(losses, term)) for term in present(losses)]
+
+
+def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:
+    by_step: dict[int, list[float]] = {}
+    for loss in losses:
+        by_step.setdefault(loss.step, []).append(loss.loss)
+    means = [sum(by_step[step]) / len(by_step[step]) for step in sorted(by_step)]
+    return TermLoss(term, means[0], means[-1] if len(means) > 1 else None)

@@ -1,0 +1,221 @@
+"""The teacher's outputs on some texts: computed once, memory-mapped, shared by all candidates of a search."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdnas_core.distillation.capture import Captured, capture
+from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import hide_words
+from kdnas_core.distillation.targets import Output, Targets
+from kdnas_core.distillation.teacher import Teacher
+from kdnas_core.errors import BadInput
+
+BATCH = 32
+DAY_S = 86_400
+SPARE_BYTES = 500_000_000
+FOLDERS_KEPT = 4  # a search uses two; older ones are deleted so that the cache stays bounded
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of the teacher besides all hidden states.
+
+    Attributes:
+        projections: queries, keys and values, by kind and layer.
+        hidden_words: whether words are hidden from the teacher for masked-LM.
+    """
+
+    projections: Collection[Output] = ()
+    hidden_words: bool = False
+
+
+def teacher_targets(
+    teacher: Teacher,
+    texts: Sequence[str],
+    sequence_length: int,
+    autocast: torch.dtype | None,
+    cache: Path,
+    progress: Callable[[float], None] = lambda share: None,
+    wanted: Wanted = Wanted(),
+) -> Targets:
+    """The teacher's outputs on some texts, computed unless the cache holds them.
+
+    Args:
+        teacher: whose outputs.
+        texts: cut at `sequence_length` tokens each, special tokens included.
+        sequence_length: in tokens.
+        autocast: dtype to compute in, None for float32; outputs are kept as float16.
+        cache: folder for all cached outputs.
+        progress: called with the share done, 0 to 1.
+        wanted: what besides hidden states.
+
+    Raises:
+        BadInput: the disk has no room for them, or the tokenizer cannot hide words.
+    """
+    outputs = _outputs(teacher, wanted)
+    names = sorted(map(_name, outputs))
+    question = [teacher.fingerprint, str(autocast), sequence_length, wanted.hidden_words, names, list(texts)]
+    folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+        try:
+            sheet = _tokenised(teacher, texts, sequence_length, wanted.hidden_words)
+            _compute(teacher, sheet, outputs, autocast, unfinished, progress)
+            with contextlib.suppress(OSError):  # another process had the same to compute and was first
+                unfinished.replace(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        _delete_old(folder.parent)
+    folder.touch()  # used just now: the last to be deleted
+    return _open(folder, outputs)
+
+
+def _outputs(teacher: Teacher, wanted: Wanted) -> list[Output]:
+    hidden: list[Output] = [("hidden", layer) for layer in range(teacher.layers + 1)]
+    return [*hidden, *wanted.projections]
+
+
+def _name(output: Output) -> str:
+    kind, layer = output
+    return f"{kind}-{layer}"
+
+
+def _open(folder: Path, outputs: Sequence[Output]) -> Targets:
+    def load(name: str, mode: Literal["r"] | None = None) -> Any:
+        return np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+
+    return Targets(
+        ids=load("ids"),
+        labels=load("labels"),
+        offsets=load("offsets"),
+        outputs={output: load(_name(output), "r") for output in outputs},
+        variance=load("variance"),
+    )
+
+
+def _delete_old(folder: Path) -> None:
+    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    finished = [path for path in by_age if not path.name.startswith(".")]
+    # left by a process that was killed: nothing takes this long
+    abandoned = [
+        path for path in by_age if path not in finished and path.stat().st_mtime < time.time() - DAY_S
+    ]
+    for path in (*(_set_aside(old) for old in finished[:-FOLDERS_KEPT]), *abandoned):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Takes the folder's name from it first, so that a kill never leaves half of one under its name."""
+    return folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-")))
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Texts as tokens in a row: `ids` and `labels` (tokens,), `offsets` (texts + 1,)."""
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def text(self, index: int) -> NDArray[np.int64]:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+
+def _tokenised(teacher: Teacher, texts: Sequence[str], sequence_length: int, hidden_words: bool) -> _Sheet:
+    lists = teacher.tokenizer(list(texts), truncation=True, max_length=sequence_length)["input_ids"]
+    ids = np.concatenate(lists).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in lists])]).astype(np.int64)
+    if hidden_words:
+        return _Sheet(*hide_words(ids, teacher.tokenizer), offsets)
+    return _Sheet(ids, np.full_like(ids, NOT_HIDDEN), offsets)
+
+
+def _compute(
+    teacher: Teacher,
+    sheet: _Sheet,
+    outputs: Sequence[Output],
+    autocast: torch.dtype | None,
+    folder: Path,
+    progress: Callable[[float], None],
+) -> None:
+    shape = (len(sheet.ids), teacher.architecture.hidden_size)
+    _check_space(folder, bytes_needed=2 * math.prod(shape) * len(outputs))
+    files = {
+        output: np.lib.format.open_memmap(
+            folder / f"{_name(output)}.npy", mode="w+", dtype=np.float16, shape=shape
+        )
+        for output in outputs
+    }
+    total, squares = np.zeros((teacher.layers + 1, shape[1])), np.zeros((teacher.layers + 1, shape[1]))
+    texts = len(sheet.offsets) - 1
+    for done, (rows, computed) in enumerate(_forward(teacher, sheet, autocast), start=1):
+        for (kind, layer), file in files.items():
+            for row, state in zip(rows, computed((kind, layer)), strict=True):
+                part = state[: sheet.offsets[row + 1] - sheet.offsets[row]]  # without padding
+                file[sheet.offsets[row] : sheet.offsets[row + 1]] = part
+                if kind == "hidden":
+                    total[layer] += part.sum(axis=0, dtype=np.float64)
+                    squares[layer] += np.square(part, dtype=np.float64).sum(axis=0)
+        progress(min(1.0, done * BATCH / texts))
+    mean = total / shape[0]
+    np.save(folder / "variance.npy", (squares / shape[0] - mean**2).mean(axis=1))
+    for name, array in (("ids", sheet.ids), ("labels", sheet.labels), ("offsets", sheet.offsets)):
+        np.save(folder / f"{name}.npy", array)
+    for file in files.values():
+        file.flush()
+
+
+def _check_space(folder: Path, bytes_needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if bytes_needed > free - SPARE_BYTES:  # a memory map that meets a full disk kills the process
+        raise BadInput(
+            f"The teacher's outputs on the proxy set take {bytes_needed / 1e9:.1f} GB, but the cache has "
+            f"{free / 1e9:.1f} GB free; lower proxy.sentences or name a larger disk with KDNAS_CACHE."
+        )
+
+
+Computed = Callable[[Output], NDArray[np.float32]]
+
+
+@torch.inference_mode()
+def _forward(
+    teacher: Teacher, sheet: _Sheet, autocast: torch.dtype | None
+) -> Iterator[tuple[NDArray[np.int64], Computed]]:
+    """Yields batches of text indices, with a function that gives each output (B, n, H), padding included."""
+    order = np.argsort(np.diff(sheet.offsets), kind="stable")
+    with capture(teacher.model) as captured:
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            padded = teacher.tokenizer.pad(
+                {"input_ids": [sheet.text(row).tolist() for row in rows]},
+                return_tensors="pt",
+                padding_side="right",
+            )
+            with torch.autocast("cpu", autocast, enabled=autocast is not None):
+                states = teacher.model(**padded, output_hidden_states=True).hidden_states
+            yield rows, partial(_computed, states, captured)
+
+
+def _computed(states: Sequence[torch.Tensor], captured: Captured, output: Output) -> NDArray[np.float32]:
+    kind, layer = output
+    if kind == "hidden":
+        return states[layer].float().numpy()
+    tensors = {"query": captured.queries, "key": captured.keys, "value": captured.values}[kind]
+    return tensors[layer - 1].float().numpy()

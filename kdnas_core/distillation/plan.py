@@ -1,0 +1,145 @@
+"""Which terms a student of a given shape can learn by, and why not the others: known before any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.distillation.recipes import terms_of
+from kdnas_core.errors import BadInput
+from kdnas_core.spec import ObjectiveSpec, TermKind, TermSpec
+
+if TYPE_CHECKING:  # pages plan without torch
+    from kdnas_core.distillation.targets import Output
+
+SAME_HEADS: tuple[TermKind, ...] = ("attention", "attention_kl", "attention_transfer", "value_relation")
+WORDS: tuple[TermKind, ...] = ("prediction", "prediction_kl", "masked_lm")
+LOGITS: tuple[TermKind, ...] = ("prediction", "prediction_kl")
+PAIRS: tuple[TermKind, ...] = (*SAME_HEADS, "relations")
+RELATED: tuple[Literal["query", "key", "value"], ...] = ("query", "key", "value")
+_READS: dict[TermKind, tuple[Literal["query", "key", "value"], ...]] = {
+    "attention": ("query", "key"),
+    "attention_kl": ("query", "key"),
+    "attention_transfer": ("query", "key"),
+    "value_relation": ("value",),
+    "relations": RELATED,
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a teacher has to give.
+
+    Attributes:
+        architecture: its shape.
+        predicts_words: whether it has a masked-LM head, its own or one that is trained for it.
+        hides_words: whether its tokenizer has a mask token.
+    """
+
+    architecture: Architecture
+    predicts_words: bool
+    hides_words: bool
+
+
+@dataclass(frozen=True)
+class PlannedTerm:
+    """A term with the teacher layers of each student layer.
+
+    Attributes:
+        name: its kind, numbered from the second of a kind on.
+        spec: as the recipe or the user has it.
+        layers: teacher layers of the student's layers 0 (the embedding) to M + 1 (the prediction layer).
+    """
+
+    name: str
+    spec: TermSpec
+    layers: list[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The terms of one student, and a sentence for each one that was left out."""
+
+    terms: list[PlannedTerm]
+    notes: list[str]
+
+    @property
+    def hides_words(self) -> bool:
+        """Whether words are hidden from teacher and student."""
+        return any(term.spec.kind in WORDS for term in self.terms)
+
+    @property
+    def reads(self) -> set[Output]:
+        """Queries, keys and values of the teacher that are needed, by kind and layer."""
+        return {
+            (kind, layer)
+            for term in self.terms
+            for kind in _READS.get(term.spec.kind, ())
+            for layers in term.layers
+            for layer in layers
+        }
+
+
+def plan(objective: ObjectiveSpec, student: Architecture, teacher: Given) -> Plan:
+    """The terms that a student can learn by.
+
+    Raises:
+        BadInput: a mapping does not fit, or nothing is left that the student could learn from its teacher.
+    """
+    terms, notes = [], []
+    counts: dict[str, int] = {}
+    for spec in terms_of(objective, student, teacher.architecture):
+        if hindrance := _hindrance(spec, student, teacher):
+            notes.append(f"The {spec.kind} loss is left out: {hindrance}.")
+            continue
+        counts[spec.kind] = count = counts.get(spec.kind, 0) + 1
+        name = spec.kind if count == 1 else f"{spec.kind}-{count}"
+        terms.append(PlannedTerm(name, spec, _layers(spec, student, teacher.architecture)))
+    if all(term.spec.kind == "masked_lm" for term in terms):
+        raise BadInput(_nothing_left(objective, student, notes))
+    return Plan(terms, notes)
+
+
+def _nothing_left(objective: ObjectiveSpec, student: Architecture, notes: list[str]) -> str:
+    reasons = "; ".join(note.rstrip(".")[0].lower() + note.rstrip(".")[1:] for note in notes)
+    what = f"The recipe '{objective.recipe}' has nothing that the student {student.key} could learn"
+    return f"{what} from its teacher{': ' if reasons else ''}{reasons}; choose another recipe or mend that."
+
+
+def _hindrance(spec: TermSpec, student: Architecture, teacher: Given) -> str | None:
+    heads, teacher_heads = student.attention_heads, teacher.architecture.attention_heads
+    if spec.kind in SAME_HEADS and heads != teacher_heads:
+        return f"the student has {heads} attention heads, the teacher {teacher_heads} (space.attention_heads)"
+    if spec.kind == "relations":
+        return _undivided(spec.relation_heads, student, teacher.architecture)
+    if spec.kind in WORDS and not teacher.hides_words:
+        return "the teacher's tokenizer has no mask token"
+    if spec.kind in LOGITS and not teacher.predicts_words:
+        return "the teacher has no masked-LM head (objective.head=trained has one trained for it)"
+    return None
+
+
+def _undivided(heads: int, student: Architecture, teacher: Architecture) -> str | None:
+    """Why queries, keys and values cannot be cut into so many relation heads; None where they can."""
+    widths = {"student": student.bottleneck_size or student.hidden_size, "teacher": teacher.hidden_size}
+    for whose, width in widths.items():
+        if width % heads:
+            return f"{heads} relation heads do not divide the {whose}'s width of {width}"
+    return None
+
+
+def _layers(spec: TermSpec, student: Architecture, teacher: Architecture) -> list[tuple[int, ...]]:
+    m, n = student.layers, teacher.layers
+    if spec.kind in WORDS:
+        return [*[()] * (m + 1), (n + 1,)]
+    if spec.kind == "embedding":
+        return [(0,), *[()] * (m + 1)]
+    layers = [(), *layer_map(spec.mapping or "uniform", m, n), ()]
+    if spec.kind in PAIRS and (0,) in layers:
+        raise BadInput(
+            f"The mapping of the {spec.kind} loss names layer 0, the embedding, which has no attention; "
+            f"name layers 1 to {n}."
+        )
+    return layers

@@ -1,0 +1,93 @@
+"""Named objectives: each published recipe as a list of loss terms, and the layers its student starts from.
+
+The published weights belong to the published sizes of the losses; where a loss is measured in other units
+here (hidden states in units of the teacher's variance), the weight is the published one all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.spec import Mapping, ObjectiveSpec, TermSpec
+
+RELATION_HEADS = 48  # MiniLMv2's, for widths of 384 and 768
+
+
+def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architecture) -> list[TermSpec]:
+    """The terms that a student of this shape learns by.
+
+    Args:
+        objective: its recipe, or its own terms; its mapping replaces that of the recipe.
+        student: TinyBERT sums over its layers, so that its depth is a weight.
+        teacher: its width and the student's decide MiniLMv2's relation heads.
+    """
+    if objective.recipe == "custom":
+        usual = objective.mapping or "uniform"
+        return [term.model_copy(update={"mapping": term.mapping or usual}) for term in objective.terms]
+    mapping = objective.mapping
+    m = float(student.layers)
+    match objective.recipe:
+        case "kdnas":  # arXiv 2303.09639
+            return [TermSpec(kind="hidden", mapping=mapping or "uniform+last")]
+        case "tinybert":  # arXiv 1909.10351, eq. 11: a sum over layers, intermediate first, then prediction
+            return [
+                TermSpec(kind="embedding"),
+                TermSpec(kind="attention", mapping=mapping or "uniform", weight=m),
+                TermSpec(kind="hidden", mapping=mapping or "uniform", weight=m),
+                TermSpec(kind="prediction", stage=2),
+            ]
+        case "distilbert":  # arXiv 1910.01108, weights and temperature of its published training
+            return [
+                TermSpec(kind="prediction_kl", weight=5.0, temperature=2.0),
+                TermSpec(kind="masked_lm", weight=2.0),
+                TermSpec(kind="cosine", mapping=mapping or "final"),
+            ]
+        case (
+            "pkd"
+        ):  # arXiv 1908.09355, "skip", from the middle of its grid; words stand for its task's labels
+            return [
+                TermSpec(kind="masked_lm", weight=0.5),
+                TermSpec(kind="prediction_kl", weight=0.5, temperature=10.0),
+                TermSpec(kind="patience", mapping=mapping or "skip", weight=100.0),
+            ]
+        case "pd":  # arXiv 1908.08962: pre-trained first, then taught by soft labels alone
+            return [TermSpec(kind="masked_lm"), TermSpec(kind="prediction", stage=2)]
+        case "minilm":  # arXiv 2002.10957
+            return [
+                TermSpec(kind="attention_kl", mapping=mapping or "final"),
+                TermSpec(kind="value_relation", mapping=mapping or "final"),
+            ]
+        case "minilmv2":  # arXiv 2012.15828
+            heads = relation_heads(student, teacher)
+            return [TermSpec(kind="relations", mapping=mapping or "final", relation_heads=heads)]
+        case "mobilebert":  # arXiv 2004.02984: layer after layer, then words, by half from the teacher
+            return [
+                TermSpec(kind="feature_map", mapping=mapping or "uniform", progressive=True),
+                TermSpec(kind="attention_transfer", mapping=mapping or "uniform", progressive=True),
+                TermSpec(kind="prediction", weight=0.5, stage=2),
+                TermSpec(kind="masked_lm", weight=0.5, stage=2),
+            ]
+
+
+def relation_heads(student: Architecture, teacher: Architecture) -> int:
+    """MiniLMv2's 48 relation heads, or as many as divide both widths."""
+    both = math.gcd(student.bottleneck_size or student.hidden_size, teacher.hidden_size)
+    return max(heads for heads in range(1, RELATION_HEADS + 1) if both % heads == 0)
+
+
+def start_layers(objective: ObjectiveSpec, layers: int, teacher_layers: int) -> list[int]:
+    """The teacher layer 1..N that each of M student layers is cut from: as asked, else as published.
+
+    Raises:
+        BadInput: they are not M, or beyond the teacher.
+    """
+    n, m = teacher_layers, layers
+    published: dict[str, Mapping | Sequence[int]] = {}
+    if m <= n:  # DistilBERT's 1, 3, 5, 8, 10, 12 of 12, spread evenly from first to last; PKD's first layers
+        spread = [1 + round(i * (n - 1) / max(1, m - 1)) for i in range(m)]
+        published = {"distilbert": spread, "pkd": "bottom"}
+    chosen = objective.start_layers or published.get(objective.recipe, "uniform")
+    return [sources[0] for sources in layer_map(chosen, m, n)]

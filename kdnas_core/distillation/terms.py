@@ -1,0 +1,247 @@
+"""Loss terms: which outputs of student and teacher are compared, layer by layer, and what is learnt for it.
+
+A term gives one value for each of its places: pairs (student layer, teacher layer), where layer 0 is the
+embedding and M + 1 (N + 1) the prediction layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from kdnas_core.distillation import losses
+from kdnas_core.distillation.capture import Captured
+from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.targets import Batch, Kind, Output
+from kdnas_core.distillation.word_head import TeacherWords, WordHead
+
+StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map"]
+WordKind = Literal["prediction", "prediction_kl", "masked_lm"]
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass of a student gave.
+
+    Attributes:
+        hidden: M + 1 tensors (B, n, H), the embedding's output first.
+        captured: queries, keys and values of each layer; empty unless a term reads them.
+        table: (words, E), its word embedding.
+    """
+
+    hidden: Sequence[torch.Tensor]
+    captured: Captured
+    table: torch.Tensor
+
+
+class Term(nn.Module):
+    """What all terms have.
+
+    Attributes:
+        name: under which its values are kept.
+        places: (student layer, teacher layer) of each value.
+        reads: outputs of the teacher that it needs besides hidden states.
+    """
+
+    name: str
+    places: list[Place]
+    reads: frozenset[Output] = frozenset()
+
+    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """Values (places,) on one batch, each a mean over whatever `count` counts."""
+        raise NotImplementedError
+
+    def count(self, batch: Batch) -> int:
+        """How many things a value is a mean over: its share in a mean over several batches."""
+        return int(batch.mask.sum())
+
+
+class StateTerm(Term):
+    """States of single tokens, through a learnable projection to the teacher's width.
+
+    For hidden states and embeddings always through one (KD-NAS, TinyBERT), for the others only where the
+    widths differ, since they were published without.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: StateKind,
+        mapping: Sequence[tuple[int, ...]],
+        widths: tuple[int, int],
+        projection: Literal["per_layer", "shared"],
+    ) -> None:
+        """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
+
+        Args:
+            name: of the term.
+            kind: of loss.
+            mapping: teacher layers of student layer 0, 1, ...
+            widths: hidden size of the student and of the teacher.
+            projection: one for each layer, or one for all.
+        """
+        super().__init__()
+        self.name, self.kind, self.width = name, kind, widths[1]
+        self.layers = {layer: teachers for layer, teachers in enumerate(mapping) if teachers}
+        self.places = [(layer, teacher) for layer, teachers in self.layers.items() for teacher in teachers]
+        self.projections: dict[int, nn.Linear] = {}
+        if kind in ("hidden", "embedding") or widths[0] != widths[1]:
+            self.projections = self._made(widths[0], shared=projection == "shared")
+        distinct = dict.fromkeys(self.projections.values())
+        self._registered = nn.ModuleList(distinct)  # so that `parameters` finds each once
+
+    def _made(self, width: int, shared: bool) -> dict[int, nn.Linear]:
+        made: dict[int, nn.Linear] = {}  # by the number of teacher layers
+        projections = {}
+        for layer, teachers in self.layers.items():
+            key = len(teachers) if shared else -layer
+            made.setdefault(key, nn.Linear(width, len(teachers) * self.width))
+            projections[layer] = made[key]
+        return projections
+
+    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """Values (places,)."""
+        values = []
+        for layer, teachers in self.layers.items():
+            state = self.picked(batch.real(given.hidden[layer]), batch)
+            if layer in self.projections:
+                state = self.projections[layer](state)
+            predictions = state.unflatten(1, (-1, self.width))  # (tokens, roles or 1, H_T)
+            for role, teacher in enumerate(teachers):
+                wanted = self.picked(batch.teacher("hidden", teacher), batch)
+                prediction = predictions[:, min(role, predictions.shape[1] - 1)]
+                values.append(self._loss(prediction, wanted, float(batch.targets.variance[teacher])))
+        return torch.stack(values)
+
+    def picked(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """All tokens (tokens, H), or for "patience" the first of each text (B, H)."""
+        if self.kind != "patience":
+            return tokens
+        lengths = batch.mask.sum(1)
+        return tokens[lengths.cumsum(0) - lengths]
+
+    def count(self, batch: Batch) -> int:
+        """Tokens, or for "patience" texts."""
+        return len(batch.mask) if self.kind == "patience" else super().count(batch)
+
+    def _loss(self, prediction: torch.Tensor, wanted: torch.Tensor, variance: float) -> torch.Tensor:
+        match self.kind:
+            case "hidden" | "embedding":
+                return losses.normalised_mse(prediction, wanted, variance)
+            case "cosine":
+                return losses.cosine_distance(prediction, wanted)
+            case "patience":
+                return losses.normalised_distance(prediction, wanted)
+            case "feature_map":
+                return losses.feature_map(prediction, wanted)
+
+
+class PairTerm(Term):
+    """Pairs of tokens: attention, or relations of queries, keys or values among themselves."""
+
+    def __init__(
+        self,
+        name: str,
+        mapping: Sequence[tuple[int, ...]],
+        compare: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+        of: Literal["attention", "query", "key", "value"],
+        heads: int,
+    ) -> None:
+        """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
+
+        Args:
+            name: of the term.
+            mapping: teacher layers of student layer 0, 1, ...
+            compare: scores (B, heads, n, n) of student and teacher and a mask (B, n) -> (heads,).
+            of: what is related: queries with keys, or one of the three with itself.
+            heads: into which it is cut.
+        """
+        super().__init__()
+        self.name, self.compare, self.of, self.heads = name, compare, of, heads
+        self.places = [(layer, teacher) for layer, teachers in enumerate(mapping) for teacher in teachers]
+        kinds: tuple[Kind, ...] = ("query", "key") if of == "attention" else (of,)
+        self.reads = frozenset((kind, teacher) for _, teacher in self.places for kind in kinds)
+
+    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """Values (places,), each a mean over heads."""
+        return self.by_head(given, batch).mean(1)
+
+    def by_head(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """Values (places, heads)."""
+        return torch.stack(
+            [
+                self.compare(self._scores(given, layer), self._teacher_scores(batch, teacher), batch.mask)
+                for layer, teacher in self.places
+            ]
+        )
+
+    def count(self, batch: Batch) -> int:
+        """Real queries, or for squared errors pairs of real tokens."""
+        lengths = batch.mask.sum(1)
+        squared = self.compare is losses.attention_mse
+        return int(lengths.square().sum() if squared else lengths.sum())
+
+    def _scores(self, given: Pass, layer: int) -> torch.Tensor:
+        captured, index = given.captured, layer - 1
+        if self.of == "attention":
+            return losses.dot_scores(
+                captured.queries[index].float(), captured.keys[index].float(), self.heads
+            )
+        of = {"query": captured.queries, "key": captured.keys, "value": captured.values}[self.of]
+        return losses.relation_scores(of[index].float(), self.heads)
+
+    def _teacher_scores(self, batch: Batch, layer: int) -> torch.Tensor:
+        if self.of == "attention":
+            queries, keys = (batch.teacher_padded(kind, layer) for kind in ("query", "key"))
+            return losses.dot_scores(queries, keys, self.heads)
+        return losses.relation_scores(batch.teacher_padded(self.of, layer), self.heads)
+
+
+class WordTerm(Term):
+    """Hidden words: what the student makes of them against the teacher's prediction, or the word itself."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: WordKind,
+        place: Place,
+        head: WordHead,
+        teacher: TeacherWords | None,
+        temperature: float,
+    ) -> None:
+        """Of hidden words.
+
+        Args:
+            name: of the term.
+            kind: of loss.
+            place: the prediction layers.
+            head: the student's, which all terms of words share.
+            teacher: its head; None for "masked_lm", which needs none.
+            temperature: divides the logits.
+        """
+        super().__init__()
+        self.name, self.kind, self.places, self.temperature = name, kind, [place], temperature
+        self.head = head
+        self._teacher = teacher  # no module of it is registered: it is not to be trained
+
+    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """Values (1,)."""
+        hidden = batch.labels != NOT_HIDDEN
+        logits = self.head(batch.real(given.hidden[-1])[hidden], given.table)
+        if not hidden.any():  # a batch of a few short texts may have no hidden word
+            return logits.sum()[None]
+        if self._teacher is None:
+            return losses.masked_lm(logits, batch.labels[hidden])[None]
+        wanted = self._teacher.logits(batch.teacher("hidden", self.places[0][1] - 1)[hidden])
+        compare = losses.soft_cross_entropy if self.kind == "prediction" else losses.distribution_kl
+        return compare(logits, wanted, self.temperature)[None]
+
+    def count(self, batch: Batch) -> int:
+        """Hidden words."""
+        return int((batch.labels != NOT_HIDDEN).sum())
