@@ -1,12 +1,13 @@
 """Which start of a student reaches a given held-out loss soonest: random, or cut out of which teacher layers?
 
 Run it with `python -m benchmarks.starts`. Same teacher, text, steps and batches for all starts, in turns. The
-given loss is what the random start has reached at its end.
+given loss is what the worst start of its kind has reached at its end: random, and the worst of the cuts.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -67,17 +68,28 @@ def main() -> None:
 def _summary(rows: list[Row]) -> dict[str, object]:
     """By start: medians over shapes of the last loss over random's, and of steps to random's last loss."""
     random = {row.shape: row.losses[PROXY.steps] for row in rows if row.start == "random"}
+    worst_cut = {
+        shape: max(row.losses[PROXY.steps] for row in rows if row.shape == shape and row.start != "random")
+        for shape in random
+    }
     by_start = {start: [row for row in rows if row.start == start] for start in STARTS}
     return {
         "last_loss_over_random": {
             start: statistics.median(row.losses[PROXY.steps] / random[row.shape] for row in of_it)
             for start, of_it in by_start.items()
         },
-        "steps_to_random_last_loss": {
-            start: statistics.median(row.steps_to(random[row.shape]) for row in of_it)
-            for start, of_it in by_start.items()
-        },
+        "steps_to_random_last_loss": _steps_to(random, by_start),
+        "steps_to_worst_cut_last_loss": _steps_to(worst_cut, by_start),
     }
+
+
+def _steps_to(losses: dict[str, float], by_start: dict[str, list[Row]]) -> dict[str, float | None]:
+    """By start, the median of the steps to each shape's loss; None where it was not reached."""
+    medians = {
+        start: statistics.median(row.steps_to(losses[row.shape]) for row in of_it)
+        for start, of_it in by_start.items()
+    }
+    return {start: steps if math.isfinite(steps) else None for start, steps in medians.items()}
 
 
 def _proxy_set(teacher: Teacher) -> ProxySet:

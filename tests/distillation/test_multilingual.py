@@ -232,7 +232,11 @@ def test_a_search_with_a_multilingual_teacher_and_corpus_finishes_its_candidates
     candidates = called("show", summary["run"], "--db", store)["candidates"]
     assert [candidate["state"] for candidate in candidates] == ["done"] * 3
     assert all(0 < candidate["loss"] < 1 for candidate in candidates)
-    # TODO: the losses by language (candidate.languages) are asserted here
+    for candidate in candidates:
+        assert set(candidate["languages"]) <= set(texts)
+        assert len(candidate["languages"]) > 1
+        losses = candidate["languages"].values()
+        assert min(losses) <= candidate["loss"] <= max(losses)
 
 
 def called(*arguments: object) -> dict[str, Any]:
