@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.recipes import terms_of
+from kdnas_core.distillation.recipes import relation_heads, terms_of
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import ObjectiveSpec, TermKind, TermSpec
 
@@ -88,45 +88,68 @@ def plan(objective: ObjectiveSpec, student: Architecture, teacher: Given) -> Pla
     Raises:
         BadInput: a mapping does not fit, or nothing is left that the student could learn from its teacher.
     """
-    terms, notes = [], []
+    terms: list[PlannedTerm] = []
+    hindered: dict[_Hindrance, list[str]] = {}
     counts: dict[str, int] = {}
     for spec in terms_of(objective, student, teacher.architecture):
         if hindrance := _hindrance(spec, student, teacher):
-            notes.append(f"The {spec.kind} loss is left out: {hindrance}.")
+            hindered.setdefault(hindrance, []).append(spec.kind)
             continue
         counts[spec.kind] = count = counts.get(spec.kind, 0) + 1
         name = spec.kind if count == 1 else f"{spec.kind}-{count}"
         terms.append(PlannedTerm(name, spec, _layers(spec, student, teacher.architecture)))
     if all(term.spec.kind == "masked_lm" for term in terms):
-        raise BadInput(_nothing_left(objective, student, notes))
+        raise BadInput(_nothing_left(objective, student, hindered))
+    notes = [
+        f"The {kind} loss is left out: {hindrance.reason}; to have it, {hindrance.remedy}."
+        for hindrance, kinds in hindered.items()
+        for kind in kinds
+    ]
     return Plan(terms, notes)
 
 
-def _nothing_left(objective: ObjectiveSpec, student: Architecture, notes: list[str]) -> str:
-    reasons = "; ".join(note.rstrip(".")[0].lower() + note.rstrip(".")[1:] for note in notes)
+@dataclass(frozen=True)
+class _Hindrance:
+    """Why a term cannot be learnt by, and what would mend that."""
+
+    reason: str
+    remedy: str
+
+
+def _nothing_left(
+    objective: ObjectiveSpec, student: Architecture, hindered: dict[_Hindrance, list[str]]
+) -> str:
     what = f"The recipe '{objective.recipe}' has nothing that the student {student.key} could learn"
-    return f"{what} from its teacher{': ' if reasons else ''}{reasons}; choose another recipe or mend that."
+    if not hindered:
+        return f"{what} from its teacher; add a term that compares the two."
+    reasons = "; ".join(f"no {' or '.join(kinds)}, since {why.reason}" for why, kinds in hindered.items())
+    remedies = " and ".join(hindrance.remedy for hindrance in hindered)
+    return f"{what} ({reasons}): {remedies}, or choose another recipe."
 
 
-def _hindrance(spec: TermSpec, student: Architecture, teacher: Given) -> str | None:
+def _hindrance(spec: TermSpec, student: Architecture, teacher: Given) -> _Hindrance | None:
     heads, teacher_heads = student.attention_heads, teacher.architecture.attention_heads
     if spec.kind in SAME_HEADS and heads != teacher_heads:
-        return f"the student has {heads} attention heads, the teacher {teacher_heads} (space.attention_heads)"
+        reason = f"the student has {heads} attention heads, the teacher {teacher_heads}"
+        return _Hindrance(reason, f"set space.attention_heads=[{teacher_heads}]")
     if spec.kind == "relations":
         return _undivided(spec.relation_heads, student, teacher.architecture)
     if spec.kind in WORDS and not teacher.hides_words:
-        return "the teacher's tokenizer has no mask token"
+        reason = "the teacher's tokenizer has no mask token"
+        return _Hindrance(reason, "name a teacher whose tokenizer has one")
     if spec.kind in LOGITS and not teacher.predicts_words:
-        return "the teacher has no masked-LM head (objective.head=trained has one trained for it)"
+        reason = "the teacher has no masked-LM head"
+        return _Hindrance(reason, "set objective.head=trained, which trains one for it")
     return None
 
 
-def _undivided(heads: int, student: Architecture, teacher: Architecture) -> str | None:
+def _undivided(heads: int, student: Architecture, teacher: Architecture) -> _Hindrance | None:
     """Why queries, keys and values cannot be cut into so many relation heads; None where they can."""
     widths = {"student": student.bottleneck_size or student.hidden_size, "teacher": teacher.hidden_size}
     for whose, width in widths.items():
         if width % heads:
-            return f"{heads} relation heads do not divide the {whose}'s width of {width}"
+            reason = f"{heads} relation heads do not divide the {whose}'s width of {width}"
+            return _Hindrance(reason, f"set relation_heads={relation_heads(student, teacher)}")
     return None
 
 

@@ -218,4 +218,4 @@ def test_without_a_mask_token_pd_is_refused() -> None:
 
 
 def test_words_alone_are_nothing_that_is_learnt_from_a_teacher() -> None:
-    assert "learn from its teacher; choose another recipe" in refusal("masked_lm")
+    assert "learn from its teacher; add a term" in refusal("masked_lm")
