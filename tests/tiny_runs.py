@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -101,3 +104,12 @@ def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.0
         assert time.monotonic() < deadline, f"not seen within {seconds:.0f} seconds"
         time.sleep(pause)
     return seen
+
+
+def called(*arguments: object) -> dict[str, Any]:
+    """What the command line prints as JSON, in a process of its own."""
+    command = [sys.executable, "-m", "kdnas_core", *map(str, arguments), "--json"]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert child.returncode == 0, child.stderr
+    printed: dict[str, Any] = json.loads(child.stdout)
+    return printed

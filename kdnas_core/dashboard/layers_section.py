@@ -13,6 +13,7 @@ from kdnas_core.dashboard.terms import Depths
 from kdnas_core.runs.rows import LayerLoss
 
 NORMALISED = "A loss of 0 copies the teacher layer; 1 is no better than its mean."
+PROBE = "The held-out loss of this candidate: projections fitted for it at each evaluation, never trained. "
 OTHER = "Lower is better; each term has a scale of its own."
 
 
@@ -74,7 +75,7 @@ def _term(seen: CandidateView) -> str:
 
 def _layers(term: str, losses: Sequence[LayerLoss], depths: Depths) -> None:
     normalised, words = terms.is_normalised(term), layer_figures.mapping_words(losses, depths)
-    meaning = NORMALISED if normalised else OTHER
+    meaning = f"{PROBE if term == 'hidden_probe' else ''}{NORMALISED if normalised else OTHER}"
     if all(depths.are_outer(loss.layer, loss.teacher_layer) for loss in losses):
         st.markdown(meaning)
         _curves(term, losses, depths)  # one number, which the curve ends at: there is nothing to map

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kdnas_core.dashboard import wording
 from kdnas_core.runs.rows import LayerLoss
 
+MOST_CHANGE = (
+    9.0  # what begins at almost nothing, such as the embeddings of an exact cut, rises a millionfold
+)
 _NORMALISED = (
     "hidden",
     "hidden_probe",
@@ -42,10 +46,11 @@ class TermLoss:
 
     @property
     def change(self) -> float | None:
-        """By what share of the first it fell, as a negative number, or rose."""
+        """By what share of the first it rose, negative where it fell; None where a share says nothing."""
         if self.last is None or not self.first or not math.isfinite(self.last / self.first):
             return None
-        return self.last / self.first - 1
+        change = self.last / self.first - 1
+        return change if change <= MOST_CHANGE else None
 
 
 def present(losses: Sequence[LayerLoss]) -> list[str]:
@@ -78,8 +83,14 @@ def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
 
 
 def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:
-    by_step: dict[int, list[float]] = {}
-    for loss in losses:
-        by_step.setdefault(loss.step, []).append(loss.loss)
-    means = [sum(by_step[step]) / len(by_step[step]) for step in sorted(by_step)]
+    steps = sorted({loss.step for loss in losses})
+    means = [_mean([loss for loss in losses if loss.step == step]) for step in steps]
     return TermLoss(term, means[0], means[-1] if len(means) > 1 else None)
+
+
+def _mean(losses: Sequence[LayerLoss]) -> float:
+    """The mean over layers of the mean over the teacher layers of each, as in the reward."""
+    by_layer: dict[int, list[float]] = {}
+    for loss in losses:
+        by_layer.setdefault(loss.layer, []).append(loss.loss)
+    return fmean(fmean(values) for values in by_layer.values())

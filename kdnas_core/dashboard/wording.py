@@ -40,8 +40,8 @@ RECIPES = {
 }
 # in the order in which a page shows them
 TERMS = {
-    "hidden": "Hidden states",
     "hidden_probe": "Hidden states, by a probe",
+    "hidden": "Hidden states",
     "embedding": "Embeddings",
     "cosine": "Hidden states, by angle",
     "patience": "First token's states",

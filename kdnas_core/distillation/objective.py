@@ -60,15 +60,18 @@ class Objective(nn.Module):
             batch: what it read.
             done: share of all steps that were taken, 0 to below 1.
         """
-        stage = int(done >= self.first_stage)
-        begin, end = (self.first_stage, 1.0) if stage else (0.0, self.first_stage)
+        begin, end = (self.first_stage, 1.0) if self._stage(done) else (0.0, self.first_stage)
         share = (done - begin) / (end - begin)
         parts = [
             _part(term(given, batch), spec, share)
             for term, spec in self.terms
-            if self._stages[spec.stage] == stage
+            if self._stages[spec.stage] == self._stage(done)
         ]
         return torch.stack(parts).sum()
+
+    def _stage(self, done: float) -> int:
+        """0 for the first stage, 1 for the second."""
+        return int(done >= self.first_stage and len(self._stages) == 2)
 
     @property
     def probe(self) -> StateTerm | None:
@@ -83,10 +86,16 @@ class Objective(nn.Module):
         """Fits all projections to the student as it is, by least squares."""
         projections.fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
 
-    def fit_probe(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
-        """Fits the probe alone, where there is one."""
-        if self.probe is not None:
-            projections.fit([self.probe], passes)
+    def fit_idle(self, passes: Iterable[tuple[Pass, Batch]], done: float) -> None:
+        """Fits the projections that are not trained now: the probe's, and those of terms of the other stage.
+
+        Else a term of the first stage would seem to be unlearnt in the second, when its projections no longer
+        follow the student.
+        """
+        idle = [term for term, spec in self.terms if self._stages[spec.stage] != self._stage(done)]
+        states = [term for term in [*idle, self.probe] if isinstance(term, StateTerm)]
+        if states:
+            projections.fit(states, passes)
 
 
 def _part(values: torch.Tensor, spec: TermSpec, share: float) -> torch.Tensor:

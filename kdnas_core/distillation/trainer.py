@@ -204,7 +204,8 @@ class _Training:
     @torch.no_grad()
     def evaluated(self, step: int, by_language: bool = False) -> HeldOut:
         """Held-out values as the student is now."""
-        self.objective.fit_probe((self.forward(batch), batch) for batch in self.fitting)
+        passes = ((self.forward(batch), batch) for batch in self.fitting)
+        self.objective.fit_idle(passes, done=step / self.proxy.steps)
         held_out, size = self.data.held_out, self.proxy.batch_size
         terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size)
         if not all(math.isfinite(value) for places in terms.values() for value in places.values()):

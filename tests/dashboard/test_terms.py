@@ -41,7 +41,14 @@ def test_a_term_comes_to_the_mean_over_its_layers_at_its_first_and_last_evaluati
 
 @pytest.mark.parametrize(
     ("first", "last", "change"),
-    [(2.0, 0.5, -0.75), (1.0, 1.5, 0.5), (1.0, None, None), (0.0, 1.0, None), (math.inf, 1.0, -1.0)],
+    [
+        (2.0, 0.5, -0.75),
+        (1.0, 1.5, 0.5),
+        (1.0, None, None),
+        (0.0, 1.0, None),
+        (1e-7, 0.03, None),
+        (math.inf, 1.0, -1.0),
+    ],
 )
 def test_the_change_of_a_term_is_a_share_of_its_first_loss(
     first: float, last: float | None, change: float | None

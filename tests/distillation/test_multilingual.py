@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from kdnas_core.distillation.mixture import read_texts
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from tests.tiny_fields import tiny_fields
-from tests.tiny_runs import own_machine
+from tests.tiny_runs import called, own_machine
 from tests.tiny_xlmr import (
     LANGUAGES,
     LONGEST,
@@ -237,12 +235,3 @@ def test_a_search_with_a_multilingual_teacher_and_corpus_finishes_its_candidates
         assert len(candidate["languages"]) > 1
         losses = candidate["languages"].values()
         assert min(losses) <= candidate["loss"] <= max(losses)
-
-
-def called(*arguments: object) -> dict[str, Any]:
-    """What the command line prints as JSON, in a process of its own."""
-    command = [sys.executable, "-m", "kdnas_core", *map(str, arguments), "--json"]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert child.returncode == 0, child.stderr
-    printed: dict[str, Any] = json.loads(child.stdout)
-    return printed

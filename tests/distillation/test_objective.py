@@ -235,7 +235,7 @@ def test_where_hidden_states_are_learnt_from_first_to_last_there_is_no_probe(
     objective = make(**fields)
     assert objective.probe is None
     assert HIDDEN in [term.name for term in objective.all_terms()]
-    objective.fit_probe([])
+    objective.fit_idle([], done=0.0)
 
 
 PROBED: list[dict[str, Any]] = [
@@ -301,11 +301,24 @@ def test_fitting_the_probe_leaves_what_is_trained_alone(
     terms = nn.ModuleList(term for term, _ in objective.terms)
     before = {name: weight.clone() for name, weight in terms.state_dict().items()}
     scored = objective.probe(given, batch).mean()
-    objective.fit_probe([(given, batch)])
+    objective.fit_idle([(given, batch)], done=0.0)
     assert objective.probe(given, batch).mean() < scored
     assert all(torch.equal(weight, before[name]) for name, weight in terms.state_dict().items())
     objective.fit([(given, batch)])
     assert not all(torch.equal(weight, before[name]) for name, weight in terms.state_dict().items())
+
+
+def test_in_the_second_stage_the_projections_of_the_first_follow_the_student(
+    make: Callable[..., Objective], teacher: Teacher, targets: Targets
+) -> None:
+    objective, batch = make(recipe="tinybert"), make_batch(targets, range(8), pad=0)
+    given = a_pass(teacher, batch)
+    hidden = next(term for term, spec in objective.terms if spec.kind == "hidden")
+    unfitted = hidden(given, batch).mean()
+    objective.fit_idle([(given, batch)], done=0.4)
+    assert torch.equal(hidden(given, batch).mean(), unfitted)
+    objective.fit_idle([(given, batch)], done=0.5)
+    assert hidden(given, batch).mean() < unfitted
 
 
 def test_gradients_of_kdnas_reach_all_of_the_student_but_its_pooler(
