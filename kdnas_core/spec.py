@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
 
 Activation = Literal["gelu", "relu", "silu"]
@@ -21,7 +21,10 @@ class _Strict(BaseModel):
 
 
 class SpaceSpec(_Strict):
-    """The choices for each knob of an architecture; a knob left out is derived from the teacher."""
+    """The choices for each knob of an architecture; a knob left out is derived from the teacher.
+
+    Or `presets`: published students by name, and no knob.
+    """
 
     layers: Annotated[list[Annotated[int, Field(ge=1, le=48)]], Field(min_length=1)] | None = None
     hidden_size: Knob | None = None
@@ -29,6 +32,17 @@ class SpaceSpec(_Strict):
     attention_heads: Knob | None = None
     hidden_act: Annotated[list[Activation], Field(min_length=1)] | None = None
     embedding_size: Knob | None = None  # left out: embeddings are as wide as the hidden states
+    presets: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _presets_alone(self) -> SpaceSpec:
+        unknown = [name for name in self.presets or () if name not in PRESETS]
+        if unknown:
+            choices = ", ".join(PRESETS)
+            raise ValueError(f"there is no published student or space {unknown[0]!r}, choose of {choices}")
+        if self.presets and len(self.model_dump(exclude_none=True)) > 1:
+            raise ValueError("presets are whole students, give them or choices for the knobs")
+        return self
 
     @field_validator("*")
     @classmethod
@@ -39,8 +53,10 @@ class SpaceSpec(_Strict):
         """This space with each knob that was left out derived from the teacher's own shape.
 
         Depths are thirds to all of the teacher's, widths quarters, feed-forward widths a quarter, half
-        and all, heads all, half and a quarter; the activation is the teacher's.
+        and all, heads all, half and a quarter; the activation is the teacher's. Presets stay as they are.
         """
+        if self.presets:
+            return self
         heads = [teacher.attention_heads // part for part in (1, 2, 4) if teacher.attention_heads % part == 0]
         derived = SpaceSpec(
             layers=[max(1, teacher.layers * part // 12) for part in (4, 6, 8, 12)],
@@ -209,8 +225,8 @@ class SearchSpec(_Strict):
 class RunSpec(_Strict):
     """All that a user chooses for a run.
 
-    `space` may be given as the word "kdnas" for the published space, or "teacher" (the default)
-    for one derived from the teacher's own shape when the run is prepared.
+    `space` may be given as the word "kdnas" for the published space, "teacher" (the default) for one
+    derived from the teacher's own shape when the run is prepared, or the name of a published student.
     """
 
     name: str = Field(default="search", min_length=1, max_length=100)
@@ -228,7 +244,7 @@ class RunSpec(_Strict):
     @classmethod
     def _named_space(cls, given: Any) -> Any:
         return (
-            {"kdnas": KDNAS_SPACE, "teacher": SpaceSpec()}.get(given, given)
+            {"kdnas": KDNAS_SPACE, "teacher": SpaceSpec()}.get(given) or SpaceSpec(presets=[given])
             if isinstance(given, str)
             else given
         )

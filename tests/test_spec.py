@@ -224,6 +224,21 @@ def test_the_named_space_of_the_teacher_is_the_default() -> None:
     assert parse_spec({"space": "teacher"}) == parse_spec({}) == RunSpec()
 
 
+def test_a_space_may_be_a_published_student_by_name() -> None:
+    assert parse_spec({"space": "tinybert4"}).space == SpaceSpec(presets=["tinybert4"])
+    assert SpaceSpec(presets=["tinybert4"]).filled_from(BERT) == SpaceSpec(presets=["tinybert4"])
+
+
+@pytest.mark.parametrize(
+    "space",
+    ["tinybert5", {"presets": ["tinybert5"]}, {"presets": ["tinybert4"], "layers": [2]}, {"presets": []}],
+)
+def test_presets_that_do_not_exist_or_stand_beside_knobs_are_refused(space: Any) -> None:
+    with pytest.raises(BadInput) as refused:
+        parse_spec({"space": space})
+    assert is_one_sentence(str(refused.value))
+
+
 @pytest.mark.parametrize("teacher", PLAIN.values(), ids=PLAIN)
 def test_a_space_derived_from_a_teacher_holds_its_own_shape_and_smaller_ones(teacher: Architecture) -> None:
     space = list(SearchSpace.from_spec(SpaceSpec(), teacher))

@@ -8,12 +8,13 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import starting
+from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.dashboard import starting, wording
+from kdnas_core.errors import BadInput
 from kdnas_core.search.space import KNOBS, SearchSpace
 from kdnas_core.spec import KDNAS_SPACE, SpaceSpec
 
-FROM_TEACHER, PUBLISHED = "From the teacher's shape", "KD-NAS, as published"
+FROM_TEACHER, PUBLISHED, STUDENTS = "From the teacher's shape", "KD-NAS, as published", "Published students"
 LABELS = {
     "layers": "Layers",
     "hidden_size": "Hidden size",
@@ -31,13 +32,30 @@ def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
         BadInput: a choice is no number, or the choices leave no valid point.
     """
     st.header("Search space")
-    preset = st.radio("Start from", [FROM_TEACHER, PUBLISHED], horizontal=True)
+    preset = st.radio("Start from", [FROM_TEACHER, PUBLISHED, STUDENTS], horizontal=True)
+    if preset == STUDENTS:
+        return _students(shape)
     if preset == FROM_TEACHER and shape is None:
         st.markdown("The space is derived from the teacher's shape once it is loaded.")
         return {}
     filled = KDNAS_SPACE if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape)
     columns = st.columns(2)
     chosen = _knobs(columns, filled.model_dump(), key=f"{preset}-{teacher}") | _embedding(columns[-1])
+    _size(chosen, shape)
+    return chosen
+
+
+def _students(shape: Architecture | None) -> dict[str, Any]:
+    picked = st.multiselect(
+        "Students",
+        PRESETS,
+        default=["tinybert4", "bert-small", "bert-mini", "bert-tiny"],
+        format_func=lambda name: f"{name} ({wording.shape(PRESETS[name])})",
+        help="Shapes that papers compare, measured and distilled here with the objective below.",
+    )
+    if not picked:
+        raise BadInput("Choose at least one published student, or another search space.")
+    chosen = {"presets": picked}
     _size(chosen, shape)
     return chosen
 

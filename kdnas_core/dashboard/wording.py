@@ -115,8 +115,13 @@ def shape(architecture: Architecture) -> str:
     layers = "1 layer" if architecture.layers == 1 else f"{architecture.layers} layers"
     heads = "1 head" if architecture.attention_heads == 1 else f"{architecture.attention_heads} heads"
     embedding = "" if architecture.embedding_size is None else f" · embedding {architecture.embedding_size}"
+    bottleneck = (
+        "" if architecture.bottleneck_size is None else f" · bottleneck {architecture.bottleneck_size}"
+    )
+    stacked = f"{architecture.feed_forward_networks} × " if architecture.feed_forward_networks else ""
     return (
-        f"{layers} · hidden {architecture.hidden_size}{embedding} · FFN {architecture.intermediate_size}"
+        f"{layers} · hidden {architecture.hidden_size}{embedding}{bottleneck}"
+        f" · FFN {stacked}{architecture.intermediate_size}"
         f" · {heads} · {architecture.hidden_act}"
     )
 

@@ -108,9 +108,12 @@ def _own_words(spec: RunSpec, space: SearchSpace, teacher: Teacher) -> TeacherWo
 
 def _plans(spec: RunSpec, space: SearchSpace, given: Given) -> list[Plan]:
     """One plan for each student that could differ in its terms; refuses what does not fit any of them."""
-    distinct = {(shape.layers, shape.hidden_size, shape.attention_heads): shape for shape in space}
-    for layers in space.layers:
-        start_layers(spec.objective, layers, given.architecture.layers)
+    distinct = {
+        (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
+        for shape in space
+    }
+    for shape in distinct.values():
+        start_layers(spec.objective, shape.layers, given.architecture.layers)
     return [plan(spec.objective, shape, given) for shape in distinct.values()]
 
 

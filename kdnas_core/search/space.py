@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import SpaceSpec
 
@@ -20,7 +20,7 @@ class SearchSpace:
     """The choices for each knob, in the order of `KNOBS`, and those for `embedding_size` if there are any.
 
     A point whose heads do not divide its hidden size, or whose embedding is wider than that, does not exist:
-    it is neither counted nor drawn.
+    it is neither counted nor drawn. A space of `presets` has those alone, and which of them is its one knob.
     """
 
     layers: tuple[int, ...]
@@ -29,6 +29,7 @@ class SearchSpace:
     attention_heads: tuple[int, ...]
     hidden_act: tuple[str, ...]
     embedding_size: tuple[int, ...] = ()
+    presets: tuple[Architecture, ...] = ()
 
     @classmethod
     def from_spec(cls, spec: SpaceSpec, teacher: Architecture) -> SearchSpace:
@@ -38,6 +39,9 @@ class SearchSpace:
             BadInput: the space has no valid point, or heads or an embedding size that no hidden size takes.
         """
         filled = spec.filled_from(teacher)
+        if filled.presets:
+            named = dict.fromkeys(PRESETS[name] for name in filled.presets)  # some are one shape
+            return cls((), (), (), (), (), presets=tuple(named))
         space = cls(*(tuple(getattr(filled, knob) or ()) for knob in (*KNOBS, "embedding_size")))
         _check_fits(space)
         if not len(space):
@@ -46,6 +50,7 @@ class SearchSpace:
 
     def __iter__(self) -> Iterator[Architecture]:
         """Every architecture once, in a fixed order."""
+        yield from self.presets
         plain = (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads, self.hidden_act)
         embeddings = self.embedding_size or (None,)
         for layers, width, intermediate, heads, act, embedding in product(*plain, embeddings):
@@ -60,7 +65,8 @@ class SearchSpace:
             * sum(embedding <= width for embedding in embeddings)
             for width in self.hidden_size
         )
-        return len(self.layers) * len(self.intermediate_size) * len(self.hidden_act) * points
+        knobs = len(self.layers) * len(self.intermediate_size) * len(self.hidden_act)
+        return len(self.presets) + knobs * points
 
     def shapes(self) -> int:
         """How many distinct shapes, embedding size included: heads and activation weigh nothing."""
@@ -73,12 +79,16 @@ class SearchSpace:
 
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
         """The position of the architecture's value among the choices of each knob of this space."""
+        if self.presets:
+            return (self.presets.index(architecture),)
         return tuple(
             choices.index(getattr(architecture, knob)) for knob, choices in self._choices_by_knob().items()
         )
 
     def choices(self) -> list[int]:
         """How many choices each knob of this space has."""
+        if self.presets:
+            return [len(self.presets)]
         return [len(choices) for choices in self._choices_by_knob().values()]
 
     def _choices_by_knob(self) -> dict[str, tuple[int, ...] | tuple[str, ...]]:

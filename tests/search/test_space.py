@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.episodes import Outcome
@@ -172,3 +172,12 @@ def test_a_controller_that_learns_tells_embedding_sizes_apart() -> None:
         proposals = controller.ask(episode, 6)
         assert len({proposal.architecture for proposal in proposals}) == 6
         controller.tell([Outcome(proposal.architecture, 0.5) for proposal in proposals])
+
+
+def test_a_space_of_presets_has_those_alone_each_shape_once() -> None:
+    named = SpaceSpec(presets=["tinybert6", "bert-pkd-6", "mobilebert-tiny"])
+    space = SearchSpace.from_spec(named, PRESETS["bert-base"])
+    assert list(space) == [PRESETS["bert-pkd-6"], PRESETS["mobilebert-tiny"]]
+    assert (len(space), space.choices()) == (2, [2])
+    assert [space.indices(architecture) for architecture in space] == [(0,), (1,)]
+    assert space.sample(random.Random(0), 5, seen=[PRESETS["tinybert6"]]) == [PRESETS["mobilebert-tiny"]]
