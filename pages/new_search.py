@@ -23,9 +23,10 @@ from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, ProxySpec, parse_spec
 
 EPISODES, CANDIDATES = 8, 6  # to begin with: well under an hour; the published setting is 15 of 20
-PASSES_HELP = "Gradients of so many batches make one step: as a larger batch would, in the memory of one."
+PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (
     "For several languages: at 1 each is drawn as often as it is large, above that small ones more."
+    " The size of a hub data set is not known; each counts as large as the proxy set."
 )
 MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 

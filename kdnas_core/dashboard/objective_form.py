@@ -27,7 +27,7 @@ LEARNS = {
     " (arXiv 2004.02984).",
     "custom": "The terms that you list here, added up with their weights.",
 }
-MAPPINGS = ["uniform", "uniform+last", "top", "bottom"]
+MAPPINGS = ["uniform", "uniform+last", "top", "bottom", "skip", "final"]
 STARTS = {"teacher": "Cut out of the teacher", "random": "Random weights"}
 START_LAYERS = ["uniform", "top", "bottom"]
 PROJECTIONS = {"per_layer": "One for each layer", "shared": "One shared by all layers"}
@@ -36,7 +36,7 @@ EDITING = "Click the empty row to add a term; tick a row at its left to delete i
 HEAD = "Train a masked-LM head for the teacher where it has none"
 HEAD_HELP = "For predictions of words: many published encoders come without the head that makes them."
 
-_FIELDS = ["kind", "weight", "mapping", "temperature", "relation_heads", "stage"]
+_FIELDS = ["kind", "weight", "mapping", "temperature", "relation_heads", "stage", "progressive"]
 _USUAL = TermSpec(kind="hidden").model_dump(include=set(_FIELDS))
 
 
@@ -99,6 +99,9 @@ def _columns() -> dict[str, Any]:
             help="Into which queries, keys and values are cut anew; for relations only.",
         ),
         "stage": select("Stage", options=[1, 2], default=1, help="In which of two stages it is trained."),
+        "progressive": st.column_config.CheckboxColumn(
+            "Layer by layer", default=False, help="Its layers take turns, from the first to the last."
+        ),
     }
 
 
@@ -116,7 +119,9 @@ def _details(recipe: str) -> dict[str, Any]:
             disabled=start == "random",
         )
         head = st.checkbox(HEAD, help=HEAD_HELP)
+        share = st.slider("Share of the steps for the first of two stages", 0.1, 0.9, 0.5, 0.05)
     return {
+        "first_stage": share,
         "mapping": mapping,
         "projection": projection,
         "start": start,

@@ -49,12 +49,13 @@ def layer_map(
 def _as_listed(listed: Sequence[int | None], m: int, n: int) -> list[tuple[int, ...]]:
     if len(listed) != m:
         raise BadInput(
-            f"The mapping names {len(listed)} teacher layers; name one for each of the {m} layers."
+            f"A list of {len(listed)} teacher layers does not fit a student of {m} layers; name one for each "
+            "layer, and search students of one depth."
         )
     for layer in listed:
         if layer is not None and not 0 <= layer <= n:
             raise BadInput(
-                f"The mapping names layer {layer}, but the teacher has layers 0 to {n}; name those."
+                f"Teacher layer {layer} is named, but the teacher has layers 0 to {n}; name those."
             )
     if all(layer is None for layer in listed):
         raise BadInput("The mapping names no teacher layer; name one for at least one student layer.")
@@ -72,6 +73,7 @@ def _bottom(m: int, n: int) -> list[tuple[int, ...]]:
 def _skip(uniform: list[int]) -> list[tuple[int, ...]]:
     if len(uniform) == 1:
         raise BadInput(
-            "The mapping 'skip' leaves out the last layer, which is the only one; choose 'uniform'."
+            "The mapping 'skip' leaves out the last layer, which is a student's only one; choose another "
+            "mapping, or take 1 out of space.layers."
         )
     return [*((layer,) for layer in uniform[:-1]), ()]

@@ -29,11 +29,16 @@ def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
         ids with words hidden, and labels: the word at each hidden place, NOT_HIDDEN elsewhere.
 
     Raises:
-        BadInput: the tokenizer has no mask token.
+        BadInput: the tokenizer has no mask token, or knows no word of the texts.
     """
     check_mask_token(tokenizer)
     rng = np.random.default_rng(SEED)
     words = np.flatnonzero(~np.isin(ids, tokenizer.all_special_ids))
+    if not len(words):
+        raise BadInput(
+            "The teacher's tokenizer knows no word of these texts, so that none can be hidden; name a corpus "
+            "in a language of the teacher's."
+        )
     chosen = rng.permutation(words)[: max(1, round(SHARE * len(words)))]
     labels = np.full_like(ids, NOT_HIDDEN)
     labels[chosen] = ids[chosen]

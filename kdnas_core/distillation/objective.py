@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -28,6 +28,8 @@ _PAIRS = {
 }
 
 Places = dict[tuple[int, int], float]
+LayerRates = Callable[[int], float]  # a student layer, 0 for its embeddings -> share of the learning rate
+FINISHED_RATE = 0.1  # of a layer whose turn is past
 
 
 class Objective(nn.Module):
@@ -60,14 +62,18 @@ class Objective(nn.Module):
             batch: what it read.
             done: share of all steps that were taken, 0 to below 1.
         """
-        begin, end = (self.first_stage, 1.0) if self._stage(done) else (0.0, self.first_stage)
-        share = (done - begin) / (end - begin)
+        share = self._share(done)
         parts = [
             _part(term(given, batch), spec, share)
             for term, spec in self.terms
             if self._stages[spec.stage] == self._stage(done)
         ]
         return torch.stack(parts).sum()
+
+    def _share(self, done: float) -> float:
+        """How much of the stage that training is in has passed."""
+        begin, end = (self.first_stage, 1.0) if self._stage(done) else (0.0, self.first_stage)
+        return (done - begin) / (end - begin)
 
     def _stage(self, done: float) -> int:
         """0 for the first stage, 1 for the second."""
@@ -87,15 +93,40 @@ class Objective(nn.Module):
         projections.fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
 
     def fit_idle(self, passes: Iterable[tuple[Pass, Batch]], done: float) -> None:
-        """Fits the projections that are not trained now: the probe's, and those of terms of the other stage.
+        """Fits the projections that are trained no more: the probe's, and those of the first stage once past.
 
         Else a term of the first stage would seem to be unlearnt in the second, when its projections no longer
-        follow the student.
+        follow the student. Nothing that is still to be trained is touched: looking changes no training.
         """
-        idle = [term for term, spec in self.terms if self._stages[spec.stage] != self._stage(done)]
-        states = [term for term in [*idle, self.probe] if isinstance(term, StateTerm)]
+        past = [term for term, spec in self.terms if self._stages[spec.stage] < self._stage(done)]
+        states = [term for term in [*past, self.probe] if isinstance(term, StateTerm)]
         if states:
             projections.fit(states, passes)
+
+    def begins_second_stage(self, done: float, before: float) -> bool:
+        """Whether the second stage begins between two shares of the steps."""
+        return self._stage(done) > self._stage(before)
+
+    def fit_second_stage(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
+        """Fits the projections of the second stage to the student as the first has left it."""
+        second = [term for term, spec in self.terms if self._stages[spec.stage] == 1]
+        projections.fit([term for term in second if isinstance(term, StateTerm)], passes)
+
+    def rates(self, done: float) -> LayerRates:
+        """How fast the student's layers learn now: all alike, but where a progressive term has its turn.
+
+        Then as in MobileBERT's published code: the layer whose turn it is at the full rate, those before it
+        at a tenth, those to come and the embeddings not at all.
+        """
+        share, stage = self._share(done), self._stage(done)
+        progressive = [
+            term for term, spec in self.terms if spec.progressive and self._stages[spec.stage] == stage
+        ]
+        if not progressive:
+            return lambda layer: 1.0
+        places = progressive[0].places
+        turn = places[int(share * len(places))][0]
+        return lambda layer: 0.0 if layer == 0 or layer > turn else 1.0 if layer == turn else FINISHED_RATE
 
 
 def _part(values: torch.Tensor, spec: TermSpec, share: float) -> torch.Tensor:
@@ -132,16 +163,24 @@ def make_objective(
         )
         terms = [(term, each.spec) for each in planned.terms for term in make(each)]
         probe = None
-        if not _learns_hidden_states_throughout(terms_of(spec, student, teacher)):
+        if not _learns_hidden_states_throughout(spec, student, teacher):
             layers = [(), *layer_map("uniform+last", student.layers, teacher.layers)]
             probe = StateTerm(PROBE, "hidden", layers, widths, "per_layer")
     return Objective(terms, probe, spec.first_stage)
 
 
-def _learns_hidden_states_throughout(terms: list[TermSpec]) -> bool:
-    """From the first step to the last; as was asked for, so that all students of a run are judged alike."""
-    one_stage = len({term.stage for term in terms}) == 1
-    return one_stage and any(term.kind == HIDDEN and not term.progressive for term in terms)
+def _learns_hidden_states_throughout(
+    objective: ObjectiveSpec, student: Architecture, teacher: Architecture
+) -> bool:
+    """Those of every layer, from the first step to the last; as was asked for, not as is left of it.
+
+    So all students of a run are judged alike, whatever terms some of them cannot learn by.
+    """
+    terms = terms_of(objective, student, teacher)
+    first = next((term for term in terms if term.kind == HIDDEN), None)
+    if first is None or first.progressive or len({term.stage for term in terms}) > 1:
+        return False
+    return all(layer_map(first.mapping or "uniform", student.layers, teacher.layers))
 
 
 def _terms(

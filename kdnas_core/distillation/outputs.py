@@ -69,14 +69,13 @@ def teacher_targets(
         BadInput: the disk has no room for them, or the tokenizer cannot hide words.
     """
     outputs = _outputs(teacher, wanted)
-    names = sorted(map(_name, outputs))
-    question = [teacher.fingerprint, str(autocast), sequence_length, wanted.hidden_words, names, list(texts)]
+    sheet = _tokenised(teacher, texts, sequence_length, wanted.hidden_words)
+    question = [teacher.fingerprint, str(autocast), sorted(map(_name, outputs)), sheet.fingerprint]
     folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
-            sheet = _tokenised(teacher, texts, sequence_length, wanted.hidden_words)
             _compute(teacher, sheet, outputs, autocast, unfinished, progress)
             with contextlib.suppress(OSError):  # another process had the same to compute and was first
                 unfinished.replace(folder)
@@ -133,6 +132,14 @@ class _Sheet:
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     offsets: NDArray[np.int64]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the texts, the tokenizer, and which words are hidden."""
+        digest = hashlib.sha256()
+        for array in (self.ids, self.labels, self.offsets):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def text(self, index: int) -> NDArray[np.int64]:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]

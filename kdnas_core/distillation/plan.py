@@ -92,11 +92,11 @@ def plan(objective: ObjectiveSpec, student: Architecture, teacher: Given) -> Pla
     hindered: dict[_Hindrance, list[str]] = {}
     counts: dict[str, int] = {}
     for spec in terms_of(objective, student, teacher.architecture):
-        if hindrance := _hindrance(spec, student, teacher):
-            hindered.setdefault(hindrance, []).append(spec.kind)
-            continue
-        counts[spec.kind] = count = counts.get(spec.kind, 0) + 1
+        counts[spec.kind] = count = counts.get(spec.kind, 0) + 1  # of all, so that a name is one term's
         name = spec.kind if count == 1 else f"{spec.kind}-{count}"
+        if hindrance := _hindrance(spec, student, teacher):
+            hindered.setdefault(hindrance, []).append(name)
+            continue
         terms.append(PlannedTerm(name, spec, _layers(spec, student, teacher.architecture)))
     if all(term.spec.kind == "masked_lm" for term in terms):
         raise BadInput(_nothing_left(objective, student, hindered))

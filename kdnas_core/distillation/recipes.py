@@ -1,7 +1,14 @@
 """Named objectives: each published recipe as a list of loss terms, and the layers its student starts from.
 
-The published weights belong to the published sizes of the losses; where a loss is measured in other units
-here (hidden states in units of the teacher's variance), the weight is the published one all the same.
+Where they differ from the papers:
+- Hidden states and embeddings are measured in units of the teacher's variance; the weights are the
+  published ones all the same.
+- A mini-KD is general distillation: hidden words stand for the labels of a task (PKD, TinyBERT's second
+  stage). Where a recipe needs them, they are hidden in its first stage too.
+- One warm-up and one decay span both stages and all turns; the papers train their stages apart. With fewer
+  steps than layers, some layers of MobileBERT have no turn.
+- MiniLM and MiniLMv2 learn from the teacher's last layer; of teachers of 24 layers MiniLMv2 takes the 21st,
+  which the mapping [null, ..., 21] does.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from kdnas_core.distillation import checkpoint
@@ -26,7 +28,8 @@ from kdnas_core.distillation.vocabulary import Vocabulary, only_used_words
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss after the one before the first step
-FIT_BATCHES = 8  # from which the projections are fitted before the first step, and a probe before each look
+FIT_TOKENS = 20  # for each of the teacher's dimensions: what projections are fitted from
+FIT_BATCH = 32  # texts, whatever the batch size is
 WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
 CHECKPOINT_STEPS = 500
@@ -140,10 +143,14 @@ class _Training:
         self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
         self.watcher, self.saved = watcher, saved
         self.batches = _endless_batches(data.train, proxy.batch_size, seed)
-        self.fitting = [self.batch(texts) for texts in islice(self.batches, FIT_BATCHES)]
+        self.fitting = [self.batch(texts) for texts in _fitting(data.train)]
         self.modules = {"student": forward.student, "objective": objective}
         self.parameters = [*forward.student.parameters(), *objective.parameters()]
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=proxy.learning_rate, fused=True)
+        by_layer = _by_layer(forward.student)
+        groups = [{"params": parameters, "layer": layer} for layer, parameters in by_layer.items()]
+        if learnt := list(objective.parameters()):
+            groups.append({"params": learnt, "layer": None})
+        self.optimiser = torch.optim.AdamW(groups, lr=proxy.learning_rate, fused=True)
 
     def run(self) -> HeldOut:
         """The loop."""
@@ -151,18 +158,18 @@ class _Training:
         looks = {proxy.steps * k // EVALUATIONS for k in range(1, EVALUATIONS + 1)}
         done = self._begin()
         for step in range(done + 1, proxy.steps + 1):
-            self._set_rate(step - 1)
+            self._begin_step(step)
             loss = self._gradients(done=(step - 1) / proxy.steps)
             if not math.isfinite(loss):
                 raise Diverged(f"the loss was {loss} at step {step}; a lower learning rate may help")
             torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
             self.optimiser.step()
             self.optimiser.zero_grad()
+            if step in looks and step < proxy.steps:
+                self.watcher.held_out(self.evaluated(step))
             if self.saved and (step % CHECKPOINT_STEPS == 0 or step == proxy.steps):
                 checkpoint.save(self.saved, self.modules, self.optimiser, step)
             self.watcher.step(step)
-            if step in looks and step < proxy.steps:
-                self.watcher.held_out(self.evaluated(step))
         last = self.evaluated(proxy.steps, by_language=True)
         self.watcher.held_out(last)
         return last
@@ -180,7 +187,7 @@ class _Training:
     @torch.no_grad()
     def fitted(self) -> HeldOut:
         """Fits the projections to the student as it is, and evaluates it."""
-        self.objective.fit((self.forward(batch), batch) for batch in self.fitting)
+        self.objective.fit(self._passes())
         return self.evaluated(0)
 
     def _gradients(self, done: float) -> float:
@@ -193,9 +200,21 @@ class _Training:
             total += loss.item()
         return total
 
-    def _set_rate(self, steps: int) -> None:
+    def _begin_step(self, step: int) -> None:
+        """Sets the learning rates; before the second stage's first step also fits its projections."""
+        steps = self.proxy.steps
+        if step > 1 and self.objective.begins_second_stage((step - 1) / steps, before=(step - 2) / steps):
+            self.objective.fit_second_stage(self._passes())
+        rate = self.proxy.learning_rate * _share_of_rate(step - 1, steps)
+        of_layer = self.objective.rates((step - 1) / steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.proxy.learning_rate * _share_of_rate(steps, self.proxy.steps)
+            group["lr"] = rate * (1.0 if group["layer"] is None else of_layer(group["layer"]))
+
+    @torch.no_grad()
+    def _passes(self) -> Iterator[tuple[Pass, Batch]]:
+        """The texts that projections are fitted from, with the student's outputs as it is now."""
+        for batch in self.fitting:
+            yield self.forward(batch), batch
 
     def batch(self, texts: Sequence[int]) -> Batch:
         """A training batch."""
@@ -204,8 +223,7 @@ class _Training:
     @torch.no_grad()
     def evaluated(self, step: int, by_language: bool = False) -> HeldOut:
         """Held-out values as the student is now."""
-        passes = ((self.forward(batch), batch) for batch in self.fitting)
-        self.objective.fit_idle(passes, done=step / self.proxy.steps)
+        self.objective.fit_idle(self._passes(), done=step / self.proxy.steps)
         held_out, size = self.data.held_out, self.proxy.batch_size
         terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size)
         if not all(math.isfinite(value) for places in terms.values() for value in places.values()):
@@ -283,6 +301,29 @@ def _by_length(targets: Targets, batch_size: int, texts: Collection[int]) -> lis
     chosen = np.array(list(texts))
     order = chosen[np.argsort(targets.lengths[chosen], kind="stable")]
     return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+
+
+def _fitting(targets: Targets) -> list[list[int]]:
+    """Batches of texts for least squares: enough tokens for every student, and the same for all of a run.
+
+    Not as many as the student needs: then wide students would be judged on more text than narrow ones.
+    """
+    order = random.Random(0).sample(range(len(targets)), len(targets))
+    tokens = np.cumsum(targets.lengths[order])
+    enough = int(np.searchsorted(tokens, FIT_TOKENS * targets.width)) + 1
+    return _by_length(targets, FIT_BATCH, order[:enough])
+
+
+_LAYER = re.compile(r"(?:^|\.)layer\.(\d+)\.")
+
+
+def _by_layer(student: PreTrainedModel) -> dict[int, list[nn.Parameter]]:
+    """A student's parameters by layer, counted from 1; 0 is all that is in no layer."""
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in student.named_parameters():
+        found = _LAYER.search(name)
+        groups.setdefault(int(found[1]) + 1 if found else 0, []).append(parameter)
+    return groups
 
 
 def _endless_batches(targets: Targets, batch_size: int, seed: int) -> Iterator[list[int]]:

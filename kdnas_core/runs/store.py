@@ -35,6 +35,7 @@ from kdnas_core.runs.rows import (
 from kdnas_core.spec import RunSpec, parse_spec_json
 
 BUSY_S = 30
+METHOD = 2  # raised when the same spec gives a candidate another loss than before
 LOOKS = 5  # at a file before it is refused
 STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
 
@@ -69,6 +70,7 @@ def _version_1(db: Database) -> None:
 def _version_2(db: Database) -> None:
     db.execute("ALTER TABLE candidates ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'")
     db.execute("ALTER TABLE candidates ADD COLUMN languages TEXT NOT NULL DEFAULT '{}'")
+    db.execute("ALTER TABLE runs ADD COLUMN method INTEGER NOT NULL DEFAULT 1")
     # SQLite cannot change a primary key: the table is made anew, what it holds was the loss of hidden states
     db.execute("ALTER TABLE layer_losses RENAME TO layer_losses_1")
     db.execute("""
@@ -99,6 +101,7 @@ class Store:
         """Queues a run, or starts it as this worker's at once, and returns its id."""
         now = time.time()
         row = {"name": spec.name, "state": "queued", "spec": spec.to_json(), "created_at": now}
+        row["method"] = METHOD
         if worker is not None:
             row |= {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
         with self._write():
@@ -194,7 +197,7 @@ class Store:
         """Queues a run that was paused, stopped, interrupted or failed; an active one stays as it is.
 
         Raises:
-            BadInput: there is no such run, or it is finished.
+            BadInput: there is no such run, it is finished, or another version has judged candidates of it.
         """
         with self._write():
             state = self.run(run).state
@@ -204,10 +207,24 @@ class Store:
             if state not in RESUMABLE:
                 raise BadInput(f"Run {run} is {state}; there is nothing left to resume.")
             self._forget_unfinished(run)
-            self._db.table("runs").update(
-                run, {"state": "queued", "request": None, "error": None, "finished_at": None, "worker": None}
-            )
+            self._check_method(run)
+            queued = {"state": "queued", "request": None, "error": None, "finished_at": None, "worker": None}
+            self._db.table("runs").update(run, {**queued, "method": METHOD})
             return "queued"
+
+    def _check_method(self, run: int) -> None:
+        """Refuses to mix losses of two methods in one run, where they could not be told apart."""
+        (row,) = self._db.query(
+            """SELECT method,
+                EXISTS (SELECT * FROM candidates WHERE run = runs.id AND state = 'done') AS judged
+            FROM runs WHERE id = ?""",
+            [run],
+        )
+        if row["method"] != METHOD and row["judged"]:
+            raise BadInput(
+                f"Run {run} was begun by another version of the product, whose losses do not compare with "
+                "those of this one; it can be looked at as it is, and a new search goes on."
+            )
 
     def delete_run(self, run: int) -> None:
         """Deletes a run, its candidates and their files.
@@ -452,7 +469,7 @@ def _run(row: dict[str, Any]) -> Run:
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
     return Run(
         **{
-            **row,
+            **{name: value for name, value in row.items() if name != "method"},
             "state": state,
             "worker": worker,
             "spec": parse_spec_json(row["spec"]),

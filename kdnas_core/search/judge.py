@@ -120,10 +120,10 @@ class Judge:
         spec, teacher = self.spec, self.bench.teacher
         planned = plan(spec.objective, architecture, self.given)
         listener.noted(planned.notes)
-        sources = start_layers(spec.objective, architecture.layers, teacher.layers)
-        student = start_student(
-            teacher, architecture, spec.objective.start, self.data.train, spec.seed, sources
-        )
+        start, sources = spec.objective.start, None
+        if start == "teacher":
+            sources = start_layers(spec.objective, architecture.layers, teacher.layers)
+        student = start_student(teacher, architecture, start, self.data.train, spec.seed, sources)
         table = student.get_input_embeddings().weight
         assert isinstance(table, torch.Tensor)
         objective = make_objective(

@@ -112,8 +112,9 @@ def _plans(spec: RunSpec, space: SearchSpace, given: Given) -> list[Plan]:
         (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
         for shape in space
     }
-    for shape in distinct.values():
-        start_layers(spec.objective, shape.layers, given.architecture.layers)
+    if spec.objective.start == "teacher":
+        for shape in distinct.values():
+            start_layers(spec.objective, shape.layers, given.architecture.layers)
     return [plan(spec.objective, shape, given) for shape in distinct.values()]
 
 

@@ -104,7 +104,7 @@ def test_a_list_is_taken_as_it_is_with_0_for_the_embedding(listed: list[int]) ->
 @pytest.mark.parametrize("layer", [13, -1, 1_000])
 def test_a_list_beyond_the_depth_of_the_teacher_is_refused_with_the_layer_and_the_depth(layer: int) -> None:
     sentence = refusal([4, layer, 12], 3, 12)
-    assert f"layer {layer}," in sentence
+    assert f"layer {layer} " in sentence
     assert "0 to 12" in sentence
 
 
@@ -112,7 +112,7 @@ def test_a_list_beyond_the_depth_of_the_teacher_is_refused_with_the_layer_and_th
 def test_a_list_of_another_length_than_the_student_is_refused(listed: list[int]) -> None:
     sentence = refusal(listed, 3, 12)
     assert f"{len(listed)} teacher layers" in sentence
-    assert "3 layers" in sentence
+    assert "of 3 layers" in sentence
 
 
 def test_final_has_the_last_layer_alone_learn_from_the_last() -> None:

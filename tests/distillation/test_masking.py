@@ -91,11 +91,12 @@ def test_of_a_single_word_that_word_is_hidden(tokenizer: PreTrainedTokenizerBase
     assert (labels != NOT_HIDDEN).tolist() == [False, True, False]
 
 
-def test_texts_of_special_tokens_alone_stay_as_they_are(tokenizer: PreTrainedTokenizerBase) -> None:
-    ids = np.array(tokenizer("")["input_ids"])
-    given, labels = hide_words(ids, tokenizer)
-    assert given.tolist() == ids.tolist()
-    assert (labels == NOT_HIDDEN).all()
+def test_texts_without_a_word_that_the_tokenizer_knows_are_refused_in_one_sentence(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    with pytest.raises(BadInput, match="knows no word") as refused:
+        hide_words(np.array(tokenizer("")["input_ids"]), tokenizer)
+    assert is_one_sentence(str(refused.value))
 
 
 def test_a_tokenizer_without_a_mask_token_is_refused_in_one_sentence(tiny_teacher: Path) -> None:

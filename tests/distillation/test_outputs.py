@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import re
@@ -61,7 +62,7 @@ def computed(teacher: Teacher, texts: list[str], cache: Path, wanted: Wanted = H
 
 
 def folders(cache: Path) -> set[str]:
-    return {path.name for path in (cache / "targets").iterdir()}
+    return {path.name for path in (cache / "targets").glob("*")}
 
 
 def equal(one: Targets, other: Targets) -> bool:
@@ -208,6 +209,16 @@ def test_other_texts_lengths_precisions_teachers_and_wants_are_asked_anew(
     computed(teacher, texts[:2], tmp_path, Wanted([("query", 1)]))
     computed(teacher, texts[:2], tmp_path, Wanted([("query", 2)]))
     assert len(folders(tmp_path)) == 8
+
+
+def test_a_mended_tokenizer_is_noticed(teacher: Teacher, texts: list[str], tmp_path: Path) -> None:
+    first = teacher_targets(teacher, texts[:2], 24, None, tmp_path)
+    again = copy.deepcopy(teacher.tokenizer)
+    again.add_tokens([texts[0].split()[0]])
+    mended = dataclasses.replace(teacher, tokenizer=again)
+    with pytest.raises(IndexError):  # a word that the teacher has no embedding of: it was asked
+        teacher_targets(mended, texts[:2], 24, None, tmp_path)
+    assert equal(teacher_targets(teacher, texts[:2], 24, None, tmp_path), first)
 
 
 def test_progress_rises_to_the_whole(teacher: Teacher, texts: list[str], tmp_path: Path) -> None:

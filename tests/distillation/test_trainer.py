@@ -23,7 +23,7 @@ from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import Diverged, HeldOut, ProxySet, Watcher, distil, judged_by
 from kdnas_core.distillation.vocabulary import only_used_words
 from kdnas_core.distillation.word_head import trained_words
-from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe
+from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec
 from tests.tiny import everything_of, objective_of, proxy_set_of, targets_of, teacher_of
 
 SMALL = Architecture(2, 16, 32, 4)
@@ -105,8 +105,9 @@ class Training:
         recorder: Recorder | None = None,
         autocast: torch.dtype | None = None,
         saved: Path | None = None,
+        watcher: Watcher | None = None,
     ) -> HeldOut:
-        watcher = (recorder or Recorder()).watcher
+        watcher = watcher or (recorder or Recorder()).watcher
         return distil(self.student, self.objective, self.data, proxy, seed, autocast, watcher, saved)
 
 
@@ -225,11 +226,11 @@ def test_a_held_out_value_that_is_no_number_is_said_to_diverge(teacher: Teacher,
     training = Training(teacher, plain)
 
     def spoil(step: int) -> None:
-        if step == 3:
+        if step == PROXY.steps:
             with torch.no_grad():
                 next(training.objective.parameters()).fill_(torch.inf)
 
-    with pytest.raises(Diverged, match="at step 3"):
+    with pytest.raises(Diverged, match="held-out loss was not a number at step 18"):
         distil(
             training.student, training.objective, plain, PROXY, 0, None, Watcher(spoil, lambda result: None)
         )
@@ -564,3 +565,63 @@ def risen(recipe: str, objective: Objective, evaluations: list[HeldOut]) -> list
         if after >= before and not (term.name == "patience" and after < 1e-6):
             found.append(f"{recipe}: {term.name} went from {before:.4g} to {after:.4g}")
     return found
+
+
+SECOND_STAGE_STATES = ObjectiveSpec(
+    recipe="custom", terms=[TermSpec(kind="attention"), TermSpec(kind="hidden", stage=2)], first_stage=0.6
+)
+
+
+@pytest.mark.parametrize("stop_at", [4, 6, 8, 12])
+def test_looking_at_a_student_changes_nothing_of_what_it_goes_on_to_learn(
+    stop_at: int, teacher: Teacher, data: ProxySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_STEPS", 2)  # it looks at 2, 4, 6, ...
+    proxy = proxy_with(steps=12, batch_size=4)
+    expected = Training(teacher, data, SECOND_STAGE_STATES).run(proxy)
+    with pytest.raises(Stopped):
+        Training(teacher, data, SECOND_STAGE_STATES).run(
+            proxy, recorder=Recorder(stop_at=stop_at), saved=tmp_path / "saved"
+        )
+    result = Training(teacher, data, SECOND_STAGE_STATES).run(proxy, saved=tmp_path / "saved")
+    assert values(result) == pytest.approx(values(expected), abs=1e-6)
+    monkeypatch.setattr(module, "EVALUATIONS", 1)
+    assert values(Training(teacher, data, SECOND_STAGE_STATES).run(proxy)) == values(expected)
+
+
+def test_the_probe_judges_alike_whatever_the_batch_size_is(teacher: Teacher, data: ProxySet) -> None:
+    losses = []
+    for batch_size in (1, 3, 24):
+        recorder = Recorder()
+        spec = ObjectiveSpec(recipe="custom", terms=[TermSpec(kind="attention")])
+        Training(teacher, data, spec).run(proxy_with(steps=1, batch_size=batch_size), recorder=recorder)
+        losses.append(recorder.evaluations[0].loss)
+    assert losses == pytest.approx([losses[-1]] * 3, rel=1e-4)
+
+
+def test_layers_that_take_turns_rest_before_theirs_and_hardly_move_after_it(
+    teacher: Teacher, data: ProxySet
+) -> None:
+    spec = ObjectiveSpec(
+        recipe="custom", terms=[TermSpec(kind="feature_map", mapping="uniform", progressive=True)]
+    )
+    training, moved = Training(teacher, data, spec), []
+
+    def weights() -> list[torch.Tensor]:
+        state = training.student.state_dict()
+        names = [f"encoder.layer.{layer}.output.dense.weight" for layer in (0, 1)]
+        return [state[name].clone() for name in ["embeddings.LayerNorm.weight", *names]]
+
+    before = weights()
+
+    def step(taken: int) -> None:
+        nonlocal before
+        now = weights()
+        moved.append([float((a - b).abs().max()) for a, b in zip(now, before, strict=True)])
+        before = now
+
+    watcher = Watcher(step=step, held_out=lambda result: None)
+    training.run(proxy_with(steps=8, batch_size=4), watcher=watcher)
+    assert all(embedding == 0 for embedding, _, _ in moved)
+    assert all(first > 0 and second == 0 for _, first, second in moved[:4])
+    assert all(0 < first < second for _, first, second in moved[4:])

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.rows import LayerLoss, RunState, Worker
-from kdnas_core.runs.store import Store, connect, connect_read_only, migrations, opened
+from kdnas_core.runs.store import METHOD, Store, connect, connect_read_only, migrations, opened
 from kdnas_core.spec import RunSpec, SearchSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts
 from tests.sentences import is_one_sentence
@@ -772,17 +772,29 @@ def test_a_store_of_version_1_goes_on_under_this_version(db: Path) -> None:
     shutil.copyfile(VERSION_1, db)
     with opened(db) as store:
         assert migrations.pending(store._db) == []
-        assert store.resume(2) == "queued"
-        assert store.claim_run(Worker.this_process()) is not None
-        half = store.candidates(2)[2]
-        assert half.state == "proposed"
-        judge(store, 2, half.id)
-        store.end_run(2, "finished")
-        assert store.run(2).state == "finished"
         store.delete_run(1)
         assert store.create_run(quick_spec()) == 3
     with opened(db) as store:
         assert [run.id for run in store.runs()] == [3, 2]
+
+
+def test_a_run_that_another_version_has_judged_candidates_of_is_not_mixed_with_new_losses(db: Path) -> None:
+    shutil.copyfile(VERSION_1, db)
+    with opened(db) as store:
+        before = store.run(2).state, store.candidates(2)
+        with pytest.raises(BadInput, match="another version") as refused:
+            store.resume(2)
+        assert is_one_sentence(str(refused.value))
+        assert (store.run(2).state, store.candidates(2)) == before
+
+
+def test_a_run_of_another_version_without_a_judged_candidate_goes_on(db: Path) -> None:
+    shutil.copyfile(VERSION_1, db)
+    with opened(db) as store:
+        store._db.execute("DELETE FROM candidates WHERE run = 2")
+        assert store.resume(2) == "queued"
+        (method,) = (row["method"] for row in store._db.query("SELECT method FROM runs WHERE id = 2"))
+        assert method == METHOD
 
 
 def test_the_losses_of_version_1_become_those_of_the_hidden_states(db: Path) -> None:

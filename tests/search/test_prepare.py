@@ -141,13 +141,13 @@ SAME_HEADS = {"layers": [2, 3], "hidden_size": [16, 24], "intermediate_size": [3
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"mapping": "bottom"}, {"layers": [1, 5]}, "needs a teacher layer 5, but the teacher has 4"),
-    ({"mapping": [2, 4]}, {"layers": [2, 3]}, "names 2 teacher layers; name one for each of the 3"),
-    ({"mapping": [2, 5]}, {"layers": [2]}, "layer 5, but the teacher has layers 0 to 4"),
+    ({"mapping": [2, 4]}, {"layers": [2, 3]}, "2 teacher layers does not fit a student of 3"),
+    ({"mapping": [2, 5]}, {"layers": [2]}, "Teacher layer 5 is named, but the teacher has layers 0 to 4"),
     ({"mapping": [None, None]}, {"layers": [2]}, "names no teacher layer"),
     ({"recipe": "pkd"}, {"layers": [1, 2]}, "'skip' leaves out the last layer"),
     ({"recipe": "minilm", "mapping": [0, 4]}, {"layers": [2]}, "layer 0, the embedding"),
-    ({"start_layers": [1, 2]}, {"layers": [2, 3]}, "names 2 teacher layers"),
-    ({"start_layers": [1, 5]}, {"layers": [2]}, "layer 5, but the teacher has"),
+    ({"start_layers": [1, 2]}, {"layers": [2, 3]}, "2 teacher layers does not fit"),
+    ({"start_layers": [1, 5]}, {"layers": [2]}, "layer 5 is named, but the teacher has"),
     ({"start_layers": "bottom"}, {"layers": [5]}, "needs a teacher layer 5"),
     ({"recipe": "minilm"}, {"attention_heads": [2, 4]}, "2 attention heads, the teacher 4"),
     ({"recipe": "pd"}, {}, "no masked-LM head"),
