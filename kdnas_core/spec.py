@@ -132,6 +132,10 @@ TermKind = Literal[
 Recipe = Literal["kdnas", "tinybert", "distilbert", "pkd", "pd", "minilm", "minilmv2", "mobilebert", "custom"]
 
 
+USUAL_RELATION_HEADS = 12
+WITHOUT_MAPPING = ("embedding", "prediction", "prediction_kl", "masked_lm")  # they have one place each
+
+
 class TermSpec(_Strict):
     """One loss term of an objective composed freely.
 
@@ -150,9 +154,20 @@ class TermSpec(_Strict):
     weight: float = Field(default=1.0, gt=0, le=1e6)
     mapping: Layers | None = None
     temperature: float = Field(default=1.0, gt=0, le=100)
-    relation_heads: int = Field(default=12, ge=1, le=1_024)
+    relation_heads: int = Field(default=USUAL_RELATION_HEADS, ge=1, le=1_024)
     stage: Literal[1, 2] = 1
     progressive: bool = False
+
+    @model_validator(mode="after")
+    def _only_what_the_kind_uses(self) -> TermSpec:
+        unused = {
+            "temperature": self.temperature != 1 and self.kind not in ("prediction", "prediction_kl"),
+            "relation_heads": self.relation_heads != USUAL_RELATION_HEADS and self.kind != "relations",
+            "mapping": self.mapping is not None and self.kind in WITHOUT_MAPPING,
+        }
+        if names := [name for name, is_unused in unused.items() if is_unused]:
+            raise ValueError(f"a {self.kind} term has no {names[0]}, leave that out")
+        return self
 
 
 class ObjectiveSpec(_Strict):

@@ -224,6 +224,21 @@ def test_the_named_space_of_the_teacher_is_the_default() -> None:
     assert parse_spec({"space": "teacher"}) == parse_spec({}) == RunSpec()
 
 
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"kind": "hidden", "temperature": 2.0},
+        {"kind": "attention", "relation_heads": 48},
+        {"kind": "embedding", "mapping": "uniform"},
+        {"kind": "masked_lm", "mapping": [1, 2]},
+    ],
+)
+def test_a_setting_that_a_term_does_not_use_is_refused(term: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="leave that out") as refused:
+        parse_spec({"objective": {"recipe": "custom", "terms": [{"kind": "hidden"}, term]}})
+    assert is_one_sentence(str(refused.value))
+
+
 def test_a_space_may_be_a_published_student_by_name() -> None:
     assert parse_spec({"space": "tinybert4"}).space == SpaceSpec(presets=["tinybert4"])
     assert SpaceSpec(presets=["tinybert4"]).filled_from(BERT) == SpaceSpec(presets=["tinybert4"])

@@ -11,10 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kdnas_core.errors import BadInput
+
 Tensors = dict[str, torch.Tensor]
 
 
-def save(path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, step: int) -> None:
+def save(
+    path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, step: int, training: str = ""
+) -> None:
     """Writes a checkpoint, all of it or none: one safetensors file takes the place of the one before.
 
     Args:
@@ -22,6 +26,7 @@ def save(path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optim
         modules: by name.
         optimiser: of their parameters.
         step: steps taken.
+        training: which training it is of, in any words that tell it from others.
     """
     tensors = {
         f"{name}/{key}": tensor
@@ -36,17 +41,28 @@ def save(path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optim
     save_file(
         {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()},
         unfinished,
-        metadata={"step": json.dumps(step)},
+        metadata={"step": json.dumps(step), "training": training},
     )
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)
 
 
-def load(path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> int:
-    """Reads a checkpoint into modules and optimiser, made as they were for `save`; returns its step."""
+def load(
+    path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, training: str = ""
+) -> int:
+    """Reads a checkpoint into modules and optimiser, made as they were for `save`; returns its step.
+
+    Raises:
+        BadInput: it is of another training.
+    """
     with safe_open(path, framework="pt") as file:
-        step = int(json.loads(file.metadata()["step"]))
+        written = file.metadata()
+    if written["training"] != training:
+        raise BadInput(
+            f"{path} was saved by a training with other settings; name another file, or delete it."
+        )
+    step = int(json.loads(written["step"]))
     tensors = load_file(path)
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))

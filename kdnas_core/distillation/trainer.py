@@ -6,6 +6,7 @@ Without dropout: the student fits outputs that the teacher gave without it.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import random
 import re
@@ -113,6 +114,7 @@ def distil(
 
     Raises:
         Diverged: the loss is not finite.
+        BadInput: the saved file is of a training with other settings.
     """
     with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
         return _Training(forward, objective, data, proxy, seed, watcher, saved).run()
@@ -142,6 +144,8 @@ class _Training:
     ) -> None:
         self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
         self.watcher, self.saved = watcher, saved
+        terms = [spec.model_dump() for _, spec in objective.terms]
+        self.name = json.dumps([proxy.model_dump(), seed, terms])  # what its checkpoints are told by
         self.batches = _endless_batches(data.train, proxy.batch_size, seed)
         self.fitting = [self.batch(texts) for texts in _fitting(data.train)]
         self.modules = {"student": forward.student, "objective": objective}
@@ -168,7 +172,7 @@ class _Training:
             if step in looks and step < proxy.steps:
                 self.watcher.held_out(self.evaluated(step))
             if self.saved and (step % CHECKPOINT_STEPS == 0 or step == proxy.steps):
-                checkpoint.save(self.saved, self.modules, self.optimiser, step)
+                checkpoint.save(self.saved, self.modules, self.optimiser, step, self.name)
             self.watcher.step(step)
         last = self.evaluated(proxy.steps, by_language=True)
         self.watcher.held_out(last)
@@ -177,7 +181,7 @@ class _Training:
     def _begin(self) -> int:
         """Fits the projections, or reads how far an earlier training was; returns the steps taken."""
         if self.saved and self.saved.is_file():
-            step = checkpoint.load(self.saved, self.modules, self.optimiser)
+            step = checkpoint.load(self.saved, self.modules, self.optimiser, self.name)
             for _ in range(step * self.proxy.accumulation):
                 next(self.batches)
             return step

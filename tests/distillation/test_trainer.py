@@ -23,7 +23,9 @@ from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import Diverged, HeldOut, ProxySet, Watcher, distil, judged_by
 from kdnas_core.distillation.vocabulary import only_used_words
 from kdnas_core.distillation.word_head import trained_words
+from kdnas_core.errors import BadInput
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec
+from tests.sentences import is_one_sentence
 from tests.tiny import everything_of, objective_of, proxy_set_of, targets_of, teacher_of
 
 SMALL = Architecture(2, 16, 32, 4)
@@ -625,3 +627,15 @@ def test_layers_that_take_turns_rest_before_theirs_and_hardly_move_after_it(
     assert all(embedding == 0 for embedding, _, _ in moved)
     assert all(first > 0 and second == 0 for _, first, second in moved[:4])
     assert all(0 < first < second for _, first, second in moved[4:])
+
+
+@pytest.mark.parametrize("other", [{"batch_size": 8}, {"learning_rate": 1e-4}, {"steps": 20}])
+def test_a_checkpoint_of_other_settings_is_refused(
+    other: dict[str, Any], teacher: Teacher, plain: ProxySet, tmp_path: Path
+) -> None:
+    Training(teacher, plain).run(proxy_with(steps=2, batch_size=4), saved=tmp_path / "saved")
+    with pytest.raises(BadInput, match="other settings") as refused:
+        Training(teacher, plain).run(
+            proxy_with(**{"steps": 2, "batch_size": 4} | other), saved=tmp_path / "saved"
+        )
+    assert is_one_sentence(str(refused.value))
