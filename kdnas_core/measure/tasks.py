@@ -87,7 +87,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         match path.suffix:
             case ".jsonl":
-                return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+                return pd.read_json(path, lines=True, dtype=False)
             case ".parquet":
                 return pd.read_parquet(path)
             case _:
