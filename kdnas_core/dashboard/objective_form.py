@@ -33,6 +33,7 @@ START_LAYERS = ["uniform", "top", "bottom"]
 PROJECTIONS = {"per_layer": "One for each layer", "shared": "One shared by all layers"}
 OWN = "The recipe's own"
 EDITING = "Click the empty row to add a term; tick a row at its left to delete it."
+STAGES_HELP = "For recipes of two stages: TinyBERT, PD, MobileBERT, and terms of your own."
 HEAD = "Train a masked-LM head for the teacher where it has none"
 HEAD_HELP = "For predictions of words: many published encoders come without the head that makes them."
 
@@ -119,7 +120,7 @@ def _details(recipe: str) -> dict[str, Any]:
             disabled=start == "random",
         )
         head = st.checkbox(HEAD, help=HEAD_HELP)
-        share = st.slider("Share of the steps for the first of two stages", 0.1, 0.9, 0.5, 0.05)
+        share = left.number_input("First stage's share of the steps", 0.05, 0.95, 0.5, 0.05, help=STAGES_HELP)
     return {
         "first_stage": share,
         "mapping": mapping,
