@@ -166,7 +166,7 @@ class TermSpec(_Strict):
             "mapping": self.mapping is not None and self.kind in WITHOUT_MAPPING,
         }
         if names := [name for name, is_unused in unused.items() if is_unused]:
-            raise ValueError(f"a {self.kind} term has no {names[0]}, leave that out")
+            raise ValueError(f"a term of the kind {self.kind!r} has no {names[0]}, leave that out")
         return self
 
 

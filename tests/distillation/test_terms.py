@@ -24,7 +24,7 @@ from kdnas_core.distillation.targets import Batch, Kind, Targets, make_batch
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
 from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.spec import ObjectiveSpec
+from kdnas_core.spec import WITHOUT_MAPPING, ObjectiveSpec
 from tests.tiny import (
     everything_of,
     made_up_targets,
@@ -76,7 +76,11 @@ def a_student(teacher: Teacher, width: int = 24) -> PreTrainedModel:
 
 
 def an_objective(kind: str, teacher: Teacher, vocabulary: Vocabulary, width: int = 24) -> Objective:
-    term: dict[str, Any] = {"kind": kind, "mapping": "uniform+last", "relation_heads": 8}
+    term: dict[str, Any] = {"kind": kind}
+    if kind not in WITHOUT_MAPPING:
+        term["mapping"] = "uniform+last"
+    if kind == "relations":
+        term["relation_heads"] = 8
     if kind in ("prediction", "prediction_kl"):
         term["temperature"] = 2.5
     # masked-LM needs something of the teacher beside it
