@@ -14,12 +14,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import get_args
 
-import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import read_corpus
-from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import RELATED, Given, plan
@@ -29,7 +28,6 @@ from kdnas_core.distillation.student import start_student
 from kdnas_core.distillation.targets import Output
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil, judged_by
-from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.distillation.word_head import TeacherWords, trained_words
 from kdnas_core.measure.device import device
 from kdnas_core.measure.linear_probe import probe_accuracy
@@ -113,10 +111,7 @@ def _material(proxy: ProxySpec) -> Material:
             )
             for part in (texts[proxy.held_out :], texts[: proxy.held_out])
         )
-        vocabulary = Vocabulary.used([train, held_out], teacher.model.config.vocab_size, pad=0)
-        sets[hidden_words] = ProxySet(
-            vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary
-        )
+        sets[hidden_words] = ProxySet.of(train, held_out, teacher.model.config)
     words = trained_words(teacher, sets[True].train, sets[True].vocabulary, seed=0)
     return Material(teacher, sets[False], sets[True], words)
 
@@ -160,19 +155,11 @@ def _row(name: str, students: list[tuple[PreTrainedModel, float]], material: Mat
 def _judged(student: PreTrainedModel, material: Material) -> tuple[float, float, float]:
     shape = SHAPE if student is not material.teacher.model else material.teacher.architecture
     objective = _objective(JUDGE, material, material.plain, shape)
-    values = judged_by(student, objective, material.plain, autocast_dtype()).terms
-    layers = layer_map("uniform+last", shape.layers, material.teacher.layers)
-    hidden = statistics.mean(
-        statistics.mean(values["hidden"][layer, of] for of in set(teachers))
-        for layer, teachers in enumerate(layers, start=1)
-    )
+    result = judged_by(student, objective, material.plain, autocast_dtype())
     task = packaged_task(cache_folder())
     rows = {split: [(each.sentence, each.label) for each in task[split]] for split in task}
-    with torch.inference_mode():
-        accuracy = probe_accuracy(
-            student, material.teacher.tokenizer, rows["train"], rows["test"], TASK_LENGTH
-        )
-    return hidden, next(iter(values["attention_kl"].values())), accuracy
+    accuracy = probe_accuracy(student, material.teacher.tokenizer, rows["train"], rows["test"], TASK_LENGTH)
+    return result.loss, mean_over_layers(result.terms["attention_kl"]), accuracy
 
 
 def _print(rows: list[Row]) -> None:

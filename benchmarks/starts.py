@@ -22,7 +22,6 @@ from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.student import start_student
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
-from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.measure.device import device
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
@@ -98,8 +97,7 @@ def _proxy_set(teacher: Teacher) -> ProxySet:
         teacher_targets(teacher, part, PROXY.sequence_length, autocast_dtype(), cache_folder())
         for part in (texts[PROXY.held_out :], texts[: PROXY.held_out])
     )
-    vocabulary = Vocabulary.used([train, held_out], teacher.model.config.vocab_size, pad=0)
-    return ProxySet(vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary)
+    return ProxySet.of(train, held_out, teacher.model.config)
 
 
 def _one(teacher: Teacher, shape: Architecture, start: str, spec: ObjectiveSpec, data: ProxySet) -> Row:

@@ -133,7 +133,9 @@ Recipe = Literal["kdnas", "tinybert", "distilbert", "pkd", "pd", "minilm", "mini
 
 
 USUAL_RELATION_HEADS = 12
-WITHOUT_MAPPING = ("embedding", "prediction", "prediction_kl", "masked_lm")  # they have one place each
+LOGITS: tuple[TermKind, ...] = ("prediction", "prediction_kl")
+WORDS: tuple[TermKind, ...] = (*LOGITS, "masked_lm")
+WITHOUT_MAPPING: tuple[TermKind, ...] = ("embedding", *WORDS)  # they have one place each
 
 
 class TermSpec(_Strict):
@@ -161,7 +163,7 @@ class TermSpec(_Strict):
     @model_validator(mode="after")
     def _only_what_the_kind_uses(self) -> TermSpec:
         unused = {
-            "temperature": self.temperature != 1 and self.kind not in ("prediction", "prediction_kl"),
+            "temperature": self.temperature != 1 and self.kind not in LOGITS,
             "relation_heads": self.relation_heads != USUAL_RELATION_HEADS and self.kind != "relations",
             "mapping": self.mapping is not None and self.kind in WITHOUT_MAPPING,
         }

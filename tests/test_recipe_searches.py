@@ -12,7 +12,7 @@ import pytest
 from tests.tiny import teacher_of
 from tests.tiny_families import model_of
 from tests.tiny_fields import tiny_fields
-from tests.tiny_runs import called, own_machine
+from tests.tiny_runs import called, own_machine, searched
 
 TRAINED = {"head": "trained"}
 SEARCHES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
@@ -52,10 +52,7 @@ def test_a_search_ends_with_students_that_stock_transformers_loads(
         "latency": {"budget_ms": 1_000.0, "sequence_length": 16},
         "search": {"episodes": 1, "candidates": 2, "keep_weights": "all"},
     }
-    (tmp_path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    store = tmp_path / "runs.db"
-
-    summary = called("search", "--spec", tmp_path / "spec.json", "--db", store)
+    summary, store = searched(tmp_path, spec)
     assert (summary["state"], summary["candidates"], summary["failed"]) == ("finished", 2, 0)
     candidate = summary["frontier"][0]
     assert 0 < candidate["loss"] < 1

@@ -75,9 +75,7 @@ def proxy_set_of(
     teacher: Teacher, train: Targets, held_out: Targets, languages: Sequence[str] = ()
 ) -> ProxySet:
     """Both in the numbers of the words that they use."""
-    config = teacher.model.config
-    vocabulary = Vocabulary.used([train, held_out], config.vocab_size, config.pad_token_id)
-    return ProxySet(vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary, languages)
+    return ProxySet.of(train, held_out, teacher.model.config, languages)
 
 
 def made_up_words(teacher: Teacher, vocabulary: Vocabulary) -> TeacherWords:

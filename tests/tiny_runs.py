@@ -106,6 +106,13 @@ def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.0
     return seen
 
 
+def searched(folder: Path, fields: dict[str, Any]) -> tuple[dict[str, Any], Path]:
+    """Runs a search by the command line; what it prints, and the store in `folder` that it filled."""
+    spec, store = folder / "spec.json", folder / "runs.db"
+    spec.write_text(json.dumps(fields), encoding="utf-8")
+    return called("search", "--spec", spec, "--db", store), store
+
+
 def called(*arguments: object) -> dict[str, Any]:
     """What the command line prints as JSON, in a process of its own."""
     command = [sys.executable, "-m", "kdnas_core", *map(str, arguments), "--json"]

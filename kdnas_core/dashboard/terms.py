@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from kdnas_core.dashboard import wording
+from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.runs.rows import LayerLoss
 
-MOST_CHANGE = (
-    9.0  # what begins at almost nothing, such as the embeddings of an exact cut, rises a millionfold
-)
-_NORMALISED = (
-    "hidden",
-    "hidden_probe",
-    "embedding",
-)  # by the variance of the target: 1 is no better than its mean
+# what begins at almost nothing, such as the embeddings of an exact cut, rises a millionfold
+MOST_CHANGE = 9.0
+# by the variance of the target: 1 is no better than its mean
+_NORMALISED = ("hidden", "hidden_probe", "embedding")
 
 
 @dataclass(frozen=True)
@@ -84,13 +80,10 @@ def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
 
 def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:
     steps = sorted({loss.step for loss in losses})
-    means = [_mean([loss for loss in losses if loss.step == step]) for step in steps]
-    return TermLoss(term, means[0], means[-1] if len(means) > 1 else None)
+    means = [_mean([loss for loss in losses if loss.step == step]) for step in (steps[0], steps[-1])]
+    return TermLoss(term, means[0], means[1] if len(steps) > 1 else None)
 
 
 def _mean(losses: Sequence[LayerLoss]) -> float:
-    """The mean over layers of the mean over the teacher layers of each, as in the reward."""
-    by_layer: dict[int, list[float]] = {}
-    for loss in losses:
-        by_layer.setdefault(loss.layer, []).append(loss.loss)
-    return fmean(fmean(values) for values in by_layer.values())
+    """As in the reward."""
+    return mean_over_layers({(loss.layer, loss.teacher_layer): loss.loss for loss in losses})

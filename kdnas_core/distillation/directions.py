@@ -23,18 +23,13 @@ def principal_directions(targets: Targets, count: int) -> torch.Tensor:
 
     Not centred, so that their mean is kept too. The identity where nothing is to be left out.
     """
-    return _first(targets, targets.width, count, lambda: _gram_of_layers(_sample(targets)))
+    return _first(targets, targets.width, count, lambda: _gram_of_layers(targets.states_sample(PCA_TOKENS)))
 
 
 def word_directions(model: PreTrainedModel, count: int) -> torch.Tensor:
     """The same (E, count) of the rows of a model's table of words (V, E), each row once."""
     table = model.get_input_embeddings().get_parameter("weight").detach()
     return _first(model, table.shape[1], count, lambda: table.T @ table)
-
-
-def _sample(targets: Targets) -> NDArray[np.float16]:
-    """(tokens, N, H) hidden states."""
-    return targets.states_sample(PCA_TOKENS)
 
 
 def _gram_of_layers(states: NDArray[np.float16]) -> torch.Tensor:

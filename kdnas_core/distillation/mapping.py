@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import Mapping
@@ -44,6 +45,14 @@ def layer_map(
     last = [max(1, n - m + i) for i in range(1, m + 1)]
     rules = {"uniform": [uniform], "last": [last], "top": [last], "uniform+last": [uniform, last]}[mapping]
     return list(zip(*rules, strict=True))
+
+
+def mean_over_layers(values: dict[tuple[int, int], float]) -> float:
+    """The mean over student layers of the mean over the teacher layers of each, of values by both."""
+    by_layer: dict[int, list[float]] = {}
+    for (layer, _), value in values.items():
+        by_layer.setdefault(layer, []).append(value)
+    return fmean(fmean(those) for those in by_layer.values())
 
 
 def _as_listed(listed: Sequence[int | None], m: int, n: int) -> list[tuple[int, ...]]:

@@ -99,9 +99,7 @@ class Objective(nn.Module):
         follow the student. Nothing that is still to be trained is touched: looking changes no training.
         """
         past = [term for term, spec in self.terms if self._stages[spec.stage] < self._stage(done)]
-        states = [term for term in [*past, self.probe] if isinstance(term, StateTerm)]
-        if states:
-            projections.fit(states, passes)
+        projections.fit([term for term in [*past, self.probe] if isinstance(term, StateTerm)], passes)
 
     def begins_second_stage(self, done: float, before: float) -> bool:
         """Whether the second stage begins between two shares of the steps."""

@@ -19,8 +19,10 @@ def fit(terms: Sequence[StateTerm], passes: Iterable[tuple[Pass, Batch]]) -> Non
 
     Args:
         terms: some of which may have no projections.
-        passes: of the student, with their batches.
+        passes: of the student, with their batches; not begun where no term has any.
     """
+    if not any(term.projections for term in terms):
+        return
     sums: dict[nn.Linear, _Sums] = {}
     for given, batch in passes:
         for term in terms:

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from kdnas_core.distillation import checkpoint
 from kdnas_core.distillation.capture import Captured, capture
+from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
 from kdnas_core.distillation.targets import Batch, Targets, make_batch
 from kdnas_core.distillation.terms import PairTerm, Pass
@@ -57,10 +58,7 @@ class HeldOut:
     @property
     def loss(self) -> float:
         """L of the reward: of hidden states, mean over layers of the mean over their teacher layers."""
-        by_layer: dict[int, list[float]] = {}
-        for (layer, _), value in self.terms[PROBE if PROBE in self.terms else HIDDEN].items():
-            by_layer.setdefault(layer, []).append(value)
-        return float(np.mean([np.mean(values) for values in by_layer.values()]))
+        return mean_over_layers(self.terms[PROBE if PROBE in self.terms else HIDDEN])
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,14 @@ class ProxySet:
     held_out: Targets
     vocabulary: Vocabulary
     languages: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls, train: Targets, held_out: Targets, config: PreTrainedConfig, languages: Sequence[str] = ()
+    ) -> ProxySet:
+        """Both in the numbers of the words that they use, of the vocabulary of a teacher with this config."""
+        vocabulary = Vocabulary.used([train, held_out], config.vocab_size, config.pad_token_id or 0)
+        return cls(vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary, languages)
 
 
 def distil(
@@ -192,7 +198,7 @@ class _Training:
     def fitted(self) -> HeldOut:
         """Fits the projections to the student as it is, and evaluates it."""
         self.objective.fit(self._passes())
-        return self.evaluated(0)
+        return self._looked(0)
 
     def _gradients(self, done: float) -> float:
         """Adds up the gradients of one step; returns its loss."""
@@ -228,6 +234,10 @@ class _Training:
     def evaluated(self, step: int, by_language: bool = False) -> HeldOut:
         """Held-out values as the student is now."""
         self.objective.fit_idle(self._passes(), done=step / self.proxy.steps)
+        return self._looked(step, by_language)
+
+    def _looked(self, step: int, by_language: bool = False) -> HeldOut:
+        """Held-out values with the projections as they are."""
         held_out, size = self.data.held_out, self.proxy.batch_size
         terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size)
         if not all(math.isfinite(value) for places in terms.values() for value in places.values()):

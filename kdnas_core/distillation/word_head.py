@@ -26,15 +26,16 @@ from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.vocabulary import Vocabulary
 
 # dense layer, layer norm, scores
+_ROBERTA = ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder")
 _PARTS = {
     "bert": (
         "cls.predictions.transform.dense",
         "cls.predictions.transform.LayerNorm",
         "cls.predictions.decoder",
     ),
-    "roberta": ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
-    "xlm-roberta": ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
-    "camembert": ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "distilbert": ("vocab_transform", "vocab_layer_norm", "vocab_projector"),
     "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),
 }
@@ -88,11 +89,6 @@ class TeacherWords:
         head = copy.deepcopy(self.head)
         head.bias = nn.Parameter(self.head.bias[rows], requires_grad=False)
         return TeacherWords(head, self.table[rows])
-
-
-def has_head(teacher: Teacher) -> bool:
-    """Whether the teacher's checkpoint holds a masked-LM head."""
-    return teacher_words(teacher) is not None
 
 
 def teacher_words(teacher: Teacher) -> TeacherWords | None:

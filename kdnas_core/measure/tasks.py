@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdnas_core.distillation.columns import reason
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.packaged_task import LIBRARIES, packaged_task
 
@@ -59,9 +60,11 @@ def read_task(source: str, cache: Path) -> Task:
         BadInput: it cannot be scored on; says why in one sentence.
     """
     if source == "packaged":
-        splits = packaged_task(cache)
-        rows = {split: [Row(each.sentence, None, each.label) for each in splits[split]] for split in splits}
-        return Task("packaged", LIBRARIES, {str(split): those for split, those in rows.items()})
+        rows = {
+            str(split): [Row(each.sentence, None, each.label) for each in examples]
+            for split, examples in packaged_task(cache).items()
+        }
+        return Task("packaged", LIBRARIES, rows)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise BadInput(f"There is no folder {source}; {_CHOICES}.")
@@ -95,8 +98,7 @@ def _read(path: Path) -> pd.DataFrame:
                 separator = "\t" if path.suffix == ".tsv" else ","
                 return pd.read_csv(path, sep=separator, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise BadInput(f"{path} cannot be read ({reason}); mend it, or save it as .jsonl.") from None
+        raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it as .jsonl.") from None
 
 
 def _classes(tables: dict[str, pd.DataFrame]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.families import first_position
 from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
-from kdnas_core.distillation.plan import LOGITS, Given, Plan, plan
+from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers, terms_of
 from kdnas_core.distillation.sources import check_teacher
@@ -19,7 +19,6 @@ from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.bench import LatencyBench
@@ -29,7 +28,7 @@ from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import RunSpec
+from kdnas_core.spec import LOGITS, RunSpec
 
 FEWEST_TEXTS = 48
 MOST_HELD_OUT = 5  # at most one text in so many is held out, where the corpus is small
@@ -125,7 +124,7 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         prepared: the search.
         say: told in words how far it is.
     """
-    spec, teacher = prepared.spec, prepared.teacher
+    spec = prepared.spec
     held_out = min(spec.proxy.held_out, len(prepared.texts) // MOST_HELD_OUT)
     autocast = autocast_dtype()
     sets = [
@@ -135,10 +134,8 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
             ("proxy", prepared.texts[held_out:]),
         )
     ]
-    config = teacher.model.config
-    vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
     languages = [text.language for text in prepared.texts[:held_out]]
-    data = ProxySet(vocabulary.renumbered(sets[1]), vocabulary.renumbered(sets[0]), vocabulary, languages)
+    data = ProxySet.of(sets[1], sets[0], prepared.teacher.model.config, languages)
     return Judge(
         spec,
         prepared.bench,

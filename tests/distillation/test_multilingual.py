@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from kdnas_core.distillation.mixture import read_texts
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from tests.tiny_fields import tiny_fields
-from tests.tiny_runs import called, own_machine
+from tests.tiny_runs import called, own_machine, searched
 from tests.tiny_xlmr import (
     LANGUAGES,
     LONGEST,
@@ -221,10 +220,7 @@ def test_a_search_with_a_multilingual_teacher_and_corpus_finishes_its_candidates
         "latency": {"budget_ms": 1_000.0, "sequence_length": 16},
         "search": {"episodes": 1, "candidates": 3, "keep_weights": "all"},
     }
-    (tmp_path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    store = tmp_path / "runs.db"
-
-    summary = called("search", "--spec", tmp_path / "spec.json", "--db", store)
+    summary, store = searched(tmp_path, spec)
 
     assert (summary["state"], summary["candidates"], summary["failed"]) == ("finished", 3, 0)
     candidates = called("show", summary["run"], "--db", store)["candidates"]

@@ -6,9 +6,9 @@ from typing import Any, get_args
 import pytest
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.distillation.plan import SAME_HEADS, WORDS, Given, Plan, plan
+from kdnas_core.distillation.plan import SAME_HEADS, Given, Plan, plan
 from kdnas_core.errors import BadInput
-from kdnas_core.spec import ObjectiveSpec, Recipe, TermKind
+from kdnas_core.spec import WORDS, ObjectiveSpec, Recipe, TermKind
 from tests.sentences import is_one_sentence
 
 TEACHER = Architecture(12, 48, 64, 4)

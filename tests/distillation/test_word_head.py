@@ -24,7 +24,7 @@ from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.distillation.word_head import TeacherWords, has_head, teacher_words, trained_words
+from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
 from tests.tiny import proxy_set_of, targets_of, teacher_of
 from tests.tiny_families import CONFIGS, SHAPE
 
@@ -93,7 +93,6 @@ def test_a_head_beside_another_head_is_read_too(tiny_teacher: Path, texts: list[
 
 def test_a_checkpoint_without_a_head_has_none(teacher: Teacher) -> None:
     assert teacher_words(teacher) is None
-    assert not has_head(teacher)
 
 
 def test_a_checkpoint_that_names_a_head_which_it_lacks_has_none(
@@ -104,14 +103,14 @@ def test_a_checkpoint_that_names_a_head_which_it_lacks_has_none(
     config = (folder / "config.json").read_text().replace('"BertModel"', '"BertForMaskedLM"')
     (folder / "config.json").write_text(config)
     assert "BertForMaskedLM" in config
-    assert not has_head(load_teacher(str(folder)))
+    assert teacher_words(load_teacher(str(folder))) is None
 
 
 def test_the_discriminator_of_an_electra_predicts_no_words(tiny_teacher: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config: Any = CONFIGS["electra"](vocab_size=WORDS, pad_token_id=0)
     folder = saved(ElectraForPreTraining(config), tiny_teacher, tmp_path / "folder")
-    assert not has_head(load_teacher(str(folder)))
+    assert teacher_words(load_teacher(str(folder))) is None
 
 
 def test_the_head_is_frozen_and_gives_no_gradient(tiny_teacher: Path, tmp_path: Path) -> None:
