@@ -1,22 +1,23 @@
-"""Downstream tasks by name: the packaged one, or a local folder with a table for each split."""
+"""Downstream tasks by name: the packaged one, one of a hub, or a local folder."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import hashlib
+import json
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from kdnas_core.distillation.columns import reason
+from kdnas_core.distillation.hub_texts import HUB
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.packaged_task import LIBRARIES, packaged_task
+from kdnas_core.measure.hub_tasks import find_hub, wanted_split
+from kdnas_core.measure.packaged_task import LIBRARIES, Example, packaged_task
+from kdnas_core.measure.task_choice import choose
+from kdnas_core.measure.task_files import find_folder
+from kdnas_core.measure.task_labels import classes_of, indices_of
+from kdnas_core.measure.task_sources import SCORABLE, TRAIN, Found, Splits, Table
 
-SPLITS = ("train", "validation", "test")
-ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
-_CHOICES = "name 'packaged', or a folder with train and validation as .jsonl, .csv, .tsv or .parquet"
+PACKAGED = "packaged"
 
 
 @dataclass(frozen=True)
@@ -33,156 +34,91 @@ class Task:
     """A task with its splits.
 
     Attributes:
-        name: as it was asked for, or the folder's.
+        name: "packaged", the folder's name, GLUE's own name of it ("sst2"), or the hub data set's without
+            its owner.
         classes: their labels in the order of their indices; empty where labels are scores.
-        splits: rows by the name of the split; "test" only where there is one.
+        splits: rows by the name of the split: "train", and all that can be scored.
+        scored: which of these the task's score is the mean of: "validation" as a rule, both of MNLI's, or
+            the languages of a task that has several.
+        languages: of a task that has several, those of `scored`, the one trained on first; else empty.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: dict[str, list[Row]]
+    scored: tuple[str, ...]
+    languages: tuple[str, ...] = ()
 
     @property
     def is_regression(self) -> bool:
         """Whether labels are scores and not classes."""
         return not self.classes
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example is two texts; all are, or none."""
+        return any(row.second is not None for rows in self.splits.values() for row in rows[:1])
 
-def read_task(source: str, cache: Path) -> Task:
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the classes, of the rows of all splits in their order, and of which are scored.
+
+        The name is no part of it, though it decides by which metrics the task is scored.
+        """
+        digest = hashlib.sha256(json.dumps([self.classes, self.scored]).encode())
+        for split, rows in sorted(self.splits.items()):
+            digest.update(json.dumps([split, len(rows)]).encode())
+            for row in rows:  # 1 and 1.0 are one label
+                digest.update(json.dumps([row.first, row.second, float(row.label)]).encode())
+        return digest.hexdigest()
+
+
+def read_task(
+    source: str, cache: Path, *, split: str = SCORABLE[0], train_language: str | None = None
+) -> Task:
     """Reads a task whole.
 
     Args:
-        source: `packaged`, or a folder with `train`, `validation` and optionally `test`, whose tables have
-            the columns `sentence` (or `sentence1` and `sentence2`) and `label`.
+        source: `packaged`; `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`, where CONFIG may be several languages, as
+            en+de, and SPLIT stands for `split`; or a folder with `train`, `validation` and optionally
+            `test`, or with one such folder a language, whose tables have the columns `sentence` (or
+            `sentence1` and `sentence2`, or another public pair) and `label`.
         cache: where the packaged corpus is kept.
+        split: which split is scored, "validation" or "test".
+        train_language: of a task that has several, the one to train on; else the only one with a train
+            split, else English, else the first by name; of a hub's, else the first named.
 
     Raises:
         BadInput: it cannot be scored on; says why in one sentence.
     """
-    if source == "packaged":
-        rows = {
-            str(split): [Row(each.sentence, None, each.label) for each in examples]
+    found = _find(source, cache)
+    chosen = choose(source, found, wanted_split(source, split), train_language)
+    train, tables = chosen.train, chosen.tables
+    for table in tables.values():
+        if (table.seconds is None) != (train.seconds is None):
+            raise BadInput(f"One of {train.where} and {table.where} has pairs and the other not; mend one.")
+    classes = classes_of(train, list(tables.values()), found.classes)
+    splits = {
+        name: _rows(table, indices_of(table, classes, found.classes))
+        for name, table in {TRAIN: train, **tables}.items()
+    }
+    return Task(found.name, classes, splits, chosen.scored, chosen.languages)
+
+
+def _find(source: str, cache: Path) -> Found:
+    if source == PACKAGED:
+        splits: Splits = {
+            str(split): partial(_packaged, str(split), examples)
             for split, examples in packaged_task(cache).items()
         }
-        return Task("packaged", LIBRARIES, rows)
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise BadInput(f"There is no folder {source}; {_CHOICES}.")
-    tables = {split: _read(path) for split in SPLITS if (path := _file(folder, split)) is not None}
-    classes = _classes(tables)
-    return Task(
-        folder.name, classes, {split: _rows(split, table, classes) for split, table in tables.items()}
-    )
+        return Found(PACKAGED, {"": splits}, classes=LIBRARIES)
+    return find_hub(source) if source.startswith(HUB) else find_folder(source)
 
 
-def _file(folder: Path, split: str) -> Path | None:
-    found = [path for ending in ENDINGS if (path := folder / f"{split}{ending}").is_file()]
-    if len(found) > 1:
-        raise BadInput(f"{folder} has {found[0].name} and {found[1].name}; keep one of them.")
-    if not found and split != "test":
-        raise BadInput(
-            f"{folder} has no {split} split; add {split}.jsonl, with a sentence and a label a line."
-        )
-    return found[0] if found else None
+def _packaged(split: str, examples: list[Example]) -> Table:
+    return Table(split, [each.sentence for each in examples], None, [each.label for each in examples])
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        match path.suffix:
-            case ".jsonl":
-                return pd.read_json(path, lines=True, dtype=False)
-            case ".parquet":
-                return pd.read_parquet(path)
-            case _:
-                # an empty cell is no label, but the words "None" and "NA" are words
-                separator = "\t" if path.suffix == ".tsv" else ","
-                return pd.read_csv(path, sep=separator, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it as .jsonl.") from None
-
-
-def _classes(tables: dict[str, pd.DataFrame]) -> tuple[str, ...]:
-    """The classes of all splits, as the training split has them; none where labels are scores."""
-    labels = {split: _labels(split, table) for split, table in tables.items()}
-    if any(isinstance(label, float) and not label.is_integer() for each in labels.values() for label in each):
-        _check_scores(labels)
-        return ()
-    names = {split: {_name(label) for label in each} for split, each in labels.items()}
-    if len(names["train"]) < 2:
-        raise BadInput(
-            f"The train split has one class only, {names['train'].pop()!r}; add examples of another."
-        )
-    for split, found in names.items():
-        if unknown := sorted(found - names["train"]):
-            raise BadInput(
-                f"The {split} split has the label {unknown[0]!r}, which train has not; mend one of them."
-            )
-    return tuple(sorted(names["train"], key=_order))
-
-
-def _labels(split: str, table: pd.DataFrame) -> list[Any]:
-    if "label" not in table:
-        raise BadInput(
-            f"The {split} split has no column 'label', but {', '.join(map(repr, table.columns))}; rename one."
-        )
-    if not len(table):
-        raise BadInput(f"The {split} split is empty; add examples to it.")
-    if missing := int(table["label"].isna().sum()):
-        raise BadInput(
-            f"The {split} split has {missing} of {len(table)} rows without a label; fill or remove them."
-        )
-    labels: list[Any] = table["label"].tolist()
-    return labels
-
-
-def _check_scores(labels: dict[str, list[Any]]) -> None:
-    for split, each in labels.items():
-        if words := [label for label in each if isinstance(label, str)]:
-            raise BadInput(
-                f"The {split} split has the label {words[0]!r} among scores; write every score as a number."
-            )
-
-
-def _name(label: Any) -> str:
-    """One name for 1, 1.0 and "1", which tables of one task may have side by side."""
-    if isinstance(label, str) and _is_fraction(label):
-        raise BadInput(f"The label {label!r} is a score written as text; write scores as numbers.")
-    return str(int(label)) if isinstance(label, float) else str(label)
-
-
-def _is_fraction(text: str) -> bool:
-    try:
-        value = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(value) and not value.is_integer()
-
-
-def _order(name: str) -> tuple[float, str]:
-    """Numbers in their order, then words in theirs."""
-    return (float(name), "") if name.lstrip("-").isdigit() else (math.inf, name)
-
-
-def _rows(split: str, table: pd.DataFrame, classes: Sequence[str]) -> list[Row]:
-    columns = _sentences(split, table)
-    for column in columns:
-        for row, text in enumerate(table[column], start=1):
-            if not isinstance(text, str) or not text.strip():
-                raise BadInput(
-                    f"Row {row} of {split} has no text in {column!r}; fill it or take the row out."
-                )
-    index = {name: place for place, name in enumerate(classes)}
-    labels = [index[_name(label)] if classes else float(label) for label in table["label"]]
-    texts = [table[column].tolist() for column in columns]
-    seconds: Sequence[str | None] = texts[1] if len(texts) > 1 else [None] * len(labels)
-    return [Row(*each) for each in zip(texts[0], seconds, labels, strict=True)]
-
-
-def _sentences(split: str, table: pd.DataFrame) -> tuple[str, ...]:
-    for columns in (("sentence1", "sentence2"), ("sentence",)):
-        if set(columns) <= set(table.columns):
-            return columns
-    raise BadInput(
-        f"The {split} split has no column 'sentence', nor 'sentence1' and 'sentence2', but "
-        f"{', '.join(map(repr, table.columns))}; rename them."
-    )
+def _rows(table: Table, labels: list[float]) -> list[Row]:
+    seconds = table.seconds if table.seconds is not None else [None] * len(labels)
+    return [Row(*each) for each in zip(table.firsts, seconds, labels, strict=True)]
