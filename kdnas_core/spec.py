@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -12,6 +12,9 @@ from kdnas_core.errors import BadInput
 
 Activation = Literal["gelu", "relu", "silu"]
 Knob = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=1)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -239,6 +242,58 @@ class SearchSpec(_Strict):
     keep_weights: Literal["all", "frontier"] = "frontier"
 
 
+class DistilSpec(_Strict):
+    """The full distillation of a candidate, on the whole corpus, or of a student for a task.
+
+    Attributes:
+        recipe: in the place of that of the candidate's run.
+        corpus: in the place of that of the candidate's run.
+        epochs: how often the texts are read; for a task, its rows with their variants.
+        sentences: the most texts of the corpus.
+        sequence_length: at which texts are cut, in tokens.
+        batch_size: texts.
+        learning_rate: the highest.
+        seed: of the order of the texts and of random weights.
+        task: for a task-specific student (TinyBERT's second stage): the task, as `evaluate` takes it.
+        augment: whether a task's rows get variants (TinyBERT, arXiv 1909.10351, algorithm 1).
+        copies: the most variants of a row.
+        glove: a file of word vectors for words of several pieces, in GloVe's text format.
+    """
+
+    recipe: Recipe | None = None
+    corpus: str | None = Field(default=None, min_length=1)
+    epochs: float = Field(default=3.0, gt=0, le=1_000)
+    sentences: int = Field(default=1_000_000, ge=48, le=1_000_000)
+    sequence_length: int = Field(default=128, ge=8, le=512)
+    batch_size: int = Field(default=32, ge=1, le=1_024)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    task: str | None = Field(default=None, min_length=1)
+    augment: bool = True
+    copies: int = Field(default=20, ge=1, le=100)
+    glove: str | None = Field(default=None, min_length=1)
+
+
+class ScoreSpec(_Strict):
+    """The scoring of a model and its teacher on tasks.
+
+    Attributes:
+        tasks: `packaged`, folders, or `hub:NAME[:CONFIG]`.
+        seeds: how many models are fine-tuned on each task.
+        rows: the most rows of a training split.
+        split: which is scored.
+        train_language: of tasks in several languages.
+        control: also the same student with random weights: trained on the task alone, without distillation.
+    """
+
+    tasks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    seeds: int = Field(default=3, ge=1, le=20)
+    rows: int = Field(default=100_000, ge=16, le=10_000_000)
+    split: str = Field(default="validation", min_length=1)
+    train_language: str | None = Field(default=None, min_length=1)
+    control: bool = False
+
+
 class RunSpec(_Strict):
     """All that a user chooses for a run.
 
@@ -284,8 +339,22 @@ def parse_spec(fields: dict[str, Any]) -> RunSpec:
     Raises:
         BadInput: a field is unknown or its value is not allowed; names the field.
     """
+    return _parsed(RunSpec, fields)
+
+
+def parse_distil(fields: dict[str, Any]) -> DistilSpec:
+    """The settings of a full distillation with these fields; raises as `parse_spec`."""
+    return _parsed(DistilSpec, fields)
+
+
+def parse_score(fields: dict[str, Any]) -> ScoreSpec:
+    """The settings of a scoring with these fields; raises as `parse_spec`."""
+    return _parsed(ScoreSpec, fields)
+
+
+def _parsed(kind: type[Model], fields: dict[str, Any]) -> Model:
     try:
-        return RunSpec.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise BadInput(_sentence(error)) from None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.tiny_runs import ROOT
 
 FLOORS = (
-    {"kdnas_core", "kdnas_core.errors", "kdnas_core.architecture", "kdnas_core.spec"},
+    {"kdnas_core", "kdnas_core.errors", "kdnas_core.architecture", "kdnas_core.spec", "kdnas_core.published"},
     {"kdnas_core.distillation", "kdnas_core.measure"},
     {"kdnas_core.search"},
     {"kdnas_core.runs"},

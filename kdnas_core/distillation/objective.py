@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import losses, projections
+from kdnas_core.distillation.loop import LayerRates, all_alike
 from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.plan import RELATED, Plan, PlannedTerm
 from kdnas_core.distillation.recipes import terms_of
@@ -28,7 +29,6 @@ _PAIRS = {
 }
 
 Places = dict[tuple[int, int], float]
-LayerRates = Callable[[int], float]  # a student layer, 0 for its embeddings -> share of the learning rate
 FINISHED_RATE = 0.1  # of a layer whose turn is past
 
 
@@ -121,7 +121,7 @@ class Objective(nn.Module):
             term for term, spec in self.terms if spec.progressive and self._stages[spec.stage] == stage
         ]
         if not progressive:
-            return lambda layer: 1.0
+            return all_alike
         places = progressive[0].places
         turn = places[int(share * len(places))][0]
         return lambda layer: 0.0 if layer == 0 or layer > turn else 1.0 if layer == turn else FINISHED_RATE

@@ -20,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from kdnas_core.distillation.capture import Captured, capture
-from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.masking import hide_words
-from kdnas_core.distillation.targets import Output, Targets
+from kdnas_core.distillation.sheet import Passage, Sheet, tokenised
+from kdnas_core.distillation.targets import Output, Targets, padded
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.errors import BadInput
 
@@ -47,7 +46,7 @@ class Wanted:
 
 def teacher_targets(
     teacher: Teacher,
-    texts: Sequence[str],
+    texts: Sequence[Passage],
     sequence_length: int,
     autocast: torch.dtype | None,
     cache: Path,
@@ -58,7 +57,7 @@ def teacher_targets(
 
     Args:
         teacher: whose outputs.
-        texts: cut at `sequence_length` tokens each, special tokens included.
+        texts: or pairs; cut at `sequence_length` tokens each, special tokens included.
         sequence_length: in tokens.
         autocast: dtype to compute in, None for float32; outputs are kept as float16.
         cache: folder for all cached outputs.
@@ -69,7 +68,7 @@ def teacher_targets(
         BadInput: the disk has no room for them, or the tokenizer cannot hide words.
     """
     outputs = _outputs(teacher, wanted)
-    sheet = _tokenised(teacher, texts, sequence_length, wanted.hidden_words)
+    sheet = tokenised(teacher, texts, sequence_length, wanted.hidden_words)
     question = [teacher.fingerprint, str(autocast), sorted(map(_name, outputs)), sheet.fingerprint]
     folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
     if not folder.is_dir():
@@ -106,6 +105,7 @@ def _open(folder: Path, outputs: Sequence[Output]) -> Targets:
         offsets=load("offsets"),
         outputs={output: load(_name(output), "r") for output in outputs},
         variance=load("variance"),
+        types=load("types") if (folder / "types.npy").is_file() else None,
     )
 
 
@@ -125,38 +125,9 @@ def _set_aside(folder: Path) -> Path:
     return folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-")))
 
 
-@dataclass(frozen=True)
-class _Sheet:
-    """Texts as tokens in a row: `ids` and `labels` (tokens,), `offsets` (texts + 1,)."""
-
-    ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the texts, the tokenizer, and which words are hidden."""
-        digest = hashlib.sha256()
-        for array in (self.ids, self.labels, self.offsets):
-            digest.update(array.tobytes())
-        return digest.hexdigest()
-
-    def text(self, index: int) -> NDArray[np.int64]:
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
-
-def _tokenised(teacher: Teacher, texts: Sequence[str], sequence_length: int, hidden_words: bool) -> _Sheet:
-    lists = teacher.tokenizer(list(texts), truncation=True, max_length=sequence_length)["input_ids"]
-    ids = np.concatenate(lists).astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in lists])]).astype(np.int64)
-    if hidden_words:
-        return _Sheet(*hide_words(ids, teacher.tokenizer), offsets)
-    return _Sheet(ids, np.full_like(ids, NOT_HIDDEN), offsets)
-
-
 def _compute(
     teacher: Teacher,
-    sheet: _Sheet,
+    sheet: Sheet,
     outputs: Sequence[Output],
     autocast: torch.dtype | None,
     folder: Path,
@@ -183,8 +154,10 @@ def _compute(
         progress(min(1.0, done * BATCH / texts))
     mean = total / shape[0]
     np.save(folder / "variance.npy", (squares / shape[0] - mean**2).mean(axis=1))
-    for name, array in (("ids", sheet.ids), ("labels", sheet.labels), ("offsets", sheet.offsets)):
-        np.save(folder / f"{name}.npy", array)
+    arrays = {"ids": sheet.ids, "labels": sheet.labels, "offsets": sheet.offsets, "types": sheet.types}
+    for name, array in arrays.items():
+        if array is not None:
+            np.save(folder / f"{name}.npy", array)
     for file in files.values():
         file.flush()
 
@@ -203,20 +176,22 @@ Computed = Callable[[Output], NDArray[np.float32]]
 
 @torch.inference_mode()
 def _forward(
-    teacher: Teacher, sheet: _Sheet, autocast: torch.dtype | None
+    teacher: Teacher, sheet: Sheet, autocast: torch.dtype | None
 ) -> Iterator[tuple[NDArray[np.int64], Computed]]:
     """Yields batches of text indices, with a function that gives each output (B, n, H), padding included."""
     order = np.argsort(np.diff(sheet.offsets), kind="stable")
     with capture(teacher.model) as captured:
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            padded = teacher.tokenizer.pad(
-                {"input_ids": [sheet.text(row).tolist() for row in rows]},
-                return_tensors="pt",
-                padding_side="right",
-            )
+            slices = [sheet.slice(row) for row in rows]
+            ids, mask = padded([sheet.ids[part] for part in slices], teacher.tokenizer.pad_token_id)
+            types = {}
+            if sheet.types is not None:
+                types["token_type_ids"] = padded([sheet.types[part] for part in slices], 0)[0]
             with torch.autocast("cpu", autocast, enabled=autocast is not None):
-                states = teacher.model(**padded, output_hidden_states=True).hidden_states
+                states = teacher.model(
+                    input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
+                ).hidden_states
             yield rows, partial(_computed, states, captured)
 
 

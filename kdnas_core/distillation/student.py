@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.cut import cut_out
@@ -55,3 +57,12 @@ def new_student(teacher: Teacher, architecture: Architecture, seed: int) -> PreT
         torch.manual_seed(seed)
         student: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
     return student.eval()
+
+
+def save(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a student and its tokenizer as a folder that stock `transformers` loads."""
+    student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():  # on the disk before the store says that they are
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

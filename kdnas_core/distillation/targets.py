@@ -6,9 +6,9 @@ text begins. So no loss of tokens can touch padding, and a batch is a handful of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,34 @@ from numpy.typing import NDArray
 
 Kind = Literal["hidden", "query", "key", "value"]
 Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 0) is the embedding's
+
+
+Reader = Callable[[Kind, int], torch.Tensor]  # (real tokens, H) float32 output of a teacher layer
+
+
+class Texts(Protocol):
+    """Texts as tokens in a row with what the teacher says to them: stored (`Targets`), or computed as read.
+
+    Attributes as those of `Targets`.
+    """
+
+    @property
+    def ids(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def variance(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def types(self) -> NDArray[np.int64] | None: ...  # noqa: D102
+    @property
+    def lengths(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def reader(self, slices: Sequence[slice]) -> Reader:
+        """Reads the teacher's outputs on the texts in these slices of the tokens."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +57,7 @@ class Targets:
         outputs: (tokens, H) float16 each, memory-mapped: what the teacher computed, by kind and layer.
         variance: (N + 1,) variance of the output of layers 0..N about its mean over tokens, averaged over
             H: the squared error of a student that predicts the mean.
+        types: (tokens,) which sentence of a pair each token is of; None where no text is a pair.
     """
 
     ids: NDArray[np.int64]
@@ -36,6 +65,7 @@ class Targets:
     offsets: NDArray[np.int64]
     outputs: dict[Output, NDArray[np.float16]]
     variance: NDArray[np.float64]
+    types: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -49,6 +79,15 @@ class Targets:
     def width(self) -> int:
         """H, the teacher's hidden size."""
         return self.outputs["hidden", 0].shape[1]
+
+    def reader(self, slices: Sequence[slice]) -> Reader:
+        """Reads the outputs on some texts."""
+
+        def read(kind: Kind, layer: int) -> torch.Tensor:
+            output = self.outputs[kind, layer]
+            return torch.from_numpy(np.concatenate([output[part] for part in slices])).float()
+
+        return read
 
     def states_sample(self, count: int) -> NDArray[np.float16]:
         """(tokens, N, H) hidden states of layers 1..N at the first `count` tokens."""
@@ -64,20 +103,17 @@ class Batch:
         ids: (B, n) token ids.
         mask: (B, n) 1 for real tokens.
         labels: (real tokens,) words hidden for masked-LM, NOT_HIDDEN at the others.
-        targets: of the whole set.
-        slices: where each of the texts is in it.
+        variance: (N + 1,) of the teacher's layers, as in `Targets`.
+        teacher: (real tokens, H) float32 output of a teacher layer, in the order of `mask`'s ones.
+        types: (B, n) which sentence of a pair a token is of; None where no text is a pair.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
-    targets: Targets
-    slices: Sequence[slice]
-
-    def teacher(self, kind: Kind, layer: int) -> torch.Tensor:
-        """(real tokens, H) float32 output of a teacher layer, in the order of `mask`'s ones."""
-        output = self.targets.outputs[kind, layer]
-        return torch.from_numpy(np.concatenate([output[part] for part in self.slices])).float()
+    variance: NDArray[np.float64]
+    teacher: Callable[[Kind, int], torch.Tensor]
+    types: torch.Tensor | None = None
 
     def teacher_padded(self, kind: Kind, layer: int) -> torch.Tensor:
         """(B, n, H) the same, with zeros for padding."""
@@ -91,14 +127,21 @@ class Batch:
         return states[self.mask.bool()].float()
 
 
-def make_batch(targets: Targets, texts: Sequence[int], pad: int) -> Batch:
+def make_batch(texts: Texts, chosen: Sequence[int], pad: int) -> Batch:
     """The batch of the texts with these indices, padded with the token id `pad`."""
-    slices = [slice(targets.offsets[text], targets.offsets[text + 1]) for text in texts]
-    longest = max(part.stop - part.start for part in slices)
-    ids = torch.full((len(slices), longest), pad)
-    mask = torch.zeros(len(slices), longest, dtype=torch.long)
-    for row, part in enumerate(slices):
-        ids[row, : part.stop - part.start] = torch.from_numpy(targets.ids[part])
-        mask[row, : part.stop - part.start] = 1
-    labels = torch.from_numpy(np.concatenate([targets.labels[part] for part in slices]))
-    return Batch(ids, mask, labels, targets, slices)
+    slices = [slice(texts.offsets[text], texts.offsets[text + 1]) for text in chosen]
+    ids, mask = padded([texts.ids[part] for part in slices], pad)
+    types = None if texts.types is None else padded([texts.types[part] for part in slices], 0)[0]
+    labels = torch.from_numpy(np.concatenate([texts.labels[part] for part in slices]))
+    return Batch(ids, mask, labels, texts.variance, texts.reader(slices), types)
+
+
+def padded(rows: Sequence[NDArray[np.int64]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of numbers as one tensor (B, n), padded at the end, and its mask, 1 where they are real."""
+    longest = max(len(row) for row in rows)
+    filled = torch.full((len(rows), longest), pad)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for place, row in enumerate(rows):
+        filled[place, : len(row)] = torch.from_numpy(row)
+        mask[place, : len(row)] = 1
+    return filled, mask

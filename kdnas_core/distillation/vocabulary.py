@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.targets import Targets
+from kdnas_core.distillation.targets import Texts
+
+Renumbered = TypeVar("Renumbered", bound=Texts)
 
 
 @dataclass(frozen=True)
@@ -34,24 +37,30 @@ class Vocabulary:
     numbers: NDArray[np.int64]
 
     @classmethod
-    def used(cls, sets: Sequence[Targets], size: int, pad: int) -> Vocabulary:
+    def used(cls, sets: Sequence[Texts], size: int, pad: int) -> Vocabulary:
         """What these texts use, of a vocabulary of `size` words.
 
         All ids up to the padding's are kept, so that its number stays what it is: RoBERTa's family counts
         positions from it.
         """
         of_texts = [ids for texts in sets for ids in (texts.ids, texts.labels[texts.labels != NOT_HIDDEN])]
-        rows = np.unique(np.concatenate([np.arange(pad + 1), *of_texts]))
+        return cls.of_words(np.concatenate(of_texts), size, pad)
+
+    @classmethod
+    def of_words(cls, ids: NDArray[np.int64], size: int, pad: int) -> Vocabulary:
+        """These words, repeated or not; all ids up to the padding's are kept too."""
+        rows = np.unique(np.concatenate([np.arange(pad + 1), ids]))
         numbers = np.full(size, -1)
         numbers[rows] = np.arange(len(rows))
         return cls(rows, numbers)
 
-    def renumbered(self, targets: Targets) -> Targets:
+    def renumbered(self, texts: Renumbered) -> Renumbered:
         """The same texts in the new numbers."""
-        hidden = targets.labels != NOT_HIDDEN
-        labels = targets.labels.copy()
+        hidden = texts.labels != NOT_HIDDEN
+        labels = texts.labels.copy()
         labels[hidden] = self.numbers[labels[hidden]]
-        return dataclasses.replace(targets, ids=self.numbers[targets.ids], labels=labels)
+        made: Renumbered = dataclasses.replace(cast(Any, texts), ids=self.numbers[texts.ids], labels=labels)
+        return made
 
 
 @contextmanager

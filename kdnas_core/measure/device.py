@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOOK_EVERY_S = 0.5
+TURN_S = 10.0
+PAUSE_S = 0.2  # several times as long as who waits takes to look again
 
 
 def device_lock() -> FileLock:
@@ -30,12 +33,44 @@ def device(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         waiting: called twice a second until it is this process's turn; may raise to give up.
     """
     lock = device_lock()
-    while not _taken(lock):
-        waiting()
+    _take(lock, waiting)
     try:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def turns(waiting: Callable[[], None] = lambda: None) -> Iterator[Callable[[], None]]:
+    """Has the device to itself for a long `with` block, and lets others of ours have it now and then.
+
+    Yields a function to call often: each ten seconds it lets the device go for a moment, so that a timing
+    does not wait for an hour of training.
+
+    Args:
+        waiting: as for `device`.
+    """
+    lock = device_lock()
+    taken_at = _take(lock, waiting)
+
+    def let_others() -> None:
+        nonlocal taken_at
+        if time.monotonic() - taken_at > TURN_S:
+            lock.release()
+            time.sleep(PAUSE_S)
+            taken_at = _take(lock, waiting)
+
+    try:
+        yield let_others
+    finally:
+        lock.release()
+
+
+def _take(lock: FileLock, waiting: Callable[[], None]) -> float:
+    """Waits for the lock; returns when it was taken."""
+    while not _taken(lock):
+        waiting()
+    return time.monotonic()
 
 
 def _taken(lock: FileLock) -> bool:

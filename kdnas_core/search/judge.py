@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.objective import Places, make_objective
-from kdnas_core.distillation.plan import Given, plan
-from kdnas_core.distillation.recipes import start_layers
-from kdnas_core.distillation.student import new_student, start_student
+from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.objective import Places
+from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.student import new_student, save
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.bench import LatencyBench
@@ -118,37 +116,15 @@ class Judge:
 
     def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> HeldOut:
         spec, teacher = self.spec, self.bench.teacher
-        planned = plan(spec.objective, architecture, self.given)
-        listener.noted(planned.notes)
-        start, sources = spec.objective.start, None
-        if start == "teacher":
-            sources = start_layers(spec.objective, architecture.layers, teacher.layers)
-        student = start_student(teacher, architecture, start, self.data.train, spec.seed, sources)
-        table = student.get_input_embeddings().weight
-        assert isinstance(table, torch.Tensor)
-        objective = make_objective(
-            planned,
-            spec.objective,
-            architecture,
-            teacher.architecture,
-            self.words,
-            table=(len(self.data.vocabulary.rows), table.shape[1]),
-            seed=spec.seed,
-        )
+        begun = begin(teacher, architecture, spec.objective, self.given, self.data, self.words, spec.seed)
+        listener.noted(begun.notes)
 
         def report(result: HeldOut) -> None:
             listener.held_out(result.step, result.terms)
 
         watcher = Watcher(step=listener.step, held_out=report)
-        result = distil(student, objective, self.data, spec.proxy, spec.seed, self.autocast, watcher)
-        save(student, self.bench, folder)
+        result = distil(
+            begun.student, begun.objective, self.data, spec.proxy, spec.seed, self.autocast, watcher
+        )
+        save(begun.student, teacher.tokenizer, folder)
         return result
-
-
-def save(student: PreTrainedModel, bench: LatencyBench, folder: Path) -> None:
-    """Writes a student and its tokenizer as a folder that stock `transformers` loads."""
-    student.save_pretrained(folder)
-    bench.teacher.tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():  # on the disk before the store says that they are
-        with path.open("rb") as file:
-            os.fsync(file.fileno())

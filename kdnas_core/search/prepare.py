@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,7 @@ from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import LOGITS, RunSpec
+from kdnas_core.spec import LOGITS, ObjectiveSpec, RunSpec
 
 FEWEST_TEXTS = 48
 MOST_HELD_OUT = 5  # at most one text in so many is held out, where the corpus is small
@@ -79,10 +79,11 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     check_corpus(spec.corpus)
     say("loading the teacher")
     teacher = load_teacher(spec.teacher)
-    _check_length(spec, teacher)
+    check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
+    check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
     words = _own_words(spec, space, teacher)
-    given = given_by(teacher, spec, words)
+    given = given_by(teacher, spec.objective, words)
     plans = _plans(spec, space, given)
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     say("reading the corpus")
@@ -94,9 +95,9 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     return Prepared(spec, space, bench, teacher_latency, given, plans, words, texts)
 
 
-def given_by(teacher: Teacher, spec: RunSpec, words: TeacherWords | None) -> Given:
-    """What a teacher has to give under a spec, with its own masked-LM head or one trained for it."""
-    predicts = words is not None or spec.objective.head == "trained"
+def given_by(teacher: Teacher, objective: ObjectiveSpec, words: TeacherWords | None) -> Given:
+    """What a teacher has to give to an objective, with its own masked-LM head or one trained for it."""
+    predicts = words is not None or objective.head == "trained"
     return Given(teacher.architecture, predicts, teacher.tokenizer.mask_token_id is not None)
 
 
@@ -180,26 +181,34 @@ def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[Text]:
     with device():  # the first harvest keeps a core busy for half a minute
         temperature = spec.proxy.language_temperature
         texts = read_texts(spec.corpus, cache_folder(), PROXY_SEED, wanted, temperature, say)
-    if len(texts) < FEWEST_TEXTS:
-        raise BadInput(
-            f"The corpus {spec.corpus} has only {len(texts)} different texts; a proxy set needs at least "
-            f"{FEWEST_TEXTS}."
-        )
+    check_texts(spec.corpus, texts)
     return texts
 
 
-def _check_length(spec: RunSpec, teacher: Teacher) -> None:
+def check_texts(corpus: str, texts: Sequence[Text]) -> None:
+    """Refuses a corpus that is too small to learn from and be judged by.
+
+    Raises:
+        BadInput: it is.
+    """
+    if len(texts) < FEWEST_TEXTS:
+        raise BadInput(
+            f"The corpus {corpus} has only {len(texts)} different texts; a proxy set needs at least "
+            f"{FEWEST_TEXTS}."
+        )
+
+
+def check_length(field: str, length: int, teacher: Teacher) -> None:
+    """Refuses more tokens than the teacher reads.
+
+    Raises:
+        BadInput: it reads fewer than `length`, which `field` has.
+    """
     config = teacher.model.config
     unused = first_position(config.model_type, config.pad_token_id)
     longest = min(config.max_position_embeddings - unused, teacher.tokenizer.model_max_length)
-    for field, length in (
-        ("proxy.sequence_length", spec.proxy.sequence_length),
-        ("latency.sequence_length", spec.latency.sequence_length),
-    ):
-        if length > longest:
-            raise BadInput(
-                f"'{field}' is {length}, but the teacher reads at most {longest} tokens; lower it."
-            )
+    if length > longest:
+        raise BadInput(f"'{field}' is {length}, but the teacher reads at most {longest} tokens; lower it.")
 
 
 def _check_budget(

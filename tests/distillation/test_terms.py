@@ -119,8 +119,8 @@ def of_student(states: torch.Tensor, batch: Batch) -> States:
 
 
 def of_teacher(batch: Batch, kind: Kind, layer: int) -> States:
-    output = batch.targets.outputs[kind, layer]
-    return [output[part].astype(np.float64).tolist() for part in batch.slices]
+    lengths = batch.mask.sum(1).tolist()
+    return [text.double().tolist() for text in batch.teacher(kind, layer).split(lengths)]
 
 
 def dot(one: Sequence[float], other: Sequence[float]) -> float:
@@ -191,7 +191,7 @@ def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
                 found.append(BY_TOKEN[term.kind](one, other))
         value = sum(found) / len(found)
         if term.kind in ("hidden", "embedding"):
-            value /= float(batch.targets.variance[teacher_layer])
+            value /= float(batch.variance[teacher_layer])
         values.append(value)
     return values
 
@@ -216,7 +216,7 @@ def pairs_by_loops(kind: str, term: PairTerm, given: Pass, batch: Batch) -> list
             (of_teacher(batch, left, teacher_layer), of_teacher(batch, right, teacher_layer)),  # type: ignore[arg-type]
         ]
         found = []
-        for text in range(len(batch.slices)):
+        for text in range(len(batch.mask)):
             for head in range(heads):
                 for query in range(int(batch.mask[text].sum())):
                     rows = [scores_of(one[text], other[text], query, head, heads) for one, other in sides]
@@ -418,7 +418,7 @@ def test_neither_more_padding_nor_other_tokens_there_change_a_value(
     pad = nn.functional.pad
     ids = torch.where(batch.mask.bool(), batch.ids, 123)
     longer = Batch(
-        pad(ids, (0, 8), value=77), pad(batch.mask, (0, 8)), batch.labels, batch.targets, batch.slices
+        pad(ids, (0, 8), value=77), pad(batch.mask, (0, 8)), batch.labels, batch.variance, batch.teacher
     )
     with reading(a_student(teacher)) as read, torch.no_grad():
         for term in terms_of_kind(objective, kind):

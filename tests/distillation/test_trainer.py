@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation import checkpoint
-from kdnas_core.distillation import trainer as module
+from kdnas_core.distillation import checkpoint, loop, trainer
 from kdnas_core.distillation.capture import capture
 from kdnas_core.distillation.corpus import read_corpus
+from kdnas_core.distillation.loop import Diverged
 from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, plan
@@ -20,7 +20,7 @@ from kdnas_core.distillation.student import start_student
 from kdnas_core.distillation.targets import Batch
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.terms import Pass
-from kdnas_core.distillation.trainer import Diverged, HeldOut, ProxySet, Watcher, distil, judged_by
+from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil, judged_by
 from kdnas_core.distillation.vocabulary import only_used_words
 from kdnas_core.distillation.word_head import trained_words
 from kdnas_core.errors import BadInput
@@ -48,7 +48,7 @@ WORDS_AND_PAIRS = ObjectiveSpec.model_validate(
 RESUMED = {1: KDNAS, 2: WORDS_AND_PAIRS}  # by how many passes make a step
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     pass
 
 
@@ -289,7 +289,7 @@ def test_attention_is_captured_only_for_a_term_that_reads_it(
         return capture(model)
 
     captured: list[PreTrainedModel] = []
-    monkeypatch.setattr(module, "capture", spied)
+    monkeypatch.setattr(trainer, "capture", spied)
     Training(teacher, data).run(proxy_with(steps=1))
     assert captured == []
     training = Training(teacher, data, WORDS_AND_PAIRS)
@@ -375,7 +375,8 @@ def test_the_gradient_of_a_step_is_the_mean_of_those_of_its_batches(
 
     expected = [torch.zeros_like(gradient) for gradient in given]
     with only_used_words(training.student, plain.vocabulary):
-        parameters = [*training.student.parameters(), *training.objective.parameters()]
+        by_layer = [weight for group in trainer._by_layer(training.student) for weight in group.parameters]
+        parameters = [*by_layer, *training.objective.parameters()]
         for _, batch in spy.asked:
             for weight in parameters:
                 weight.grad = None
@@ -448,7 +449,7 @@ def test_a_training_that_was_ended_and_goes_on_learns_what_it_would_have_learnt(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_STEPS", 4)
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 4)
     spec, proxy = RESUMED[accumulation], proxy_with(accumulation=accumulation, batch_size=4)
     expected, weights = uninterrupted[accumulation]
     with pytest.raises(Stopped):
@@ -469,7 +470,7 @@ def test_a_training_that_was_ended_and_goes_on_learns_what_it_would_have_learnt(
 def test_a_training_that_was_ended_twice_goes_on_too(
     teacher: Teacher, data: ProxySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_STEPS", 4)
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 4)
     expected = Training(teacher, data, WORDS_AND_PAIRS).run()
     for stop in (6, 13):
         with pytest.raises(Stopped):
@@ -495,7 +496,7 @@ def test_nothing_is_written_where_nothing_is_to_be_saved(
     def never(*arguments: object) -> None:
         raise AssertionError("a checkpoint was written")
 
-    monkeypatch.setattr(module, "CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 1)
     monkeypatch.setattr(checkpoint, "save", never)
     Training(teacher, plain).run(proxy_with(steps=2))
 
@@ -578,7 +579,7 @@ SECOND_STAGE_STATES = ObjectiveSpec(
 def test_looking_at_a_student_changes_nothing_of_what_it_goes_on_to_learn(
     stop_at: int, teacher: Teacher, data: ProxySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_STEPS", 2)  # it looks at 2, 4, 6, ...
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 2)  # it looks at 2, 4, 6, ...
     proxy = proxy_with(steps=12, batch_size=4)
     expected = Training(teacher, data, SECOND_STAGE_STATES).run(proxy)
     with pytest.raises(Stopped):
@@ -587,7 +588,7 @@ def test_looking_at_a_student_changes_nothing_of_what_it_goes_on_to_learn(
         )
     result = Training(teacher, data, SECOND_STAGE_STATES).run(proxy, saved=tmp_path / "saved")
     assert values(result) == pytest.approx(values(expected), abs=1e-6)
-    monkeypatch.setattr(module, "EVALUATIONS", 1)
+    monkeypatch.setattr(trainer, "EVALUATIONS", 1)
     assert values(Training(teacher, data, SECOND_STAGE_STATES).run(proxy)) == values(expected)
 
 

@@ -7,14 +7,14 @@ from typing import cast
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.trainer import Diverged
+from kdnas_core.distillation.loop import Diverged
 from kdnas_core.runs.journal import StoreJournal
 from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import Asked
 from kdnas_core.search.episodes import Outcome, Proposal, search
 from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
-from kdnas_core.spec import RunSpec, SearchSpec
+from kdnas_core.spec import RunSpec, ScoreSpec, SearchSpec
 from tests.filled_store import begin_run, reading
 
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
@@ -303,6 +303,18 @@ def test_weights_that_leave_the_frontier_are_deleted_but_not_their_config(store:
     assert [candidate.weights for candidate in store.candidates(run)] == [False, False, True]
     assert states(store, run) == ["done"] * 3
     assert [candidate.loss for candidate in store.candidates(run)] == [0.3, 0.4, 0.2]
+
+
+def test_weights_that_were_scored_or_begun_with_are_kept_also_off_the_frontier(store: Store) -> None:
+    run = begin_run(store, RunSpec(search=SearchSpec(keep_weights="frontier")))
+    journal, _ = journal_of(store, run, {A: done(0.3, 2.0), B: done(0.2, 1.5), C: done(0.1, 1.0)})
+    journal.begin(1, [Proposal(A)])
+    journal.outcomes(1)
+    store.create_scoring(ScoreSpec(tasks=["packaged"]), candidate=store.candidates(run)[0].id)
+    journal.begin(2, [Proposal(B), Proposal(C)])
+    journal.outcomes(2)
+    assert [candidate.weights for candidate in store.candidates(run)] == [True, False, True]
+    assert kept_files(store, run) == [ALL, {"config.json"}, ALL]
 
 
 def test_all_weights_are_kept_where_the_spec_says_so(store: Store, run: int) -> None:

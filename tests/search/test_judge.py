@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation import trainer
+from kdnas_core.distillation import beginning, trainer
 from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.student import new_student, start_student
@@ -124,7 +124,7 @@ def forbid_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object, **named: object) -> None:
         raise AssertionError("an over-budget candidate was distilled")
 
-    for name in ("distil", "start_student", "make_objective"):
+    for name in ("distil", "begin"):
         monkeypatch.setattr(module, name, never)
 
 
@@ -365,7 +365,7 @@ def test_the_layers_that_a_student_starts_from_are_those_that_were_chosen(
         sources.append(list(arguments[-1]))
         return start_student(*arguments)
 
-    monkeypatch.setattr(module, "start_student", spied)
+    monkeypatch.setattr(beginning, "start_student", spied)
     fields: list[dict[str, Any]] = [{}, {"recipe": "pkd"}, {"start_layers": [4, 2]}]
     for number, objective in enumerate(fields):
         with_objective(judge, **objective).judge(SMALL, tmp_path / str(number), Told().listener)

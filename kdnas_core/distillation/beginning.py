@@ -1,0 +1,72 @@
+"""A student and its objective before the first step, for mini-KD and full distillation alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.objective import Objective, make_objective
+from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.recipes import start_layers
+from kdnas_core.distillation.student import start_student
+from kdnas_core.distillation.teacher import Teacher
+from kdnas_core.distillation.trainer import ProxySet
+from kdnas_core.distillation.word_head import TeacherWords
+from kdnas_core.spec import ObjectiveSpec
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A student ready to learn.
+
+    Attributes:
+        student: with its starting weights.
+        objective: what it learns by.
+        notes: a sentence for each loss term that it cannot learn by.
+    """
+
+    student: PreTrainedModel
+    objective: Objective
+    notes: Sequence[str]
+
+
+def begin(
+    teacher: Teacher,
+    architecture: Architecture,
+    spec: ObjectiveSpec,
+    given: Given,
+    data: ProxySet,
+    words: TeacherWords | None,
+    seed: int,
+    student: PreTrainedModel | None = None,
+) -> Beginning:
+    """Makes a student of a teacher and an objective for it.
+
+    Args:
+        teacher: the student's.
+        architecture: the student's shape.
+        spec: what it learns, and where it starts.
+        given: what the teacher has to give.
+        data: what it learns from; a start cut out of the teacher keeps its principal directions.
+        words: the teacher's masked-LM head on the words in use, where a term needs one.
+        seed: of random weights.
+        student: one that goes on learning, in the place of a new one.
+
+    Raises:
+        BadInput: nothing is left that the student could learn.
+    """
+    planned = plan(spec, architecture, given)
+    if student is None:
+        sources = None
+        if spec.start == "teacher":
+            sources = start_layers(spec, architecture.layers, teacher.layers)
+        student = start_student(teacher, architecture, spec.start, data.train, seed, sources)
+    table = student.get_input_embeddings().weight
+    assert isinstance(table, torch.Tensor)
+    size = (len(data.vocabulary.rows), table.shape[1])
+    objective = make_objective(planned, spec, architecture, teacher.architecture, words, size, seed)
+    return Beginning(student, objective, planned.notes)

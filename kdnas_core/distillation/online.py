@@ -1,0 +1,110 @@
+"""Texts whose teacher outputs are computed when a batch is read: a full corpus's would not fit on a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdnas_core.distillation.capture import capture
+from kdnas_core.distillation.sheet import Sheet
+from kdnas_core.distillation.targets import Kind, Output, Reader, padded
+from kdnas_core.distillation.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class OnlineTargets:
+    """A set of texts with a teacher at hand.
+
+    Attributes:
+        ids: (tokens,) as the student reads them, in whatever numbers.
+        labels: (tokens,) as in `Targets`.
+        offsets: (texts + 1,) where each text begins.
+        variance: (N + 1,) as in `Targets`.
+        types: (tokens,) which sentence of a pair each token is of; None where no text is a pair.
+        teacher: computes.
+        teacher_ids: (tokens,) as it reads them.
+        projections: queries, keys and values that are wanted besides all hidden states.
+        autocast: dtype to compute in, None for float32.
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    variance: NDArray[np.float64]
+    types: NDArray[np.int64] | None
+    teacher: Teacher
+    teacher_ids: NDArray[np.int64]
+    projections: frozenset[Output]
+    autocast: torch.dtype | None
+
+    @classmethod
+    def of(
+        cls,
+        teacher: Teacher,
+        sheet: Sheet,
+        variance: NDArray[np.float64],
+        autocast: torch.dtype | None,
+        projections: Collection[Output] = (),
+    ) -> OnlineTargets:
+        """Of the texts of a sheet."""
+        return cls(
+            ids=sheet.ids,
+            labels=sheet.labels,
+            offsets=sheet.offsets,
+            variance=variance,
+            types=sheet.types,
+            teacher=teacher,
+            teacher_ids=sheet.ids,
+            projections=frozenset(projections),
+            autocast=autocast,
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(texts,) tokens of each text."""
+        return np.diff(self.offsets)
+
+    @property
+    def width(self) -> int:
+        """H, the teacher's hidden size."""
+        return self.teacher.architecture.hidden_size
+
+    def reader(self, slices: Sequence[slice]) -> Reader:
+        """The teacher's outputs on some texts: computed at the first question, together."""
+        computed = cache(lambda: self._computed(slices))
+
+        def read(kind: Kind, layer: int) -> torch.Tensor:
+            return computed()[kind, layer].float()
+
+        return read
+
+    @torch.inference_mode()
+    def _computed(self, slices: Sequence[slice]) -> dict[Output, torch.Tensor]:
+        """All that is wanted, (real tokens, H) each; in half precision, since batches may be kept."""
+        ids, mask = padded([self.teacher_ids[part] for part in slices], self.teacher.tokenizer.pad_token_id)
+        types = {}
+        if self.types is not None:
+            types["token_type_ids"] = padded([self.types[part] for part in slices], 0)[0]
+        real = mask.bool()
+        with (
+            capture(self.teacher.model) as captured,
+            torch.autocast("cpu", self.autocast, enabled=self.autocast is not None),
+        ):
+            states = self.teacher.model(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
+            ).hidden_states
+        found: dict[Output, torch.Tensor] = {
+            ("hidden", layer): state[real].half() for layer, state in enumerate(states)
+        }
+        kept = {"query": captured.queries, "key": captured.keys, "value": captured.values}
+        for kind, layer in self.projections:
+            found[kind, layer] = kept[kind][layer - 1][real].half()
+        return found

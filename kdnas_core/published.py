@@ -1,0 +1,88 @@
+"""The students of the table of systems: published shapes with their recipes and, where known, their figures.
+
+The shapes belong to a teacher of BERT-base's size; for another teacher depth and width are scaled in
+proportion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.spec import Recipe
+
+BERT_BASE = PRESETS["bert-base"]
+BERT_BASE_AVERAGE = 79.5  # of GLUE's test sets without WNLI, as the students' (arXiv 1909.10351, table 1)
+
+
+@dataclass(frozen=True)
+class System:
+    """A published student.
+
+    Attributes:
+        name: as TinyBERT's table has it.
+        preset: its shape, a name of `PRESETS`.
+        recipe: it is distilled by; None for one that is not distilled.
+        average: mean of GLUE's test sets without WNLI, out of 100.
+        parameters: in millions.
+        flops: in billions.
+        speedup: over BERT-base.
+    """
+
+    name: str
+    preset: str
+    recipe: Recipe | None
+    average: float | None = None
+    parameters: float | None = None
+    flops: float | None = None
+    speedup: float | None = None
+
+    @property
+    def retained(self) -> float | None:
+        """Its published average over that of BERT-base."""
+        return None if self.average is None else self.average / BERT_BASE_AVERAGE
+
+
+# Averages, sizes and speed-ups as arXiv 1909.10351 reports them (tables 1 and 2), from memory of the paper:
+# to be checked before they are quoted further. What is not known is left out.
+SYSTEMS = (
+    System("BERT-TINY", "tinybert4", None, 70.2, 14.5, 1.2, 9.4),
+    System("BERT-SMALL", "bert-small", None, 72.1, 29.2),
+    System("BERT4-PKD", "bert-pkd-4", "pkd", 72.6, 52.2, speedup=3.0),
+    System("DistilBERT4", "distilbert4", "distilbert", 71.9, 52.2, speedup=3.0),
+    System("MobileBERT-TINY", "mobilebert-tiny", "mobilebert", 77.0, 15.1),
+    System("TinyBERT4", "tinybert4", "tinybert", 77.0, 14.5, 1.2, 9.4),
+    System("BERT6-PKD", "bert-pkd-6", "pkd", parameters=67.0, flops=11.3, speedup=2.0),
+    System("PD", "distilbert6", "pd", parameters=67.0, flops=11.3, speedup=2.0),
+    System("DistilBERT6", "distilbert6", "distilbert", 76.8, 67.0, 11.3, 2.0),
+    System("TinyBERT6", "tinybert6", "tinybert", 79.4, 67.0, 11.3, 2.0),
+)
+
+
+def scaled(shape: Architecture, teacher: Architecture) -> Architecture:
+    """A published shape for another teacher than BERT-base: depth and width in proportion, heads as they are.
+
+    Widths are rounded to what the heads divide; nothing is scaled for a teacher of BERT-base's size.
+    """
+    deep, wide = teacher.layers / BERT_BASE.layers, teacher.hidden_size / BERT_BASE.hidden_size
+
+    def width(size: int, step: int = 1) -> int:
+        return max(step, step * round(size * wide / step))
+
+    heads = shape.attention_heads
+    plain = shape.bottleneck_size is None
+    return replace(
+        shape,
+        layers=max(1, round(shape.layers * deep)),
+        hidden_size=width(shape.hidden_size, heads if plain else 1),
+        intermediate_size=width(shape.intermediate_size),
+        embedding_size=None if shape.embedding_size is None else width(shape.embedding_size),
+        bottleneck_size=None if shape.bottleneck_size is None else width(shape.bottleneck_size, heads),
+    )
+
+
+def name_of(system: System, shape: Architecture) -> str:
+    """A row's name: with the shape where it was scaled."""
+    if shape == PRESETS[system.preset]:
+        return system.name
+    return f"{system.name} (scaled: {shape.layers} x {shape.hidden_size})"

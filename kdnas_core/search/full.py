@@ -1,0 +1,231 @@
+"""Full distillation: one candidate of a search on the whole corpus, with the teacher online."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.corpus import check_corpus
+from kdnas_core.distillation.mixture import Text, read_texts
+from kdnas_core.distillation.objective import Places
+from kdnas_core.distillation.online import OnlineTargets
+from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.plan import Given, Plan, plan
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.recipes import terms_of
+from kdnas_core.distillation.sheet import tokenised
+from kdnas_core.distillation.sources import check_teacher
+from kdnas_core.distillation.student import save
+from kdnas_core.distillation.targets import Targets
+from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
+from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
+from kdnas_core.measure.device import device, turns
+from kdnas_core.measure.memory import cache_folder
+from kdnas_core.search.prepare import MOST_HELD_OUT, PROXY_SEED, check_length, check_texts, given_by
+from kdnas_core.spec import LOGITS, DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
+
+SAMPLE = 2_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
+LOOKS = 20  # evaluations on the way
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class FullListener:
+    """Told how a full distillation goes on; any may raise to end it early, and what was learnt is kept.
+
+    Attributes:
+        waiting: another process of ours has the device.
+        say: what is being done, in words.
+        begun: steps that the training takes in all.
+        noted: sentences about what could not be learnt, or was done in another way.
+        step: steps taken.
+        held_out: steps taken, and held-out losses by term and (layer, teacher layer).
+    """
+
+    waiting: Callable[[], None]
+    say: Callable[[str], None]
+    begun: Callable[[int], None]
+    noted: Callable[[Sequence[str]], None]
+    step: Callable[[int], None]
+    held_out: Callable[[int, dict[str, Places]], None]
+
+
+@dataclass(frozen=True)
+class FullResult:
+    """The outcome of a full distillation.
+
+    Attributes:
+        loss: on held-out texts, as that of the candidates of its run.
+        languages: the same on each language, where there are several.
+    """
+
+    loss: float
+    languages: dict[str, float]
+
+
+def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> None:
+    """Refuses what could not be distilled, before anything is written.
+
+    Raises:
+        BadInput: says why in one sentence.
+    """
+    check_teacher(spec.teacher)
+    check_corpus(how.corpus or spec.corpus)
+    teacher = load_teacher(spec.teacher)
+    check_length("sequence_length", how.sequence_length, teacher)
+    objective = objective_of(spec, how)
+    plan(objective, architecture, given_by(teacher, objective, _own_words(objective, architecture, teacher)))
+
+
+def distil_fully(
+    spec: RunSpec, how: DistilSpec, architecture: Architecture, folder: Path, listener: FullListener
+) -> FullResult:
+    """Distils a student on the whole corpus, or goes on where an earlier call was ended.
+
+    The teacher's outputs are computed batch by batch, so that the disk holds no more than the student, its
+    one checkpoint and a sample of outputs.
+
+    Args:
+        spec: of the run that the candidate is of.
+        how: what is different from the run: corpus, recipe, epochs and the like.
+        architecture: of the candidate.
+        folder: for the checkpoint, and in the end for the student as stock `transformers` loads it.
+        listener: told how it goes on.
+
+    Raises:
+        BadInput: as `check_full`.
+        Diverged: the loss is not finite.
+    """
+    listener.say("loading the teacher")
+    teacher = load_teacher(spec.teacher)
+    material = _material(spec, how, architecture, teacher, listener)
+    steps = math.ceil(how.epochs * len(material.data.learnt) / how.batch_size)
+    proxy = ProxySpec(batch_size=how.batch_size, learning_rate=how.learning_rate, steps=steps)
+    begun = begin(
+        teacher, architecture, material.objective, material.given, material.data, material.words, how.seed
+    )
+    listener.noted(begun.notes)
+    listener.begun(steps)
+    listener.say("distilling on the full corpus")
+    autocast = autocast_dtype()
+    saved = folder / CHECKPOINT
+    with turns(listener.waiting) as let_others:
+
+        def step(taken: int) -> None:
+            listener.step(taken)
+            let_others()
+
+        watcher = Watcher(step, lambda result: listener.held_out(result.step, result.terms))
+        result = distil(
+            begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, LOOKS
+        )
+    save(begun.student, teacher.tokenizer, folder)
+    saved.unlink(missing_ok=True)
+    return FullResult(result.loss, result.languages)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a student is taught with."""
+
+    objective: ObjectiveSpec
+    given: Given
+    data: ProxySet
+    words: TeacherWords | None
+
+
+def _material(
+    spec: RunSpec, how: DistilSpec, architecture: Architecture, teacher: Teacher, listener: FullListener
+) -> _Material:
+    objective = objective_of(spec, how)
+    own = _own_words(objective, architecture, teacher)
+    given = given_by(teacher, objective, own)
+    planned = plan(objective, architecture, given)
+    texts = _texts(spec, how, listener)
+    held_out = min(spec.proxy.held_out, len(texts) // MOST_HELD_OUT)
+    data = _data(teacher, texts, held_out, planned, how, listener)
+    return _Material(objective, given, data, _words(teacher, own, data, planned, how, listener))
+
+
+def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
+    """What is learnt: as in the run, or by another recipe, whose mapping and start are then its own."""
+    given = spec.objective
+    if how.recipe is None or how.recipe == given.recipe:
+        return given
+    return ObjectiveSpec(
+        recipe=how.recipe,
+        projection=given.projection,
+        start=given.start,
+        head=given.head,
+        first_stage=given.first_stage,
+    )
+
+
+def _own_words(objective: ObjectiveSpec, architecture: Architecture, teacher: Teacher) -> TeacherWords | None:
+    terms = terms_of(objective, architecture, teacher.architecture)
+    return teacher_words(teacher) if any(term.kind in LOGITS for term in terms) else None
+
+
+def _texts(spec: RunSpec, how: DistilSpec, listener: FullListener) -> list[Text]:
+    """The same held-out texts first as in a run on this corpus."""
+    corpus = how.corpus or spec.corpus
+    listener.say("reading the corpus")
+    wanted = how.sentences + spec.proxy.held_out
+    temperature = spec.proxy.language_temperature
+    with device(listener.waiting):
+        texts = read_texts(corpus, cache_folder(), PROXY_SEED, wanted, temperature, listener.say)
+    check_texts(corpus, texts)
+    return texts
+
+
+def _data(
+    teacher: Teacher,
+    texts: list[Text],
+    held_out: int,
+    planned: Plan,
+    how: DistilSpec,
+    listener: FullListener,
+) -> ProxySet:
+    sentences = [text.text for text in texts]
+    autocast = autocast_dtype()
+    wanted = Wanted(sorted(planned.reads), planned.hides_words)
+
+    def stored(some: list[str], name: str) -> Targets:
+        def progress(share: float) -> None:
+            listener.say(f"teacher outputs on {name}: {share:.0%}")
+
+        with device(listener.waiting):
+            return teacher_targets(
+                teacher, some, how.sequence_length, autocast, cache_folder(), progress, wanted
+            )
+
+    judged = stored(sentences[:held_out], "held-out texts")
+    sample = stored(sentences[held_out : held_out + SAMPLE], "a sample of the corpus")
+    listener.say(f"tokenising {len(sentences) - held_out} texts")
+    sheet = tokenised(teacher, sentences[held_out:], how.sequence_length, planned.hides_words)
+    full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
+    languages = [text.language for text in texts[:held_out]]
+    return ProxySet.of(sample, judged, teacher.model.config, languages, full)
+
+
+def _words(
+    teacher: Teacher,
+    own: TeacherWords | None,
+    data: ProxySet,
+    planned: Plan,
+    how: DistilSpec,
+    listener: FullListener,
+) -> TeacherWords | None:
+    """The teacher's masked-LM head on the words in use: its own, or trained now on the sample."""
+    if own is not None:
+        return own.only(data.vocabulary)
+    if not any(term.spec.kind in LOGITS for term in planned.terms):
+        return None
+    listener.say("training a masked-LM head for the teacher")
+    with device(listener.waiting):
+        return trained_words(teacher, data.train, data.vocabulary, how.seed)

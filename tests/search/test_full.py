@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation import loop, outputs
+from kdnas_core.distillation.objective import Places
+from kdnas_core.errors import BadInput
+from kdnas_core.measure.device import device_lock
+from kdnas_core.search import full as module
+from kdnas_core.search.full import CHECKPOINT, FullListener, FullResult, check_full, distil_fully, objective_of
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, parse_spec
+from tests.sentences import is_one_sentence
+from tests.tiny_runs import files_in, own_machine
+
+SMALL = Architecture(2, 16, 32, 4)
+HOW = DistilSpec(epochs=2, sequence_length=24, batch_size=8, learning_rate=5e-3)
+TEXTS = 320  # of 400, the rest is held out
+
+
+class Killed(BaseException):
+    """As by a signal: nobody may catch it."""
+
+
+class Asked(Exception):
+    """As by a user who pauses."""
+
+
+@dataclass
+class Told:
+    """Remembers what a listener is told; ends the distillation at a step."""
+
+    stop_at: int | None = None
+    error: type[BaseException] = Asked
+    said: list[str] = field(default_factory=list)
+    steps_in_all: list[int] = field(default_factory=list)
+    notes: list[Sequence[str]] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    held_out: list[tuple[int, dict[str, Places]]] = field(default_factory=list)
+
+    def step(self, taken: int) -> None:
+        self.steps.append(taken)
+        if taken == self.stop_at:
+            raise self.error
+
+    @property
+    def listener(self) -> FullListener:
+        return FullListener(
+            waiting=lambda: None,
+            say=self.said.append,
+            begun=self.steps_in_all.append,
+            noted=self.notes.append,
+            step=self.step,
+            held_out=lambda taken, terms: self.held_out.append((taken, terms)),
+        )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with own_machine(tmp_path_factory.mktemp("machine")):
+        yield
+
+
+@pytest.fixture
+def spec(tiny_spec: dict[str, Any]) -> RunSpec:
+    return parse_spec({**tiny_spec, "proxy": {**tiny_spec["proxy"], "held_out": 80}})
+
+
+def distilled(spec: RunSpec, folder: Path, told: Told | None = None, **how: Any) -> FullResult:
+    settings = HOW.model_copy(update=how)
+    return distil_fully(spec, settings, SMALL, folder, (told or Told()).listener)
+
+
+def test_the_whole_corpus_is_read_as_often_as_there_are_epochs(spec: RunSpec, tmp_path: Path) -> None:
+    told = Told()
+    distilled(spec, tmp_path / "student", told)
+    assert told.steps_in_all == [2 * TEXTS // 8]
+    assert told.steps == list(range(1, 81))
+    assert "tokenising 320 texts" in told.said
+
+
+def test_a_student_learns_and_is_left_as_stock_transformers_loads_it(spec: RunSpec, tmp_path: Path) -> None:
+    told = Told()
+    result = distilled(spec, tmp_path / "student", told)
+    first, last = (list(told.held_out[index][1]["hidden"].values()) for index in (0, -1))
+    assert sum(last) < 0.9 * sum(first)
+    assert result.loss == pytest.approx(sum(last) / len(last), rel=0.2)  # a mean over layers, not over places
+    model = AutoModel.from_pretrained(tmp_path / "student")
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 16)
+    assert AutoTokenizer.from_pretrained(tmp_path / "student")("a word")["input_ids"]
+
+
+def test_nothing_but_the_student_is_left_on_the_disk(spec: RunSpec, tmp_path: Path) -> None:
+    distilled(spec, tmp_path / "student")
+    names = set(files_in(tmp_path / "student"))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not any("checkpoint" in name or "unfinished" in name for name in names)
+
+
+@pytest.mark.parametrize(("moment", "error"), [(3, Killed), (37, Killed), (79, Killed), (37, Asked)])
+def test_a_distillation_that_was_ended_goes_on_to_the_same_student(
+    moment: int, error: type[BaseException], spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 5)
+    expected = distilled(spec, tmp_path / "whole")
+    with pytest.raises(error):
+        distilled(spec, tmp_path / "ended", Told(stop_at=moment, error=error))
+    told = Told()
+    result = distilled(spec, tmp_path / "ended", told)
+    kept = moment if error is Asked else moment // 5 * 5  # who asks politely loses nothing
+    assert told.steps[0] == kept + 1
+    assert result.loss == pytest.approx(expected.loss, abs=1e-4)
+    whole, ended = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "ended"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(weight, ended[name], atol=1e-5, rtol=0)
+
+
+def test_an_unfinished_distillation_keeps_one_checkpoint_and_no_more(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 2)
+    with pytest.raises(Killed):
+        distilled(spec, tmp_path / "student", Told(stop_at=21, error=Killed))
+    assert [path.name for path in (tmp_path / "student").iterdir()] == [CHECKPOINT]
+
+
+def test_its_loss_is_on_the_texts_that_judge_the_candidates_of_its_run(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    stored = outputs.teacher_targets
+
+    def spied(teacher: Any, texts: Any, *rest: Any) -> Any:
+        seen.append(list(texts))
+        return stored(teacher, texts, *rest)
+
+    monkeypatch.setattr(module, "teacher_targets", spied)
+    distilled(spec, tmp_path / "student", epochs=0.1)
+    from kdnas_core.search import prepare
+
+    texts = prepare._proxy_texts(spec, lambda said: None)
+    assert seen[0] == [text.text for text in texts[:80]]
+
+
+def test_other_processes_get_the_device_on_the_way(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdnas_core.measure.device.TURN_S", 0.0)
+    monkeypatch.setattr("kdnas_core.measure.device.PAUSE_S", 0.0)
+    held: list[bool] = []
+    monkeypatch.setattr(
+        "kdnas_core.measure.device.time.sleep", lambda seconds: held.append(device_lock().is_locked)
+    )
+    distilled(spec, tmp_path / "student", epochs=0.2)
+    assert len(held) >= 8
+
+
+@pytest.mark.parametrize("recipe", ["tinybert", "minilmv2", "distilbert"])
+def test_another_recipe_than_the_runs_can_be_chosen(recipe: Any, spec: RunSpec, tmp_path: Path) -> None:
+    told = Told()
+    result = distilled(spec, tmp_path / "student", told, recipe=recipe, epochs=0.2)
+    assert result.loss > 0
+    assert "hidden" in told.held_out[-1][1] or "hidden_probe" in told.held_out[-1][1]
+    assert bool(told.notes[0]) == (recipe != "minilmv2")  # no masked-LM head to learn predictions from
+
+
+def test_another_recipe_brings_its_own_mapping_and_keeps_the_runs_start() -> None:
+    spec = RunSpec(objective=ObjectiveSpec(mapping="last", start="random", start_layers="top"))
+    assert objective_of(spec, DistilSpec()) == spec.objective
+    assert objective_of(spec, DistilSpec(recipe="tinybert")) == ObjectiveSpec(
+        recipe="tinybert", start="random"
+    )
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"sequence_length": 500},
+        {"corpus": "/nowhere.txt"},
+        {"recipe": "pd"},
+    ],
+)
+def test_what_cannot_be_distilled_is_refused_in_one_sentence(how: dict[str, Any], spec: RunSpec) -> None:
+    with pytest.raises(BadInput) as refusal:
+        check_full(spec, HOW.model_copy(update=how), SMALL)
+    assert is_one_sentence(str(refusal.value))
+
+
+def test_what_can_be_distilled_is_not_refused(spec: RunSpec) -> None:
+    check_full(spec, HOW, SMALL)
