@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from kdnas_core import cli_students
+from kdnas_core.cli_base import (
+    DEFAULT_DB,
+    Db,
+    Json,
+    Settings,
+    app,
+    existing,
+    once_obeyed,
+    prepare_libraries,
+    say,
+    show_result,
+)
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.progress_bar import candidates_bar
-from kdnas_core.runs.rows import Candidate, Run, RunState
+from kdnas_core.runs.rows import Candidate, Job, Run, RunState, Worker
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.search.pareto import frontier, pick
 from kdnas_core.search.reward import within_budget
 from kdnas_core.spec import LatencySpec, RunSpec, parse_spec, parse_spec_json, quick_spec, with_settings
 
+__all__ = ["app", "main"]
+
 INTERRUPTED = 130
-OBEYS_WITHIN_S = 60  # a worker looks for requests at each step; loading and exporting a model take longest
 
-app = typer.Typer(
-    help="Choose and make small language models for a latency budget.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-Db = Annotated[Path, typer.Option("--db", envvar="KDNAS_DB", help="The store of runs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 RunId = Annotated[int, typer.Argument(help="Id of a run; `runs` lists them.")]
 Spec = Annotated[str | None, typer.Option("--spec", help="A RunSpec as a JSON file; - reads stdin.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="path.to.field=value, for example latency.budget_ms=5.")
-]
-DEFAULT_DB = Path("runs.db")
+JobName = Annotated[str, typer.Argument(metavar="RUN-or-STUDENT", help="A run, as 3, or a student, as s3.")]
 
 
 @app.command()
@@ -53,23 +51,22 @@ def search(
 ) -> None:
     """Run a search in the foreground, with a progress bar. Ctrl-C interrupts it; `resume` goes on."""
     chosen = _chosen_spec(spec, quick, seed, setting)
-    _prepare_libraries()
-    from kdnas_core.runs.rows import Worker
+    prepare_libraries()
     from kdnas_core.runs.worker import work_on
     from kdnas_core.search.prepare import prepare
 
     started = time.monotonic()
     check_path(db)
-    prepared = prepare(chosen, lambda activity: _say(f"{activity} ..."))
+    prepared = prepare(chosen, lambda activity: say(f"{activity} ..."))
     with opened(db) as store:
         run = store.run(store.create_run(prepared.spec, Worker.this_process()))
-        _say(f"run {run.id} in {db}: the teacher takes {prepared.teacher_latency.p50:.2f} ms")
+        say(f"run {run.id} in {db}: the teacher takes {prepared.teacher_latency.p50:.2f} ms")
         with candidates_bar(run.total) as told:
             state = work_on(store, run, prepared, told)
         summary = _summary(store, run.id, time.monotonic() - started)
-        _show(summary, as_json, lambda: _summary_lines(store.run(run.id), store.candidates(run.id)))
+        show_result(summary, as_json, lambda: _summary_lines(store.run(run.id), store.candidates(run.id)))
         if state == "failed":
-            _say(store.run(run.id).error or "the run failed")
+            say(store.run(run.id).error or "the run failed")
             raise typer.Exit(1)
 
 
@@ -77,11 +74,11 @@ def search(
 def check(spec: Spec = None, setting: Settings = None) -> None:
     """Check a spec as `search` would before it writes anything."""
     chosen = _chosen_spec(spec, False, None, setting)
-    _prepare_libraries()
+    prepare_libraries()
     from kdnas_core.search.prepare import prepare
 
-    prepared = prepare(chosen, lambda activity: _say(f"{activity} ..."))
-    _say(f"{len(prepared.space)} architectures; the teacher takes {prepared.teacher_latency.p50:.2f} ms")
+    prepared = prepare(chosen, lambda activity: say(f"{activity} ..."))
+    say(f"{len(prepared.space)} architectures; the teacher takes {prepared.teacher_latency.p50:.2f} ms")
 
 
 @app.command()
@@ -90,20 +87,23 @@ def runs(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     with opened(db, read_only=True) as store:
         rows = store.runs()
         lines = [f"{run.id:>5}  {run.state:<12} {run.name:<24} episode {run.episode}" for run in rows]
-        _show({"runs": [_run_object(run) for run in rows]}, as_json, lambda: lines or ["No runs yet."])
+        show_result({"runs": [_run_object(run) for run in rows]}, as_json, lambda: lines or ["No runs yet."])
 
 
 @app.command()
-def show(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Show one run with all its candidates."""
+def show(name: JobName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Show one run with all its candidates, or one student with its scores."""
+    job = Job.named(name)
     with opened(db, read_only=True) as store:
-        row, candidates = store.run(run), store.candidates(run)
+        if job.kind == "students":
+            return cli_students.show_student(store, store.student(job.id), as_json)
+        row, candidates = store.run(job.id), store.candidates(job.id)
         shown = {
             "run": _run_object(row),
             "spec": row.spec.model_dump(),
             "candidates": [candidate.to_dict() for candidate in candidates],
         }
-        _show(shown, as_json, lambda: [_run_line(row), *map(_candidate_line, candidates)])
+        show_result(shown, as_json, lambda: [_run_line(row), *map(_candidate_line, candidates)])
 
 
 @app.command(name="pick")
@@ -121,26 +121,30 @@ def pick_(
     with opened(db, read_only=True) as store:
         best = _best_within(store.run(run), store.candidates(run), budget)
         line = "No candidate is within the budget." if best is None else _candidate_line(best)
-        _show({"candidate": best and best.to_dict()}, as_json, lambda: [line])
+        show_result({"candidate": best and best.to_dict()}, as_json, lambda: [line])
+
+
+for command in (cli_students.distill, cli_students.evaluate, cli_students.students):
+    app.command()(command)
 
 
 @app.command()
 def export(
-    candidate: Annotated[int, typer.Argument(help="Id of a candidate; `show` lists a run's.")],
+    source: cli_students.SourceName,
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
     db: Db = DEFAULT_DB,
     formats: Annotated[str, typer.Option("--format", help="hf: a folder that transformers loads.")] = "hf",
     as_json: Json = False,
 ) -> None:
-    """Write a candidate as a folder that stock transformers loads, verified by loading it."""
+    """Write a candidate or a student as a folder that stock transformers loads, verified by loading it."""
     from kdnas_core.export import export_hf
 
     if formats != "hf":
         raise BadInput(f"The format {formats} is not known; write --format hf.")
     with opened(db, read_only=True) as store:
-        done = export_hf(store, candidate, folder)
+        done = export_hf(store, source, folder)
     shown = {"path": str(done.path), "files": done.files, "sha256": done.sha256, "verified": done.verified}
-    _show(shown, as_json, lambda: [f"{done.path}: loaded by stock transformers; sha256 {done.sha256}"])
+    show_result(shown, as_json, lambda: [f"{done.path}: loaded by stock transformers; sha256 {done.sha256}"])
 
 
 @app.command()
@@ -149,48 +153,53 @@ def worker(
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is queued.")] = False,
     engine: Annotated[str, typer.Option("--engine", help="local: in this process.")] = "local",
 ) -> None:
-    """Serve queued runs, one after another, until interrupted."""
+    """Serve what is queued, one after another, until interrupted: runs, distillations, scorings."""
     if engine != "local":
         raise BadInput(f"The engine {engine} is not known; write --engine local.")
-    _prepare_libraries()
+    prepare_libraries()
     from kdnas_core.runs.worker import serve
 
     serve(db, until_idle=until_idle)
 
 
 @app.command()
-def pause(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Pause a run; what was judged is kept, the candidate in hand is judged anew after `resume`."""
-    with opened(_existing(db)) as store:
-        store.ask(run, "pause")
-        _show_state(store, run, _once_obeyed(store, run), as_json)
+def pause(name: JobName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Pause a run or a student; what is finished is kept, and `resume` goes on."""
+    _ask(db, name, "pause", as_json)
 
 
 @app.command()
-def stop(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Stop a run; what was judged is kept, and `resume` would go on with it."""
-    with opened(_existing(db)) as store:
-        store.ask(run, "stop")
-        _show_state(store, run, _once_obeyed(store, run), as_json)
+def stop(name: JobName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Stop a run or a student; what is finished is kept, and `resume` would go on with it."""
+    _ask(db, name, "stop", as_json)
+
+
+def _ask(db: Path, name: str, request: Literal["pause", "stop"], as_json: bool) -> None:
+    job = Job.named(name)
+    with opened(existing(db)) as store:
+        store.ask(job, request)
+        _show_state(store, job, once_obeyed(store, job), as_json)
 
 
 @app.command()
-def resume(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Go on with a run where it stopped; a worker is started in the background if none serves the store."""
+def resume(name: JobName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Go on with a run or a student where it stopped; a worker is started in the background where none is."""
     from kdnas_core.runs.launch import ensure_worker
 
-    with opened(_existing(db)) as store:
-        state = store.resume(run)
+    job = Job.named(name)
+    with opened(existing(db)) as store:
+        state = store.resume(job)
         ensure_worker(db)
-        _show_state(store, run, state, as_json)
+        _show_state(store, job, state, as_json)
 
 
 @app.command()
-def delete(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Delete a run with its candidates and their files."""
-    with opened(_existing(db)) as store:
-        store.delete_run(run)
-    _show({"run": run, "state": "deleted"}, as_json, lambda: [f"run {run}: deleted"])
+def delete(name: JobName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Delete a run with all that was made in it, or a student with its scores; and their files."""
+    job = Job.named(name)
+    with opened(existing(db)) as store:
+        store.delete(job)
+    show_result(_state_object(job, "deleted"), as_json, lambda: [f"{job.title.lower()}: deleted"])
 
 
 def main() -> None:
@@ -228,20 +237,6 @@ def _read_spec(path: str) -> RunSpec:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise BadInput(f"The spec {path} cannot be read ({reason}); name a JSON file.") from None
-
-
-def _existing(db: Path) -> Path:
-    if not db.is_file():
-        raise BadInput(f"There is no {db}; start a search first, or name another file with --db.")
-    return db
-
-
-def _once_obeyed(store: Store, run: int) -> RunState:
-    """The run's state, after its worker has seen what was asked, or as it is after a minute."""
-    deadline = time.monotonic() + OBEYS_WITHIN_S
-    while store.run(run).state == "running" and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return store.run(run).state
 
 
 def _best_within(run: Run, candidates: list[Candidate], budget: LatencySpec) -> Candidate | None:
@@ -306,41 +301,20 @@ def _candidate_line(candidate: Candidate) -> str:
     return line if candidate.loss is None else f"{line}  loss {candidate.loss:.4f}"
 
 
-def _show_state(store: Store, run: int, state: RunState, as_json: bool) -> None:
-    _show({"run": run, "state": state}, as_json, lambda: [_run_line(store.run(run))])
+def _show_state(store: Store, job: Job, state: RunState, as_json: bool) -> None:
+    def lines() -> list[str]:
+        row = store.work(job)
+        return [_run_line(row) if isinstance(row, Run) else f"{job.title.lower()}: {row.state}"]
+
+    show_result(_state_object(job, state), as_json, lines)
 
 
-def _show(shown: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:
-    if as_json:
-        print(json.dumps(_finite(shown), allow_nan=False))
-    else:
-        print("\n".join(lines()))
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for every number that JSON has no word for."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _state_object(job: Job, state: str) -> dict[str, Any]:
+    return (
+        {"run": job.id, "state": state} if job.kind == "runs" else {"student": f"s{job.id}", "state": state}
+    )
 
 
 def _end(text: str, code: int) -> NoReturn:
-    _say(text)
+    say(text)
     sys.exit(code)
-
-
-def _prepare_libraries() -> None:
-    """Before torch and transformers are imported: no bars among ours, no telephone calls home, and threads
-    that soon sleep while they wait (spinning, they are many times slower beside another busy process)."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for library in ("httpx", "httpx2", "huggingface_hub", "transformers"):
-        logging.getLogger(library).setLevel(logging.WARNING)

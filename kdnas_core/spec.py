@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
@@ -222,8 +230,13 @@ class ProxySpec(_Strict):
 
 
 class RewardSpec(_Strict):
-    """Constants of the KD-NAS reward, `(1 - L) * (lat_S / (beta * lat_T)) ** alpha`."""
+    """Constants of the KD-NAS reward, `(1 - L) * (lat_S / (beta * lat_T)) ** alpha`.
 
+    In the mode "accuracy" (its first version, task-specific) the score on the run's tasks stands in the place
+    of 1 - L.
+    """
+
+    mode: Literal["kdnas", "accuracy"] = "kdnas"
     alpha: float = Field(default=-0.06, le=0, ge=-10)
     beta: float = Field(default=0.6, gt=0, le=1)
 
@@ -299,6 +312,8 @@ class RunSpec(_Strict):
 
     `space` may be given as the word "kdnas" for the published space, "teacher" (the default) for one
     derived from the teacher's own shape when the run is prepared, or the name of a published student.
+    `tasks` are downstream tasks: each candidate is fine-tuned for some seconds on a part of their training
+    splits and scored on another, and the scores take the place of the loss on the frontier.
     """
 
     name: str = Field(default="search", min_length=1, max_length=100)
@@ -310,7 +325,7 @@ class RunSpec(_Strict):
     objective: ObjectiveSpec = ObjectiveSpec()
     proxy: ProxySpec = ProxySpec()
     search: SearchSpec = SearchSpec()
-    tasks: list[str] = []
+    tasks: list[Annotated[str, Field(min_length=1)]] = Field(default=[], validate_default=True)
 
     @field_validator("space", mode="before")
     @classmethod
@@ -323,9 +338,10 @@ class RunSpec(_Strict):
 
     @field_validator("tasks")
     @classmethod
-    def _no_tasks_yet(cls, tasks: list[str]) -> list[str]:
-        if tasks:
-            raise ValueError("scoring on tasks is not built yet, leave the list empty")
+    def _tasks_for_accuracy(cls, tasks: list[str], given: ValidationInfo) -> list[str]:
+        search = given.data.get("search")  # lacks where that is refused itself
+        if search is not None and search.reward.mode == "accuracy" and not tasks:
+            raise ValueError("the reward 'accuracy' needs a task, name one, such as [\"packaged\"]")
         return tasks
 
     def to_json(self) -> str:

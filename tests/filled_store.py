@@ -9,16 +9,17 @@ from pathlib import Path
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.runs.rows import LayerLoss, TeacherFacts, Worker
+from kdnas_core.runs.rows import Job, LayerLoss, Score, Scored, TeacherFacts, Worker
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import ObjectiveSpec, RunSpec, quick_spec
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, quick_spec
 
 TEACHER = Architecture(6, 384, 1536, 12)
 TEACHER_MS = 18.5
 DEVICE = "node-3: AMD EPYC 9B45 (2 cores)"
 STEPS = 80
+FULL_STEPS = 6_000  # of a full distillation
 LANGUAGES = {"ar": 1.2, "de": 0.95, "en": 0.8, "es": 0.9, "sw": 1.35, "th": 1.3, "zh": 1.1}  # of the loss
 
 
@@ -116,8 +117,18 @@ def add_episode(store: Store, run: int, episode: int, architectures: Sequence[Ar
     return [candidate.id for candidate in store.candidates(run) if candidate.episode == episode]
 
 
-def fill(path: Path, *, episodes: int = 4, state: str = "finished", spec: RunSpec | None = None) -> int:
-    """A store with one run of so many judged episodes, ended in a state or left "running"."""
+def fill(
+    path: Path,
+    *,
+    episodes: int = 4,
+    state: str = "finished",
+    spec: RunSpec | None = None,
+    students: bool = False,
+) -> int:
+    """A store with one run of so many judged episodes, ended in a state or left "running".
+
+    With `students` also what `add_students` adds.
+    """
     with opened(path) as store:
         run = begin_run(store, spec)
         search = store.run(run).spec.search
@@ -129,7 +140,98 @@ def fill(path: Path, *, episodes: int = 4, state: str = "finished", spec: RunSpe
                 judge(store, run, candidate)
         if state != "running":
             store.end_run(run, state)  # type: ignore[arg-type]
+        if students:
+            add_students(store, run)
     return run
+
+
+def add_students(store: Store, run: int) -> dict[str, int]:
+    """Students and scorings of a run in every state that a page shows; returns their ids.
+
+    Students: "general" (of the first candidate that was judged), "task" (made from it), "running" (a quarter
+    done, served by this process), "paused", "failed". Scorings: "of_candidate" and "of_general" are
+    finished, "of_task" is running and has the teacher's scores alone.
+    """
+    judged = [candidate.id for candidate in store.candidates(run) if candidate.state == "done"]
+    first, second = judged[:2]
+    general = store.create_student(first, DistilSpec(epochs=3), worker=Worker.this_process())
+    _learn(store, general, first, FULL_STEPS)
+    languages = {name: factor * 0.2 for name, factor in LANGUAGES.items()}
+    finish = {"loss": 0.2, "languages": languages, "notes": ["Its embeddings were trained for 600 words."]}
+    store.update_student(general, seconds=5_400, **finish)
+    _write_weights(store.student_files(run, general))
+    store.end(Job("students", general), "finished")
+    how = DistilSpec(task="packaged", epochs=1)
+    task = store.create_student(first, how, parent=general, worker=Worker.this_process())
+    store.update_student(task, loss=0.31, step=900, steps=900, seconds=1_200)
+    _write_weights(store.student_files(run, task))
+    store.end(Job("students", task), "finished")
+    running = store.create_student(second, DistilSpec(recipe="tinybert"), worker=Worker.this_process())
+    _learn(store, running, second, FULL_STEPS // 4)
+    store.update_student(running, seconds=600)
+    store.set_activity(Job("students", running), "distilling on the full corpus")
+    paused = store.create_student(second, DistilSpec(epochs=1), worker=Worker.this_process())
+    _learn(store, paused, second, FULL_STEPS // 2)
+    store.end(Job("students", paused), "paused")
+    failed = store.create_student(second, DistilSpec(learning_rate=1), worker=Worker.this_process())
+    store.end(Job("students", failed), "failed", "Diverged: the loss was nan at step 12.")
+    return {
+        "general": general,
+        "task": task,
+        "running": running,
+        "paused": paused,
+        "failed": failed,
+        "of_candidate": _score(store, candidate=first, student_at=0.78),
+        "of_general": _score(store, student=general, student_at=0.86),
+        "of_task": _score(store, student=task, student_at=None),
+    }
+
+
+def _learn(store: Store, student: int, candidate: int, taken: int) -> None:
+    depth = store.candidate(candidate).architecture.layers
+    store.update_student(student, step=taken, steps=FULL_STEPS)
+    for step in range(0, taken + 1, FULL_STEPS // 20):
+        share = 0.2 + 0.8 * 0.999**step
+        pairs = [(layer, max(1, layer * TEACHER.layers // depth)) for layer in range(1, depth + 1)]
+        rows = [LayerLoss(step, layer, of, share * (0.8 + layer / 10)) for layer, of in pairs]
+        store.add_student_losses(student, rows)
+
+
+def _write_weights(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(5_000_000))
+
+
+def _score(
+    store: Store, *, candidate: int | None = None, student: int | None = None, student_at: float | None
+) -> int:
+    """A scoring on three tasks, one with two metrics; running, with the teacher alone, where at None."""
+    tasks = {"packaged": ["accuracy"], "sst2": ["accuracy"], "mrpc": ["accuracy", "f1"]}
+    scoring = store.create_scoring(
+        ScoreSpec(tasks=list(tasks), control=True),
+        candidate=candidate,
+        student=student,
+        worker=Worker.this_process(),
+    )
+    levels: list[tuple[Scored, float]] = [("teacher", 0.91)]
+    if student_at is not None:
+        levels += [("student", student_at), ("control", student_at - 0.15)]
+    noise = random.Random(scoring)
+    for subject, level in levels:
+        rows = [
+            Score(subject, task, metric, seed, level + noise.uniform(-0.02, 0.02), 1.5e-4)
+            for task, metrics in tasks.items()
+            for metric in metrics
+            for seed in range(3)
+        ]
+        store.add_scores(scoring, rows)
+    if student_at is None:
+        store.update_scoring(scoring, step=30, steps=120)
+        store.set_activity(Job("scorings", scoring), "student: packaged: fine-tuning, seed 1")
+    else:
+        store.end(Job("scorings", scoring), "finished")
+    return scoring
 
 
 def _distil(store: Store, candidate: int, architecture: Architecture) -> None:

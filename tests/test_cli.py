@@ -344,6 +344,9 @@ def test_help_exits_with_0() -> None:
         "runs",
         "show",
         "pick",
+        "distill",
+        "evaluate",
+        "students",
         "export",
         "worker",
         "pause",
@@ -445,7 +448,8 @@ def test_ctrl_c_during_a_search_exits_with_130_and_the_run_goes_on_later(
         (["proxy.steps.more=3"], "has no fields"),
         (["proxy.steps"], "is not a setting"),
         (["=3"], "is not a setting"),
-        (['tasks=["sst2"]'], "tasks"),
+        (["search.reward.mode=accuracy"], "tasks"),
+        (['tasks=["sst2"]'], "no folder 'sst2'"),
     ],
 )
 def test_a_setting_that_cannot_be_searched_is_refused(
@@ -597,6 +601,9 @@ def _another_programs(path: Path) -> None:
         ["show", 1],
         ["pick", 1, "--budget-ms", 3],
         ["export", 1, "exported"],
+        ["distill", 1],
+        ["evaluate", 1, "--task", "packaged"],
+        ["students"],
         ["pause", 1],
         ["resume", 1],
         ["stop", 1],
@@ -660,7 +667,7 @@ def test_a_search_refuses_a_store_that_cannot_be_made(folder: Path, spec_file: P
         (["worker", "--engine", "steam"], "engine"),
         # what Typer finds is wrong
         (["pick", 1, "--budget-ms", "three"], "budget-ms"),
-        (["show", "first"], "integer"),
+        (["show", "first"], "'first' names no run and no student"),
         (["show"], "Missing"),
         (["shw", 1], "shw"),
         (["runs", "--colour"], "--colour"),

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.export import export_hf
-from kdnas_core.runs.rows import Candidate, Worker
+from kdnas_core.runs.rows import Candidate, Job, Worker
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.runs.worker import work_on
+from kdnas_core.spec import DistilSpec
 from tests.filled_store import TEACHER, add_episode, begin_run, judge
 from tests.sentences import is_one_sentence
 from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
@@ -157,6 +158,52 @@ def test_a_candidate_without_weights_is_refused_with_the_reason(tmp_path: Path) 
         assert "is over budget" in refused(store, over, tmp_path / "out")
         assert "keep_weights" in refused(store, dropped, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def a_student(store: Store, candidate: Candidate, spec: DistilSpec) -> Path:
+    """A finished student, and the folder for its files, made with a copy of the candidate's."""
+    student = store.create_student(candidate.id, spec)
+    folder = store.student_files(1, student)
+    shutil.copytree(store.files(1, candidate.id), folder)
+    store.end(Job("students", student), "finished")
+    return folder
+
+
+def test_a_student_is_exported_by_its_name(
+    store: Store, db: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    with opened(copied(store, db, tmp_path)) as copy:
+        folder = a_student(copy, candidate, DistilSpec())
+        exported = export_hf(copy, "s1", tmp_path / "target")
+        assert exported.verified
+        assert (tmp_path / "target" / "model.safetensors").read_bytes() == (
+            folder / "model.safetensors"
+        ).read_bytes()
+
+
+def test_a_task_specific_student_is_exported_with_its_head_and_not_without(
+    store: Store, db: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    with opened(copied(store, db, tmp_path)) as copy:
+        folder = a_student(copy, candidate, DistilSpec(task="packaged"))
+        with pytest.raises(RuntimeError, match="not the student that was judged"):
+            export_hf(copy, "s1", tmp_path / "target")
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+        model.save_pretrained(folder)
+        assert export_hf(copy, "s1", tmp_path / "target").verified
+
+
+def test_a_student_that_is_not_finished_is_not_exported(
+    store: Store, db: Path, candidate: Candidate, tmp_path: Path
+) -> None:
+    with opened(copied(store, db, tmp_path)) as copy:
+        a_student(copy, candidate, DistilSpec())
+        copy._db.execute("UPDATE students SET state = 'paused'")
+        with pytest.raises(BadInput, match="has no weights yet"):
+            export_hf(copy, "s1", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
 
 
 def copied(store: Store, db: Path, folder: Path) -> Path:

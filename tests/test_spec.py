@@ -195,7 +195,8 @@ def test_what_is_no_sensible_number_is_refused_by_the_name_of_the_field(field: s
         ("search.candidates", 0),
         ("search.reward.alpha", 0.01),
         ("search.reward.beta", 0),
-        ("tasks", ["packaged"]),
+        ("tasks", [""]),
+        ("search.reward.mode", "f1"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:
@@ -325,3 +326,13 @@ def test_the_quick_search_is_a_valid_spec_of_its_seed() -> None:
     assert quick.seed == 5
     assert quick.model_copy(update={"seed": 0}) == quick_spec()
     assert quick.search.episodes * quick.search.candidates < 30  # minutes, not hours
+
+
+def test_the_reward_accuracy_needs_a_task() -> None:
+    assert refusal({"search": {"reward": {"mode": "accuracy"}}}).startswith("'tasks': the reward 'accuracy'")
+    spec = parse_spec({"search": {"reward": {"mode": "accuracy"}}, "tasks": ["packaged"]})
+    assert (spec.search.reward.mode, spec.tasks) == ("accuracy", ["packaged"])
+
+
+def test_tasks_may_be_named_for_any_reward() -> None:
+    assert parse_spec({"tasks": ["packaged"]}).search.reward.mode == "kdnas"

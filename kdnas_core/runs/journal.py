@@ -83,6 +83,7 @@ class StoreJournal:
                 loss=judgement.loss,
                 reward=judgement.reward,
                 languages=judgement.languages,
+                scores=judgement.scores,
                 weights=int(judgement.state == "done"),
             )
             self._drop_weights()
@@ -133,8 +134,9 @@ class StoreJournal:
         done = [candidate for candidate in self.store.candidates(self.run) if candidate.state == "done"]
         kept = frontier([candidate.point for candidate in done])
         kept += frontier([_by_speedup(candidate) for candidate in done])  # what `pick --speedup` may take
+        used = self.store.candidates_in_use(self.run)
         for index, candidate in enumerate(done):
-            if candidate.weights and index not in kept:
+            if candidate.weights and index not in kept and candidate.id not in used:
                 for path in self.store.files(self.run, candidate.id).iterdir():
                     if path.name != "config.json":
                         path.unlink() if path.is_file() else shutil.rmtree(path)

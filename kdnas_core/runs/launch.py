@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.runs.store import files_of
-from kdnas_core.spec import RunSpec
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
 
 STARTS_WITHIN_S = 30
 CHECK_TIMEOUT_S = 600
@@ -74,10 +75,42 @@ def check_spec(spec: RunSpec) -> None:
         BadInput: the spec cannot be searched; says why.
         Failure: the check did not come to an end.
     """
+    _checked(["check", "--spec", "-"], spec.to_json())
+
+
+def check_distillation(db: Path, source: str, how: DistilSpec) -> None:
+    """Checks in a child process what `distill` would before it writes anything.
+
+    Args:
+        db: the store.
+        source: a candidate, as in "12", or a student, as in "s3".
+        how: how it is to be distilled.
+
+    Raises:
+        BadInput: it cannot be distilled; says why.
+        Failure: the check did not come to an end.
+    """
+    _checked(["distill", source, "--check", "--db", str(db), *_settings(how)])
+
+
+def check_evaluation(db: Path, source: str, how: ScoreSpec) -> None:
+    """Checks in a child process what `evaluate` would before it writes anything; as `check_distillation`."""
+    _checked(["evaluate", source, "--check", "--db", str(db), *_settings(how)])
+
+
+def _settings(how: DistilSpec | ScoreSpec) -> list[str]:
+    return [
+        part
+        for name, value in how.model_dump(exclude_none=True).items()
+        for part in ("--set", f"{name}={json.dumps(value)}")
+    ]
+
+
+def _checked(command: list[str], given: str = "") -> None:
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "kdnas_core", "check", "--spec", "-"],
-            input=spec.to_json(),
+            [sys.executable, "-m", "kdnas_core", *command],
+            input=given,
             text=True,
             capture_output=True,
             timeout=CHECK_TIMEOUT_S,

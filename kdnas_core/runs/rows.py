@@ -3,20 +3,68 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import psutil
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.spec import RunSpec
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
 
 RunState = Literal["queued", "running", "paused", "stopped", "interrupted", "finished", "failed"]
 CandidateState = Literal["proposed", "over_budget", "distilling", "done", "failed"]
 
+Kind = Literal["runs", "students", "scorings"]
+Scored = Literal["student", "teacher", "control"]  # whose score; a candidate's own is the student's
+
 ACTIVE: tuple[RunState, ...] = ("queued", "running")
 RESUMABLE: tuple[RunState, ...] = ("paused", "stopped", "interrupted", "failed")
+KINDS: tuple[Kind, ...] = ("runs", "students", "scorings")
+
+_NAME = re.compile(r"(s?)([0-9]{1,18})")  # as many digits as the store can hold
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which piece of work: a run, a student's distillation or a scoring, by its id among those."""
+
+    kind: Kind
+    id: int
+
+    @classmethod
+    def named(cls, name: str) -> Job:
+        """The run or student that a user names, as in `3` or `s3`.
+
+        Raises:
+            BadInput: it is no such name.
+        """
+        is_student, number = parts_of_name(name, "run")
+        return cls("students" if is_student else "runs", number)
+
+    @property
+    def title(self) -> str:
+        """What a sentence about it begins with, as in "Student s3"."""
+        words = {"runs": "Run ", "students": "Student s", "scorings": "Scoring "}
+        return f"{words[self.kind]}{self.id}"
+
+
+def parts_of_name(name: str, other: str) -> tuple[bool, int]:
+    """Whether a user names a student, as in `s3`, or something else, as in `3`; and the number.
+
+    Args:
+        name: as the user wrote it.
+        other: what a plain number would name, for the refusal.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise BadInput(f"'{name}' names no {other} and no student; write a {other} as 3, a student as s3.")
+    return bool(parts[1]), int(parts[2])
 
 
 @dataclass(frozen=True)
@@ -77,6 +125,11 @@ class Run:
     seconds: float
     error: str | None
     teacher: TeacherFacts | None
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        return Job("runs", self.id)
 
     @property
     def total(self) -> int:
@@ -154,3 +207,145 @@ class LayerLoss:
     teacher_layer: int
     loss: float
     term: str = "hidden"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What students and scorings share with runs: times are seconds since the epoch.
+
+    Attributes:
+        id: among its kind.
+        run: of its candidate.
+        state: as of a run.
+        created_at: when it was asked for.
+        finished_at: when it was last ended, in whatever state.
+        heartbeat_at: when its worker last said that it lives.
+        worker: the process that serves it, or last did.
+        request: what is asked of that.
+        activity: what is done now, in words.
+        step: steps taken of the training in hand ...
+        steps: ... of so many, 0 while that is not known.
+        seconds: it was worked on.
+        error: why it failed.
+    """
+
+    id: int
+    run: int
+    state: RunState
+    created_at: float
+    finished_at: float | None
+    heartbeat_at: float | None
+    worker: Worker | None
+    request: Literal["pause", "stop"] | None
+    activity: str
+    step: int
+    steps: int
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Student(Work):
+    """A candidate that is distilled in full, or a student made from one for a task.
+
+    Attributes:
+        candidate: whose architecture it has.
+        parent: the student whose weights it begins with; None for none, or the candidate's. It may have been
+            deleted since: ids are never given again.
+        spec: how it is distilled.
+        loss: held out, comparable with a candidate's; of a task-specific student that of its predictions.
+        notes: sentences about what could not be learnt, or was done otherwise.
+        languages: the loss on each language of the corpus.
+    """
+
+    candidate: int
+    parent: int | None
+    spec: DistilSpec
+    loss: float | None
+    notes: tuple[str, ...]
+    languages: dict[str, float]
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        return Job("students", self.id)
+
+    @property
+    def name(self) -> str:
+        """As a user writes it: s3."""
+        return f"s{self.id}"
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of its training, by the pace so far; None where there is none to tell by."""
+        if self.state != "running" or not self.step or not self.steps:
+            return None
+        return self.seconds / self.step * max(0, self.steps - self.step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The student object of the command line's `--json`."""
+        return {
+            "student": self.name,
+            "run": self.run,
+            "candidate": self.candidate,
+            "parent": None if self.parent is None else f"s{self.parent}",
+            "task": self.spec.task,
+            "state": self.state,
+            "spec": self.spec.model_dump(),
+            "step": self.step,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "seconds_left": self.seconds_left,
+            "activity": self.activity,
+            "loss": self.loss,
+            "notes": list(self.notes),
+            "languages": self.languages,
+            "error": self.error,
+            "created_at": self.created_at,
+        }
+
+
+@dataclass(frozen=True)
+class Scoring(Work):
+    """The scoring of a candidate or a student, and of its teacher, on tasks.
+
+    Attributes:
+        candidate: that is scored; None where a student is.
+        student: that is scored; None where a candidate is.
+        spec: on which tasks, and how.
+    """
+
+    candidate: int | None
+    student: int | None
+    spec: ScoreSpec
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        return Job("scorings", self.id)
+
+    @property
+    def subject(self) -> str:
+        """What is scored, as a user writes it: 12 or s3."""
+        return str(self.candidate) if self.student is None else f"s{self.student}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one fine-tuned model scores by one metric of a task.
+
+    Attributes:
+        subject: whose score: the student's (or candidate's), its teacher's, or the control's.
+        task: its name.
+        metric: its name; of a task with several scored splits "metric, split".
+        seed: which of the fine-tuned models, counted from 0.
+        value: the score.
+        rate: the learning rate; None where nothing was trained.
+    """
+
+    subject: Scored
+    task: str
+    metric: str
+    seed: int
+    value: float
+    rate: float | None = None

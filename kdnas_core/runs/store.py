@@ -1,4 +1,4 @@
-"""The store: every run and candidate in one SQLite file. The only file with SQL.
+"""The store: every run, candidate, student and score in one SQLite file. The only file with SQL.
 
 WAL, so that readers never wait for the writer; every write is one short BEGIN IMMEDIATE transaction, so
 that a kill between two of them loses nothing that was finished. Migrations are sqlite-utils' own.
@@ -10,8 +10,8 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -24,20 +24,40 @@ from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.runs.rows import (
     ACTIVE,
+    KINDS,
     RESUMABLE,
     Candidate,
+    Job,
+    Kind,
     LayerLoss,
     Run,
     RunState,
+    Score,
+    Scoring,
+    Student,
     TeacherFacts,
     Worker,
 )
-from kdnas_core.spec import RunSpec, parse_spec_json
+from kdnas_core.runs.score_table import figures_of
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, parse_spec_json
 
 BUSY_S = 30
 METHOD = 2  # raised when the same spec gives a candidate another loss than before
 LOOKS = 5  # at a file before it is refused
+_FRESH = {"request": None, "error": None, "finished_at": None}  # of what is queued or claimed anew
 STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
+
+# what else is of no use, or has nothing to read, once such a piece of work is deleted
+_DEPENDING: dict[Kind, str] = {
+    "runs": """SELECT 'students' AS kind, id FROM students WHERE run = :id
+        UNION ALL SELECT 'scorings', id FROM scorings WHERE run = :id""",
+    "students": """SELECT 'students' AS kind, id FROM students WHERE parent = :id
+        UNION ALL SELECT 'scorings', id FROM scorings WHERE student = :id""",
+    "scorings": "SELECT 'scorings' AS kind, id FROM scorings WHERE FALSE",
+}
+_QUEUED = " UNION ALL ".join(
+    f"SELECT '{kind}' AS kind, id, created_at FROM {kind} WHERE state = 'queued'" for kind in KINDS
+)
 
 migrations = Migrations("kdnas")
 
@@ -84,6 +104,35 @@ def _version_2(db: Database) -> None:
     db.execute("DROP TABLE layer_losses_1")
 
 
+@migrations(name="3_students_scorings")
+def _version_3(db: Database) -> None:
+    job = """state TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, heartbeat_at REAL, worker TEXT,
+        request TEXT, activity TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0,
+        steps INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, error TEXT"""
+    # no REFERENCES: a student stays as it is when the one that it was made from is deleted
+    db.execute(f"""
+        CREATE TABLE students (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE, parent INTEGER,
+            spec TEXT NOT NULL, loss REAL, notes TEXT NOT NULL DEFAULT '[]',
+            languages TEXT NOT NULL DEFAULT '{{}}', {job})""")
+    db.execute("""
+        CREATE TABLE student_losses (
+            student INTEGER NOT NULL REFERENCES students ON DELETE CASCADE, step INTEGER NOT NULL,
+            term TEXT NOT NULL DEFAULT 'hidden', layer INTEGER NOT NULL, teacher_layer INTEGER NOT NULL,
+            loss REAL NOT NULL, PRIMARY KEY (student, step, term, layer, teacher_layer))""")
+    db.execute(f"""
+        CREATE TABLE scorings (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER REFERENCES candidates ON DELETE CASCADE,
+            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL, {job})""")
+    db.execute("""
+        CREATE TABLE scores (
+            scoring INTEGER NOT NULL REFERENCES scorings ON DELETE CASCADE, subject TEXT NOT NULL,
+            task TEXT NOT NULL, metric TEXT NOT NULL, seed INTEGER NOT NULL, value REAL NOT NULL, rate REAL,
+            PRIMARY KEY (scoring, subject, task, metric, seed))""")
+
+
 class Store:
     """One connection to a store; use it in the thread that opened it, and close it."""
 
@@ -99,15 +148,7 @@ class Store:
 
     def create_run(self, spec: RunSpec, worker: Worker | None = None) -> int:
         """Queues a run, or starts it as this worker's at once, and returns its id."""
-        now = time.time()
-        row = {"name": spec.name, "state": "queued", "spec": spec.to_json(), "created_at": now}
-        row["method"] = METHOD
-        if worker is not None:
-            row |= {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
-        with self._write():
-            run = self._db.table("runs").insert(row, pk="id").last_pk
-        assert isinstance(run, int)
-        return run
+        return self._create("runs", {"name": spec.name, "spec": spec.to_json(), "method": METHOD}, worker)
 
     def runs(self) -> list[Run]:
         """All runs, newest first."""
@@ -124,35 +165,6 @@ class Store:
             raise BadInput(f"There is no run {run} in {self.path}; `python -m kdnas_core runs` lists them.")
         return _run(rows[0])
 
-    def claim_run(self, worker: Worker) -> Run | None:
-        """Makes the oldest queued run this worker's; None where there is none."""
-        with self._write():
-            rows = list(
-                self._db.query(
-                    """UPDATE runs SET state = 'running', worker = :worker, request = NULL, error = NULL,
-                        finished_at = NULL, heartbeat_at = :now
-                    WHERE id = (SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1)
-                    RETURNING *""",
-                    {"worker": json.dumps(asdict(worker)), "now": time.time()},
-                )
-            )
-            if rows:  # what a killed worker left half done is to be done again
-                self._forget_unfinished(rows[0]["id"])
-        return _run(rows[0]) if rows else None
-
-    def heartbeat(self, run: int) -> None:
-        """Says that the worker lives, and counts the time since it last said so as worked."""
-        with self._write():
-            self._db.execute(
-                """UPDATE runs SET seconds = seconds + (:now - heartbeat_at), heartbeat_at = :now
-                WHERE id = :run AND state = 'running'""",
-                {"now": time.time(), "run": run},
-            )
-
-    def set_activity(self, run: int, activity: str) -> None:
-        """What the worker does now, in words for the page."""
-        self._update("runs", run, {"activity": activity})
-
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Keeps the teacher's measurements and the spec with its space filled in."""
         facts = {
@@ -164,55 +176,160 @@ class Store:
         }
         self._update("runs", run, {"spec": spec.to_json(), "teacher": json.dumps(facts)})
 
+    def claim_run(self, worker: Worker) -> Run | None:
+        """Makes the oldest queued run this worker's; None where there is none."""
+        claimed = self.claim(worker, {"runs"})
+        return claimed if isinstance(claimed, Run) else None
+
     def end_run(self, run: int, state: RunState, error: str | None = None) -> None:
-        """Takes the run from its worker: finished, failed, paused, stopped or interrupted."""
-        self.heartbeat(run)
+        """Takes the run from its worker, as `end` does."""
+        self.end(Job("runs", run), state, error)
+
+    def delete_run(self, run: int) -> None:
+        """Deletes a run, its candidates and their files, as `delete` does."""
+        self.delete(Job("runs", run))
+
+    def files(self, run: int, candidate: int | None = None) -> Path:
+        """The folder of a run's files, or of one of its candidates' weights; made by who writes there."""
+        folder = files_of(self.path) / str(run)
+        return folder if candidate is None else folder / str(candidate)
+
+    # --- runs, students and scorings: a number alone is a run's id ------------------------------------------
+
+    def work(self, job: Job | int) -> Run | Student | Scoring:
+        """One piece of work.
+
+        Raises:
+            BadInput: there is none such.
+        """
+        job = _job(job)
+        look: dict[Kind, Callable[[int], Run | Student | Scoring]] = {
+            "runs": self.run,
+            "students": self.student,
+            "scorings": self.scoring,
+        }
+        return look[job.kind](job.id)
+
+    def is_waiting(self) -> bool:
+        """Whether anything is queued."""
+        return bool(list(self._db.query(f"{_QUEUED} LIMIT 1")))
+
+    def claim(self, worker: Worker, kinds: Collection[Kind] = KINDS) -> Run | Student | Scoring | None:
+        """Makes the piece of work of these kinds that was queued first this worker's; None for none."""
+        with self._write():
+            queued = [
+                row for row in self._db.query(f"{_QUEUED} ORDER BY created_at, id") if row["kind"] in kinds
+            ]
+            if not queued:
+                return None
+            job = Job(queued[0]["kind"], queued[0]["id"])
+            now = time.time()
+            served = {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
+            self._db.table(job.kind).update(job.id, {**_FRESH, **served})
+            self._forget_unfinished(job)  # what a killed worker left half done is to be done again
+        return self.work(job)
+
+    def heartbeat(self, job: Job | int) -> None:
+        """Says that the worker lives, and counts the time since it last said so as worked."""
+        job = _job(job)
+        with self._write():
+            self._db.execute(
+                f"""UPDATE {job.kind} SET seconds = seconds + (:now - heartbeat_at), heartbeat_at = :now
+                WHERE id = :id AND state = 'running'""",
+                {"now": time.time(), "id": job.id},
+            )
+
+    def set_activity(self, job: Job | int, activity: str) -> None:
+        """What the worker does now, in words for the page."""
+        job = _job(job)
+        self._update(job.kind, job.id, {"activity": activity})
+
+    def end(self, job: Job | int, state: RunState, error: str | None = None) -> None:
+        """Takes work from its worker: finished, failed, paused, stopped or interrupted.
+
+        A finished scoring takes the place of earlier ones that asked the same; the figures of a candidate
+        become its `scores`.
+        """
+        job = _job(job)
+        self.heartbeat(job)
         now = time.time()
         fields = {"state": state, "error": error, "request": None, "activity": "", "finished_at": now}
         with self._write():
-            self._forget_unfinished(run)
-            self._db.table("runs").update(run, fields)
+            self._forget_unfinished(job)
+            self._db.table(job.kind).update(job.id, fields)
+            if job.kind == "scorings" and state == "finished":
+                self._publish(job.id)
 
-    def ask(self, run: int, request: Literal["pause", "stop"]) -> RunState:
-        """Asks that a run pause or stop, and returns its state.
+    def ask(self, job: Job | int, request: Literal["pause", "stop"]) -> RunState:
+        """Asks that a run, student or scoring pause or stop, and returns its state.
 
-        A running run obeys within seconds, when its worker next looks; any other changes here.
+        A running one obeys within seconds, when its worker next looks; any other changes here.
 
         Raises:
-            BadInput: there is no such run, or it is over.
+            BadInput: there is none such, or it is over.
         """
+        job = _job(job)
         with self._write():
-            state = self.run(run).state
+            state = self.work(job).state
             if state == "running":
-                self._db.table("runs").update(run, {"request": request})
+                self._db.table(job.kind).update(job.id, {"request": request})
                 return state
             if state in ("finished", "failed") or (request == "pause" and state == "stopped"):
-                raise BadInput(f"Run {run} is {state}; only a run that is not over can {request}.")
+                what = job.title.split()[0].lower()
+                raise BadInput(f"{job.title} is {state}; only a {what} that is not over can {request}.")
             asked: RunState = "paused" if request == "pause" else "stopped"
-            self._forget_unfinished(run)
-            self._db.table("runs").update(run, {"state": asked, "request": None, "worker": None})
+            self._forget_unfinished(job)
+            self._db.table(job.kind).update(job.id, {"state": asked, "request": None, "worker": None})
             return asked
 
-    def resume(self, run: int) -> RunState:
-        """Queues a run that was paused, stopped, interrupted or failed; an active one stays as it is.
+    def resume(self, job: Job | int) -> RunState:
+        """Queues what was paused, stopped, interrupted or failed; what is active stays as it is.
 
         Raises:
-            BadInput: there is no such run, it is finished, or another version has judged candidates of it.
+            BadInput: there is none such, it is finished, or another version has judged candidates of a run.
         """
+        job = _job(job)
         with self._write():
-            state = self.run(run).state
+            state = self.work(job).state
             if state in ACTIVE:
-                self._db.table("runs").update(run, {"request": None})
+                self._db.table(job.kind).update(job.id, {"request": None})
                 return state
             if state not in RESUMABLE:
-                raise BadInput(f"Run {run} is {state}; there is nothing left to resume.")
-            self._forget_unfinished(run)
-            self._check_method(run)
-            queued = {"state": "queued", "request": None, "error": None, "finished_at": None, "worker": None}
-            self._db.table("runs").update(run, {**queued, "method": METHOD})
+                raise BadInput(f"{job.title} is {state}; there is nothing left to resume.")
+            self._forget_unfinished(job)
+            if job.kind == "runs":
+                self._take_up_method(job.id)
+            self._db.table(job.kind).update(job.id, {**_FRESH, "state": "queued", "worker": None})
             return "queued"
 
-    def _check_method(self, run: int) -> None:
+    def delete(self, job: Job | int) -> None:
+        """Deletes a run, a student or a scoring with all that is of it, and their files.
+
+        Raises:
+            BadInput: there is none such, or a worker is at it or at something that needs it.
+        """
+        job = _job(job)
+        with self._write():
+            row = self.work(job)
+            if row.state == "running":
+                raise BadInput(f"{job.title} is running; stop it before you delete it.")
+            self._refuse_if_needed(job)
+            self._db.table(job.kind).delete(job.id)
+        if isinstance(row, Run):
+            shutil.rmtree(self.files(row.id), ignore_errors=True)
+        elif isinstance(row, Student):
+            shutil.rmtree(self.student_files(row.run, row.id), ignore_errors=True)
+
+    def _refuse_if_needed(self, job: Job) -> None:
+        for found in self._db.query(_DEPENDING[job.kind], {"id": job.id}):
+            other = Job(found["kind"], found["id"])
+            # a student that is queued would find nothing to begin with; of a run all goes with it
+            busy = ("running",) if job.kind == "runs" else ACTIVE
+            if (state := self.work(other).state) in busy:
+                title = other.title[0].lower() + other.title[1:]
+                raise BadInput(f"{job.title} is needed by {title}, which is {state}; stop that first.")
+
+    def _take_up_method(self, run: int) -> None:
         """Refuses to mix losses of two methods in one run, where they could not be told apart."""
         (row,) = self._db.query(
             """SELECT method,
@@ -225,23 +342,7 @@ class Store:
                 f"Run {run} was begun by another version of the product, whose losses do not compare with "
                 "those of this one; it can be looked at as it is, and a new search goes on."
             )
-
-    def delete_run(self, run: int) -> None:
-        """Deletes a run, its candidates and their files.
-
-        Raises:
-            BadInput: there is no such run, or a worker is at it.
-        """
-        with self._write():
-            if self.run(run).state == "running":
-                raise BadInput(f"Run {run} is running; stop it before you delete it.")
-            self._db.table("runs").delete(run)
-        shutil.rmtree(self.files(run), ignore_errors=True)
-
-    def files(self, run: int, candidate: int | None = None) -> Path:
-        """The folder of a run's files, or of one of its candidates' weights; made by who writes there."""
-        folder = files_of(self.path) / str(run)
-        return folder if candidate is None else folder / str(candidate)
+        self._db.table("runs").update(run, {"method": METHOD})
 
     # --- candidates ---------------------------------------------------------------------------------------
 
@@ -284,26 +385,152 @@ class Store:
 
     def update_candidate(self, candidate: int, **fields: Any) -> None:
         """Sets columns of a candidate; dictionaries, lists and tuples are kept as JSON."""
-        kept = {
-            name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
-            for name, value in fields.items()
-        }
-        self._update("candidates", candidate, kept)
+        self._update("candidates", candidate, _kept(fields))
 
     def add_layer_losses(self, candidate: int, losses: Sequence[LayerLoss]) -> None:
         """Adds the held-out losses of one evaluation during a candidate's mini-KD."""
-        with self._write():
-            self._db.table("layer_losses").insert_all(
-                [{"candidate": candidate, **asdict(loss)} for loss in losses],
-                pk=("candidate", "step", "term", "layer", "teacher_layer"),
-                replace=True,  # an evaluation that a training which went on makes again
-            )
+        self._add_losses("layer_losses", "candidate", candidate, losses)
 
     def layer_losses(self, candidate: int) -> list[LayerLoss]:
         """A candidate's held-out losses by step, term, layer and teacher layer."""
-        rows = self._db.query("SELECT * FROM layer_losses WHERE candidate = ?", [candidate])
-        losses = [_layer_loss(row) for row in rows]
-        return sorted(losses, key=lambda loss: (loss.step, loss.term, loss.layer, loss.teacher_layer))
+        return _in_order(self._db.query("SELECT * FROM layer_losses WHERE candidate = ?", [candidate]))
+
+    def candidates_in_use(self, run: int) -> set[int]:
+        """Candidates of a run that were scored, or that a task-specific student begins with.
+
+        Their weights are to be kept: what is shown of them is to stay true of what is exported.
+        """
+        scored = {scoring.candidate for scoring in self.scorings(run) if scoring.candidate is not None}
+        started = (row for row in self.students(run) if row.spec.task is not None and row.parent is None)
+        return scored | {student.candidate for student in started}
+
+    # --- students -----------------------------------------------------------------------------------------
+
+    def create_student(
+        self,
+        candidate: int,
+        spec: DistilSpec,
+        *,
+        parent: int | None = None,
+        notes: Sequence[str] = (),
+        worker: Worker | None = None,
+    ) -> int:
+        """Queues a student, or starts it as this worker's at once, and returns its id.
+
+        Args:
+            candidate: whose architecture it gets.
+            spec: how it is distilled.
+            parent: the student whose weights a task-specific one begins with; the candidate's, if None.
+            notes: what is to be known of it from the start.
+            worker: who serves it, where that is known.
+
+        Raises:
+            BadInput: there is no such candidate or parent.
+        """
+        if parent is not None:
+            self.student(parent)
+        begun = {"candidate": candidate, "parent": parent, "notes": json.dumps(list(notes))}
+        row = {"run": self.candidate(candidate).run, "spec": spec.model_dump_json(), **begun}
+        return self._create("students", row, worker)
+
+    def students(self, run: int | None = None) -> list[Student]:
+        """All students, or those of a run, newest first."""
+        return [_student(row) for row in self._select("students", run=run)]
+
+    def student(self, student: int) -> Student:
+        """One student.
+
+        Raises:
+            BadInput: there is no such student.
+        """
+        rows = self._select("students", id=student)
+        if not rows:
+            raise BadInput(
+                f"There is no student s{student} in {self.path}; `python -m kdnas_core students` lists them."
+            )
+        return _student(rows[0])
+
+    def update_student(self, student: int, **fields: Any) -> None:
+        """Sets columns of a student; dictionaries, lists and tuples are kept as JSON."""
+        self._update("students", student, _kept(fields))
+
+    def add_student_losses(self, student: int, losses: Sequence[LayerLoss]) -> None:
+        """Adds the held-out losses of one evaluation during a student's distillation."""
+        self._add_losses("student_losses", "student", student, losses)
+
+    def student_losses(self, student: int) -> list[LayerLoss]:
+        """A student's held-out losses by step, term, layer and teacher layer."""
+        return _in_order(self._db.query("SELECT * FROM student_losses WHERE student = ?", [student]))
+
+    def student_files(self, run: int, student: int) -> Path:
+        """The folder of a student's weights, and of its checkpoint; made by who writes there."""
+        return self.files(run) / "students" / str(student)
+
+    # --- scorings -----------------------------------------------------------------------------------------
+
+    def create_scoring(
+        self,
+        spec: ScoreSpec,
+        *,
+        candidate: int | None = None,
+        student: int | None = None,
+        worker: Worker | None = None,
+    ) -> int:
+        """Queues the scoring of a candidate or of a student, or starts it as this worker's; returns its id.
+
+        Raises:
+            BadInput: there is no such candidate or student.
+        """
+        if candidate is not None and student is None:
+            run = self.candidate(candidate).run
+        elif student is not None and candidate is None:
+            run = self.student(student).run
+        else:
+            raise ValueError("a scoring is of a candidate or of a student")
+        row = {"run": run, "candidate": candidate, "student": student, "spec": spec.model_dump_json()}
+        return self._create("scorings", row, worker)
+
+    def scorings(
+        self, run: int | None = None, *, candidate: int | None = None, student: int | None = None
+    ) -> list[Scoring]:
+        """All scorings, or those of a run, of a candidate itself, or of a student; newest first."""
+        rows = self._select("scorings", run=run, candidate=candidate, student=student)
+        return [_scoring(row) for row in rows]
+
+    def scoring(self, scoring: int) -> Scoring:
+        """One scoring.
+
+        Raises:
+            BadInput: there is no such scoring.
+        """
+        rows = self._select("scorings", id=scoring)
+        if not rows:
+            raise BadInput(f"There is no scoring {scoring} in {self.path}; `evaluate` makes one.")
+        return _scoring(rows[0])
+
+    def update_scoring(self, scoring: int, **fields: Any) -> None:
+        """Sets columns of a scoring."""
+        self._update("scorings", scoring, fields)
+
+    def add_scores(self, scoring: int, scores: Sequence[Score]) -> None:
+        """Adds scores, each in the place of one of the same subject, task, metric and seed."""
+        with self._write():
+            self._db.table("scores").insert_all(
+                [{"scoring": scoring, **asdict(score)} for score in scores],
+                pk=("scoring", "subject", "task", "metric", "seed"),
+                replace=True,
+            )
+
+    def scores(self, scoring: int) -> list[Score]:
+        """A scoring's scores in the order in which they came in."""
+        return self.all_scores(scoring).get(scoring, [])
+
+    def all_scores(self, scoring: int | None = None) -> dict[int, list[Score]]:
+        """The scores of every scoring that has any, by its id."""
+        found: dict[int, list[Score]] = {}
+        for row in self._select("scores", order="rowid", scoring=scoring):
+            found.setdefault(row.pop("scoring"), []).append(Score(**row))
+        return found
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -328,22 +555,71 @@ class Store:
         with self._write():
             self._db.table(table).update(row, fields)
 
-    def _forget_unfinished(self, run: int) -> None:
+    def _create(self, kind: Kind, row: dict[str, Any], worker: Worker | None) -> int:
+        now = time.time()
+        row = {**row, "state": "queued", "created_at": now}
+        if worker is not None:
+            row |= {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
+        with self._write():
+            made = self._db.table(kind).insert(row, pk="id").last_pk
+        assert isinstance(made, int)
+        return made
+
+    def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:
+        """Rows with these values, where they are given."""
+        if table not in self._db.table_names():
+            return []  # a file of an earlier version that is opened for reading alone is not migrated
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{column} = :{column}" for column in given) or "TRUE"
+        return list(self._db.query(f"SELECT * FROM {table} WHERE {where} ORDER BY {order}", given))
+
+    def _add_losses(self, table: str, owner: str, row: int, losses: Sequence[LayerLoss]) -> None:
+        with self._write():
+            self._db.table(table).insert_all(
+                [{owner: row, **asdict(loss)} for loss in losses],
+                pk=(owner, "step", "term", "layer", "teacher_layer"),
+                replace=True,  # an evaluation that a training which went on makes again
+            )
+
+    def _publish(self, scoring: int) -> None:
+        """What follows from a scoring that is finished."""
+        row = self.scoring(scoring)
+        if row.candidate is not None:
+            known = self.candidate(row.candidate).scores
+            figures = json.dumps({**known, **figures_of(self.scores(scoring))})
+            self._db.table("candidates").update(row.candidate, {"scores": figures})
+        for other in self.scorings(candidate=row.candidate, student=row.student):
+            if other.id < row.id and other.spec == row.spec and other.state not in ACTIVE:
+                self._db.table("scorings").delete(other.id)
+
+    def _forget_unfinished(self, job: Job) -> None:
+        """Of a run the candidate in hand; a student goes on from its checkpoint, a scoring loses nothing."""
+        if job.kind != "runs":
+            return
         self._db.execute(
             """DELETE FROM layer_losses WHERE candidate IN
             (SELECT id FROM candidates WHERE run = ? AND state IN ('proposed', 'distilling'))""",
-            [run],
+            [job.id],
         )
         self._db.execute(
             """UPDATE candidates SET state = 'proposed', step = 0, notes = '[]', languages = '{}'
             WHERE run = ? AND state = 'distilling'""",
-            [run],
+            [job.id],
         )
 
 
 def files_of(path: Path) -> Path:
     """The folder beside a store that holds the files of its runs."""
     return path.with_name(f"{path.name}.files")
+
+
+def bytes_of(folder: Path) -> int:
+    """How many bytes the files of a folder take; 0 where there is none. It may change meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def check_path(path: Path) -> None:
@@ -460,22 +736,51 @@ def _known_migrations() -> frozenset[str]:
         return frozenset(migration.name for migration in migrations.pending(Database(empty)))
 
 
-def _run(row: dict[str, Any]) -> Run:
+def _job(job: Job | int) -> Job:
+    return job if isinstance(job, Job) else Job("runs", job)
+
+
+def _kept(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
+        for name, value in fields.items()
+    }
+
+
+def _served(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its worker, and with its state as it is while that worker lives, or does not."""
     worker = Worker(**json.loads(row["worker"])) if row["worker"] else None
     state: RunState = row["state"]
     stale = worker and worker.is_elsewhere() and time.time() - (row["heartbeat_at"] or 0) > STALE_S
     if state == "running" and (stale or not (worker and worker.is_alive())):
         state = "interrupted"
+    return {**row, "state": state, "worker": worker}
+
+
+def _run(row: dict[str, Any]) -> Run:
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
     return Run(
         **{
-            **{name: value for name, value in row.items() if name != "method"},
-            "state": state,
-            "worker": worker,
+            **{name: value for name, value in _served(row).items() if name != "method"},
             "spec": parse_spec_json(row["spec"]),
             "teacher": teacher and _teacher(teacher),
         }
     )
+
+
+def _student(row: dict[str, Any]) -> Student:
+    return Student(
+        **{
+            **_served(row),
+            "spec": DistilSpec.model_validate_json(row["spec"]),
+            "notes": tuple(json.loads(row["notes"])),
+            "languages": json.loads(row["languages"]),
+        }
+    )
+
+
+def _scoring(row: dict[str, Any]) -> Scoring:
+    return Scoring(**{**_served(row), "spec": ScoreSpec.model_validate_json(row["spec"])})
 
 
 def _teacher(facts: dict[str, Any]) -> TeacherFacts:
@@ -505,6 +810,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
     )
 
 
-def _layer_loss(row: dict[str, Any]) -> LayerLoss:
-    del row["candidate"]
-    return LayerLoss(**row)
+def _in_order(rows: Iterable[dict[str, Any]]) -> list[LayerLoss]:
+    owners = ("candidate", "student")
+    losses = [LayerLoss(**{name: row[name] for name in row if name not in owners}) for row in rows]
+    return sorted(losses, key=lambda loss: (loss.step, loss.term, loss.layer, loss.teacher_layer))

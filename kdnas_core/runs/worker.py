@@ -1,4 +1,6 @@
-"""The worker: claims queued runs and works on each until it is finished, or told to pause or stop.
+"""The worker: claims what is queued and works on it until it is finished, or told to pause or stop.
+
+Queued are runs, distillations of students, and scorings; all three are served in the same way.
 
 Page and worker meet only in the store: a second thread says there every second that the worker lives,
 and reads what was asked of it meanwhile.
@@ -14,11 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdnas_core.errors import BadInput
+from kdnas_core.errors import BadInput, Failure
 from kdnas_core.measure.cost import parameters
+from kdnas_core.runs import scoring_journal, student_journal
 from kdnas_core.runs.journal import StoreJournal
 from kdnas_core.runs.launch import worker_lock
-from kdnas_core.runs.rows import Candidate, Run, RunState, TeacherFacts, Worker
+from kdnas_core.runs.progress import Told
+from kdnas_core.runs.rows import Candidate, Job, Run, RunState, Scoring, Student, TeacherFacts, Worker
+from kdnas_core.runs.signals import put_off
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
@@ -32,11 +37,12 @@ POLL_S = 0.5
 
 log = logging.getLogger(__name__)
 
-Told = Callable[[Candidate], None]
+Check = Callable[[], None]
+ToldCandidate = Callable[[Candidate], None]
 
 
 class Asked(Exception):
-    """The run was asked to pause or to stop."""
+    """The work is to end, in this state."""
 
     def __init__(self, state: RunState) -> None:
         super().__init__(state)
@@ -44,7 +50,7 @@ class Asked(Exception):
 
 
 def serve(db: Path, *, until_idle: bool) -> None:
-    """Works on queued runs, one at a time; only one worker serves a store, a second waits for its turn.
+    """Works on what is queued, one at a time; only one worker serves a store, a second waits for its turn.
 
     Args:
         db: the store.
@@ -52,7 +58,7 @@ def serve(db: Path, *, until_idle: bool) -> None:
 
     Raises:
         BadInput: the store cannot be used.
-        KeyboardInterrupt: told to end by a signal; the run is then interrupted and can be resumed.
+        KeyboardInterrupt: told to end by a signal; what was worked on can be resumed.
     """
     # a polite kill becomes the same clean end as Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -63,24 +69,33 @@ def serve(db: Path, *, until_idle: bool) -> None:
             _serve(store, until_idle=until_idle)
         with opened(db) as store:
             # queued while the lock was let go: whoever queued it saw a worker, and started none
-            if not any(run.state == "queued" for run in store.runs()):
+            if not store.is_waiting():
                 return
 
 
 def _serve(store: Store, *, until_idle: bool) -> None:
     while True:
-        run = store.claim_run(Worker.this_process())
-        if run is not None:
-            log.info(f"run {run.id}: begins")
-            work_on(store, run)
+        claimed = store.claim(Worker.this_process())
+        if claimed is not None:
+            log.info(f"{claimed.job.title.lower()}: begins")
+            _work_on_any(store, claimed)
         elif until_idle:
             return
         else:
             time.sleep(POLL_S)
 
 
+def _work_on_any(store: Store, claimed: Run | Student | Scoring) -> RunState:
+    if isinstance(claimed, Run):
+        return work_on(store, claimed)
+    return distil(store, claimed) if isinstance(claimed, Student) else score(store, claimed)
+
+
 def work_on(
-    store: Store, run: Run, prepared: Prepared | None = None, told: Told = lambda candidate: None
+    store: Store,
+    run: Run,
+    prepared: Prepared | None = None,
+    told: ToldCandidate = lambda candidate: None,
 ) -> RunState:
     """Works on a run claimed by this process and returns the state in which it ends.
 
@@ -93,10 +108,57 @@ def work_on(
     Raises:
         KeyboardInterrupt: after the run was marked as interrupted.
     """
-    with _heartbeat(store.path, run.id) as check:
-        state, error = _outcome(lambda: _search(store, run, prepared, check, told))
-    store.end_run(run.id, state, error)
-    log.info(f"run {run.id}: {state}{f' ({error})' if error else ''}")
+    return _worked(store, run.job, lambda check: _search(store, run, prepared, check, told))
+
+
+def distil(store: Store, student: Student, told: Told = lambda activity, step, steps: None) -> RunState:
+    """Distils a student claimed by this process and returns the state in which it ends.
+
+    A signal ends it at its next step, so that what was learnt until then is kept.
+
+    Args:
+        store: open for writing, in this thread.
+        student: claimed.
+        told: called at each step.
+
+    Raises:
+        KeyboardInterrupt: after the student was marked as interrupted.
+    """
+    with put_off() as is_asked:
+
+        def work(check: Check) -> None:
+            def check_both() -> None:
+                check()
+                if is_asked():
+                    raise Asked("interrupted")
+
+            student_journal.distil(store, student, check_both, told)
+
+        state = _worked(store, student.job, work)
+    if is_asked():  # it came too late to end this work, but not to end the process
+        raise KeyboardInterrupt
+    return state
+
+
+def score(store: Store, scoring: Scoring, told: Told = lambda activity, step, steps: None) -> RunState:
+    """Scores what a scoring claimed by this process is of, and returns the state in which that ends.
+
+    Args:
+        store: open for writing, in this thread.
+        scoring: claimed.
+        told: called at each step.
+
+    Raises:
+        KeyboardInterrupt: after the scoring was marked as interrupted.
+    """
+    return _worked(store, scoring.job, lambda check: scoring_journal.score(store, scoring, check, told))
+
+
+def _worked(store: Store, job: Job, work: Callable[[Check], None]) -> RunState:
+    with _heartbeat(store.path, job) as check:
+        state, error = _outcome(lambda: work(check))
+    store.end(job, state, error)
+    log.info(f"{job.title.lower()}: {state}{f' ({error})' if error else ''}")
     if state == "interrupted":
         raise KeyboardInterrupt
     return state
@@ -109,15 +171,15 @@ def _outcome(work: Callable[[], None]) -> tuple[RunState, str | None]:
         return asked.state, None
     except KeyboardInterrupt:
         return "interrupted", None
-    except BadInput as error:
+    except (BadInput, Failure) as error:
         return "failed", str(error)
     except Exception as error:
-        log.exception("the run failed")
+        log.exception("the work failed")
         return "failed", f"{type(error).__name__}: {error}"
     return "finished", None
 
 
-def _search(store: Store, run: Run, prepared: Prepared | None, check: Callable[[], None], told: Told) -> None:
+def _search(store: Store, run: Run, prepared: Prepared | None, check: Check, told: ToldCandidate) -> None:
     def say(activity: str) -> None:
         check()
         store.set_activity(run.id, activity)
@@ -150,7 +212,7 @@ def _facts(prepared: Prepared) -> TeacherFacts:
 
 
 @contextmanager
-def _heartbeat(db: Path, run: int) -> Iterator[Callable[[], None]]:
+def _heartbeat(db: Path, job: Job) -> Iterator[Check]:
     """Says that this process lives; gives a check that raises `Asked` once a request was seen."""
     request: list[RunState] = []
     ended = threading.Event()
@@ -159,10 +221,10 @@ def _heartbeat(db: Path, run: int) -> Iterator[Callable[[], None]]:
         with opened(db) as store:  # a connection of its own: they do not cross threads
             while not ended.wait(HEARTBEAT_S):
                 try:
-                    store.heartbeat(run)
-                    asked = store.run(run).request
+                    store.heartbeat(job)
+                    asked = store.work(job).request
                 except Exception:  # a disk that is full for a moment must not end the beat
-                    log.exception(f"run {run}: no heartbeat")
+                    log.exception(f"{job.title.lower()}: no heartbeat")
                     continue
                 states: dict[str | None, list[RunState]] = {"pause": ["paused"], "stop": ["stopped"]}
                 request[:] = states.get(asked, [])  # the last word counts, also one taken back

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import torch
+from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
@@ -19,6 +21,7 @@ from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.cost import parameters
 from kdnas_core.measure.device import device
+from kdnas_core.measure.proxy_task import ProxyTask, proxy_score
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.spec import RunSpec
@@ -42,12 +45,14 @@ class Judgement:
         loss: L of the reward.
         reward: by that loss and its latency.
         languages: the loss on the held-out texts of each language, where there are several.
+        scores: on the proxy of each of the run's tasks, by its name.
     """
 
     state: Literal["over_budget", "done"]
     loss: float | None
     reward: float | None
     languages: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Judge:
         data: the proxy set.
         words: the teacher's masked-LM head, where the recipe needs one.
         autocast: dtype of the students' forward pass, None for float32.
+        tasks: that each candidate is fine-tuned on for some seconds.
     """
 
     spec: RunSpec
@@ -90,6 +96,7 @@ class Judge:
     data: ProxySet
     words: TeacherWords | None
     autocast: torch.dtype | None
+    tasks: Sequence[ProxyTask] = ()
 
     def judge(self, architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
         """Judges one candidate; the same candidate gives the same losses on one machine.
@@ -110,11 +117,28 @@ class Judge:
         if not within_budget(latency, self.spec.latency, self.teacher_ms):
             return Judgement("over_budget", None, None)
         with device(listener.waiting):
-            result = self._mini_kd(architecture, folder, listener)
-        reward = kdnas_reward(result.loss, latency, self.spec.search.reward)
-        return Judgement("done", result.loss, reward, result.languages)
+            result, student = self._mini_kd(architecture, folder, listener)
+            scores = self._scores(student, listener)
+        constants = self.spec.search.reward
+        # the published reward, or that of KD-NAS's first version: accuracy in the place of 1 - L
+        loss = 1 - fmean(scores.values()) if constants.mode == "accuracy" else result.loss
+        reward = kdnas_reward(loss, latency, constants)
+        return Judgement("done", result.loss, reward, result.languages, scores)
 
-    def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> HeldOut:
+    def _scores(self, student: PreTrainedModel, listener: Listener) -> dict[str, float]:
+        """On the proxies of the tasks; `listener` may end this too."""
+
+        def progress(step: int, steps: int) -> None:
+            listener.waiting()
+
+        return {
+            task.name: proxy_score(student, task, self.spec.seed, self.autocast, progress)
+            for task in self.tasks
+        }
+
+    def _mini_kd(
+        self, architecture: Architecture, folder: Path, listener: Listener
+    ) -> tuple[HeldOut, PreTrainedModel]:
         spec, teacher = self.spec, self.bench.teacher
         begun = begin(teacher, architecture, spec.objective, self.given, self.data, self.words, spec.seed)
         listener.noted(begun.notes)
@@ -127,4 +151,4 @@ class Judge:
             begun.student, begun.objective, self.data, spec.proxy, spec.seed, self.autocast, watcher
         )
         save(begun.student, teacher.tokenizer, folder)
-        return result
+        return result, begun.student

@@ -24,7 +24,9 @@ from kdnas_core.errors import BadInput
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.device import device
 from kdnas_core.measure.memory import cache_folder
+from kdnas_core.measure.proxy_task import ProxyTask, proxy_of
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.measure.tasks import read_task
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
@@ -48,6 +50,7 @@ class Prepared:
         plans: the terms of each distinct student, as far as those differ.
         words: the teacher's own masked-LM head, where the recipe needs one and it has one.
         texts: the proxy set, held-out texts first.
+        tasks: the proxies of the tasks that candidates are scored on.
     """
 
     spec: RunSpec
@@ -58,6 +61,7 @@ class Prepared:
     plans: list[Plan]
     words: TeacherWords | None
     texts: list[Text]
+    tasks: list[ProxyTask]
 
     @property
     def teacher(self) -> Teacher:
@@ -86,19 +90,26 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     given = given_by(teacher, spec.objective, words)
     plans = _plans(spec, space, given)
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
+    tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     say("reading the corpus")
     texts = _proxy_texts(spec, say)
     say("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)
     teacher_latency = bench.teacher_latency()
     _check_budget(spec, space, bench, teacher_latency)
-    return Prepared(spec, space, bench, teacher_latency, given, plans, words, texts)
+    return Prepared(spec, space, bench, teacher_latency, given, plans, words, texts, tasks)
 
 
 def given_by(teacher: Teacher, objective: ObjectiveSpec, words: TeacherWords | None) -> Given:
     """What a teacher has to give to an objective, with its own masked-LM head or one trained for it."""
     predicts = words is not None or objective.head == "trained"
     return Given(teacher.architecture, predicts, teacher.tokenizer.mask_token_id is not None)
+
+
+def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
+    with device():  # the packaged task may need the harvest
+        task = read_task(source, cache_folder())
+    return proxy_of(task, teacher.tokenizer, spec.proxy.sequence_length)
 
 
 def _own_words(spec: RunSpec, space: SearchSpace, teacher: Teacher) -> TeacherWords | None:
@@ -145,6 +156,7 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         data=data,
         words=_words(prepared, data, say),
         autocast=autocast,
+        tasks=prepared.tasks,
     )
 
 

@@ -126,7 +126,7 @@ def several_terms(architecture: Architecture, folder: Path, listener: Listener) 
     listener.noted(["The attention loss is left out: 2 heads.", "The prediction loss is left out: no head."])
     listener.held_out(0, {"hidden": {(1, 2): 0.9}, "embedding": {(0, 0): 0.5}, "masked_lm": {(3, 5): 7.0}})
     listener.held_out(2, {"hidden": {(1, 2): 0.8}, "embedding": {(0, 0): 0.4}, "masked_lm": {(3, 5): 6.0}})
-    return Judgement("done", 0.8, 0.2, {"en": 0.7, "sw": 0.9})
+    return Judgement("done", 0.8, 0.2, {"en": 0.7, "sw": 0.9}, {"packaged (proxy)": 0.6})
 
 
 def test_every_term_with_its_layers_is_written(store: Store, run: int) -> None:
@@ -143,7 +143,7 @@ def test_every_term_with_its_layers_is_written(store: Store, run: int) -> None:
     ]
 
 
-def test_notes_and_the_losses_of_languages_are_written(store: Store, run: int) -> None:
+def test_notes_losses_of_languages_and_scores_are_written(store: Store, run: int) -> None:
     journal, _ = journal_of(store, run, {A: several_terms, B: done(0.3, 2.0)})
     search(Scripted([A, B]), journal, 1, 2)
     first, second = store.candidates(run)
@@ -152,6 +152,7 @@ def test_notes_and_the_losses_of_languages_are_written(store: Store, run: int) -
         "The prediction loss is left out: no head.",
     )
     assert first.languages == {"en": 0.7, "sw": 0.9}
+    assert (first.scores, second.scores) == ({"packaged (proxy)": 0.6}, {})
     assert (second.notes, second.languages) == ((), {})
 
 

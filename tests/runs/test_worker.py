@@ -85,7 +85,7 @@ def start_worker(db: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(line, stdout=log, stderr=log)
 
 
-def resume(db: Path, run: int) -> None:
+def resume(db: Path, run: int | str) -> None:
     line = [sys.executable, "-m", "kdnas_core", "resume", str(run), "--db", str(db)]
     subprocess.run(line, check=True, capture_output=True, timeout=60)
 

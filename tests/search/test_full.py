@@ -15,7 +15,14 @@ from kdnas_core.distillation.objective import Places
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.device import device_lock
 from kdnas_core.search import full as module
-from kdnas_core.search.full import CHECKPOINT, FullListener, FullResult, check_full, distil_fully, objective_of
+from kdnas_core.search.full import (
+    CHECKPOINT,
+    FullListener,
+    FullResult,
+    check_full,
+    distil_fully,
+    objective_of,
+)
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny_runs import files_in, own_machine

@@ -22,7 +22,9 @@ from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
 from kdnas_core.distillation.trainer import HeldOut, ProxySet
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.device import device_lock
+from kdnas_core.measure.proxy_task import proxy_of
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.measure.tasks import Row, Task
 from kdnas_core.search import judge as module
 from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
 from kdnas_core.spec import parse_spec
@@ -370,3 +372,48 @@ def test_the_layers_that_a_student_starts_from_are_those_that_were_chosen(
     for number, objective in enumerate(fields):
         with_objective(judge, **objective).judge(SMALL, tmp_path / str(number), Told().listener)
     assert sources == [[2, 4], [1, 2], [4, 2]]
+
+
+# Tasks
+
+
+def with_task(judge: Judge, mode: str) -> Judge:
+    """The same judge for a task whose class is told by one word."""
+    rows = [
+        Row(f"the {('list', 'class')[index % 2]} number {index}", None, index % 2) for index in range(200)
+    ]
+    task = Task("words", ("0", "1"), {"train": rows}, ("validation",))
+    spec = judge.spec.model_dump() | {"latency": {"budget_speedup": 2}, "tasks": ["words"]}
+    spec["search"] = {**spec["search"], "reward": {"mode": mode}}
+    proxy = proxy_of(task, judge.bench.teacher.tokenizer, 16)
+    return dataclasses.replace(judge, spec=parse_spec(spec), tasks=[proxy])
+
+
+@pytest.mark.parametrize("mode", ["kdnas", "accuracy"])
+def test_a_candidate_is_scored_on_the_proxies_of_the_tasks(
+    mode: str, judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "proxy_score", lambda *arguments: 0.75)
+    judgement = with_task(judge, mode).judge(SMALL, tmp_path / "files", Told().listener)
+    assert judgement.scores == {"words (proxy)": 0.75}
+    assert judgement.loss is not None
+    kept = 0.75 if mode == "accuracy" else 1 - judgement.loss
+    assert judgement.reward == pytest.approx(kept * (5.0 / (0.6 * 10.0)) ** -0.06)
+
+
+def test_scoring_a_candidate_changes_no_weight_of_it(judge: Judge, tmp_path: Path) -> None:
+    scored, plain = tmp_path / "scored", tmp_path / "plain"
+    judgement = with_task(judge, "accuracy").judge(SMALL, scored, Told().listener)
+    judge.judge(SMALL, plain, Told().listener)
+    assert 0 <= judgement.scores["words (proxy)"] <= 1
+    assert (scored / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+
+
+def test_scoring_a_candidate_can_be_ended(judge: Judge, tmp_path: Path) -> None:
+    def waiting() -> None:
+        if (tmp_path / "files" / "model.safetensors").is_file():
+            raise Stopped
+
+    listener = dataclasses.replace(Told().listener, waiting=waiting)
+    with pytest.raises(Stopped):
+        with_task(judge, "accuracy").judge(SMALL, tmp_path / "files", listener)

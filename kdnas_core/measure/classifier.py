@@ -1,0 +1,117 @@
+"""A model with a stock head for a task, the task's rows as tokens, and what it makes of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from kdnas_core.distillation.sheet import knows_pairs
+from kdnas_core.distillation.targets import padded
+from kdnas_core.measure.tasks import Row, Task
+
+BATCH = 64  # rows that are read together where nothing is learnt
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Rows of a task as tokens.
+
+    Attributes:
+        ids: (n,) token ids of each row.
+        types: (n,) which sentence of a pair each token is of; None where no row is a pair.
+        labels: (rows,) indices of classes, or scores.
+    """
+
+    ids: list[NDArray[np.int64]]
+    types: list[NDArray[np.int64]] | None
+    labels: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def only(self, rows: Sequence[int]) -> Tokens:
+        """Some of the rows."""
+        types = None if self.types is None else [self.types[row] for row in rows]
+        return Tokens([self.ids[row] for row in rows], types, self.labels[list(rows)])
+
+    def inputs(self, rows: Sequence[int], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+        """What a model with this config is given of some rows, padded."""
+        ids, mask = padded([self.ids[row] for row in rows], config.pad_token_id or 0)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.types is not None and knows_pairs(config):
+            inputs["token_type_ids"] = padded([self.types[row] for row in rows], 0)[0]
+        return inputs
+
+
+def tokens_of(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> Tokens:
+    """Rows as tokens, cut at `sequence_length`; of a pair the longer sentence is cut."""
+    texts = [row.first if row.second is None else (row.first, row.second) for row in rows]
+    encoded = tokenizer(texts, truncation=True, max_length=sequence_length)
+    types = encoded.get("token_type_ids")
+    told = types is not None and any(any(each) for each in types)
+    return Tokens(
+        [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]],
+        [np.array(each, dtype=np.int64) for each in types] if told else None,
+        np.array([row.label for row in rows], dtype=np.float64),
+    )
+
+
+def new_classifier(encoder: PreTrainedModel, task: Task, seed: int) -> PreTrainedModel:
+    """A stock model for a task, with an encoder's weights and a new head.
+
+    Args:
+        encoder: not changed; its pooler goes along where the head has one.
+        task: its classes are the head's labels.
+        seed: of the head's random weights.
+    """
+    config = copy.deepcopy(encoder.config)
+    labels = list(task.classes) or ["score"]
+    config.update(
+        {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    )
+    config.num_labels = len(labels)
+    # else that of a task that the encoder was made for before would stay
+    config.problem_type = "regression" if task.is_regression else "single_label_classification"
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    report = model.base_model.load_state_dict(encoder.state_dict(), strict=False)
+    assert not [name for name in report.missing_keys if "pooler" not in name], report.missing_keys
+    return model.eval()
+
+
+@torch.inference_mode()
+def logits_of(
+    model: PreTrainedModel, tokens: Tokens, autocast: torch.dtype | None = None
+) -> NDArray[np.float32]:
+    """(rows, classes) what a classifier says, or (rows, 1) the scores it gives."""
+    model.eval()
+    logits = np.zeros((len(tokens), int(model.config.num_labels or 1)), dtype=np.float32)
+    for rows in by_length(tokens, range(len(tokens)), BATCH):
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+            logits[rows] = model(**tokens.inputs(rows, model.config)).logits.float().numpy()
+    return logits
+
+
+def predictions(logits: NDArray[np.float32], task: Task) -> list[float]:
+    """The index of the likeliest class of each row, or its score."""
+    chosen = logits[:, 0] if task.is_regression else logits.argmax(1)
+    return [float(value) for value in chosen]
+
+
+def by_length(tokens: Tokens, rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Batches of rows of like length, so that little of a batch is padding."""
+    order = sorted(rows, key=lambda row: len(tokens.ids[row]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

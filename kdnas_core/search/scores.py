@@ -1,0 +1,124 @@
+"""Scores of a student on tasks, beside those of its teacher and of the same student without distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModel, PreTrainedModel
+
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.sources import check_teacher
+from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
+from kdnas_core.measure.device import device
+from kdnas_core.measure.fine_tuning import FineTuning
+from kdnas_core.measure.memory import cache_folder
+from kdnas_core.measure.scoring import Scored, ScoringListener, TaskScore, score_on
+from kdnas_core.measure.similarity import can_compare, is_embedding_teacher, similarity_score
+from kdnas_core.measure.tasks import Task, read_task
+from kdnas_core.search.shape import read_student
+from kdnas_core.spec import RunSpec, ScoreSpec
+
+Subject = Literal["student", "teacher", "control"]
+ZERO_SHOT = " (zero-shot)"  # after the name of a task whose pairs are compared by their vectors alone
+
+
+@dataclass(frozen=True)
+class ScoreListener:
+    """Told how scoring goes on; any may raise to end it early.
+
+    Attributes:
+        waiting: another process of ours has the device.
+        say: what is being done, in words.
+        step: steps taken of the fine-tuning in hand, of how many.
+        scored: a task of a subject.
+    """
+
+    waiting: Callable[[], None]
+    say: Callable[[str], None]
+    step: Callable[[int, int], None]
+    scored: Callable[[Subject, TaskScore], None]
+
+
+def check_scoring(spec: RunSpec, how: ScoreSpec) -> None:
+    """Refuses what could not be scored, before anything is written.
+
+    Raises:
+        BadInput: the teacher or a task cannot be read; says why in one sentence.
+    """
+    check_teacher(spec.teacher)
+    list(_tasks(how))
+
+
+def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreListener) -> None:
+    """Scores a student and its teacher on tasks, each in the same way.
+
+    What this machine has scored before is remembered: the teacher is scored once, and a scoring that was
+    ended goes on. An embedding teacher and its student are also compared without any training, by the
+    similarity of their sentence vectors.
+
+    Args:
+        spec: of the run that the student is of.
+        how: tasks, seeds, and whether the control is scored too.
+        student: its folder.
+        listener: told how it goes on, and each score.
+
+    Raises:
+        BadInput: as `check_scoring`.
+        Diverged: fine-tuning did, at every learning rate.
+    """
+    listener.say("reading the tasks")
+    tasks = list(_tasks(how))
+    teacher = load_teacher(spec.teacher)
+    compared = is_embedding_teacher(spec.teacher)
+    models = dict(_models(teacher, student, how))
+    for task in tasks:
+        for subject, model in models.items():
+            _score(subject, model, task, how, listener)
+            if compared and can_compare(task) and subject != "control":
+                listener.say(f"{subject}: {task.name}, similarity")
+                listener.scored(subject, _zero_shot(model, task, listener))
+
+
+def _tasks(how: ScoreSpec) -> Iterator[Task]:
+    for source in how.tasks:
+        yield read_task(source, cache_folder(), split=how.split, train_language=how.train_language)
+
+
+def _models(teacher: Teacher, student: Path, how: ScoreSpec) -> Iterator[tuple[Subject, Scored]]:
+    yield "teacher", Scored(teacher.model, teacher.tokenizer, teacher.fingerprint)
+    encoder = read_student(student)
+    yield "student", Scored(encoder, teacher.tokenizer, fingerprint(encoder))
+    if how.control:
+        undistilled = _random(encoder)
+        yield "control", Scored(undistilled, teacher.tokenizer, fingerprint(undistilled))
+
+
+def _random(encoder: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same shape that has learnt nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModel.from_config(encoder.config, dtype=torch.float32)
+    return model.eval()
+
+
+def _score(subject: Subject, model: Scored, task: Task, how: ScoreSpec, listener: ScoreListener) -> None:
+    def step(activity: str, taken: int, steps: int) -> None:
+        if taken == 1:
+            listener.say(f"{subject}: {activity}")
+        listener.step(taken, steps)
+
+    told = ScoringListener(listener.waiting, step)
+    settings = FineTuning(rows=how.rows)
+    listener.scored(subject, score_on(model, task, settings, range(how.seeds), autocast_dtype(), told))
+
+
+def _zero_shot(model: Scored, task: Task, listener: ScoreListener) -> TaskScore:
+    """On the test split where there is one, as such models are compared."""
+    rows = task.splits["test" if "test" in task.splits else task.scored[0]]
+    with device(listener.waiting):
+        value = similarity_score(model.encoder, model.tokenizer, rows, FineTuning().sequence_length)
+    return TaskScore(f"{task.name}{ZERO_SHOT}", ({"spearman": value},))
