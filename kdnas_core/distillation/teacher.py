@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.families import check_config, shape_of
+from kdnas_core.distillation.families import check_config, first_position, shape_of
 from kdnas_core.distillation.sources import PACKAGED, PACKAGED_SHA256, check_teacher, teacher_folder
 from kdnas_core.errors import BadInput
 
@@ -59,6 +59,13 @@ def load_teacher(source: str) -> Teacher:
     model.eval().requires_grad_(False)
     shape = shape_of(model.config.to_dict(), source)
     return Teacher(source, model, tokenizer, shape, fingerprint(model))
+
+
+def most_tokens(teacher: Teacher) -> int:
+    """How many tokens a teacher reads at the most, special tokens included."""
+    config = teacher.model.config
+    unused = first_position(config.model_type, config.pad_token_id)
+    return int(min(config.max_position_embeddings - unused, teacher.tokenizer.model_max_length))
 
 
 def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from kdnas_core.distillation.corpus import check_corpus
-from kdnas_core.distillation.families import first_position
 from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, Plan, plan
@@ -17,7 +16,7 @@ from kdnas_core.distillation.recipes import start_layers, terms_of
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Targets
-from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.distillation.teacher import Teacher, load_teacher, most_tokens
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
 from kdnas_core.errors import BadInput
@@ -216,9 +215,7 @@ def check_length(field: str, length: int, teacher: Teacher) -> None:
     Raises:
         BadInput: it reads fewer than `length`, which `field` has.
     """
-    config = teacher.model.config
-    unused = first_position(config.model_type, config.pad_token_id)
-    longest = min(config.max_position_embeddings - unused, teacher.tokenizer.model_max_length)
+    longest = most_tokens(teacher)
     if length > longest:
         raise BadInput(f"'{field}' is {length}, but the teacher reads at most {longest} tokens; lower it.")
 

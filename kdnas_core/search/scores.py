@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.sources import check_teacher
@@ -16,13 +17,15 @@ from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
 from kdnas_core.measure.device import device
 from kdnas_core.measure.fine_tuning import FineTuning
 from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.scoring import Scored, ScoringListener, TaskScore, score_on
+from kdnas_core.measure.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
 from kdnas_core.measure.similarity import can_compare, is_embedding_teacher, similarity_score
 from kdnas_core.measure.tasks import Task, read_task
 from kdnas_core.search.shape import read_student
+from kdnas_core.search.task_teacher import usual_settings
 from kdnas_core.spec import RunSpec, ScoreSpec
 
 Subject = Literal["student", "teacher", "control"]
+TASK = "task.json"  # beside a task-specific student: which task it is for
 ZERO_SHOT = " (zero-shot)"  # after the name of a task whose pairs are compared by their vectors alone
 
 
@@ -75,12 +78,16 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     teacher = load_teacher(spec.teacher)
     compared = is_embedding_teacher(spec.teacher)
     models = dict(_models(teacher, student, how))
+    settings = usual_settings(teacher, how.rows)
     for task in tasks:
         for subject, model in models.items():
-            _score(subject, model, task, how, listener)
+            if subject == "student" and is_for(student, task):
+                listener.scored(subject, _as_it_is(student, model, task, settings, listener))
+            else:
+                _score(subject, model, task, settings, how.seeds, listener)
             if compared and can_compare(task) and subject != "control":
                 listener.say(f"{subject}: {task.name}, similarity")
-                listener.scored(subject, _zero_shot(model, task, listener))
+                listener.scored(subject, _zero_shot(model, task, settings, listener))
 
 
 def _tasks(how: ScoreSpec) -> Iterator[Task]:
@@ -105,20 +112,40 @@ def _random(encoder: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def _score(subject: Subject, model: Scored, task: Task, how: ScoreSpec, listener: ScoreListener) -> None:
+def is_for(student: Path, task: Task) -> bool:
+    """Whether a student was distilled for this very task, so that it has a head for it."""
+    path = student / TASK
+    return path.is_file() and json.loads(path.read_text())["fingerprint"] == task.fingerprint
+
+
+def _as_it_is(
+    student: Path, model: Scored, task: Task, settings: FineTuning, listener: ScoreListener
+) -> TaskScore:
+    """What a student scores on the task that it was distilled for: nothing is left to train."""
+    listener.say(f"student: {task.name}, as it is")
+    classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        student, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    with device(listener.waiting):
+        values = values_of(classifier.eval(), model.tokenizer, task, settings, autocast_dtype())
+    return TaskScore(task.name, (values,))
+
+
+def _score(
+    subject: Subject, model: Scored, task: Task, settings: FineTuning, seeds: int, listener: ScoreListener
+) -> None:
     def step(activity: str, taken: int, steps: int) -> None:
         if taken == 1:
             listener.say(f"{subject}: {activity}")
         listener.step(taken, steps)
 
     told = ScoringListener(listener.waiting, step)
-    settings = FineTuning(rows=how.rows)
-    listener.scored(subject, score_on(model, task, settings, range(how.seeds), autocast_dtype(), told))
+    listener.scored(subject, score_on(model, task, settings, range(seeds), autocast_dtype(), told))
 
 
-def _zero_shot(model: Scored, task: Task, listener: ScoreListener) -> TaskScore:
+def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:
     """On the test split where there is one, as such models are compared."""
     rows = task.splits["test" if "test" in task.splits else task.scored[0]]
     with device(listener.waiting):
-        value = similarity_score(model.encoder, model.tokenizer, rows, FineTuning().sequence_length)
+        value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length)
     return TaskScore(f"{task.name}{ZERO_SHOT}", ({"spearman": value},))

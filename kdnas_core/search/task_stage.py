@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,17 +29,19 @@ from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.distillation.word_candidates import augmenter_for
 from kdnas_core.distillation.word_head import teacher_words
-from kdnas_core.measure.classifier import Tokens, logits_of, tokens_of
+from kdnas_core.measure.classifier import logits_of, tokens_of
 from kdnas_core.measure.device import device, turns
 from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
 from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.scoring import Scored, ScoringListener, chosen_rate, soft_loss, train_tokens
+from kdnas_core.measure.scoring import Scored, ScoringListener, chosen_rate, soft_loss
 from kdnas_core.measure.tasks import Row, Task, read_task
 from kdnas_core.search.full import CHECKPOINT, LOOKS, SAMPLE, FullListener, FullResult
+from kdnas_core.search.prepare import check_length
+from kdnas_core.search.scores import TASK
 from kdnas_core.search.shape import read_student, shape_of_model
-from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, TermSpec
+from kdnas_core.search.task_teacher import taught_teacher, usual_settings
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, TermKind, TermSpec
 
-TASK = "task.json"  # beside a task-specific student: which task it is for
 INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
 INTERMEDIATE_RATE = 5e-4
 MOST_HELD_OUT = 200
@@ -63,7 +65,12 @@ class Lessons:
 
 
 def distil_for_task(
-    spec: RunSpec, how: DistilSpec, start: Path, folder: Path, listener: FullListener
+    spec: RunSpec,
+    how: DistilSpec,
+    start: Path,
+    folder: Path,
+    listener: FullListener,
+    without: Collection[TermKind] = (),
 ) -> FullResult:
     """Distils a student for a task, or goes on where an earlier call was ended.
 
@@ -74,16 +81,19 @@ def distil_for_task(
         folder: for checkpoints, and in the end for the student with its head, as stock `transformers` loads
             it.
         listener: told how it goes on.
+        without: loss terms to leave out of the first stage, to learn what they are worth.
 
     Raises:
-        BadInput: the task cannot be read, or the student cannot learn by anything.
+        BadInput: the task cannot be read, rows may be longer than the teacher reads, or the student has
+            nothing to learn by.
         Diverged: the loss is not finite.
     """
     assert how.task is not None
     listener.say("reading the task")
     task = read_task(how.task, cache_folder())
     teacher = load_teacher(spec.teacher)
-    classifier = _taught_teacher(teacher, task, listener)
+    check_length("sequence_length", how.sequence_length, teacher)
+    classifier = taught_teacher(teacher, task, listener.waiting, listener.say)
     base = classifier.base_model
     assert isinstance(base, PreTrainedModel)
     taught = replace(teacher, model=base, fingerprint=fingerprint(base))
@@ -91,7 +101,9 @@ def distil_for_task(
     lessons = Lessons(task, rows, taught, classifier)
     steps = math.ceil(how.epochs * len(rows) / how.batch_size)
     listener.begun(2 * steps)
-    student = _intermediate(lessons, how, start, folder, listener, steps)
+    student = read_student(start)
+    objective = intermediate_objective(student.config.num_hidden_layers, without)
+    _intermediate(lessons, how, student, objective, folder, listener, steps)
     pupil = _prediction(lessons, how, student, folder, listener, steps)
     loss = _loss(lessons, pupil)
     save(pupil, teacher.tokenizer, folder)
@@ -99,22 +111,6 @@ def distil_for_task(
     for checkpoint in (CHECKPOINT, INTERMEDIATE):
         (folder / checkpoint).unlink(missing_ok=True)
     return FullResult(loss, {})
-
-
-def _taught_teacher(teacher: Teacher, task: Task, listener: FullListener) -> PreTrainedModel:
-    """The teacher fine-tuned on the task, as it is when it is scored with the first seed."""
-    how, autocast = FineTuning(), autocast_dtype()
-
-    def told(activity: str, taken: int, steps: int) -> None:
-        if taken == 1 or taken % 50 == 0:
-            listener.say(f"the teacher on {activity}, step {taken} of {steps}")
-
-    scored = Scored(teacher.model, teacher.tokenizer, teacher.fingerprint)
-    rate = chosen_rate(scored, task, how, autocast, ScoringListener(listener.waiting, told))
-    with device(listener.waiting):
-        lesson = Lesson(task, train_tokens(teacher.tokenizer, task, how))
-        say = lambda taken, steps: told(f"{task.name}: fine-tuning", taken, steps)  # noqa: E731
-        return fine_tuned(teacher.model, lesson, how, rate, 0, autocast, say)
 
 
 def augmented(task: Task, teacher: Teacher, how: DistilSpec, listener: FullListener) -> list[Row]:
@@ -144,17 +140,21 @@ def _passage(row: Row) -> Passage:
 
 
 def _intermediate(
-    lessons: Lessons, how: DistilSpec, start: Path, folder: Path, listener: FullListener, steps: int
-) -> PreTrainedModel:
+    lessons: Lessons,
+    how: DistilSpec,
+    student: PreTrainedModel,
+    objective: ObjectiveSpec,
+    folder: Path,
+    listener: FullListener,
+    steps: int,
+) -> None:
     """The first stage: embeddings, attention and hidden states of the fine-tuned teacher.
 
     Once it is over its checkpoint still holds the student, so that a second stage that was ended begins anew
     with the same.
     """
-    student = read_student(start)
     architecture = shape_of_model(student)
     given = Given(lessons.teacher.architecture, predicts_words=False, hides_words=False)
-    objective = _objective(architecture.layers)
     data = _data(lessons, how, Wanted(sorted(plan(objective, architecture, given).reads)), listener)
     begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student)
     listener.noted(begun.notes)
@@ -169,19 +169,16 @@ def _intermediate(
         watcher = Watcher(step, lambda result: listener.held_out(result.step, result.terms))
         saved = folder / INTERMEDIATE
         distil(student, begun.objective, data, proxy, how.seed, autocast_dtype(), watcher, saved, LOOKS)
-    return student
 
 
-def _objective(layers: int) -> ObjectiveSpec:
-    """TinyBERT's intermediate stage alone (eq. 11)."""
-    return ObjectiveSpec(
-        recipe="custom",
-        terms=[
-            TermSpec(kind="embedding"),
-            TermSpec(kind="attention", weight=layers),
-            TermSpec(kind="hidden", weight=layers),
-        ],
-    )
+def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> ObjectiveSpec:
+    """TinyBERT's intermediate stage alone (eq. 11), or some of its terms."""
+    terms = [
+        TermSpec(kind="embedding"),
+        TermSpec(kind="attention", weight=layers),
+        TermSpec(kind="hidden", weight=layers),
+    ]
+    return ObjectiveSpec(recipe="custom", terms=[term for term in terms if term.kind not in without])
 
 
 def _data(lessons: Lessons, how: DistilSpec, wanted: Wanted, listener: FullListener) -> ProxySet:
@@ -259,7 +256,8 @@ def _soft(
 def _loss(lessons: Lessons, pupil: PreTrainedModel) -> float:
     """How far the student's predictions are from the teacher's, on texts that it has not learnt."""
     autocast = autocast_dtype()
-    tokens: Tokens = tokens_of(_held_out(lessons.task), lessons.teacher.tokenizer, 128)
+    length = usual_settings(lessons.teacher).sequence_length
+    tokens = tokens_of(_held_out(lessons.task), lessons.teacher.tokenizer, length)
     both: list[NDArray[np.float32]] = [
         logits_of(model, tokens, autocast) for model in (pupil, lessons.classifier)
     ]

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kdnas_core.measure.fine_tuning import FineTuning, fine_tuned
 from kdnas_core.measure.scoring import TaskScore
 from kdnas_core.measure.tasks import Row, read_task
 from kdnas_core.search import scores as module
+from kdnas_core.search import task_teacher
 from kdnas_core.search.scores import ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
 from kdnas_core.spec import RunSpec, ScoreSpec, parse_spec
 from tests.measure.test_classifier import count_rows, word_rows
@@ -74,9 +76,7 @@ def machine(tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps are a fine-tuning."""
-    monkeypatch.setattr(
-        module, "FineTuning", lambda rows=32: FineTuning(rates=(1e-3, 2e-3), rows=rows, epochs=1)
-    )
+    monkeypatch.setattr(task_teacher, "FineTuning", partial(FineTuning, rates=(1e-3, 2e-3), epochs=1))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +26,16 @@ from kdnas_core.distillation.trainer import distil
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.classifier import logits_of, tokens_of
 from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.scoring import train_tokens
 from kdnas_core.measure.tasks import Row, read_task
 from kdnas_core.search import task_stage as module
+from kdnas_core.search import task_teacher
 from kdnas_core.search.full import FullResult
+from kdnas_core.search.scores import TASK, ScoreListener, score_models
 from kdnas_core.search.shape import read_student, shape_of_model
-from kdnas_core.search.task_stage import TASK, distil_for_task
-from kdnas_core.spec import DistilSpec, RunSpec, parse_spec
+from kdnas_core.search.task_stage import distil_for_task
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, parse_spec
 from tests.measure.test_classifier import count_rows, word_rows
 from tests.search.test_full import Asked, Killed, Told
 from tests.search.test_scores import written
@@ -52,7 +56,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Teachers learn at a rate at which a tiny one finds a word."""
     folder = tmp_path_factory.mktemp("machine")
     with own_machine(folder / "own"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "FineTuning", partial(FineTuning, rates=(2e-3,)))
+        for each in (module, task_teacher):
+            patch.setattr(each, "FineTuning", partial(FineTuning, rates=(2e-3,)))
         yield
 
 
@@ -154,7 +159,8 @@ def test_pairs_are_learnt_in_both_stages_with_what_tells_their_sentences_apart(
         return fine_tuned(encoder, lesson, *rest)
 
     monkeypatch.setattr(module, "distil", distilled)
-    monkeypatch.setattr(module, "fine_tuned", tuned)
+    for each in (module, task_teacher):
+        monkeypatch.setattr(each, "fine_tuned", tuned)
     task = written(tmp_path / "pairs", word_rows(32, pairs=True), word_rows(8, pairs=True, seed=1))
     taught(spec, task, start, tmp_path / "student")
     assert told_types == [True] * 3  # the teacher, and the student twice
@@ -208,12 +214,14 @@ def test_the_second_stage_learns_what_the_fine_tuned_teacher_says_to_each_row(
     spec: RunSpec, words: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Lesson, PreTrainedModel]] = []
+    shutil.rmtree(cache_folder() / "task-teachers", ignore_errors=True)
 
     def spied(encoder: Any, lesson: Lesson, *rest: Any) -> PreTrainedModel:
         given.append((lesson, fine_tuned(encoder, lesson, *rest)))
         return given[-1][1]
 
-    monkeypatch.setattr(module, "fine_tuned", spied)
+    for each in (module, task_teacher):
+        monkeypatch.setattr(each, "fine_tuned", spied)
     taught(spec, words, start, tmp_path / "student")
     (lesson, teacher), (soft, _) = given
     task = read_task(words, tmp_path)
@@ -228,6 +236,54 @@ def test_the_second_stage_learns_what_the_fine_tuned_teacher_says_to_each_row(
     assert soft.soft is not None
     np.testing.assert_allclose(soft.soft, logits_of(teacher, soft.rows), rtol=1e-5)
     assert soft.soft.std(axis=0).min() > 0
+
+
+def test_the_teacher_is_fine_tuned_once_for_all_students_of_a_task(
+    spec: RunSpec, words: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any) -> PreTrainedModel:
+        raise AssertionError("the teacher was fine-tuned again")
+
+    first = taught(spec, words, start, tmp_path / "first")
+    monkeypatch.setattr(task_teacher, "fine_tuned", never)
+    assert taught(spec, words, start, tmp_path / "second").loss == pytest.approx(first.loss, abs=1e-6)
+
+
+def test_few_fine_tuned_teachers_are_kept(
+    spec: RunSpec, words: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_teacher, "KEPT", 1)
+    taught(spec, words, start, tmp_path / "first")
+    other = written(tmp_path / "others", word_rows(40, seed=5), word_rows(8, seed=6))
+    taught(spec, other, start, tmp_path / "second", epochs=0.2)
+    assert len(list((cache_folder() / "task-teachers").iterdir())) == 1
+
+
+def test_a_student_of_a_task_is_scored_on_it_as_it_is(
+    spec: RunSpec, words: str, whole: Whole, tmp_path: Path
+) -> None:
+    told: list[tuple[str, Any]] = []
+    listener = ScoreListener(
+        lambda: None, lambda said: None, lambda step, of: None, lambda *score: told.append(score)
+    )
+    other = written(tmp_path / "others", word_rows(64, seed=5), word_rows(20, seed=6))
+    score_models(spec, ScoreSpec(tasks=[words, other], seeds=2), whole.folder, listener)
+    of_student = [score for subject, score in told if subject == "student"]
+    assert [len(score.seeds) for score in of_student] == [1, 2]  # the other is fine-tuned for
+    assert of_student[0].rate is None
+    assert of_student[0].mean("accuracy") == accuracy(whole.folder, words)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "attention", "hidden"])
+def test_a_loss_term_can_be_left_out(
+    kind: Any, spec: RunSpec, words: str, start: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    how = DistilSpec(task=words, **{**HOW, "epochs": 0.2})
+    distil_for_task(spec, how, start, tmp_path / "student", told.listener, [kind])
+    assert told.held_out[0][1].keys() & {"embedding", "attention", "hidden"} == (
+        {"embedding", "attention", "hidden"} - {kind}
+    )
 
 
 # Steps
