@@ -298,6 +298,8 @@ def _candidate_line(candidate: Candidate) -> str:
     line = f"{candidate.id:>5}  {candidate.state:<12} {candidate.architecture.key:<28}"
     if candidate.latency:
         line += f" {candidate.latency.p50:8.2f} ms {candidate.latency.speedup:6.1f}x"
+    if candidate.proxy_score is not None:
+        line += f"  score {candidate.proxy_score:.4f}"
     return line if candidate.loss is None else f"{line}  loss {candidate.loss:.4f}"
 
 

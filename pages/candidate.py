@@ -1,4 +1,4 @@
-"""One candidate: its shape and cost, what each of its layers has learnt, and its export."""
+"""One candidate: its shape and cost, what each layer has learnt, what is made of it, and its export."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import (
+    distil_form,
     export_section,
     layer_figures,
     layers_section,
     live,
+    live_students,
     places,
     progress,
+    scores_section,
+    students_section,
     widgets,
     wording,
 )
 from kdnas_core.dashboard.charts import CONFIG
 from kdnas_core.dashboard.live import CandidateView
 from kdnas_core.runs.rows import ACTIVE, Candidate
+from kdnas_core.runs.sources import Source
 
 
 def head(seen: CandidateView) -> None:
@@ -35,6 +40,7 @@ def head(seen: CandidateView) -> None:
             wording.state(candidate.state),
             color=wording.CANDIDATE_COLOURS[candidate.state],  # type: ignore[arg-type]
         )
+    widgets.say()
     st.markdown(f"{wording.shape(candidate.architecture)} · episode {candidate.episode}")
     if candidate.error:
         widgets.trouble(candidate.error)
@@ -92,10 +98,28 @@ def facts(db: Path, candidate: int, refresh: float | None) -> None:
     seen = live.read_candidate(db, candidate)
     head(seen)
     measurements(seen.candidate)
-    layers_section.show(seen)
+    layers_section.show(layers_section.of_candidate(seen))
     timing(seen.candidate)
     if refresh and not under_way(seen):
         st.rerun()  # judged meanwhile: it can be exported now
+
+
+@widgets.sentences()
+def students(db: Path, seen: CandidateView, refresh: float | None) -> None:
+    made = live_students.read_students_of(db, seen.candidate)
+    students_section.listed(made, seen.run)
+    if live.refresh_s(made) != refresh:
+        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+
+
+def full_distillation(db: Path, seen: CandidateView) -> None:
+    st.header("Full distillation")
+    if seen.candidate.state in ("proposed", "distilling"):
+        st.markdown("It can be distilled in full once it is judged.")
+    else:
+        distil_form.show(db, seen.run, seen.candidate)
+    refresh = live.refresh_s(live_students.read_students_of(db, seen.candidate))
+    st.fragment(students, run_every=refresh, key="students")(db, seen, refresh)
 
 
 def page() -> None:
@@ -109,7 +133,10 @@ def page() -> None:
     seen = live.read_candidate(db, candidate)
     refresh = live.BUSY_REFRESH_S if under_way(seen) else None
     st.fragment(facts, run_every=refresh, key="candidate")(db, candidate, refresh)
-    export_section.show(db, seen)
+    source = Source(seen.candidate)
+    full_distillation(db, seen)
+    scores_section.show(db, source)
+    export_section.show(db, source, seen.folder)
 
 
 with widgets.sentences():

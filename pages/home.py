@@ -9,7 +9,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import controls, live, places, tables, widgets, wording
 from kdnas_core.dashboard.live import Snapshot
-from kdnas_core.runs.rows import ACTIVE
+from kdnas_core.runs.rows import ACTIVE, Run
 from kdnas_core.spec import quick_spec
 
 SHOWN = 20
@@ -26,10 +26,13 @@ def introduction() -> None:
 
 
 @st.dialog("Delete this run?")
-def confirm_delete(db: Path, run: int, name: str) -> None:
-    st.markdown(f"Run {run} ({wording.plain(name)}), its candidates and their weights are deleted for good.")
+def confirm_delete(db: Path, run: Run) -> None:
+    st.markdown(
+        f"Run {run.id} ({wording.plain(run.name)}), its candidates, its students, their weights and their"
+        " scores are deleted for good."
+    )
     if st.button("Delete for good", type="primary"):
-        widgets.act(controls.delete, db, run)
+        widgets.act(controls.delete, db, run.job)
         st.rerun()
 
 
@@ -46,7 +49,7 @@ def first_search(db: Path, snapshots: list[Snapshot]) -> None:
             st.page_link(
                 places.RUN, label="Watch it", icon=":material/monitoring:", query_params={"run": str(run.id)}
             )
-            st.button("Stop it", on_click=widgets.act, args=(controls.stop, db, run.id))
+            st.button("Stop it", on_click=widgets.act, args=(controls.stop, db, run.job))
 
 
 def remember_row() -> None:
@@ -68,7 +71,7 @@ def actions(db: Path, snapshots: list[Snapshot]) -> None:
             disabled=busy,
             help="Stop it first." if busy else None,
         ):
-            confirm_delete(db, run.id, run.name)
+            confirm_delete(db, run)
 
 
 @widgets.sentences()

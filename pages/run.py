@@ -14,6 +14,7 @@ from kdnas_core.dashboard import (
     progress,
     progress_figures,
     run_header,
+    students_section,
     widgets,
 )
 from kdnas_core.dashboard.charts import CONFIG
@@ -44,13 +45,14 @@ def development(snapshot: Snapshot) -> None:
         )
 
 
-def findings(snapshot: Snapshot) -> None:
+def findings(db: Path, snapshot: Snapshot) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.header("Accuracy against latency", width="content")
         st.toggle("Live updates", value=True, key="updates", help=UPDATES_HELP)
     limit = frontier_section.show(snapshot)
     development(snapshot)
     frontier_section.show_table(snapshot, limit)
+    students_section.show_best(db, snapshot, limit)
     notes_section.show(snapshot.candidates)
 
 
@@ -58,17 +60,21 @@ def updates() -> bool:
     return bool(st.session_state.get("updates", True))
 
 
+def pace(snapshot: Snapshot) -> float | None:
+    return live.refresh_s([snapshot.run, *snapshot.students], live=updates())
+
+
 @widgets.sentences()  # here too: the run may be deleted while its page is open
 def view(db: Path, run: int, refresh: float | None) -> None:
     snapshot = live.read_run(db, run)
     run_header.show(db, snapshot)
     if any(row.latency for row in snapshot.candidates):
-        findings(snapshot)
+        findings(db, snapshot)
     else:
         st.info(
             "The teacher is measured first, then each candidate; its point appears here once it is judged."
         )
-    if live.refresh_s(snapshot.run.state, updates()) != refresh:
+    if pace(snapshot) != refresh:
         st.rerun()  # the pace of a fragment is fixed when the whole page runs
 
 
@@ -81,7 +87,7 @@ def page() -> None:
         st.page_link(places.NEW_SEARCH, label="Start a new search", icon=":material/add:")
         return
     st.query_params["run"] = str(run)
-    refresh = live.refresh_s(live.read_run(db, run).run.state, updates())
+    refresh = pace(live.read_run(db, run))
     st.fragment(view, run_every=refresh, key="run")(db, run, refresh)
 
 

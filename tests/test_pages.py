@@ -21,7 +21,14 @@ from tests.filled_store import add_episode, begin_run, fill, tinybert_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "kdnas_core" / "dashboard" / "entry.py"
-PAGES = (places.HOME, places.NEW_SEARCH, places.RUN, places.CANDIDATE)
+PAGES = (
+    places.HOME,
+    places.NEW_SEARCH,
+    places.RUN,
+    places.CANDIDATE,
+    places.STUDENT,
+    places.SYSTEMS,
+)
 
 HEAVY = ("torch", "transformers", "onnxruntime", "datasets", "optuna")
 
@@ -82,6 +89,12 @@ def test_home_lists_the_runs_newest_first_with_what_each_has_found(db: Path) -> 
     assert list(table["State"]) == ["paused", "finished"]
     assert list(table["Judged"]) == ["4 of 16", "16 of 16"]
     assert all("loss" in best for best in table["Best within budget"])
+
+
+def test_home_counts_the_students_of_each_run(db: Path) -> None:
+    fill(db, episodes=1, students=True)
+    fill(db, episodes=1)
+    assert list(shown(places.HOME).dataframe[0].value["Students"]) == [0, 5]
 
 
 def test_home_says_that_the_first_search_was_started_and_offers_to_stop_it(db: Path) -> None:
@@ -270,7 +283,10 @@ def test_a_sentence_about_what_went_wrong_is_not_read_as_markdown(db: Path, plac
 
 
 @pytest.mark.parametrize("address", ["99", "x", "-1", "1%20OR%201=1"])
-@pytest.mark.parametrize(("place", "name"), [(places.RUN, "run"), (places.CANDIDATE, "candidate")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(places.RUN, "run"), (places.CANDIDATE, "candidate"), (places.STUDENT, "student")],
+)
 def test_an_address_that_names_nothing_is_answered_in_one_sentence(
     db: Path, place: Path, name: str, address: str
 ) -> None:
@@ -282,7 +298,7 @@ def test_an_address_that_names_nothing_is_answered_in_one_sentence(
 @pytest.mark.parametrize("place", PAGES, ids=lambda place: place.stem)
 def test_a_file_that_is_no_store_is_answered_in_one_sentence(db: Path, place: Path) -> None:
     db.write_bytes(b"not a database at all, but long enough to look at" * 20)
-    app = shown(place, run=1, candidate=1)
+    app = shown(place, run=1, candidate=1, student=1)
     assert "not a database" in words(app)
 
 

@@ -11,63 +11,67 @@ from pathlib import Path
 from kdnas_core.errors import Failure
 from kdnas_core.export import Exported, export_hf, sha256
 from kdnas_core.runs.launch import ensure_worker
-from kdnas_core.runs.store import files_of, opened
+from kdnas_core.runs.rows import Job
+from kdnas_core.runs.sources import Source
+from kdnas_core.runs.store import opened
 
-Action = Callable[[Path, int], str]
-
-
-def pause(db: Path, run: int) -> str:
-    """Pauses a run; the candidate in hand is judged anew when it goes on.
-
-    Raises:
-        BadInput: as `Store.ask`.
-    """
-    with opened(db) as store:
-        state = store.ask(run, "pause")
-    return f"Run {run} will pause in a moment." if state == "running" else f"Run {run} is paused."
+Action = Callable[[Path, Job], str]
 
 
-def stop(db: Path, run: int) -> str:
-    """Stops a run; what was judged stays.
+def pause(db: Path, job: Job) -> str:
+    """Pauses work; a candidate in hand is judged anew when it goes on, a student goes on where it was.
 
     Raises:
         BadInput: as `Store.ask`.
     """
     with opened(db) as store:
-        state = store.ask(run, "stop")
-    return f"Run {run} will stop in a moment." if state == "running" else f"Run {run} is stopped."
+        state = store.ask(job, "pause")
+    return f"{job.title} will pause in a moment." if state == "running" else f"{job.title} is paused."
 
 
-def resume(db: Path, run: int) -> str:
-    """Queues a run again and sees to it that a worker serves it.
+def stop(db: Path, job: Job) -> str:
+    """Stops work; what was done stays.
+
+    Raises:
+        BadInput: as `Store.ask`.
+    """
+    with opened(db) as store:
+        state = store.ask(job, "stop")
+    return f"{job.title} will stop in a moment." if state == "running" else f"{job.title} is stopped."
+
+
+def resume(db: Path, job: Job) -> str:
+    """Queues work again and sees to it that a worker serves it.
 
     Raises:
         BadInput: as `Store.resume`.
     """
     with opened(db) as store:
-        store.resume(run)
+        store.resume(job)
     ensure_worker(db)
-    return f"Run {run} goes on where it ended."
+    return f"{job.title} goes on where it ended."
 
 
-def delete(db: Path, run: int) -> str:
-    """Deletes a run with its candidates and their files.
+def delete(db: Path, job: Job) -> str:
+    """Deletes work with all that is of it, and its files.
 
     Raises:
-        BadInput: as `Store.delete_run`.
+        BadInput: as `Store.delete`.
     """
     with opened(db) as store:
-        store.delete_run(run)
-    return f"Run {run} is deleted."
+        store.delete(job)
+    return f"{job.title} is deleted."
 
 
-def export_folder(db: Path, run: int, candidate: int) -> Path:
-    """Where a candidate is exported to: beside the store."""
-    return db.resolve().parent / "exports" / f"{db.name}-run-{run}-candidate-{candidate}"
+def export_folder(db: Path, source: Source) -> Path:
+    """Where a candidate or a student is exported to: beside the store."""
+    kind = "candidate" if source.student is None else "student"
+    run = source.candidate.run
+    return db.resolve().parent / "exports" / f"{db.name}-run-{run}-{kind}-{source.name}"
 
 
-def export(db: Path, run: int, candidate: int) -> Exported:
-    """Exports a candidate beside the store and verifies the copy.
+def export(db: Path, source: Source) -> Exported:
+    """Exports a candidate or a student beside the store and verifies the copy.
 
     Raises:
         BadInput: as `export_hf`.
@@ -75,21 +79,29 @@ def export(db: Path, run: int, candidate: int) -> Exported:
     """
     try:
         with opened(db, read_only=True) as store:
-            return export_hf(store, candidate, export_folder(db, run, candidate))
+            return export_hf(store, source.name, export_folder(db, source))
     except subprocess.TimeoutExpired as error:
-        raise Failure(f"Candidate {candidate} was not exported: {error}.") from None
+        raise Failure(f"{source.title} was not exported: {error}.") from None
 
 
-def earlier_export(db: Path, run: int, candidate: int) -> Exported | None:
-    """What was exported of a candidate before; None where nothing was, or where it is not this student."""
-    folder = export_folder(db, run, candidate)
-    ours = files_of(db) / str(run) / str(candidate) / "model.safetensors"
-    weights = folder / "model.safetensors"
+def earlier_export(db: Path, source: Source) -> Exported | None:
+    """What was exported of it before; None where nothing was, or where that is not this student."""
+    folder = export_folder(db, source)
+    ours, weights = own_folder(db, source) / "model.safetensors", folder / "model.safetensors"
     # a store made anew gives the same ids to other students
     if not (weights.is_file() and ours.is_file()) or sha256(weights) != sha256(ours):
         return None
     # verified, since nothing stays at the folder that was not
     return Exported(folder, sorted(path.name for path in folder.iterdir()), sha256(weights), verified=True)
+
+
+def own_folder(db: Path, source: Source) -> Path:
+    """Where the store keeps the files of a candidate or a student."""
+    candidate, student = source.candidate, source.student
+    with opened(db, read_only=True) as store:
+        if student is None:
+            return store.files(candidate.run, candidate.id)
+        return store.student_files(student.run, student.id)
 
 
 def zipped(folder: Path) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import live, progress
 from kdnas_core.measure.reading import device_name
-from kdnas_core.runs.rows import Candidate
+from kdnas_core.runs.rows import Candidate, Run
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import ProxySpec, RunSpec
 
@@ -54,8 +54,25 @@ def pace_here(db: Path) -> float | None:
     for snapshot in live.read_runs(db, _RUNS_REMEMBERED):
         for candidate in _distilled_here(snapshot.candidates):
             work += _work(candidate.architecture, snapshot.run.spec.proxy)
-            seconds += max(0.1, candidate.seconds - LATENCY_S - SET_UP_S)
+            seconds += _seconds_of_steps(candidate)
     return work / seconds if seconds else None
+
+
+def seconds_of_texts(texts: int, run: Run, candidate: Candidate, sequence_length: int) -> float | None:
+    """How long a full distillation takes for so many texts, at the pace of the candidate's own mini-KD.
+
+    None where that was not here, or not at all. The teacher reads each text once too: in a mini-KD what it
+    says is read from the disk.
+    """
+    if run.teacher is None or not _distilled_here([candidate]):
+        return None
+    pace = _work(candidate.architecture, run.spec.proxy) / _seconds_of_steps(candidate)
+    student = 3.0 * candidate.architecture.flops(sequence_length)
+    return texts * (student + run.teacher.architecture.flops(sequence_length)) / pace
+
+
+def _seconds_of_steps(candidate: Candidate) -> float:
+    return max(0.1, candidate.seconds - LATENCY_S - SET_UP_S)
 
 
 def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,4 +1,4 @@
-"""The part of a candidate's page that hands it over: its config, its export, and that as a zip."""
+"""The part of a page that hands a candidate or a student over: its config, its export, and that as a zip."""
 
 from __future__ import annotations
 
@@ -7,41 +7,53 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import controls, widgets
-from kdnas_core.dashboard.live import CandidateView
 from kdnas_core.export import Exported
+from kdnas_core.runs.sources import Source
 
 EXPORT_HELP = (
     "Copies config, weights and tokenizer beside the store, and loads the copy with stock transformers."
 )
 
 
-def show(db: Path, seen: CandidateView) -> None:
-    """Draws the buttons that hand a candidate over, and where its export is."""
+def show(db: Path, source: Source, folder: Path) -> None:
+    """Draws the buttons that hand a candidate or a student over, and where its export is."""
     st.header("Export")
-    candidate, config = seen.candidate, seen.folder / "config.json"
-    told = controls.earlier_export(db, seen.run.id, candidate.id)
+    config = folder / "config.json"
+    told = controls.earlier_export(db, source)
     with st.container(horizontal=True):
         if config.is_file():
             st.download_button(
                 "Download config.json",
                 config.read_bytes(),
-                file_name=f"candidate-{candidate.id}-config.json",
+                file_name=f"{source.title.lower().replace(' ', '-')}-config.json",
                 mime="application/json",
                 on_click="ignore",
                 icon=":material/download:",
             )
-        pressed = candidate.weights and told is None and st.button("Export", type="primary", help=EXPORT_HELP)
-    if not candidate.weights:
-        st.markdown("Its weights are not kept; by default only students on the Pareto frontier keep theirs.")
-    told = _export(db, seen) if pressed else told
+        able = has_weights(source)
+        pressed = able and told is None and st.button("Export", type="primary", help=EXPORT_HELP)
+    if not able:
+        st.markdown(_why_not(source))
+    told = _export(db, source) if pressed else told
     if told is not None:
         _show_exported(told)
 
 
-def _export(db: Path, seen: CandidateView) -> Exported | None:
+def has_weights(source: Source) -> bool:
+    """Whether there is anything to export, or to score."""
+    return source.candidate.weights if source.student is None else source.student.state == "finished"
+
+
+def _why_not(source: Source) -> str:
+    if source.student is not None:
+        return "It has no weights to hand over until its distillation is finished."
+    return "Its weights are not kept; by default only students on the Pareto frontier keep theirs."
+
+
+def _export(db: Path, source: Source) -> Exported | None:
     with st.status("Copying, and loading the copy in a clean process …") as status:
         try:
-            told = controls.export(db, seen.run.id, seen.candidate.id)
+            told = controls.export(db, source)
         except widgets.TOLD as error:
             status.update(label="Not exported", state="error", expanded=True)
             widgets.trouble(error)

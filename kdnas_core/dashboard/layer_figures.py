@@ -1,4 +1,4 @@
-"""The figures of a candidate: which teacher layer each of its layers learns, how well, and how fast it is."""
+"""The figures of a student: which teacher layer each of its layers learns, how well, and how fast it is."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: b
     return figure
 
 
-def curves_figure(losses: Sequence[LayerLoss], depths: Depths) -> go.Figure:
-    """Held-out loss over the steps of the mini-KD, a line for each pair of the layer mapping."""
-    figure = empty_figure("step of mini-KD", "held-out loss", height=340)
+def curves_figure(losses: Sequence[LayerLoss], depths: Depths, training: str = "mini-KD") -> go.Figure:
+    """Held-out loss over the steps of a training, a line for each pair of the layer mapping."""
+    figure = empty_figure(f"step of {training}", "held-out loss", height=340)
     pairs = sorted({(loss.layer, loss.teacher_layer) for loss in losses})
     targets = mapping(losses)
     for layer, teacher in pairs:

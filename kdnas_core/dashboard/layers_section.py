@@ -1,39 +1,68 @@
-"""The part of a candidate's page that shows what it has learnt: by term, by language, and by layer."""
+"""The part of a page that shows what a student has learnt: by term, by language, and by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 
 from kdnas_core.dashboard import language_figure, layer_figures, tables, terms, wording
 from kdnas_core.dashboard.charts import CONFIG
 from kdnas_core.dashboard.live import CandidateView
+from kdnas_core.dashboard.live_students import StudentView
 from kdnas_core.dashboard.terms import Depths
 from kdnas_core.runs.rows import LayerLoss
 
 NORMALISED = "A loss of 0 copies the teacher layer; 1 is no better than its mean."
-PROBE = "The held-out loss of this candidate: projections fitted for it at each evaluation, never trained. "
+PROBE = "The held-out loss of the student: projections fitted for it at each evaluation, never trained. "
 OTHER = "Lower is better; each term has a scale of its own."
 
 
-def show(seen: CandidateView) -> None:
-    """Draws what is known of a candidate's losses; nothing before the first evaluation."""
-    _overview(seen)
-    if not seen.losses:
+@dataclass(frozen=True)
+class Learnt:
+    """What a training has left to be shown.
+
+    Attributes:
+        key: tells its widgets from those of another student.
+        training: what it was, in words.
+        losses: held out, of all its evaluations.
+        languages: the final loss on each, where there are several.
+        depths: of student and teacher.
+    """
+
+    key: str
+    training: str
+    losses: Sequence[LayerLoss]
+    languages: Mapping[str, float]
+    depths: Depths
+
+
+def of_candidate(seen: CandidateView) -> Learnt:
+    """What a candidate's mini-KD has left."""
+    candidate = seen.candidate
+    depths = Depths.of(seen.run, candidate)
+    return Learnt(f"{candidate.id}", "mini-KD", seen.losses, candidate.languages, depths)
+
+
+def of_student(seen: StudentView) -> Learnt:
+    """What the distillation of a student has left."""
+    student, depths = seen.student, Depths.of(seen.run, seen.candidate)
+    return Learnt(student.name, "distillation", seen.losses, student.languages, depths)
+
+
+def show(learnt: Learnt) -> None:
+    """Draws what is known of the losses; nothing before the first evaluation."""
+    _overview(learnt)
+    if not learnt.losses:
         return
     st.header("What each layer has learnt")
-    term = _term(seen)
-    _layers(term, terms.of_term(seen.losses, term), _depths(seen))
+    term = _term(learnt)
+    _layers(term, terms.of_term(learnt.losses, term), learnt)
 
 
-def _depths(seen: CandidateView) -> Depths:
-    teacher = seen.run.teacher.architecture.layers if seen.run.teacher else 0
-    return Depths(seen.candidate.architecture.layers, teacher)
-
-
-def _overview(seen: CandidateView) -> None:
-    summary, languages = terms.summary(seen.losses), seen.candidate.languages
+def _overview(learnt: Learnt) -> None:
+    summary, languages = terms.summary(learnt.losses), learnt.languages
     left, right = st.columns(2)
     if len(summary) > 1:
         with left:
@@ -65,20 +94,21 @@ def _by_language(languages: Mapping[str, float]) -> None:
     )
 
 
-def _term(seen: CandidateView) -> str:
-    present = terms.present(seen.losses)
+def _term(learnt: Learnt) -> str:
+    present = terms.present(learnt.losses)
     if len(present) == 1:
         return present[0]
-    key = f"term_{seen.candidate.id}"
+    key = f"term_{learnt.key}"
     return st.radio("Loss term", present, format_func=wording.term, horizontal=True, key=key)
 
 
-def _layers(term: str, losses: Sequence[LayerLoss], depths: Depths) -> None:
+def _layers(term: str, losses: Sequence[LayerLoss], learnt: Learnt) -> None:
+    depths = learnt.depths
     normalised, words = terms.is_normalised(term), layer_figures.mapping_words(losses, depths)
     meaning = f"{PROBE if term == 'hidden_probe' else ''}{NORMALISED if normalised else OTHER}"
     if all(depths.are_outer(loss.layer, loss.teacher_layer) for loss in losses):
         st.markdown(meaning)
-        _curves(term, losses, depths)  # one number, which the curve ends at: there is nothing to map
+        _curves(term, losses, learnt)  # one number, which the curve ends at: there is nothing to map
         return
     st.markdown(f"Layer mapping, student ← teacher: {words}. {meaning}")
     left, right = st.columns(2)
@@ -90,13 +120,13 @@ def _layers(term: str, losses: Sequence[LayerLoss], depths: Depths) -> None:
             alt=f"Final held-out loss by student layer and teacher layer; layer mapping {words}",
         )
     with right:
-        _curves(term, losses, depths)
+        _curves(term, losses, learnt)
 
 
-def _curves(term: str, losses: Sequence[LayerLoss], depths: Depths) -> None:
+def _curves(term: str, losses: Sequence[LayerLoss], learnt: Learnt) -> None:
     st.plotly_chart(
-        layer_figures.curves_figure(losses, depths),
+        layer_figures.curves_figure(losses, learnt.depths, learnt.training),
         key=f"curves_{term}",
         config=CONFIG,
-        alt=f"Held-out loss of each layer over the steps of the mini-KD: {wording.term(term)}",
+        alt=f"Held-out loss of each layer over the steps of the {learnt.training}: {wording.term(term)}",
     )

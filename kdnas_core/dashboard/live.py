@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.rows import ACTIVE, Candidate, LayerLoss, Run, RunState
-from kdnas_core.runs.store import opened
+from kdnas_core.runs.rows import ACTIVE, Candidate, LayerLoss, Run, Scoring, Student
+from kdnas_core.runs.store import Store, opened
 
 BUSY_REFRESH_S = 2.0  # a candidate takes longer than this
 IDLE_REFRESH_S = 10.0  # still looked at: a run may be resumed from the command line
@@ -18,10 +18,11 @@ IDLE_REFRESH_S = 10.0  # still looked at: a run may be resumed from the command 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run and its candidates as they were at one moment."""
+    """A run, its candidates and its students, newest first, as they were at one moment."""
 
     run: Run
     candidates: list[Candidate]
+    students: Sequence[Student] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def read_runs(db: Path, limit: int | None = None) -> list[Snapshot]:
     if not db.exists():
         return []
     with opened(db, read_only=True) as store:
-        return [Snapshot(run, store.candidates(run.id)) for run in store.runs()[:limit]]
+        return [_snapshot(store, run) for run in store.runs()[:limit]]
 
 
 def read_run(db: Path, run: int) -> Snapshot:
@@ -54,7 +55,11 @@ def read_run(db: Path, run: int) -> Snapshot:
         BadInput: there is no such run.
     """
     with opened(db, read_only=True) as store:
-        return Snapshot(store.run(run), store.candidates(run))
+        return _snapshot(store, store.run(run))
+
+
+def _snapshot(store: Store, run: Run) -> Snapshot:
+    return Snapshot(run, store.candidates(run.id), store.students(run.id))
 
 
 def newest_run(db: Path) -> int | None:
@@ -92,11 +97,11 @@ def id_in_address(text: str | None, noun: str) -> int | None:
     return int(text)
 
 
-def refresh_s(state: RunState, live: bool) -> float | None:
-    """Seconds until a page looks again; None where the user has stopped live updates."""
+def refresh_s(work: Sequence[Run | Student | Scoring], *, live: bool = True) -> float | None:
+    """Seconds until a page looks again at this work; None where the user has stopped live updates."""
     if not live:
         return None
-    return BUSY_REFRESH_S if state in ACTIVE else IDLE_REFRESH_S
+    return BUSY_REFRESH_S if any(row.state in ACTIVE for row in work) else IDLE_REFRESH_S
 
 
 def clicked(points: Sequence[Mapping[str, Any]]) -> int | None:

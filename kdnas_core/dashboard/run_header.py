@@ -8,9 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import controls, progress, widgets, wording
+from kdnas_core.dashboard import progress, widgets, wording, work_controls
 from kdnas_core.dashboard.live import Snapshot
-from kdnas_core.runs.rows import ACTIVE, RESUMABLE, Run
 
 
 def show(db: Path, snapshot: Snapshot) -> None:
@@ -20,42 +19,9 @@ def show(db: Path, snapshot: Snapshot) -> None:
         st.title(f"Run {run.id} · {wording.plain(run.name)}", width="content")
         widgets.state_badge(run)
     widgets.say()
-    _buttons(db, run)
-    _trouble(run)
+    work_controls.buttons(db, run)
+    work_controls.trouble(run)
     _progress(snapshot)
-
-
-def _buttons(db: Path, run: Run) -> None:
-    with st.container(horizontal=True):
-        if run.state in ACTIVE:
-            asked = run.request is not None
-            _button("Pause", ":material/pause:", controls.pause, db, run, disabled=asked)
-            _button("Stop", ":material/stop:", controls.stop, db, run, disabled=asked)
-        if run.state in RESUMABLE:
-            _button("Resume", ":material/play_arrow:", controls.resume, db, run)
-        if run.state == "paused":
-            _button("Stop", ":material/stop:", controls.stop, db, run)
-        if run.state == "queued":
-            _button("Start a worker", ":material/play_arrow:", controls.resume, db, run)
-
-
-def _button(
-    label: str, icon: str, action: controls.Action, db: Path, run: Run, *, disabled: bool = False
-) -> None:
-    st.button(label, icon=icon, on_click=widgets.act, args=(action, db, run.id), disabled=disabled)
-
-
-def _trouble(run: Run) -> None:
-    if run.state == "failed":
-        widgets.trouble(
-            run.error or "The run failed and left no reason; see the worker's log beside the store."
-        )
-    if run.state == "interrupted":
-        st.warning(
-            "The worker ended before the run did. All that was judged is kept; Resume goes on from there."
-        )
-    if run.state == "queued":
-        st.markdown("Waiting for a worker: one serves the oldest run first.")
 
 
 def _progress(snapshot: Snapshot) -> None:

@@ -12,7 +12,10 @@ from kdnas_core.dashboard.live import Snapshot
 from kdnas_core.dashboard.terms import TermLoss
 from kdnas_core.runs.rows import Candidate
 
-RUN_COLUMNS = {"Run": st.column_config.NumberColumn(pinned=True, format="%d", alignment="left")}
+RUN_COLUMNS = {
+    "Run": st.column_config.NumberColumn(pinned=True, format="%d", alignment="left"),
+    "Students": st.column_config.NumberColumn(format="%d", help="distilled in full, or to be"),
+}
 CANDIDATE_COLUMNS = {
     "Candidate": st.column_config.NumberColumn(pinned=True, format="%d"),
     "Latency p50 (ms)": st.column_config.NumberColumn(format="%.2f"),
@@ -67,6 +70,7 @@ def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
         "Episode": f"{run.episode} of {run.spec.search.episodes}",
         "Judged": f"{len(progress.judged(candidates))} of {progress.planned(run)}",
         "Best within budget": _best(snapshot),
+        "Students": len(snapshot.students),
         "Budget": wording.budget(run.spec.latency, progress.budget_of(run)),
         "Last beat": wording.ago(run.heartbeat_at, now),
     }

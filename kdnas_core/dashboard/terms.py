@@ -1,4 +1,4 @@
-"""The loss terms of a candidate: which it has, what each came to, and how its layers are named."""
+"""The loss terms of a student: which it has, what each came to, and how its layers are named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kdnas_core.dashboard import wording
 from kdnas_core.distillation.mapping import mean_over_layers
-from kdnas_core.runs.rows import LayerLoss
+from kdnas_core.runs.rows import Candidate, LayerLoss, Run
 
 # what begins at almost nothing, such as the embeddings of an exact cut, rises a millionfold
 MOST_CHANGE = 9.0
@@ -22,6 +22,12 @@ class Depths:
 
     student: int
     teacher: int
+
+    @classmethod
+    def of(cls, run: Run, candidate: Candidate) -> Depths:
+        """Those of a candidate and its teacher; 0 for a teacher that is not known yet."""
+        teacher = run.teacher.architecture.layers if run.teacher else 0
+        return cls(candidate.architecture.layers, teacher)
 
     def names(self, layer: int, teacher_layer: int) -> tuple[str, str]:
         """How a student layer and the teacher layer that it learns from read."""
@@ -76,6 +82,14 @@ def is_normalised(term: str) -> bool:
 def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
     """What each term came to."""
     return [_summed(term, of_term(losses, term)) for term in present(losses)]
+
+
+def over_steps(losses: Sequence[LayerLoss]) -> list[tuple[int, float]]:
+    """(step, L of the reward) of each evaluation: the loss of hidden states, by a probe if there is one."""
+    terms = {loss.term for loss in losses}
+    chosen = of_term(losses, "hidden_probe" if "hidden_probe" in terms else "hidden")
+    steps = sorted({loss.step for loss in chosen})
+    return [(step, _mean([loss for loss in chosen if loss.step == step])) for step in steps]
 
 
 def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:

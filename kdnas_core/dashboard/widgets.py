@@ -10,7 +10,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import controls, places, progress, wording
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.runs.rows import Candidate, Run
+from kdnas_core.runs.rows import Candidate, Job, Run, Work
 
 TOLD = (BadInput, Failure)  # errors whose message is a sentence for the user
 _SAID = "said"
@@ -32,12 +32,17 @@ def sentences() -> Iterator[None]:
         st.stop()
 
 
-def act(action: controls.Action, db: Path, run: int) -> None:
+def act(action: controls.Action, db: Path, job: Job) -> None:
     """Does what a button says and keeps the sentence about it for `say`; a button's `on_click`."""
     try:
-        st.session_state[_SAID] = (action(db, run), "ok")
+        st.session_state[_SAID] = (action(db, job), "ok")
     except TOLD as error:
         st.session_state[_SAID] = (str(error), "error")
+
+
+def keep(sentence: str) -> None:
+    """Keeps a sentence about what was done for `say`."""
+    st.session_state[_SAID] = (sentence, "ok")
 
 
 def say() -> None:
@@ -47,12 +52,12 @@ def say() -> None:
         st.toast(wording.plain(sentence)) if kind == "ok" else trouble(sentence)
 
 
-def state_badge(run: Run) -> None:
-    """The state of a run, or what was asked of it and is not yet done."""
-    if run.state == "running" and run.request:
-        st.badge({"pause": "pausing", "stop": "stopping"}[run.request], color="orange")
+def state_badge(work: Run | Work) -> None:
+    """The state of a piece of work, or what was asked of it and is not yet done."""
+    if work.state == "running" and work.request:
+        st.badge({"pause": "pausing", "stop": "stopping"}[work.request], color="orange")
     else:
-        st.badge(wording.state(run.state), color=wording.RUN_COLOURS[run.state])  # type: ignore[arg-type]
+        st.badge(wording.state(work.state), color=wording.RUN_COLOURS[work.state])  # type: ignore[arg-type]
 
 
 def candidate_card(candidate: Candidate, title: str, key: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.spec import LatencySpec, ObjectiveSpec
+from kdnas_core.spec import DistilSpec, LatencySpec, ObjectiveSpec
 
 UNKNOWN = "–"
 
@@ -92,6 +93,21 @@ def count(value: float | None) -> str:
     return f"{value:.0f}"
 
 
+def points(value: float | None) -> str:
+    """A score as tables of GLUE have it, times 100: "91.2"."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+
+
+def percent(value: float | None) -> str:
+    """A share, for example "96.7 %"."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
+
+
+def size(count_of_bytes: int) -> str:
+    """Bytes on a disk, for example "45.3 MB"."""
+    return f"{count(count_of_bytes)}B" if count_of_bytes >= 1_000 else f"{count_of_bytes} B"
+
+
 def duration(seconds: float | None) -> str:
     """A length of time as one would say it, for example "3 min" or "1 h 20 min"."""
     if seconds is None or not math.isfinite(seconds):
@@ -155,6 +171,23 @@ def objective(spec: ObjectiveSpec) -> str:
     return " + ".join(dict.fromkeys(term(part.kind).lower() for part in spec.terms))
 
 
+def distillation(how: DistilSpec, objective_of_run: ObjectiveSpec) -> str:
+    """How a student is distilled, in short, for example "TinyBERT · 3 epochs" or "for sst2 · 3 epochs"."""
+    epochs = f"{how.epochs:g} {'epoch' if how.epochs == 1 else 'epochs'}"
+    if how.task is not None:
+        return f"for {task(how.task)} · {epochs}{' with augmentation' if how.augment else ''}"
+    learnt = recipe(how.recipe) if how.recipe else objective(objective_of_run)
+    return f"{learnt} · {epochs}"
+
+
+def task(source: str) -> str:
+    """The short name of a task that is named by its folder or its place on the hub."""
+    if source.startswith("hub:"):
+        name, _, config = source.removeprefix("hub:").partition(":")
+        return config.partition(":")[0] or name.rpartition("/")[2]
+    return source.rstrip("/").rpartition("/")[2] or source
+
+
 def numbered(term: str) -> tuple[str, str]:
     """The kind of a loss term and its number where it has one: "hidden", "2" of "hidden-2"."""
     number = re.search(r"-(\d+)", term)
@@ -178,6 +211,11 @@ def layer(number: int, depth: int) -> str:
 def plain(text: str) -> str:
     """A user's text as it was typed, where Streamlit would read Markdown, links and images in it."""
     return re.sub(r"([\\`*_{}\[\]()#+!$&:<>|~-])", r"\\\1", text)
+
+
+def plain_html(text: str) -> str:
+    """A user's text as it was typed, where Plotly would read tags in it."""
+    return html.escape(text, quote=False)
 
 
 def state(word: str) -> str:

@@ -15,12 +15,11 @@ from kdnas_core.errors import BadInput
 from kdnas_core.measure.classifier import Tokens, logits_of, tokens_of
 from kdnas_core.measure.fine_tuning import FineTuning, Lesson, Progress, fine_tuned
 from kdnas_core.measure.scoring import figure_of
-from kdnas_core.measure.tasks import Task
+from kdnas_core.measure.tasks import PROXY, Task
 
 LEARNT, JUDGED = 2_000, 1_000  # rows at the most
 JUDGED_SHARE = 0.25
 FEWEST_ROWS = 40
-PROXY = " (proxy)"  # after the name of a task, where a score is of its proxy
 # one rate for all candidates: choosing one for each would take longer than the rest
 _HOW = FineTuning(rates=(3e-4,), examples=6_000, epochs=3)
 

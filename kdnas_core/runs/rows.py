@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import psutil
@@ -12,6 +13,7 @@ import psutil
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.measure.tasks import PROXY
 from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
 
 RunState = Literal["queued", "running", "paused", "stopped", "interrupted", "finished", "failed"]
@@ -167,9 +169,20 @@ class Candidate:
     weights: bool
 
     @property
+    def proxy_score(self) -> float | None:
+        """The mean of its scores on the proxies of its run's tasks; None where the run has none."""
+        scores = [value for task, value in self.scores.items() if task.endswith(PROXY)]
+        return fmean(scores) if scores else None
+
+    @property
     def point(self) -> tuple[float, float]:
-        """(latency in ms, held-out loss) as the frontier sees it; NaN, which never wins, where not known."""
+        """(latency in ms, error) as the frontier sees it; NaN, which never wins, where not known.
+
+        The error is 1 - score where the run has tasks, else the held-out loss.
+        """
         latency = float("nan") if self.latency is None else self.latency.p50
+        if self.proxy_score is not None:
+            return latency, 1 - self.proxy_score
         return latency, float("nan") if self.loss is None else self.loss
 
     def to_dict(self) -> dict[str, Any]:

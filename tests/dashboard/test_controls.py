@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kdnas_core.dashboard import controls, progress
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.rows import RunState
-from kdnas_core.runs.store import files_of, opened
+from kdnas_core.runs.rows import Job, RunState
+from kdnas_core.runs.sources import Source, source_named
+from kdnas_core.runs.store import opened
 from tests.filled_store import fill
 
 
@@ -25,10 +27,10 @@ def state(db: Path, run: int) -> RunState:
 
 def test_a_running_run_is_asked_and_one_that_waits_changes_at_once(db: Path) -> None:
     running = fill(db, episodes=1, state="running")
-    assert "in a moment" in controls.pause(db, running)
+    assert "in a moment" in controls.pause(db, Job("runs", running))
     assert state(db, running) == "running"
     paused = fill(db, episodes=1, state="paused")
-    assert controls.stop(db, paused) == f"Run {paused} is stopped."
+    assert controls.stop(db, Job("runs", paused)) == f"Run {paused} is stopped."
     assert state(db, paused) == "stopped"
 
 
@@ -36,7 +38,7 @@ def test_a_resumed_run_is_queued_and_served(db: Path, monkeypatch: pytest.Monkey
     served: list[Path] = []
     monkeypatch.setattr(controls, "ensure_worker", served.append)
     run = fill(db, episodes=1, state="interrupted")
-    controls.resume(db, run)
+    controls.resume(db, Job("runs", run))
     assert state(db, run) == "queued"
     assert served == [db]
 
@@ -44,7 +46,7 @@ def test_a_resumed_run_is_queued_and_served(db: Path, monkeypatch: pytest.Monkey
 def test_a_finished_run_cannot_be_paused_and_says_why(db: Path) -> None:
     run = fill(db)
     with pytest.raises(BadInput, match="finished"):
-        controls.pause(db, run)
+        controls.pause(db, Job("runs", run))
 
 
 def test_deleting_takes_the_files_along(db: Path) -> None:
@@ -52,41 +54,73 @@ def test_deleting_takes_the_files_along(db: Path) -> None:
     with opened(db, read_only=True) as store:
         folder = store.files(run)
     assert folder.is_dir()
-    controls.delete(db, run)
+    controls.delete(db, Job("runs", run))
     assert not folder.exists()
 
 
 def test_a_candidate_without_weights_is_not_exported_and_leaves_no_folder(db: Path) -> None:
     run = fill(db)
     with opened(db) as store:
-        candidate = progress.distilled(store.candidates(run))[0].id
-        store.update_candidate(candidate, weights=0)
+        candidate = progress.distilled(store.candidates(run))[0]
+        store.update_candidate(candidate.id, weights=0)
     with pytest.raises(BadInput, match="no weights"):
-        controls.export(db, run, candidate)
-    assert not controls.export_folder(db, run, candidate).exists()
-    assert controls.earlier_export(db, run, candidate) is None
+        controls.export(db, Source(candidate))
+    assert not controls.export_folder(db, Source(candidate)).exists()
+    assert controls.earlier_export(db, Source(candidate)) is None
 
 
-def test_an_earlier_export_is_found_with_its_files_and_digest(db: Path) -> None:
-    folder = controls.export_folder(db, 1, 2)
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"abc")
-    (folder / "config.json").write_text("{}")
-    weights = files_of(db) / "1" / "2" / "model.safetensors"
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"abc")
-    told = controls.earlier_export(db, 1, 2)
+def first_source(db: Path) -> Source:
+    run = fill(db, episodes=1)
+    with opened(db, read_only=True) as store:
+        return Source(store.candidates(run)[0])
+
+
+def finished_student(db: Path) -> Source:
+    fill(db, students=True)
+    with opened(db, read_only=True) as store:
+        return source_named(store, "s1")
+
+
+@pytest.mark.parametrize("made", [first_source, finished_student])
+def test_an_earlier_export_is_found_with_its_files_and_digest(
+    db: Path, made: Callable[[Path], Source]
+) -> None:
+    source = made(db)
+    for folder in (controls.export_folder(db, source), controls.own_folder(db, source)):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(b"abc")
+        (folder / "config.json").write_text("{}")
+    told = controls.earlier_export(db, source)
     assert told is not None
-    assert told.path == db.parent / "exports" / f"{db.name}-run-1-candidate-2"
+    name = f"candidate-{source.name}" if source.student is None else "student-s1"
+    assert told.path == db.parent / "exports" / f"{db.name}-run-1-{name}"
     assert told.files == ["config.json", "model.safetensors"]
     assert told.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_export_of_another_student_with_the_same_id_is_not_handed_out(db: Path) -> None:
-    for folder, content in ((controls.export_folder(db, 1, 2), b"old"), (files_of(db) / "1" / "2", b"new")):
+    source = first_source(db)
+    for folder, content in (
+        (controls.export_folder(db, source), b"old"),
+        (controls.own_folder(db, source), b"new"),
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.safetensors").write_bytes(content)
-    assert controls.earlier_export(db, 1, 2) is None
+    assert controls.earlier_export(db, source) is None
+
+
+def test_students_and_scorings_are_paused_stopped_and_deleted_like_runs(db: Path) -> None:
+    fill(db, students=True)
+    assert controls.pause(db, Job("students", 3)) == "Student s3 will pause in a moment."
+    assert controls.stop(db, Job("students", 4)) == "Student s4 is stopped."
+    assert controls.stop(db, Job("scorings", 3)) == "Scoring 3 will stop in a moment."
+    assert controls.delete(db, Job("scorings", 1)) == "Scoring 1 is deleted."
+    with opened(db, read_only=True) as store:
+        folder = store.student_files(1, 2)
+        assert store.student(3).request == "pause"
+    with pytest.raises(BadInput, match="needed by scoring 3"):
+        controls.delete(db, Job("students", 2))
+    assert folder.is_dir()
 
 
 def test_the_zip_holds_every_file_under_the_name_of_the_folder(tmp_path: Path) -> None:

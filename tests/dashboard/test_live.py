@@ -83,10 +83,15 @@ def test_an_address_that_names_no_run_is_refused_in_one_sentence(text: str) -> N
         live.id_in_address(text, "run")
 
 
-def test_an_active_run_is_looked_at_more_often_and_none_without_live_updates() -> None:
-    assert live.refresh_s("running", True) == live.refresh_s("queued", True) == live.BUSY_REFRESH_S
-    assert live.refresh_s("finished", True) == live.IDLE_REFRESH_S > live.BUSY_REFRESH_S
-    assert live.refresh_s("running", False) is None
+def test_an_active_run_or_student_is_looked_at_more_often_and_none_without_live_updates(db: Path) -> None:
+    fill(db, episodes=1, state="running")
+    fill(db, students=True)
+    with opened(db, read_only=True) as store:
+        finished, running = store.runs()
+        students = store.students()
+    assert live.refresh_s([running]) == live.refresh_s([finished, *students]) == live.BUSY_REFRESH_S
+    assert live.refresh_s([finished]) == live.refresh_s([]) == live.IDLE_REFRESH_S > live.BUSY_REFRESH_S
+    assert live.refresh_s([running], live=False) is None
 
 
 def test_a_click_chooses_the_candidate_of_the_point() -> None:

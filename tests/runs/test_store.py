@@ -143,6 +143,20 @@ def test_a_loss_that_is_not_known_or_not_a_number_reads_as_none(value: float | N
     assert row.point[1] != row.point[1], "a point without a loss is NaN, which never wins"
 
 
+@pytest.mark.parametrize(
+    ("scores", "error"),
+    [
+        ({}, 0.25),
+        ({"sst2": 0.5}, 0.25),  # of a scoring later on, which other candidates may not have had
+        ({"sst2 (proxy)": 0.5, "cola (proxy)": 0.75, "sst2": 0.9}, 0.375),
+    ],
+)
+def test_the_error_of_a_candidate_is_by_its_proxies_where_its_run_has_tasks(
+    scores: dict[str, float], error: float
+) -> None:
+    assert _one_candidate(loss=0.25, scores=scores).point[1] == pytest.approx(error)
+
+
 _made: list[tuple[Store, int]] = []
 
 

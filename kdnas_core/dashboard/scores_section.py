@@ -1,0 +1,175 @@
+"""The part of a page that scores a candidate or a student on tasks beside its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from kdnas_core.dashboard import (
+    ask_button,
+    asking,
+    distil_form,
+    export_section,
+    live,
+    live_students,
+    score_tables,
+    widgets,
+    wording,
+    work_controls,
+)
+from kdnas_core.dashboard.live_students import ScoringView
+from kdnas_core.errors import BadInput
+from kdnas_core.measure.task_sources import SCORABLE
+from kdnas_core.runs.rows import Score, Scoring
+from kdnas_core.runs.score_table import ZERO_SHOT, averages
+from kdnas_core.runs.sources import Source
+from kdnas_core.spec import ScoreSpec
+
+USUAL = ScoreSpec(tasks=["packaged"])
+SCALE = "Scores are times 100; retained is the student's score as a share of the teacher's."
+CONTROL = "Also without distillation (control)"
+CONTROL_HELP = "The same shape with random weights, trained on the task alone: what distillation adds."
+
+
+def show(db: Path, source: Source) -> None:
+    """Draws the form, and the scorings so far, which grow while they are worked on."""
+    st.header("Scores on tasks")
+    if export_section.has_weights(source):
+        _form(db, source)
+    else:
+        st.markdown(_why_not(source))
+    scorings = [view.scoring for view in _read(db, source)]
+    refresh = live.refresh_s(scorings)
+    st.fragment(_results, run_every=refresh, key="scores")(db, source, refresh)
+
+
+def _why_not(source: Source) -> str:
+    if source.student is not None:
+        return "It can be scored once its distillation is finished."
+    return "It has no weights to be scored with. Distil it in full, and score that student."
+
+
+@st.fragment(key="score_form")
+def _form(db: Path, source: Source) -> None:
+    """Fields are asked for by name once they are whole: an empty one cannot be queued."""
+    text = st.text_area(
+        "Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} Several: by commas or lines."
+    )
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    fields: dict[str, Any] = {
+        "seeds": left.number_input("Seeds", 1, 20, USUAL.seeds, help="Models fine-tuned on each task."),
+        "control": right.checkbox(CONTROL, help=CONTROL_HELP),
+        **_more(),
+    }
+    try:
+        fields["tasks"] = asking.tasks_of(text)
+    except BadInput as error:
+        widgets.trouble(error)
+    ask_button.show(
+        "Score",
+        f"score_{source.name}",
+        lambda tell: asking.score(db, source.name, fields, tell),
+        disabled="tasks" not in fields,
+    )
+
+
+def _more() -> dict[str, Any]:
+    with st.expander("Split, rows and language"):
+        left, middle, right = st.columns(3)
+        return {
+            "split": left.selectbox("Scored split", SCORABLE),
+            "rows": middle.number_input("Training rows at most", 16, 10_000_000, USUAL.rows),
+            "train_language": right.text_input(
+                "Language to train on", placeholder="the task's own", help="For tasks in several languages."
+            ).strip(),
+        }
+
+
+def _read(db: Path, source: Source) -> list[ScoringView]:
+    if source.student is not None:
+        return live_students.read_scorings(db, student=source.student.id)
+    return live_students.read_scorings(db, candidate=source.candidate.id)
+
+
+@widgets.sentences()
+def _results(db: Path, source: Source, refresh: float | None) -> None:
+    widgets.say()
+    views = _read(db, source)
+    for view in views:
+        with st.container(border=True, key=f"scoring_{view.scoring.id}"):
+            _scoring(db, view)
+    if live.refresh_s([view.scoring for view in views]) != refresh:
+        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+
+
+def _scoring(db: Path, view: ScoringView) -> None:
+    scoring = view.scoring
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**Scoring {scoring.id}** · {wording.plain(how(scoring.spec))}", width="content")
+        widgets.state_badge(scoring)
+        work_controls.change(db, scoring)
+        work_controls.delete_button(scoring)
+    what = f"Scoring {scoring.id} and its scores are deleted for good; what was scored stays."
+    work_controls.confirm_delete(db, scoring, what, st.rerun)
+    work_controls.trouble(scoring)
+    _progress(scoring)
+    if view.scores:
+        _table(view)
+
+
+def how(spec: ScoreSpec) -> str:
+    """What a scoring was asked for, for example "sst2, mrpc · 3 seeds · validation split"."""
+    parts = [", ".join(map(wording.task, spec.tasks)), "1 seed" if spec.seeds == 1 else f"{spec.seeds} seeds"]
+    parts.append(f"{spec.split} split")
+    if spec.rows != USUAL.rows:
+        parts.append(f"at most {spec.rows:,} training rows")
+    if spec.train_language:
+        parts.append(f"trained on {spec.train_language}")
+    return " · ".join(parts)
+
+
+def _progress(scoring: Scoring) -> None:
+    if scoring.state == "running":
+        share = scoring.step / scoring.steps if scoring.steps else 0.0
+        steps = f" · step {scoring.step:,} of {scoring.steps:,}" if scoring.steps else ""
+        st.progress(min(1.0, share), text=f"{wording.plain(scoring.activity or 'starting')}{steps}")
+
+
+def _table(view: ScoringView) -> None:
+    table = score_tables.scores_table(view.scores)
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder=wording.UNKNOWN,
+        column_config=score_tables.SCORE_COLUMNS,
+        alt="Scores of the student and its teacher, a row for each metric of each task",
+    )
+    if told := _summary(view):
+        st.markdown(told)
+    st.markdown(f":small[{SCALE}]")
+
+
+def _summary(view: ScoringView) -> str:
+    found = averages(view.scores)
+    parts = [
+        f"{name} {figure}"
+        for name, figure, known in (
+            ("student", wording.points(found.student), found.student),
+            ("teacher", wording.points(found.teacher), found.teacher),
+            ("retained", wording.percent(found.retained), found.retained),
+            ("without distillation", wording.points(found.control), found.control),
+        )
+        if known is not None
+    ]
+    if not parts:
+        return ""
+    so_far = "" if view.scoring.state == "finished" else " so far"
+    return f"**Average over tasks{so_far}:** {' · '.join(parts)}{_left_out(view.scores)}"
+
+
+def _left_out(scores: Sequence[Score]) -> str:
+    some = any(score.task.endswith(ZERO_SHOT) for score in scores)
+    return " (zero-shot scores are of another kind and not in it)" if some else ""

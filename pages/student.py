@@ -1,0 +1,62 @@
+"""One student: how its distillation goes, what it has learnt, its scores, and its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import (
+    distil_form,
+    export_section,
+    layers_section,
+    live,
+    live_students,
+    places,
+    scores_section,
+    student_header,
+    student_loss,
+    students_section,
+    widgets,
+)
+from kdnas_core.dashboard.live_students import StudentView
+from kdnas_core.runs.sources import Source
+
+
+@widgets.sentences()  # here too: the student may be deleted while its page is open
+def facts(db: Path, student: int, refresh: float | None) -> None:
+    seen = live_students.read_student(db, student)
+    student_header.show(db, seen)
+    student_loss.show(seen)
+    layers_section.show(layers_section.of_student(seen))
+    if live.refresh_s([seen.student]) != refresh:
+        st.rerun()  # finished meanwhile: it can be scored and exported now
+
+
+def go_on(db: Path, seen: StudentView) -> None:
+    student = seen.student
+    scores_section.show(db, Source(seen.candidate, student))
+    if student.spec.task is None and student.state == "finished":
+        distil_form.show_for_task(db, student)
+    if seen.children:
+        st.header("Made from this student")
+        students_section.listed(seen.children, seen.run)
+    export_section.show(db, Source(seen.candidate, student), seen.folder)
+
+
+def page() -> None:
+    db = live.database()
+    student = live.id_in_address(st.query_params.get("student"), "student")
+    if student is None:
+        st.title("Student")
+        st.info("No student is named; choose one on the page of its run or candidate.")
+        st.page_link(places.RUN, label="Newest run", icon=":material/arrow_forward:")
+        return
+    seen = live_students.read_student(db, student)
+    refresh = live.refresh_s([seen.student])
+    st.fragment(facts, run_every=refresh, key="student")(db, student, refresh)
+    go_on(db, seen)
+
+
+with widgets.sentences():
+    page()

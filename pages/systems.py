@@ -1,0 +1,31 @@
+"""All that was scored on tasks, side by side: size, speed, scores, and what of the teacher is retained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import live, live_students, places, systems_section, widgets
+
+EMPTY = (
+    "Nothing has been scored yet. Open a candidate of a run, or a student that was distilled in full, and"
+    " score it on tasks: it appears here beside its teacher."
+)
+
+
+@widgets.sentences()
+def view(db: Path) -> None:
+    found = live_students.read_systems(db)
+    if not found:
+        st.info(EMPTY)
+        st.page_link(places.RUN, label="Newest run", icon=":material/arrow_forward:")
+    else:
+        systems_section.show(found)
+    systems_section.show_published()
+
+
+st.title("Systems")
+st.markdown("Every candidate and student that was scored, beside its teacher, by size, speed and tasks.")
+with widgets.sentences():
+    st.fragment(view, run_every=live.IDLE_REFRESH_S, key="systems")(live.database())

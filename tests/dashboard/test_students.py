@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdnas_core.dashboard import (
+    asking,
+    distil_form,
+    estimate,
+    live,
+    live_students,
+    score_tables,
+    student_figures,
+    student_loss,
+    students_section,
+    terms,
+    wording,
+)
+from kdnas_core.dashboard.live_students import StudentView
+from kdnas_core.errors import BadInput
+from kdnas_core.measure.reading import device_name
+from kdnas_core.runs.rows import LayerLoss, Score
+from kdnas_core.runs.store import opened
+from kdnas_core.spec import DistilSpec, ObjectiveSpec
+from tests.filled_store import fill
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    fill(tmp_path / "runs.db", students=True)
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was checked, and the stores that were to be served, in that order."""
+    done: list[Any] = []
+    monkeypatch.setattr(asking, "check_distillation", lambda db, source, how: done.append(source))
+    monkeypatch.setattr(asking, "check_evaluation", lambda db, source, how: done.append(source))
+    monkeypatch.setattr(asking, "ensure_worker", done.append)
+    return done
+
+
+def silent(sentence: str) -> None:
+    """Nobody is told."""
+
+
+def test_a_student_comes_with_all_that_its_page_shows(db: Path) -> None:
+    seen = live_students.read_student(db, 1)
+    assert (seen.student.id, seen.candidate.id, seen.run.id) == (1, 1, 1)
+    assert [child.id for child in seen.children] == [2]
+    assert seen.size == 5_000_002
+    assert seen.losses[-1].step == 6_000
+    with pytest.raises(BadInput, match="no student s99"):
+        live_students.read_student(db, 99)
+
+
+def test_students_and_scorings_are_read_by_whose_they_are(db: Path) -> None:
+    candidate = live.read_candidate(db, 2).candidate
+    assert [row.id for row in live_students.read_students_of(db, candidate)] == [5, 4, 3]
+    [of_candidate] = live_students.read_scorings(db, candidate=1)
+    [of_student] = live_students.read_scorings(db, student=1)
+    assert (of_candidate.scoring.subject, of_student.scoring.subject) == ("1", "s1")
+    assert [view.scoring.id for view in live_students.read_systems(db)] == [1, 2]
+
+
+def test_several_students_are_queued_in_the_order_asked_for_after_one_check(
+    db: Path, queued: list[Any]
+) -> None:
+    assert (
+        asking.distil(db, ["3", "2"], {"epochs": 1.0, "corpus": ""}, silent) == "Students s6, s7 are queued."
+    )
+    with opened(db, read_only=True) as store:
+        assert [(row.candidate, row.spec) for row in store.students()[:2]] == [
+            (2, DistilSpec(epochs=1)),
+            (3, DistilSpec(epochs=1)),
+        ]
+    assert queued == ["3", db]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"corpus": "/nowhere.txt"}, "nowhere"),
+        ({"task": "/nowhere"}, "no folder"),
+        ({"task": "hub:"}, "does not name a data set"),
+        ({"task": "packaged", "glove": "/nowhere"}, "word vectors"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(
+    db: Path, queued: list[Any], fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        asking.distil(db, ["1"], fields, silent)
+    assert queued == []
+
+
+def test_a_student_that_is_not_finished_is_neither_scored_nor_made_task_specific(
+    db: Path, queued: list[Any]
+) -> None:
+    with pytest.raises(BadInput, match="let it finish first"):
+        asking.score(db, "s3", {"tasks": ["packaged"]}, silent)
+    with pytest.raises(BadInput, match="let it finish first"):
+        asking.distil(db, ["s3"], {"task": "packaged"}, silent)
+
+
+def test_tasks_are_listed_by_commas_or_lines_each_once() -> None:
+    assert asking.tasks_of("packaged, a b\nhub:x/y:z,packaged,") == ["packaged", "a b", "hub:x/y:z"]
+    with pytest.raises(BadInput, match="at least one task"):
+        asking.tasks_of(" ,\n")
+
+
+def test_the_best_come_with_the_least_loss_first_and_without_those_that_are_distilled(db: Path) -> None:
+    snapshot = live.read_run(db, 1)
+    losses = [row.point[1] for row in students_section.best_first(snapshot, 9.54)]
+    assert losses == sorted(losses)
+    first = students_section.best_first(snapshot, 9.54)[0]
+    with opened(db) as store:
+        student = store.create_student(first.id, DistilSpec())
+        after = students_section.best_first(live.read_run(db, 1), 9.54)
+        assert first.id not in [row.id for row in after]
+        store.ask(store.student(student).job, "stop")
+    assert students_section.best_first(live.read_run(db, 1), 9.54)[0].id == first.id
+    assert all(row.point[0] <= 3 for row in students_section.best_first(snapshot, 3.0))
+
+
+def test_the_time_of_a_text_is_told_only_from_a_mini_kd_on_this_device(db: Path) -> None:
+    seen = live.read_candidate(db, 1)
+    assert estimate.seconds_of_texts(1_000, seen.run, seen.candidate, 128) is None
+    latency = dataclasses.replace(seen.candidate.latency, device=device_name())  # type: ignore[type-var]
+    here = dataclasses.replace(seen.candidate, latency=latency)
+    short = estimate.seconds_of_texts(1_000, seen.run, here, 32)
+    long = estimate.seconds_of_texts(2_000, seen.run, here, 128)
+    assert short is not None
+    assert long is not None
+    assert long > 8 * short > 0
+    fields = {"epochs": 1.0, "sequence_length": 32, "corpus": "", "sentences": 500}
+    assert "**About" in distil_form.reading(fields, seen.run, here)
+    assert "About" not in distil_form.reading(fields, seen.run, seen.candidate)
+
+
+def test_the_loss_over_steps_is_that_of_the_reward() -> None:
+    losses = [
+        LayerLoss(0, 1, 1, 1.0),
+        LayerLoss(0, 1, 2, 0.5),
+        LayerLoss(0, 2, 2, 0.25),
+        LayerLoss(10, 1, 1, 0.2),
+        LayerLoss(0, 1, 1, 9.0, "attention"),
+    ]
+    found = dict(terms.over_steps(losses))
+    assert found == pytest.approx({0: (0.75 + 0.25) / 2, 10: 0.2})
+    probed = [*losses, LayerLoss(0, 1, 1, 0.4, "hidden_probe")]
+    assert terms.over_steps(probed) == [(0, 0.4)]
+    assert terms.over_steps([]) == []
+
+
+def of(seen: StudentView, **fields: Any) -> StudentView:
+    spec = seen.student.spec.model_copy(update=fields)
+    return dataclasses.replace(seen, student=dataclasses.replace(seen.student, spec=spec))
+
+
+def test_the_loss_of_the_mini_kd_is_drawn_only_where_it_compares(db: Path) -> None:
+    seen = live_students.read_student(db, 1)
+    assert student_loss.reference(seen) == ("mini-KD of candidate 1", seen.candidate.loss)
+    assert "cut at 128 tokens here and at 48" in student_loss.meaning(seen)
+    assert "on the same held-out texts as" in student_loss.meaning(of(seen, sequence_length=48))
+    for fields in ({"recipe": "tinybert"}, {"corpus": "other.txt"}):
+        assert student_loss.reference(of(seen, **fields)) is None
+        assert "does not compare" in student_loss.meaning(of(seen, **fields))
+    assert student_loss.reference(of(seen, task="packaged")) is None
+    assert student_loss.reference(of(seen, recipe="kdnas", corpus="packaged")) is not None
+
+
+@pytest.mark.parametrize("points", [[], [(0, math.nan)], [(0, 1.0), (5, math.inf), (10, 0.3)]])
+def test_the_loss_is_drawn_whatever_it_is(points: list[tuple[int, float]]) -> None:
+    figure = student_figures.loss_figure(points, 100, ("mini-KD", 0.5))
+    figure.to_json()
+    assert list(figure.data[1].x) == [0, 100]
+    assert all(value is None or math.isfinite(value) for value in figure.data[0].y)
+
+
+def test_a_score_has_its_spread_where_there_are_several_seeds() -> None:
+    one = [Score("student", "sst2", "accuracy", 0, 0.8), Score("teacher", "sst2", "accuracy", 0, 0.9)]
+    assert score_tables.scores_table(one)["Student"][0] == "80.0"
+    as_it_is = [*one, Score("teacher", "sst2", "accuracy", 1, 0.9)]
+    assert score_tables.scores_table(as_it_is)["Student"][0] == "80.0"
+    two = [*one, Score("student", "sst2", "accuracy", 1, 0.9)]
+    assert score_tables.scores_table(two)["Student"][0] == "85.0 ± 5.0"
+    assert "Without distillation" not in score_tables.scores_table(two)
+
+
+def test_metrics_read_as_people_write_them() -> None:
+    assert score_tables.metric("f1") == "F1"
+    assert score_tables.metric("accuracy, de") == "accuracy, de"
+    assert score_tables.metric("matthews, validation_matched") == "Matthews' correlation, validation_matched"
+    assert score_tables.metric("a_new_one") == "a new one"
+
+
+def test_how_a_student_is_distilled_reads_in_short() -> None:
+    run = ObjectiveSpec()
+    assert wording.distillation(DistilSpec(), run) == "KD-NAS · 3 epochs"
+    assert wording.distillation(DistilSpec(epochs=0.5, recipe="pkd"), run) == "Patient KD · 0.5 epochs"
+    for_task = DistilSpec(task="hub:nyu-mll/glue:sst2", epochs=1)
+    assert wording.distillation(for_task, run) == "for sst2 · 1 epoch with augmentation"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("packaged", "packaged"),
+        ("/data/my task/", "my task"),
+        ("hub:nyu-mll/glue:sst2:test", "sst2"),
+        ("hub:owner/thing", "thing"),
+        ("/", "/"),
+    ],
+)
+def test_a_task_is_named_shortly(source: str, name: str) -> None:
+    assert wording.task(source) == name
+
+
+def test_scores_shares_and_sizes_have_their_units() -> None:
+    assert (wording.points(0.9123), wording.percent(0.967), wording.points(None)) == ("91.2", "96.7 %", "–")
+    assert (wording.size(999), wording.size(45_300_000)) == ("999 B", "45.3 MB")
