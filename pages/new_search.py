@@ -9,6 +9,7 @@ import streamlit as st
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import (
+    asking,
     estimate,
     live,
     objective_form,
@@ -28,6 +29,12 @@ LANGUAGES_HELP = (
     "For several languages: at 1 each is drawn as often as it is large, above that small ones more."
     " The size of a hub data set is not known; each counts as large as the proxy set."
 )
+TASKS = (
+    "Each candidate is fine-tuned for some seconds on a part of a task's training split and judged on"
+    " another; the score takes the place of the loss on the frontier. Left empty: by the loss alone."
+)
+TASKS_HELP = "`packaged`, a folder with train and validation, or `hub:NAME[:CONFIG]`; one a line."
+REWARDS = {"kdnas": "distillation loss", "accuracy": "score on the tasks"}
 MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 
 
@@ -93,7 +100,8 @@ def effort() -> dict[str, Any]:
             "Controller", ["lstm", "random"], help="lstm: the reward regressor of KD-NAS."
         ),
     }
-    return {"search": search, **details()}
+    named, reward = tasks()
+    return {"search": {**search, "reward": reward}, "tasks": named, **details()}
 
 
 def details() -> dict[str, Any]:
@@ -114,6 +122,15 @@ def details() -> dict[str, Any]:
         }
         seed = st.number_input("Seed", 0, 2**32 - 1, 0)
     return {"proxy": proxy, "seed": seed}
+
+
+def tasks() -> tuple[list[str], dict[str, str]]:
+    """Tasks whose scores take the place of the loss on the frontier, and what the reward is made of."""
+    with st.expander("Judge by tasks"):
+        st.markdown(TASKS)
+        text = st.text_area("Tasks", "", help=TASKS_HELP, key="tasks")
+        mode = st.radio("Reward by", list(REWARDS), format_func=REWARDS.__getitem__, horizontal=True)
+    return asking.tasks_of(text) if text.strip() else [], {"mode": mode}
 
 
 def time_needed(

@@ -11,10 +11,11 @@ from kdnas_core.dashboard import live, progress
 from kdnas_core.measure.reading import device_name
 from kdnas_core.runs.rows import Candidate, Run
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import ProxySpec, RunSpec
+from kdnas_core.spec import RunSpec
 
 LATENCY_S = 5.0  # to export a candidate and time it beside its teacher
 SET_UP_S = 3.0  # of a mini-KD beside its steps: the cut, the projections, the evaluations, the weights
+TASK_TEXTS = 8_000  # read for a candidate's score on the proxy of a task
 _FLOPS_PER_S = 150e9  # of two cores in training, where nothing was measured yet
 _RUNS_REMEMBERED = 10
 
@@ -43,7 +44,7 @@ def estimate(
     under = [shape for shape in space if _expected_under(shape, spec, teacher, teacher_ms)]
     judged = min(spec.search.episodes * spec.search.candidates, len(space))
     distilled = round(judged * len(under) / len(space))
-    mean_work = sum(_work(shape, spec.proxy) for shape in under) / max(1, len(under))
+    mean_work = sum(_work(shape, spec) for shape in under) / max(1, len(under))
     seconds = judged * LATENCY_S + distilled * (SET_UP_S + mean_work / (pace or _FLOPS_PER_S))
     return Estimate(seconds, judged, distilled, pace is not None)
 
@@ -53,7 +54,7 @@ def pace_here(db: Path) -> float | None:
     work = seconds = 0.0
     for snapshot in live.read_runs(db, _RUNS_REMEMBERED):
         for candidate in _distilled_here(snapshot.candidates):
-            work += _work(candidate.architecture, snapshot.run.spec.proxy)
+            work += _work(candidate.architecture, snapshot.run.spec)
             seconds += _seconds_of_steps(candidate)
     return work / seconds if seconds else None
 
@@ -66,7 +67,7 @@ def seconds_of_texts(texts: int, run: Run, candidate: Candidate, sequence_length
     """
     if run.teacher is None or not _distilled_here([candidate]):
         return None
-    pace = _work(candidate.architecture, run.spec.proxy) / _seconds_of_steps(candidate)
+    pace = _work(candidate.architecture, run.spec) / _seconds_of_steps(candidate)
     student = 3.0 * candidate.architecture.flops(sequence_length)
     return texts * (student + run.teacher.architecture.flops(sequence_length)) / pace
 
@@ -80,10 +81,10 @@ def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [row for row in rows if row.seconds and row.latency and row.latency.device == device_name()]
 
 
-def _work(shape: Architecture, proxy: ProxySpec) -> float:
+def _work(shape: Architecture, spec: RunSpec) -> float:
     # a pass is one forward and one, of twice the cost, backward
-    passes = proxy.steps * proxy.accumulation
-    return 3.0 * shape.flops(proxy.sequence_length) * proxy.batch_size * passes
+    texts = spec.proxy.steps * spec.proxy.accumulation * spec.proxy.batch_size
+    return 3.0 * shape.flops(spec.proxy.sequence_length) * (texts + TASK_TEXTS * len(spec.tasks))
 
 
 def _expected_under(

@@ -37,11 +37,11 @@ def frontier_figure(
     teacher_ms: float | None,
     chosen: int | None = None,
 ) -> go.Figure:
-    """Latency against held-out loss, the frontier within the budget, and the candidate that was chosen.
+    """Latency against error, the frontier within the budget, and the candidate that was chosen.
 
     Candidates over the run's budget were never distilled: they have no loss and are ticks along the top.
     """
-    figure = empty_figure("latency p50 (ms)", "held-out loss", height=460)
+    figure = empty_figure("latency p50 (ms)", wording.criterion(candidates), height=460)
     axes = _axes(candidates, budget_ms, teacher_ms)
     figure.update_xaxes(range=[0, axes.right * 1.02])
     figure.update_yaxes(range=[axes.bottom, axes.top + 0.02 * (axes.top - axes.bottom)])
@@ -132,9 +132,9 @@ def _vetoed(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _label(row: Candidate) -> str:
-    latency, loss = row.point
+    latency, error = row.point
     speedup = wording.times(progress.speedup_of(row))
-    lost = "not distilled" if math.isnan(loss) else f"loss {wording.number(loss)}"
+    lost = "not distilled" if math.isnan(error) else wording.judged(row)
     return (
         f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}"
         f"<br>{wording.milliseconds(latency)} ({speedup}) · {lost}"

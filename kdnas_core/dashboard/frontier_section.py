@@ -99,7 +99,8 @@ def _draw(snapshot: Snapshot, limit: float | None) -> None:
         on_select=lambda: _choose_point(run.id, chart),
         selection_mode="points",
         config=CONFIG,
-        alt=f"Latency against held-out loss; {front} students on the Pareto frontier within the budget",
+        alt=f"Latency against {wording.criterion(snapshot.candidates)}; "
+        f"{front} students on the Pareto frontier within the budget",
     )
     if run.teacher is not None:
         st.markdown(f":small[Measured on {wording.protocol(run.teacher.latency)}]")

@@ -23,6 +23,9 @@ CANDIDATE_COLUMNS = {
     "Loss": st.column_config.NumberColumn(
         format="%.3f", help="held-out loss of the mini-KD; 1 learns nothing"
     ),
+    "Task score": st.column_config.NumberColumn(
+        format="%.3f", help="after some seconds of fine-tuning on a part of the tasks' training splits"
+    ),
     "Reward": st.column_config.NumberColumn(format="%.3f"),
     "Parameters (M)": st.column_config.NumberColumn(format="%.1f"),
 }
@@ -42,9 +45,11 @@ def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
 def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
     """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
     table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
-    if all(candidate.architecture.embedding_size is None for candidate in candidates):
-        return table.drop(columns="Embedding", errors="ignore")
-    return table
+    told = {
+        "Embedding": any(candidate.architecture.embedding_size is not None for candidate in candidates),
+        "Task score": any(candidate.proxy_score is not None for candidate in candidates),
+    }
+    return table.drop(columns=[column for column, is_told in told.items() if not is_told], errors="ignore")
 
 
 def terms_table(summary: Sequence[TermLoss]) -> pd.DataFrame:
@@ -81,8 +86,7 @@ def _best(snapshot: Snapshot) -> str:
     best = None if budget is None else progress.best_within(snapshot.candidates, budget)
     if best is None:
         return wording.UNKNOWN
-    latency, loss = best.point
-    return f"loss {wording.number(loss)} at {wording.milliseconds(latency)}"
+    return f"{wording.judged(best)} at {wording.milliseconds(best.point[0])}"
 
 
 def _candidate_row(candidate: Candidate) -> dict[str, object]:
@@ -94,6 +98,7 @@ def _candidate_row(candidate: Candidate) -> dict[str, object]:
         "Latency p50 (ms)": latency and latency.p50,
         "Speed-up": latency and latency.speedup,
         "Loss": candidate.loss,
+        "Task score": candidate.proxy_score,
         "Reward": candidate.reward,
         "Layers": architecture.layers,
         "Hidden": architecture.hidden_size,

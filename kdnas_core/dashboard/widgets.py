@@ -62,14 +62,14 @@ def state_badge(work: Run | Work) -> None:
 
 def candidate_card(candidate: Candidate, title: str, key: str) -> None:
     """A candidate in four lines, with the way to its page."""
-    latency, loss = candidate.point
+    latency, _ = candidate.point
     speedup = wording.times(progress.speedup_of(candidate))
     with st.container(border=True, key=key):
         st.markdown(f"**{title}**")
         st.markdown(wording.shape(candidate.architecture))
         st.markdown(
             f"{wording.milliseconds(latency)} p50 · {speedup} the teacher's speed"
-            f" · loss {wording.number(loss)} · {wording.count(candidate.parameters)} parameters"
+            f" · {wording.judged(candidate)} · {wording.count(candidate.parameters)} parameters"
         )
         st.page_link(
             places.CANDIDATE,

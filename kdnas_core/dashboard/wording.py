@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Sequence
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.runs.rows import Candidate
 from kdnas_core.spec import DistilSpec, LatencySpec, ObjectiveSpec
 
 UNKNOWN = "–"
@@ -69,6 +71,19 @@ def milliseconds(value: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A loss or a reward, which have no unit."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def judged(candidate: Candidate) -> str:
+    """What the frontier judges a candidate by: "loss 0.412", or "score 0.81" where its run has tasks."""
+    if candidate.proxy_score is not None:
+        return f"score {number(candidate.proxy_score)}"
+    return f"loss {number(candidate.loss)}"
+
+
+def criterion(candidates: Sequence[Candidate]) -> str:
+    """The frontier's vertical axis."""
+    scored = any(candidate.proxy_score is not None for candidate in candidates)
+    return "1 − score on the tasks (proxy)" if scored else "held-out loss"
 
 
 def significant(value: float | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -159,7 +160,7 @@ def best_rate(
     lesson: Lesson,
     how: FineTuning,
     autocast: torch.dtype | None,
-    value: Callable[[NDArray[np.float64], NDArray[np.float32]], float],
+    value: Callable[[NDArray[np.float64], NDArray[np.float32]], tuple[float, float] | float],
     progress: Progress = lambda step, steps: None,
 ) -> float:
     """The learning rate that does best in a short trial on a cut of the training split.
@@ -171,7 +172,7 @@ def best_rate(
         lesson: on the training split; a tenth of it is held out of the trial to judge by.
         how: settings, with the rates to choose from.
         autocast: dtype of the forward pass, None for float32.
-        value: of labels and logits, higher is better.
+        value: of labels and logits, higher is better; of two numbers the second decides between equals.
         progress: told of each step of each trial.
 
     Raises:
@@ -182,7 +183,7 @@ def best_rate(
     cut, rest = _cut(len(lesson.rows))
     judged, learnt = lesson.rows.only(cut), lesson.only(rest)
     steps = min(how.trial, how.steps(len(lesson.rows)))
-    values = {}
+    values: dict[float, Any] = {}
     for index, rate in enumerate(how.rates):
 
         def told(step: int, of: int, before: int = index * steps) -> None:

@@ -170,7 +170,7 @@ class _Scoring:
             self.lesson,
             self.how,
             self.autocast,
-            lambda labels, logits: figure_of(self.task, labels, logits),
+            lambda labels, logits: _value(self.task, labels, logits),
             self._told("choosing a learning rate"),
         )
 
@@ -212,6 +212,19 @@ def values_of(
         for metric, value in scores_of(task, split, predicted).items():
             found[metric if len(task.scored) == 1 else f"{metric}, {split}"] = value
     return found
+
+
+def _value(task: Task, labels: NDArray[np.float64], logits: NDArray[np.float32]) -> tuple[float, float]:
+    """What rates are compared by: the metrics, and where they are equal the loss.
+
+    After so few steps a hard task's metrics are often equal: Matthews is 0 for all that knows one class only.
+    """
+    given, wanted = torch.from_numpy(logits), torch.from_numpy(labels)
+    if task.is_regression:
+        loss = (given[:, 0] - wanted).square().mean()
+    else:
+        loss = torch.nn.functional.cross_entropy(given, wanted.long())
+    return figure_of(task, labels, logits), -float(loss)
 
 
 def figure_of(task: Task, labels: NDArray[np.float64], logits: NDArray[np.float32]) -> float:

@@ -160,6 +160,15 @@ def test_mean_spread_and_figure_are_those_of_the_seeds() -> None:
     assert TaskScore("one", seeds[:1]).spread("f1") == 0
 
 
+def test_of_two_rates_with_the_same_metrics_the_one_with_the_smaller_loss_is_better() -> None:
+    labels, words = np.array([0.0, 0.0, 1.0]), replace(SMALL, name="cola")
+    sure, unsure = (np.array([[x, 0.0]] * 3, dtype=np.float32) for x in (9.0, 0.5))
+    assert module._value(words, labels, sure)[0] == module._value(words, labels, unsure)[0] == 0.0
+    assert module._value(words, labels, sure) < module._value(words, labels, unsure)
+    expected = -(2 * np.log(1 / (1 + np.exp(-0.5))) + np.log(1 / (1 + np.exp(0.5)))) / 3
+    assert -module._value(words, labels, unsure)[1] == pytest.approx(expected, rel=1e-5)
+
+
 def test_rates_are_compared_by_the_figure_of_the_task(teacher: Teacher) -> None:
     labels = np.array([0.0, 1.0, 1.0, 1.0])
     logits = np.array([[2, 1], [0, 1], [3, 0], [0, 4]], dtype=np.float32)  # one of four is wrong
@@ -177,7 +186,7 @@ def test_the_rate_is_chosen_by_the_figure_on_a_cut_of_train(
         assert encoder is model.encoder
         assert lesson.rows.labels.tolist() == [row.label for row in SMALL.splits["train"]]
         assert lesson.soft is None
-        assert value(np.array([0.0, 1.0]), np.array([[1, 0], [1, 0]], dtype=np.float32)) == 0.5
+        assert value(np.array([0.0, 1.0]), np.array([[1, 0], [1, 0]], dtype=np.float32))[0] == 0.5
         return how.rates[1]
 
     monkeypatch.setattr(module, "best_rate", chosen)
