@@ -132,6 +132,8 @@ def fine_tuned(
             except Exception:
                 loop.keep(step, now=True)
                 raise
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise Diverged("the weights were no numbers after the last step; a lower learning rate may help")
     if lesson.task.is_regression:
         _in_units(model, lesson.rows.labels)
     return model.eval()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from kdnas_core.distillation import loop
-from kdnas_core.distillation.loop import Diverged
+from kdnas_core.distillation.loop import Diverged, Loop
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.errors import BadInput
@@ -421,6 +421,23 @@ def test_a_model_that_says_no_number_in_the_end_is_not_chosen(
     how = replace(HOW, rates=(1e-4, 1e-3), trial=1)
     chosen = best_rate(teacher.model, lesson_of(word_task(30), teacher), how, None, lambda *given: 0.0)
     assert chosen == 1e-3
+
+
+def test_weights_that_the_very_last_step_has_ruined_are_no_result(teacher: Teacher) -> None:
+    def ruin(step: int, steps: int) -> None:
+        if step == steps:
+            for group in seen[0].optimiser.param_groups:
+                group["params"][0].data.fill_(math.nan)
+
+    def made(*given: Any) -> Loop:
+        seen.append(Loop(*given))
+        return seen[0]
+
+    seen: list[Loop] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Loop", made)
+        with pytest.raises(Diverged, match="after the last step"):
+            fine_tuned(teacher.model, lesson_of(word_task(32), teacher), HOW, 1e-3, 0, None, ruin, steps=2)
 
 
 def test_an_absurd_rate_diverges_and_where_all_do_that_is_said(teacher: Teacher) -> None:
