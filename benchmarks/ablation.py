@@ -21,6 +21,7 @@ from statistics import fmean
 
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import read_corpus
@@ -71,6 +72,7 @@ VARIANTS = (
 def main() -> None:
     """Prints a table, and JSON in the last line."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    disable_progress_bar()
     given = _arguments()
     spec = RunSpec(teacher=given.teacher, corpus=given.corpus)
     teacher = load_teacher(spec.teacher)

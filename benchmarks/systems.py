@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.distillation.student import new_student, save
 from kdnas_core.distillation.teacher import Teacher, load_teacher
@@ -65,6 +67,7 @@ class Table:
 def main() -> None:
     """Fills the store and prints the table, and JSON in the last line."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    disable_progress_bar()
     given = _arguments()
     with opened(given.db) as store:
         table = Table(
@@ -97,7 +100,7 @@ def _guarded(name: str, work: Callable[[], None]) -> None:
 def _published(table: Table, system: System) -> None:
     shape = scaled(PRESETS[system.preset], table.teacher.architecture)
     objective = ObjectiveSpec(recipe=system.recipe or "kdnas", head="trained")
-    name = name_of(system, shape)
+    name = name_of(system, shape) + (", not distilled" if system.recipe is None else "")
     candidate = _candidate(table, table.spec(name, objective=objective), shape)
     if system.recipe is None:
         _undistilled(table, candidate)
