@@ -164,6 +164,15 @@ def test_a_running_distillation_obeys_and_goes_on_from_where_it_was(
     assert [loss.step for loss in store.student_losses(student.id)] == [2, 4, 6]
 
 
+@pytest.fixture
+def in_the_foreground() -> Iterator[None]:
+    """Also where the tests run in the background of a shell, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_kill_ends_a_distillation_at_its_next_step_and_keeps_it(
     store: Store, full: Full, number: signal.Signals
