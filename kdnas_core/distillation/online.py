@@ -12,31 +12,21 @@ from numpy.typing import NDArray
 
 from kdnas_core.distillation.capture import capture
 from kdnas_core.distillation.sheet import Sheet
-from kdnas_core.distillation.targets import Kind, Output, Reader, padded
+from kdnas_core.distillation.targets import Kind, Output, Reader, Texts, padded
 from kdnas_core.distillation.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class OnlineTargets:
+class OnlineTargets(Texts):
     """A set of texts with a teacher at hand.
 
     Attributes:
-        ids: (tokens,) as the student reads them, in whatever numbers.
-        labels: (tokens,) as in `Targets`.
-        offsets: (texts + 1,) where each text begins.
-        variance: (N + 1,) as in `Targets`.
-        types: (tokens,) which sentence of a pair each token is of; None where no text is a pair.
         teacher: computes.
-        teacher_ids: (tokens,) as it reads them.
+        teacher_ids: (tokens,) as it reads them; the student may read them in other numbers.
         projections: queries, keys and values that are wanted besides all hidden states.
         autocast: dtype to compute in, None for float32.
     """
 
-    ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    variance: NDArray[np.float64]
-    types: NDArray[np.int64] | None
     teacher: Teacher
     teacher_ids: NDArray[np.int64]
     projections: frozenset[Output]
@@ -63,14 +53,6 @@ class OnlineTargets:
             projections=frozenset(projections),
             autocast=autocast,
         )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(texts,) tokens of each text."""
-        return np.diff(self.offsets)
 
     @property
     def width(self) -> int:

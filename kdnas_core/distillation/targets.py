@@ -7,8 +7,8 @@ text begins. So no loss of tokens can touch padding, and a batch is a handful of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,40 +21,14 @@ Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 
 Reader = Callable[[Kind, int], torch.Tensor]  # (real tokens, H) float32 output of a teacher layer
 
 
-class Texts(Protocol):
+@dataclass(frozen=True)
+class Texts:
     """Texts as tokens in a row with what the teacher says to them: stored (`Targets`), or computed as read.
 
-    Attributes as those of `Targets`.
-    """
-
-    @property
-    def ids(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def offsets(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def variance(self) -> NDArray[np.float64]: ...  # noqa: D102
-    @property
-    def types(self) -> NDArray[np.int64] | None: ...  # noqa: D102
-    @property
-    def lengths(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def width(self) -> int: ...  # noqa: D102
-    def __len__(self) -> int: ...
-    def reader(self, slices: Sequence[slice]) -> Reader:
-        """Reads the teacher's outputs on the texts in these slices of the tokens."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """A set of texts as the teacher sees them.
-
     Attributes:
-        ids: (tokens,) token ids of all texts in a row, as teacher and student read them.
+        ids: (tokens,) token ids of all texts in a row, as the student reads them.
         labels: (tokens,) the word that was hidden there for masked-LM, NOT_HIDDEN where none was.
         offsets: (texts + 1,) where each text begins in `ids`.
-        outputs: (tokens, H) float16 each, memory-mapped: what the teacher computed, by kind and layer.
         variance: (N + 1,) variance of the output of layers 0..N about its mean over tokens, averaged over
             H: the squared error of a student that predicts the mean.
         types: (tokens,) which sentence of a pair each token is of; None where no text is a pair.
@@ -63,9 +37,8 @@ class Targets:
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    outputs: dict[Output, NDArray[np.float16]]
     variance: NDArray[np.float64]
-    types: NDArray[np.int64] | None = None
+    types: NDArray[np.int64] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -74,6 +47,26 @@ class Targets:
     def lengths(self) -> NDArray[np.int64]:
         """(texts,) tokens of each text."""
         return np.diff(self.offsets)
+
+    @property
+    def width(self) -> int:
+        """H, the teacher's hidden size."""
+        raise NotImplementedError
+
+    def reader(self, slices: Sequence[slice]) -> Reader:
+        """Reads the teacher's outputs on the texts in these slices of the tokens."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Targets(Texts):
+    """A set of texts with the teacher's outputs, stored.
+
+    Attributes:
+        outputs: (tokens, H) float16 each, memory-mapped: what the teacher computed, by kind and layer.
+    """
+
+    outputs: dict[Output, NDArray[np.float16]]
 
     @property
     def width(self) -> int:
