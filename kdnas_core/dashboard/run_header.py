@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -50,9 +49,4 @@ def _facts(snapshot: Snapshot) -> list[str]:
     left = progress.seconds_left(run, snapshot.candidates)
     if left is not None and left >= 1:
         facts.append(f"about {wording.duration(left)} left")
-    if run.state == "running":
-        facts.insert(0, f"**Now: {wording.plain(run.activity or 'starting')}**")
-        facts.append(f"last beat {wording.ago(run.heartbeat_at, time.time())}")
-    elif run.seconds >= 1:
-        facts.append(f"{wording.duration(run.seconds)} of work")
-    return facts
+    return widgets.with_work(facts, run)

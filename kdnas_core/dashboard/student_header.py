@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import streamlit as st
@@ -77,12 +76,7 @@ def _facts(seen: StudentView) -> list[str]:
     facts = [wording.plain(f"Reads the {read}, cut at {how.sequence_length} tokens")]
     if seen.size:
         facts.append(f"{wording.size(seen.size)} on the disk")
-    if student.state == "running":
-        facts.insert(0, f"**Now: {wording.plain(student.activity or 'starting')}**")
-        facts.append(f"last beat {wording.ago(student.heartbeat_at, time.time())}")
-    elif student.seconds >= 1:
-        facts.append(f"{wording.duration(student.seconds)} of work")
-    return facts
+    return widgets.with_work(facts, student)
 
 
 def _cards(seen: StudentView) -> None:

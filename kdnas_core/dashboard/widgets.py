@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,14 @@ def state_badge(work: Run | Work) -> None:
         st.badge({"pause": "pausing", "stop": "stopping"}[work.request], color="orange")
     else:
         st.badge(wording.state(work.state), color=wording.RUN_COLOURS[work.state])  # type: ignore[arg-type]
+
+
+def with_work(facts: list[str], work: Run | Work) -> list[str]:
+    """Facts of a header with what is being done now before them and the time it took after them."""
+    if work.state == "running":
+        now = f"**Now: {wording.plain(work.activity or 'starting')}**"
+        return [now, *facts, f"last beat {wording.ago(work.heartbeat_at, time.time())}"]
+    return [*facts, f"{wording.duration(work.seconds)} of work"] if work.seconds >= 1 else facts
 
 
 def candidate_card(candidate: Candidate, title: str, key: str) -> None:

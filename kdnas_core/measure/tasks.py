@@ -18,6 +18,7 @@ from kdnas_core.measure.task_labels import classes_of, indices_of
 from kdnas_core.measure.task_sources import SCORABLE, TRAIN, Found, Splits, Table
 
 PACKAGED = "packaged"
+ZERO_SHOT = " (zero-shot)"  # after it, where pairs are compared by their vectors alone
 PROXY = " (proxy)"  # after the name of a task, where a score is of its proxy (`proxy_task.py`)
 
 

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
+from kdnas_core.measure.tasks import ZERO_SHOT as ZERO_SHOT
 from kdnas_core.runs.rows import Score, Scored
-
-# what `search.scores` appends to a task's name where nothing was fine-tuned; defined here too, without torch
-ZERO_SHOT = " (zero-shot)"
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,25 @@ from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.recipes import terms_of
 from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import save
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
-from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
+from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.device import device, turns
 from kdnas_core.measure.memory import cache_folder
-from kdnas_core.search.prepare import MOST_HELD_OUT, PROXY_SEED, check_length, check_texts, given_by
-from kdnas_core.spec import LOGITS, DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
+from kdnas_core.search.prepare import (
+    MOST_HELD_OUT,
+    PROXY_SEED,
+    check_length,
+    check_texts,
+    given_by,
+    own_words,
+    words_in_use,
+)
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 
 SAMPLE = 2_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
 LOOKS = 20  # evaluations on the way
@@ -79,7 +86,7 @@ def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> No
     teacher = load_teacher(spec.teacher)
     check_length("sequence_length", how.sequence_length, teacher)
     objective = objective_of(spec, how)
-    plan(objective, architecture, given_by(teacher, objective, _own_words(objective, architecture, teacher)))
+    plan(objective, architecture, given_by(teacher, objective, own_words(objective, architecture, teacher)))
 
 
 def distil_fully(
@@ -115,18 +122,23 @@ def distil_fully(
     autocast = autocast_dtype()
     saved = folder / CHECKPOINT
     with turns(listener.waiting) as let_others:
-
-        def step(taken: int) -> None:
-            listener.step(taken)
-            let_others()
-
-        watcher = Watcher(step, lambda result: listener.held_out(result.step, result.terms))
+        watcher = watcher_of(listener, let_others)
         result = distil(
             begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, LOOKS
         )
     save(begun.student, teacher.tokenizer, folder)
     saved.unlink(missing_ok=True)
     return FullResult(result.loss, result.languages)
+
+
+def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watcher:
+    """Tells a listener of each step and look, and lets others have the device (`turns`) after each step."""
+
+    def step(taken: int) -> None:
+        listener.step(taken)
+        let_others()
+
+    return Watcher(step, lambda result: listener.held_out(result.step, result.terms))
 
 
 @dataclass(frozen=True)
@@ -143,13 +155,18 @@ def _material(
     spec: RunSpec, how: DistilSpec, architecture: Architecture, teacher: Teacher, listener: FullListener
 ) -> _Material:
     objective = objective_of(spec, how)
-    own = _own_words(objective, architecture, teacher)
+    own = own_words(objective, architecture, teacher)
     given = given_by(teacher, objective, own)
     planned = plan(objective, architecture, given)
     texts = _texts(spec, how, listener)
     held_out = min(spec.proxy.held_out, len(texts) // MOST_HELD_OUT)
     data = _data(teacher, texts, held_out, planned, how, listener)
-    return _Material(objective, given, data, _words(teacher, own, data, planned, how, listener))
+    return _Material(
+        objective,
+        given,
+        data,
+        words_in_use(teacher, own, data, [planned], how.seed, listener.say, listener.waiting),
+    )
 
 
 def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
@@ -164,11 +181,6 @@ def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
         head=given.head,
         first_stage=given.first_stage,
     )
-
-
-def _own_words(objective: ObjectiveSpec, architecture: Architecture, teacher: Teacher) -> TeacherWords | None:
-    terms = terms_of(objective, architecture, teacher.architecture)
-    return teacher_words(teacher) if any(term.kind in LOGITS for term in terms) else None
 
 
 def _texts(spec: RunSpec, how: DistilSpec, listener: FullListener) -> list[Text]:
@@ -211,21 +223,3 @@ def _data(
     full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
     languages = [text.language for text in texts[:held_out]]
     return ProxySet.of(sample, judged, teacher.model.config, languages, full)
-
-
-def _words(
-    teacher: Teacher,
-    own: TeacherWords | None,
-    data: ProxySet,
-    planned: Plan,
-    how: DistilSpec,
-    listener: FullListener,
-) -> TeacherWords | None:
-    """The teacher's masked-LM head on the words in use: its own, or trained now on the sample."""
-    if own is not None:
-        return own.only(data.vocabulary)
-    if not any(term.spec.kind in LOGITS for term in planned.terms):
-        return None
-    listener.say("training a masked-LM head for the teacher")
-    with device(listener.waiting):
-        return trained_words(teacher, data.train, data.vocabulary, how.seed)

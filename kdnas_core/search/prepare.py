@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
@@ -85,7 +86,7 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
     check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
-    words = _own_words(spec, space, teacher)
+    words = own_words(spec.objective, space.smallest(), teacher)
     given = given_by(teacher, spec.objective, words)
     plans = _plans(spec, space, given)
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
@@ -111,8 +112,9 @@ def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
     return proxy_of(task, teacher.tokenizer, spec.proxy.sequence_length)
 
 
-def _own_words(spec: RunSpec, space: SearchSpace, teacher: Teacher) -> TeacherWords | None:
-    terms = terms_of(spec.objective, space.smallest(), teacher.architecture)
+def own_words(objective: ObjectiveSpec, student: Architecture, teacher: Teacher) -> TeacherWords | None:
+    """The teacher's own masked-LM head, where the objective needs one and it has one."""
+    terms = terms_of(objective, student, teacher.architecture)
     return teacher_words(teacher) if any(term.kind in LOGITS for term in terms) else None
 
 
@@ -153,21 +155,39 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         teacher_ms=prepared.teacher_latency.p50,
         given=prepared.given,
         data=data,
-        words=_words(prepared, data, say),
+        words=words_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, say),
         autocast=autocast,
         tasks=prepared.tasks,
     )
 
 
-def _words(prepared: Prepared, data: ProxySet, say: Callable[[str], None]) -> TeacherWords | None:
-    """The teacher's masked-LM head on the words in use: its own, or trained now."""
-    if prepared.words is not None:
-        return prepared.words.only(data.vocabulary)
-    if not any(term.spec.kind in LOGITS for each in prepared.plans for term in each.terms):
+def words_in_use(
+    teacher: Teacher,
+    own: TeacherWords | None,
+    data: ProxySet,
+    plans: Sequence[Plan],
+    seed: int,
+    say: Callable[[str], None],
+    waiting: Callable[[], None] = lambda: None,
+) -> TeacherWords | None:
+    """The teacher's masked-LM head on the words in use: its own, or trained now; None where none is needed.
+
+    Args:
+        teacher: whose.
+        own: its own head, for its whole vocabulary.
+        data: whose words are in use.
+        plans: what is learnt.
+        seed: of the order of the words that a head is trained on.
+        say: told in words what is being done.
+        waiting: as for `device`.
+    """
+    if own is not None:
+        return own.only(data.vocabulary)
+    if not any(term.spec.kind in LOGITS for each in plans for term in each.terms):
         return None
     say("training a masked-LM head for the teacher")
-    with device():
-        return trained_words(prepared.teacher, data.train, data.vocabulary, prepared.spec.seed)
+    with device(waiting):
+        return trained_words(teacher, data.train, data.vocabulary, seed)
 
 
 def _targets(

@@ -19,6 +19,7 @@ from kdnas_core.measure.fine_tuning import FineTuning
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
 from kdnas_core.measure.similarity import can_compare, is_embedding_teacher, similarity_score
+from kdnas_core.measure.tasks import ZERO_SHOT as ZERO_SHOT
 from kdnas_core.measure.tasks import Task, read_task
 from kdnas_core.search.shape import read_student
 from kdnas_core.search.task_teacher import usual_settings
@@ -26,7 +27,6 @@ from kdnas_core.spec import RunSpec, ScoreSpec
 
 Subject = Literal["student", "teacher", "control"]
 TASK = "task.json"  # beside a task-specific student: which task it is for
-ZERO_SHOT = " (zero-shot)"  # after the name of a task whose pairs are compared by their vectors alone
 
 
 @dataclass(frozen=True)

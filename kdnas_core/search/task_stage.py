@@ -26,7 +26,7 @@ from kdnas_core.distillation.sheet import Passage, tokenised
 from kdnas_core.distillation.student import save
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
-from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
+from kdnas_core.distillation.trainer import ProxySet, distil
 from kdnas_core.distillation.word_candidates import augmenter_for
 from kdnas_core.distillation.word_head import teacher_words
 from kdnas_core.measure.classifier import logits_of, tokens_of
@@ -35,7 +35,7 @@ from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.scoring import Scored, ScoringListener, chosen_rate, soft_loss
 from kdnas_core.measure.tasks import Row, Task, read_task
-from kdnas_core.search.full import CHECKPOINT, LOOKS, SAMPLE, FullListener, FullResult
+from kdnas_core.search.full import CHECKPOINT, LOOKS, SAMPLE, FullListener, FullResult, watcher_of
 from kdnas_core.search.prepare import check_length
 from kdnas_core.search.scores import TASK
 from kdnas_core.search.shape import read_student, shape_of_model
@@ -161,12 +161,7 @@ def _intermediate(
     listener.say(f"learning the layers of the teacher of {lessons.task.name}")
     proxy = ProxySpec(batch_size=how.batch_size, learning_rate=INTERMEDIATE_RATE, steps=steps)
     with turns(listener.waiting) as let_others:
-
-        def step(taken: int) -> None:
-            listener.step(taken)
-            let_others()
-
-        watcher = Watcher(step, lambda result: listener.held_out(result.step, result.terms))
+        watcher = watcher_of(listener, let_others)
         saved = folder / INTERMEDIATE
         distil(student, begun.objective, data, proxy, how.seed, autocast_dtype(), watcher, saved, LOOKS)
 
