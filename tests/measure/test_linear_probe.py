@@ -29,18 +29,18 @@ def test_a_sentence_vector_is_the_mean_over_its_own_tokens_whatever_stands_besid
 def test_a_classifier_tells_apart_what_vectors_tell_apart_and_does_no_better_than_chance_on_random_labels(
     teacher: Teacher, texts: list[str]
 ) -> None:
-    def labelled(some: list[str], random: bool) -> list[tuple[str, int]]:
-        lengths = sorted(len(text) for text in some)
+    def marked(some: list[str]) -> list[tuple[str, int]]:
         return [
-            (text, index * 7919 % 31 % 2 if random else int(len(text) > lengths[len(some) // 2]))
+            (f"{('return ' if index % 2 else 'the ') * 12}{text}", index % 2)
             for index, text in enumerate(some)
         ]
 
+    def at_random(some: list[str]) -> list[tuple[str, int]]:
+        return [(text, index * 7919 % 31 % 2) for index, text in enumerate(some)]
+
     train, test = texts[:200], texts[200:300]
-    told = probe_accuracy(teacher.model, teacher.tokenizer, labelled(train, False), labelled(test, False), 64)
-    guessed = probe_accuracy(
-        teacher.model, teacher.tokenizer, labelled(train, True), labelled(test, True), 64
-    )
-    assert told > 0.7
+    told = probe_accuracy(teacher.model, teacher.tokenizer, marked(train), marked(test), 64)
+    guessed = probe_accuracy(teacher.model, teacher.tokenizer, at_random(train), at_random(test), 64)
+    assert told > 0.9
     assert guessed < 0.7
     assert not any(parameter.grad is not None for parameter in teacher.model.parameters())
