@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from kdnas_core import cli_students
+from kdnas_core import cli_import, cli_latency, cli_students
 from kdnas_core.cli_base import (
     DEFAULT_DB,
     Db,
@@ -24,6 +24,8 @@ from kdnas_core.cli_base import (
     show_result,
 )
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.export import export_student, parse_formats
+from kdnas_core.export.telling import export_lines, news
 from kdnas_core.progress_bar import candidates_bar
 from kdnas_core.runs.rows import Candidate, Job, Run, RunState, Worker
 from kdnas_core.runs.store import Store, check_path, opened
@@ -124,8 +126,9 @@ def pick_(
         show_result({"candidate": best and best.to_dict()}, as_json, lambda: [line])
 
 
-for command in (cli_students.distill, cli_students.evaluate, cli_students.students):
+for command in (cli_students.distill, cli_students.evaluate, cli_students.students, cli_latency.latency):
     app.command()(command)
+app.command(name="import")(cli_import.import_)
 
 
 @app.command()
@@ -133,18 +136,16 @@ def export(
     source: cli_students.SourceName,
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
     db: Db = DEFAULT_DB,
-    formats: Annotated[str, typer.Option("--format", help="hf: a folder that transformers loads.")] = "hf",
+    formats: Annotated[
+        str, typer.Option("--format", help="A comma list of hf (always), onnx, and zip: DIR.zip beside DIR.")
+    ] = "hf",
     as_json: Json = False,
 ) -> None:
-    """Write a candidate or a student as a folder that stock transformers loads, verified by loading it."""
-    from kdnas_core.export import export_hf
-
-    if formats != "hf":
-        raise BadInput(f"The format {formats} is not known; write --format hf.")
+    """Write a candidate or a student as a folder that stock libraries load, checked by loading it."""
+    wanted = parse_formats(formats)
     with opened(db, read_only=True) as store:
-        done = export_hf(store, source, folder)
-    shown = {"path": str(done.path), "files": done.files, "sha256": done.sha256, "verified": done.verified}
-    show_result(shown, as_json, lambda: [f"{done.path}: loaded by stock transformers; sha256 {done.sha256}"])
+        done = export_student(store, source, folder, wanted, news())
+    show_result(done.to_dict(), as_json, lambda: export_lines(done))
 
 
 @app.command()
@@ -298,6 +299,8 @@ def _candidate_line(candidate: Candidate) -> str:
     line = f"{candidate.id:>5}  {candidate.state:<12} {candidate.architecture.key:<28}"
     if candidate.latency:
         line += f" {candidate.latency.p50:8.2f} ms {candidate.latency.speedup:6.1f}x"
+    elif candidate.estimated_ms is not None:
+        line += f" {candidate.estimated_ms:8.2f} ms estimated, not measured"
     if candidate.proxy_score is not None:
         line += f"  score {candidate.proxy_score:.4f}"
     return line if candidate.loss is None else f"{line}  loss {candidate.loss:.4f}"

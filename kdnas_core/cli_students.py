@@ -89,6 +89,9 @@ def evaluate(
     train_language: Annotated[
         str | None, typer.Option("--train-language", help="Of tasks in several languages.")
     ] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", help="together or apart: how sentences of pairs are read.")
+    ] = None,
     control: Annotated[
         bool, typer.Option("--control", help="Also score the same student without distillation.")
     ] = False,
@@ -103,6 +106,7 @@ def evaluate(
         rows=rows,
         split=split,
         train_language=train_language,
+        pairs=pairs,
         control=control or None,
     )
     fields = with_settings({}, setting or []) | fields

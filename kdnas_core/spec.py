@@ -93,12 +93,20 @@ KDNAS_SPACE = SpaceSpec(
 )
 
 
+Runtime = Literal["onnxruntime", "onnxruntime-int8", "torch", "torch-cuda"]
+USUAL_RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "onnxruntime-int8", "torch")  # those of every machine
+
+
 class LatencySpec(_Strict):
-    """The latency budget and the protocol that measures against it."""
+    """The latency budget and the protocol that measures against it.
+
+    `runtime` is where the model is to run: ONNX Runtime in float32 or with 8-bit weights, or torch, eager, on
+    the processor or on a CUDA device. The budget is for that runtime, for students and teacher alike.
+    """
 
     budget_ms: float | None = Field(default=None, gt=0)
     budget_speedup: float | None = Field(default=None, gt=0)
-    runtime: Literal["onnxruntime"] = "onnxruntime"
+    runtime: Runtime = "onnxruntime"
     threads: int = Field(default=1, ge=1, le=64)
     batch_size: int = Field(default=1, ge=1, le=256)
     sequence_length: int = Field(default=128, ge=8, le=512)
@@ -297,6 +305,9 @@ class ScoreSpec(_Strict):
         split: which is scored.
         train_language: of tasks in several languages.
         control: also the same student with random weights: trained on the task alone, without distillation.
+        pairs: how the two sentences of a pair are read: together, as one text, or apart, each by itself, and
+            their vectors compared. Left out: apart where the teacher is made for sentence vectors, which are
+            served that way, else together.
     """
 
     tasks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -305,6 +316,24 @@ class ScoreSpec(_Strict):
     split: str = Field(default="validation", min_length=1)
     train_language: str | None = Field(default=None, min_length=1)
     control: bool = False
+    pairs: Literal["together", "apart"] | None = None
+
+
+class SweepSpec(_Strict):
+    """In what ways a student's latency is measured beyond that of its run.
+
+    Each runtime at each batch size with the run's own sequence length, and at each length with its own batch
+    size.
+    """
+
+    runtimes: Annotated[list[Runtime], Field(min_length=1)] = list(USUAL_RUNTIMES)
+    batch_sizes: list[Annotated[int, Field(ge=1, le=256)]] = [1, 2, 4, 8, 16, 32]
+    sequence_lengths: list[Annotated[int, Field(ge=8, le=512)]] = [16, 32, 64, 128, 256, 512]
+
+    @field_validator("*")
+    @classmethod
+    def _without_repeats(cls, choices: list[Any]) -> list[Any]:
+        return list(dict.fromkeys(choices))
 
 
 class RunSpec(_Strict):
@@ -366,6 +395,11 @@ def parse_distil(fields: dict[str, Any]) -> DistilSpec:
 def parse_score(fields: dict[str, Any]) -> ScoreSpec:
     """The settings of a scoring with these fields; raises as `parse_spec`."""
     return _parsed(ScoreSpec, fields)
+
+
+def parse_sweep(fields: dict[str, Any]) -> SweepSpec:
+    """The settings of a sweep of latencies with these fields; raises as `parse_spec`."""
+    return _parsed(SweepSpec, fields)
 
 
 def _parsed(kind: type[Model], fields: dict[str, Any]) -> Model:

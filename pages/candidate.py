@@ -17,6 +17,7 @@ from kdnas_core.dashboard import (
     progress,
     scores_section,
     students_section,
+    sweeps_section,
     widgets,
     wording,
 )
@@ -45,11 +46,20 @@ def head(seen: CandidateView) -> None:
     if candidate.error:
         widgets.trouble(candidate.error)
     if candidate.state == "over_budget":
-        st.info("It is over the run's latency budget, so it was not distilled and has no loss.")
+        st.info(over_budget(candidate))
     if candidate.state == "distilling":
         st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")
     for note in candidate.notes:
         st.info(wording.plain(note))
+
+
+def over_budget(candidate: Candidate) -> str:
+    if candidate.latency is None and candidate.estimated_ms is not None:
+        return (
+            f"At {wording.estimated(candidate.estimated_ms)} it is far over the run's latency budget,"
+            " so it was neither measured nor distilled."
+        )
+    return "It is over the run's latency budget, so it was not distilled and has no loss."
 
 
 def measurements(candidate: Candidate) -> None:
@@ -133,6 +143,7 @@ def page() -> None:
     seen = live.read_candidate(db, candidate)
     refresh = live.BUSY_REFRESH_S if under_way(seen) else None
     st.fragment(facts, run_every=refresh, key="candidate")(db, candidate, refresh)
+    sweeps_section.show(db, candidate)
     source = Source(seen.candidate)
     full_distillation(db, seen)
     scores_section.show(db, source)

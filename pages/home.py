@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import controls, live, places, tables, widgets, wording
+from kdnas_core.dashboard import controls, import_section, live, places, tables, widgets, wording
 from kdnas_core.dashboard.live import Snapshot
 from kdnas_core.runs.rows import ACTIVE, Run
 from kdnas_core.spec import quick_spec
@@ -102,5 +102,6 @@ introduction()
 database = live.database()
 if st.button("New search", icon=":material/add:", type="primary"):
     st.switch_page(places.NEW_SEARCH)
+import_section.show(database)
 st.header("Searches")
 st.fragment(all_runs, run_every=live.IDLE_REFRESH_S)(database)

@@ -11,17 +11,19 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import (
     asking,
     estimate,
+    latency_form,
     live,
     objective_form,
     places,
     space_form,
+    space_section,
     starting,
     widgets,
     wording,
 )
+from kdnas_core.dashboard.outlook import Outlook
 from kdnas_core.errors import BadInput
-from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import LatencySpec, ProxySpec, parse_spec
+from kdnas_core.spec import ProxySpec, parse_spec
 
 EPISODES, CANDIDATES = 8, 6  # to begin with: well under an hour; the published setting is 15 of 20
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
@@ -35,7 +37,6 @@ TASKS = (
 )
 TASKS_HELP = "`packaged`, a folder with train and validation, or `hub:NAME[:CONFIG]`; one a line."
 REWARDS = {"kdnas": "distillation loss", "accuracy": "score on the tasks"}
-MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 
 
 def sources() -> tuple[dict[str, Any], Architecture | None]:
@@ -65,29 +66,6 @@ def sources() -> tuple[dict[str, Any], Architecture | None]:
             else f"Teacher: {wording.shape(shape)}"
         )
     return fields, shape
-
-
-def budget(teacher_ms: float | None) -> dict[str, float | None]:
-    st.header("Latency budget")
-    kind = st.radio("Budget as", [SPEEDUP, MILLISECONDS], horizontal=True)
-    left, right = st.columns(2, vertical_alignment="bottom")
-    if kind == MILLISECONDS:
-        start = round(teacher_ms / 2, 2) if teacher_ms else 10.0
-        value = left.number_input("At most (ms, p50)", min_value=0.01, value=start, step=0.5)
-        right.markdown(teacher_line(teacher_ms))
-        return {"budget_ms": value}
-    value = left.number_input(
-        "At least so many times faster than the teacher", min_value=0.1, value=2.0, step=0.5
-    )
-    within = f", so at most {wording.milliseconds(teacher_ms / value)}" if teacher_ms and value else ""
-    right.markdown(teacher_line(teacher_ms) + within)
-    return {"budget_speedup": value}
-
-
-def teacher_line(teacher_ms: float | None) -> str:
-    if teacher_ms is None:
-        return "The teacher is not measured on this machine yet; it will be before the search starts."
-    return f"The teacher takes {wording.milliseconds(teacher_ms)} on this machine"
 
 
 def effort() -> dict[str, Any]:
@@ -133,15 +111,11 @@ def tasks() -> tuple[list[str], dict[str, str]]:
     return asking.tasks_of(text) if text.strip() else [], {"mode": mode}
 
 
-def time_needed(
-    db: Path, fields: dict[str, Any], shape: Architecture | None, teacher_ms: float | None
-) -> None:
-    if shape is None:
+def time_needed(db: Path, fields: dict[str, Any], seen: Outlook | None) -> None:
+    if seen is None:
         st.markdown("How long it will take is known once the teacher has been loaded.")
         return
-    spec = parse_spec(fields)
-    space = SearchSpace.from_spec(spec.space, shape)
-    rough = estimate.estimate(spec, space, shape, teacher_ms, estimate.pace_here(db))
+    rough = estimate.estimate(parse_spec(fields), seen, estimate.pace_here(db))
     basis = "at the pace this device had in earlier runs" if rough.measured else "by a rule of thumb"
     st.markdown(
         f"**About {wording.duration(rough.seconds)}**, a rough estimate {basis}:"
@@ -171,13 +145,13 @@ def page() -> None:
     st.title("New search")
     db = live.database()
     fields, shape = sources()
-    teacher_ms = starting.teacher_ms(fields["teacher"], shape, LatencySpec())
-    fields["latency"] = budget(teacher_ms)
     try:
+        fields["latency"] = latency_form.show(fields["teacher"], shape)
         fields["space"] = space_form.show(fields["teacher"], shape)
+        seen = None if shape is None else space_section.show(fields, shape)
         fields["objective"] = objective_form.show()
         fields |= effort()
-        time_needed(db, fields, shape, teacher_ms)
+        time_needed(db, fields, seen)
     except BadInput as error:
         widgets.trouble(error)
         st.button("Start search", type="primary", disabled=True)

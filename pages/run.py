@@ -9,6 +9,7 @@ import streamlit as st
 from kdnas_core.dashboard import (
     frontier_section,
     live,
+    model_section,
     notes_section,
     places,
     progress,
@@ -54,6 +55,7 @@ def findings(db: Path, snapshot: Snapshot) -> None:
     frontier_section.show_table(snapshot, limit)
     students_section.show_best(db, snapshot, limit)
     notes_section.show(snapshot.candidates)
+    model_section.show(snapshot)
 
 
 def updates() -> bool:
@@ -68,7 +70,7 @@ def pace(snapshot: Snapshot) -> float | None:
 def view(db: Path, run: int, refresh: float | None) -> None:
     snapshot = live.read_run(db, run)
     run_header.show(db, snapshot)
-    if any(row.latency for row in snapshot.candidates):
+    if any(row.latency or row.estimated_ms for row in snapshot.candidates):
         findings(db, snapshot)
     else:
         st.info(

@@ -17,6 +17,7 @@ from kdnas_core.dashboard import (
     student_header,
     student_loss,
     students_section,
+    sweeps_section,
     widgets,
 )
 from kdnas_core.dashboard.live_students import StudentView
@@ -38,6 +39,7 @@ def go_on(db: Path, seen: StudentView) -> None:
     scores_section.show(db, Source(seen.candidate, student))
     if student.spec.task is None and student.state == "finished":
         distil_form.show_for_task(db, student)
+    sweeps_section.show(db, student.candidate, of_student=True)
     if seen.children:
         st.header("Made from this student")
         students_section.listed(seen.children, seen.run)

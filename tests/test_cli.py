@@ -43,6 +43,7 @@ CANDIDATE = {
     "flops",
     "latency_ms",
     "speedup",
+    "estimated_ms",
     "loss",
     "reward",
     "predicted_reward",

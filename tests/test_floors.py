@@ -17,10 +17,17 @@ FLOORS = (
     {"kdnas_core.distillation", "kdnas_core.measure"},
     {"kdnas_core.search"},
     {"kdnas_core.runs"},
-    {"kdnas_core.export", "kdnas_core.dashboard", "kdnas_core.progress_bar"},
+    {
+        "kdnas_core.export",
+        "kdnas_core.importing",
+        "kdnas_core.dashboard",
+        "kdnas_core.progress_bar",
+    },
     {
         "kdnas_core.cli",
         "kdnas_core.cli_base",
+        "kdnas_core.cli_import",
+        "kdnas_core.cli_latency",
         "kdnas_core.cli_students",
         "kdnas_core.__main__",
         "app",
@@ -158,7 +165,8 @@ def test_the_light_modules_leave_torch_alone() -> None:
         "search.space",
         "search.pareto",
     ]
-    light += ["search.reward", "cli", "export", "progress_bar", "measure.memory"]
+    light += ["search.reward", "cli", "export", "importing", "progress_bar"]
+    light += ["measure.memory", "measure.latency_model", "measure.sweep", "cli_import", "cli_latency"]
     modules = [f"kdnas_core.{name}" for name in light]
     modules += [module_of(path) for path in SOURCES if "dashboard" in path.parts and path.stem != "entry"]
     # one process for all; after each import it looks whether anything heavy came with it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,12 +13,33 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import objective_form, places, progress, starting
+from kdnas_core.dashboard import latency_form, model_section, objective_form, places, progress, starting
 from kdnas_core.errors import BadInput
+from kdnas_core.measure import latency, memory
+from kdnas_core.measure.reading import device_name
 from kdnas_core.runs.rows import Candidate
 from kdnas_core.runs.store import opened
-from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, RunSpec, TermSpec, quick_spec
-from tests.filled_store import add_episode, begin_run, fill, tinybert_spec
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import (
+    KDNAS_SPACE,
+    LatencySpec,
+    ObjectiveSpec,
+    ProxySpec,
+    Recipe,
+    RunSpec,
+    TermSpec,
+    quick_spec,
+)
+from tests.filled_store import (
+    TEACHER,
+    add_episode,
+    begin_run,
+    fill,
+    judge,
+    latency_of,
+    reading,
+    tinybert_spec,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "kdnas_core" / "dashboard" / "entry.py"
@@ -129,6 +151,27 @@ def test_moving_the_budget_picks_another_student_at_once(db: Path) -> None:
     assert "No student so far takes" in words(app)
     app.slider[0].set_value(app.slider[0].max).run()
     assert "nothing was distilled" in words(app)
+
+
+def test_a_run_says_how_many_candidates_were_skipped_by_an_estimate(db: Path) -> None:
+    with opened(db) as store:
+        run = begin_run(store)
+        one, two = add_episode(store, run, 1, [Architecture(2, 96, 384, 3), Architecture(6, 384, 1536, 12)])
+        store.update_candidate(two, state="over_budget", estimated_ms=18.0)
+        app = shown(places.RUN, run=run)
+        assert "1 over budget (1 by an estimate alone, not measured)" in app.get("progress")[0].proto.text
+        assert list(app.dataframe[0].value["Not measured"]) == ["–", "≈ 18 ms, estimated"]
+        judge(store, run, one)
+    assert "1 distilled, 1 over budget (1 by" in shown(places.RUN, run=run).get("progress")[0].proto.text
+
+
+def test_a_run_shows_how_far_estimates_of_latency_are_from_what_it_measured(db: Path) -> None:
+    app = shown(places.RUN, run=fill(db))
+    [box] = [box for box in app.expander if box.label == model_section.TITLE]
+    assert not box.proto.expanded
+    assert "at the median" in box.markdown[0].value
+    [figure] = [figure for alt, figure in charts(app).items() if "Estimated against measured" in alt]
+    assert len(figure["data"][1]["x"]) == 16
 
 
 def test_the_newest_run_is_shown_where_none_is_named(db: Path) -> None:
@@ -314,7 +357,7 @@ def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
 def test_the_form_says_how_long_it_takes_and_whether_the_teacher_was_measured(db: Path) -> None:
     told = words(shown(places.NEW_SEARCH))
     assert "rough estimate" in told
-    assert "not measured on this machine yet" in told
+    assert "not measured in this way on this machine yet" in told
 
 
 def test_a_choice_that_cannot_work_is_said_and_nothing_can_be_started(db: Path) -> None:
@@ -363,6 +406,87 @@ def test_the_form_as_it_opens_asks_for_the_objective_that_a_spec_asks_for(
     assert spec.objective == ObjectiveSpec()
     assert spec.proxy == ProxySpec()
     assert spec.space.embedding_size is None
+
+
+def test_every_choice_about_latency_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = shown(places.NEW_SEARCH)
+    for label, value in (
+        ("Runtime", "onnxruntime-int8"),
+        ("Threads", 2),
+        ("Texts at once", 4),
+        ("Tokens in each text", 64),
+        ("Warm-up runs", 30),
+        ("Timed runs", 200),
+    ):
+        choice(app, label).set_value(value)
+    assert started(app.run(), db, monkeypatch).latency == LatencySpec(
+        budget_speedup=2.0, runtime="onnxruntime-int8", threads=2, batch_size=4, sequence_length=64,
+        warmup=30, runs=200,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_cuda_is_offered_where_there_is_a_driver(
+    db: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_there: bool
+) -> None:
+    monkeypatch.setattr(latency_form, "CUDA", tmp_path if is_there else tmp_path / "none")
+    offered = choice(shown(places.NEW_SEARCH), "Runtime").options
+    assert offered[:3] == ["ONNX Runtime", "ONNX Runtime, 8-bit weights", "torch"]
+    assert ("torch on CUDA" in offered) == is_there
+
+
+def remember_teacher(milliseconds: float, protocol: LatencySpec) -> None:
+    asked = latency.question("packaged", TEACHER, TEACHER, protocol)
+    memory.remember("latency", asked, reading(milliseconds).to_dict())
+
+
+def test_the_teachers_latency_on_the_form_is_that_of_the_runtime_that_was_chosen(db: Path) -> None:
+    remember_teacher(18.5, LatencySpec())
+    remember_teacher(7.25, LatencySpec(runtime="torch", threads=2))
+    app = shown(places.NEW_SEARCH)
+    assert "The teacher takes" in words(app)
+    choice(app, "Runtime").set_value("torch").run()
+    assert "not measured in this way" in words(app)
+    choice(app, "Threads").set_value(2).run()
+    told = " ".join(words(app).split())
+    assert f"The teacher takes {reading(7.25).p50:.2f} ms" in told
+
+
+def test_the_form_draws_the_whole_space_once_the_teacher_was_measured(db: Path) -> None:
+    assert not charts(shown(places.NEW_SEARCH))
+    remember_teacher(18.5, LatencySpec())
+    app = shown(places.NEW_SEARCH)
+    [alt] = charts(app)
+    assert alt.startswith("Estimated latencies of the space by layers")
+    assert "of 144 architectures are expected within" in words(app)
+    assert "by FLOPs alone" in words(app)
+    app.multiselect[0].set_value([2]).run()
+    assert "of 36 architectures are expected within" in words(app)
+
+
+def test_the_form_estimates_by_what_was_measured_here_and_says_where_that_does_not_reach(db: Path) -> None:
+    protocol = LatencySpec()
+    remember_teacher(18.5, protocol)
+    for layers, width in ((1, 96), (1, 192), (2, 96), (2, 192), (3, 96), (3, 192), (4, 96), (4, 192)):
+        shape = Architecture(layers, width, 4 * width, 3)
+        here = dataclasses.replace(reading(latency_of(shape)), device=device_name())
+        memory.remember("latency", latency.question("packaged", TEACHER, shape, protocol), here.to_dict())
+    app = shown(places.NEW_SEARCH)
+    assert "The estimate comes from 9 latencies measured on this device" in words(app)
+    assert "larger than any of those" not in words(app)
+    app.radio[1].set_value("KD-NAS, as published").run()
+    published = SearchSpace.from_spec(KDNAS_SPACE, TEACHER)
+    beyond = sum(shape.flops(128) > TEACHER.flops(128) for shape in published)
+    assert f" {beyond} are larger than any of those" in words(app)
+
+
+def test_a_budget_in_milliseconds_stays_as_it_was_typed_when_the_protocol_changes(db: Path) -> None:
+    remember_teacher(18.5, LatencySpec())
+    app = shown(places.NEW_SEARCH)
+    choice(app, "Budget as").set_value(latency_form.MILLISECONDS).run()
+    choice(app, "At most (ms, p50)").set_value(5.5).run()
+    choice(app, "Threads").set_value(2).run()
+    assert choice(app, "At most (ms, p50)").value == 5.5
 
 
 def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def test_what_is_no_sensible_number_is_refused_by_the_name_of_the_field(field: s
         ("latency.budget_ms", 0),
         ("latency.warmup", 19),
         ("latency.runs", 99),
-        ("latency.runtime", "torch"),
+        ("latency.runtime", "tensorrt"),
         ("objective.recipe", "none"),
         ("objective.mapping", "first"),
         ("proxy.steps", 0),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import zipfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import lru_cache
+from itertools import count, takewhile
 from pathlib import Path
+from typing import BinaryIO
 
-from kdnas_core.errors import Failure
-from kdnas_core.export import Exported, export_hf, sha256
+from kdnas_core.export import Exported, export_student, parse_formats, read_export, sha256
+from kdnas_core.export.sums import WEIGHTS
+from kdnas_core.export.zipping import write_zip
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.rows import Job
 from kdnas_core.runs.sources import Source
@@ -64,35 +67,56 @@ def delete(db: Path, job: Job) -> str:
 
 
 def export_folder(db: Path, source: Source) -> Path:
-    """Where a candidate or a student is exported to: beside the store."""
+    """Where a candidate or a student is exported to next: beside the store, numbered from the second on."""
+    first = _first_export_folder(db, source)
+    return next(folder for folder in _numbered(first) if not folder.is_symlink() and not folder.exists())
+
+
+def _first_export_folder(db: Path, source: Source) -> Path:
     kind = "candidate" if source.student is None else "student"
     run = source.candidate.run
     return db.resolve().parent / "exports" / f"{db.name}-run-{run}-{kind}-{source.name}"
 
 
-def export(db: Path, source: Source) -> Exported:
-    """Exports a candidate or a student beside the store and verifies the copy.
+def _numbered(first: Path) -> Iterator[Path]:
+    return (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
+
+
+def export(db: Path, source: Source, with_onnx: bool, say: Callable[[str], None]) -> Exported:
+    """Exports a candidate or a student beside the store and checks what came out.
+
+    Args:
+        db: the store.
+        source: what is exported.
+        with_onnx: whether ONNX files are written too.
+        say: as for `export_student`.
 
     Raises:
-        BadInput: as `export_hf`.
-        Failure: what was copied does not load.
+        BadInput: as `export_student`.
+        Failure: what was written does not load, or is not the student.
     """
-    try:
-        with opened(db, read_only=True) as store:
-            return export_hf(store, source.name, export_folder(db, source))
-    except subprocess.TimeoutExpired as error:
-        raise Failure(f"{source.title} was not exported: {error}.") from None
+    formats = parse_formats("hf,onnx" if with_onnx else "hf")
+    with opened(db, read_only=True) as store:
+        return export_student(store, source.name, export_folder(db, source), formats, say)
 
 
 def earlier_export(db: Path, source: Source) -> Exported | None:
-    """What was exported of it before; None where nothing was, or where that is not this student."""
-    folder = export_folder(db, source)
-    ours, weights = own_folder(db, source) / "model.safetensors", folder / "model.safetensors"
-    # a store made anew gives the same ids to other students
-    if not (weights.is_file() and ours.is_file()) or sha256(weights) != sha256(ours):
-        return None
-    # verified, since nothing stays at the folder that was not
-    return Exported(folder, sorted(path.name for path in folder.iterdir()), sha256(weights), verified=True)
+    """The last export of it; None where there is none of these very weights, or it is not whole."""
+    ours = own_folder(db, source) / WEIGHTS
+    made = list(takewhile(Path.exists, _numbered(_first_export_folder(db, source))))
+    for folder in reversed(made if ours.is_file() else []):
+        with suppress(OSError, ValueError):
+            told = read_export(folder)
+            # a store made anew gives the same ids to other students
+            if told.sha256 == _digest(ours, ours.stat().st_mtime_ns):
+                return told
+    return None
+
+
+@lru_cache(maxsize=64)
+def _digest(weights: Path, changed: int) -> str:
+    """Of weights that were changed then: a page asks at each look."""
+    return sha256(weights)
 
 
 def own_folder(db: Path, source: Source) -> Path:
@@ -104,10 +128,15 @@ def own_folder(db: Path, source: Source) -> Path:
         return store.student_files(student.run, student.id)
 
 
-def zipped(folder: Path) -> bytes:
-    """The files of an exported folder as one zip, under the folder's name."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # weights do not compress
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.write(path, Path(folder.name) / path.relative_to(folder))
-    return buffer.getvalue()
+def zipped(folder: Path) -> BinaryIO:
+    """An exported folder as one zip, in a temporary file that is gone when it is closed.
+
+    Raises:
+        Failure: a file is not what was checked.
+    """
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile())  # not in memory, which a large model would fill
+        write_zip(folder, file)
+        file.seek(0)
+        stack.pop_all()  # it is closed by whom it is given to
+        return file

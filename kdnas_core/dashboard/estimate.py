@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import live, progress
+from kdnas_core.dashboard.outlook import Outlook
 from kdnas_core.measure.reading import device_name
 from kdnas_core.runs.rows import Candidate, Run
-from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec
 
 LATENCY_S = 5.0  # to export a candidate and time it beside its teacher
@@ -37,15 +37,17 @@ class Estimate:
     measured: bool
 
 
-def estimate(
-    spec: RunSpec, space: SearchSpace, teacher: Architecture, teacher_ms: float | None, pace: float | None
-) -> Estimate:
-    """The time of a search over a space, at a pace from `pace_here`, else at the rule of thumb."""
-    under = [shape for shape in space if _expected_under(shape, spec, teacher, teacher_ms)]
-    judged = min(spec.search.episodes * spec.search.candidates, len(space))
-    distilled = round(judged * len(under) / len(space))
+def estimate(spec: RunSpec, outlook: Outlook, pace: float | None) -> Estimate:
+    """The time of a search over a space, at a pace from `pace_here`, else at the rule of thumb.
+
+    What is far over the budget by the latency model costs nothing: it is skipped, not measured.
+    """
+    under = outlook.within
+    judged = min(spec.search.episodes * spec.search.candidates, outlook.total)
+    distilled = round(judged * len(under) / len(outlook.shapes))
+    timed = judged - round(judged * outlook.share_skipped)
     mean_work = sum(_work(shape, spec) for shape in under) / max(1, len(under))
-    seconds = judged * LATENCY_S + distilled * (SET_UP_S + mean_work / (pace or _FLOPS_PER_S))
+    seconds = timed * LATENCY_S + distilled * (SET_UP_S + mean_work / (pace or _FLOPS_PER_S))
     return Estimate(seconds, judged, distilled, pace is not None)
 
 
@@ -85,17 +87,3 @@ def _work(shape: Architecture, spec: RunSpec) -> float:
     # a pass is one forward and one, of twice the cost, backward
     texts = spec.proxy.steps * spec.proxy.accumulation * spec.proxy.batch_size
     return 3.0 * shape.flops(spec.proxy.sequence_length) * (texts + TASK_TEXTS * len(spec.tasks))
-
-
-def _expected_under(
-    shape: Architecture, spec: RunSpec, teacher: Architecture, teacher_ms: float | None
-) -> bool:
-    """Whether latency in proportion to FLOPs would meet the budget; yes where that is unknown."""
-    speedup = spec.latency.budget_speedup
-    if spec.latency.budget_ms is not None:
-        if teacher_ms is None:
-            return True
-        speedup = teacher_ms / spec.latency.budget_ms
-    assert speedup is not None  # LatencySpec has exactly one of the two
-    length = spec.latency.sequence_length
-    return shape.flops(length) * speedup <= teacher.flops(length)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import controls, widgets
+from kdnas_core.dashboard import controls, exported_section, widgets, wording
 from kdnas_core.export import Exported
 from kdnas_core.runs.sources import Source
 
 EXPORT_HELP = (
-    "Copies config, weights and tokenizer beside the store, and loads the copy with stock transformers."
+    "Copies config, weights and tokenizer beside the store, loads the copy with stock libraries in clean "
+    "processes, and measures its latency again."
 )
+ONNX_HELP = "In float32 and with 8-bit weights, held against torch; takes about half a minute more."
 
 
 def show(db: Path, source: Source, folder: Path) -> None:
@@ -20,23 +22,21 @@ def show(db: Path, source: Source, folder: Path) -> None:
     st.header("Export")
     config = folder / "config.json"
     told = controls.earlier_export(db, source)
-    with st.container(horizontal=True):
-        if config.is_file():
-            st.download_button(
-                "Download config.json",
-                config.read_bytes(),
-                file_name=f"{source.title.lower().replace(' ', '-')}-config.json",
-                mime="application/json",
-                on_click="ignore",
-                icon=":material/download:",
-            )
-        able = has_weights(source)
-        pressed = able and told is None and st.button("Export", type="primary", help=EXPORT_HELP)
-    if not able:
+    if config.is_file():
+        st.download_button(
+            "Download config.json",
+            config.read_bytes(),
+            file_name=f"{source.title.lower().replace(' ', '-')}-config.json",
+            mime="application/json",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+    if not has_weights(source):
         st.markdown(_why_not(source))
-    told = _export(db, source) if pressed else told
+    elif told is None or not told.has_onnx:
+        told = _offer(db, source, told)
     if told is not None:
-        _show_exported(told)
+        exported_section.show(told, source)
 
 
 def has_weights(source: Source) -> bool:
@@ -50,28 +50,35 @@ def _why_not(source: Source) -> str:
     return "Its weights are not kept; by default only students on the Pareto frontier keep theirs."
 
 
-def _export(db: Path, source: Source) -> Exported | None:
-    with st.status("Copying, and loading the copy in a clean process …") as status:
+def _offer(db: Path, source: Source, told: Exported | None) -> Exported | None:
+    """The button; of what is exported already only with the ONNX files that it lacks."""
+    place = st.empty()  # what is pressed is gone while it is done
+    with place.container(horizontal=True, vertical_alignment="center"):
+        if told is None:
+            with_onnx = st.checkbox("with ONNX files", value=True, help=ONNX_HELP)
+            pressed = st.button("Export", type="primary", help=EXPORT_HELP)
+        else:
+            with_onnx, pressed = True, st.button("Export with ONNX files", help=ONNX_HELP)
+    if not pressed:
+        return told
+    done = _export(db, source, with_onnx)
+    if done is not None:
+        place.empty()
+    return done or told
+
+
+def _export(db: Path, source: Source, with_onnx: bool) -> Exported | None:
+    with st.status("Copying …") as status:
+
+        def say(activity: str) -> None:
+            # asked several times a second: it is here that the script ends when the page is left
+            status.update(label=f"{wording.plain(activity[0].upper() + activity[1:])} …")
+
         try:
-            told = controls.export(db, source)
+            told = controls.export(db, source, with_onnx, say)
         except widgets.TOLD as error:
             status.update(label="Not exported", state="error", expanded=True)
             widgets.trouble(error)
             return None
         status.update(label="Exported", state="complete")
         return told
-
-
-def _show_exported(told: Exported) -> None:
-    verified = "loaded by stock transformers in a clean process" if told.verified else "not verified"
-    st.markdown(f"Exported to `{told.path}`, {verified}")
-    st.markdown(f"sha256 of model.safetensors `{told.sha256}`")
-    st.markdown(f":small[{', '.join(told.files)}]")
-    st.download_button(
-        "Download as zip",
-        lambda: controls.zipped(told.path),
-        file_name=f"{told.path.name}.zip",
-        mime="application/zip",
-        on_click="ignore",
-        icon=":material/folder_zip:",
-    )

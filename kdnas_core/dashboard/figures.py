@@ -27,6 +27,8 @@ class _Axes:
     def clipped(self, candidate: Candidate) -> tuple[float, float]:
         """Where to draw a candidate: at the edge where it lies beyond, at the top where it has no loss."""
         latency, loss = candidate.point
+        if candidate.latency is None and candidate.estimated_ms is not None:
+            latency = candidate.estimated_ms
         return min(latency, self.right), self.top if math.isnan(loss) else min(loss, self.top)
 
 
@@ -40,6 +42,7 @@ def frontier_figure(
     """Latency against error, the frontier within the budget, and the candidate that was chosen.
 
     Candidates over the run's budget were never distilled: they have no loss and are ticks along the top.
+    Those that were not even measured stand there at their estimate, as crosses.
     """
     figure = empty_figure("latency p50 (ms)", wording.criterion(candidates), height=460)
     axes = _axes(candidates, budget_ms, teacher_ms)
@@ -52,6 +55,7 @@ def frontier_figure(
     _add_points(
         figure, axes, _vetoed(candidates), "over the search's budget, not distilled", GREY, "line-ns-open"
     )
+    _add_points(figure, axes, progress.skipped(candidates), "over budget, estimated", GREY, "x-thin-open")
     _add_points(figure, axes, slow, "over this budget", GREY, "circle-open")
     _add_points(figure, axes, [row for row in rows if row.id not in ids], "within budget", BLUE, "circle")
     _add_points(figure, axes, front, "Pareto frontier", GREEN, "diamond", line=True)
@@ -111,7 +115,7 @@ def _add_best(
 
 
 def _add_choice(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate]) -> None:
-    rows = [row for row in rows if row.latency is not None]
+    rows = [row for row in rows if row.latency is not None or row.estimated_ms is not None]
     if rows:
         _add_points(figure, axes, rows, "your choice", VIOLET, "circle-open")
         figure.data[-1].marker.update(size=20, line={"width": 3, "color": VIOLET})
@@ -132,6 +136,9 @@ def _vetoed(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _label(row: Candidate) -> str:
+    if row.latency is None:
+        cost = f"{wording.estimated(row.estimated_ms)}, not measured · not distilled"
+        return f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}<br>{cost}"
     latency, error = row.point
     speedup = wording.times(progress.speedup_of(row))
     lost = "not distilled" if math.isnan(error) else wording.judged(row)

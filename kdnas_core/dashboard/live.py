@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.rows import ACTIVE, Candidate, LayerLoss, Run, Scoring, Student
+from kdnas_core.runs.rows import ACTIVE, Candidate, LayerLoss, Run, Student, Work
 from kdnas_core.runs.store import Store, opened
 
 BUSY_REFRESH_S = 2.0  # a candidate takes longer than this
@@ -97,7 +97,7 @@ def id_in_address(text: str | None, noun: str) -> int | None:
     return int(text)
 
 
-def refresh_s(work: Sequence[Run | Student | Scoring], *, live: bool = True) -> float | None:
+def refresh_s(work: Sequence[Run | Work], *, live: bool = True) -> float | None:
     """Seconds until a page looks again at this work; None where the user has stopped live updates."""
     if not live:
         return None

@@ -1,11 +1,12 @@
-"""What the pages read of students and scorings, through a connection that cannot change them."""
+"""What the pages read of students, scorings and sweeps, through a connection that cannot change them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnas_core.runs.rows import Candidate, LayerLoss, Run, Score, Scoring, Student
+from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.runs.rows import Candidate, LayerLoss, Run, Score, Scoring, Student, Sweep
 from kdnas_core.runs.store import bytes_of, opened
 
 
@@ -28,6 +29,16 @@ class ScoringView:
 
     scoring: Scoring
     scores: list[Score]
+
+
+@dataclass(frozen=True)
+class LatencyView:
+    """A candidate and its run, the sweeps of its latencies, newest first, and their newest readings."""
+
+    candidate: Candidate
+    run: Run
+    sweeps: list[Sweep]
+    readings: list[LatencyReading]
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,18 @@ def read_scorings(db: Path, *, candidate: int | None = None, student: int | None
             ScoringView(row, store.scores(row.id))
             for row in store.scorings(candidate=candidate, student=student)
         ]
+
+
+def read_latencies(db: Path, candidate: int) -> LatencyView:
+    """What was measured of a candidate beyond its run.
+
+    Raises:
+        BadInput: there is no such candidate.
+    """
+    with opened(db, read_only=True) as store:
+        row = store.candidate(candidate)
+        sweeps, readings = store.sweeps(candidate=candidate), store.readings(candidate)
+        return LatencyView(row, store.run(row.run), sweeps, readings)
 
 
 def read_systems(db: Path) -> list[SystemView]:

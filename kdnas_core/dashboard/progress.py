@@ -40,6 +40,11 @@ def distilled(candidates: Sequence[Candidate]) -> list[Candidate]:
     ]
 
 
+def skipped(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that were never measured: by the estimate they are far over the budget."""
+    return [row for row in candidates if row.latency is None and row.estimated_ms is not None]
+
+
 def speedup_of(candidate: Candidate) -> float | None:
     """How many times faster than the teacher a candidate is; None where it was not measured."""
     return None if candidate.latency is None else candidate.latency.speedup

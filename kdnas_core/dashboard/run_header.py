@@ -27,10 +27,13 @@ def _progress(snapshot: Snapshot) -> None:
     run, candidates = snapshot.run, snapshot.candidates
     planned, judged = progress.planned(run), len(progress.judged(candidates))
     states = Counter(row.state for row in candidates)
+    skipped = len(progress.skipped(candidates))
+    unmeasured = f" ({skipped} by an estimate alone, not measured)" if skipped else ""
     st.progress(
         min(1.0, judged / max(1, planned)),
         text=f"Episode {run.episode} of {run.spec.search.episodes} · {judged} of {planned} candidates judged:"
-        f" {states['done']} distilled, {states['over_budget']} over budget, {states['failed']} failed",
+        f" {states['done']} distilled, {states['over_budget']} over budget{unmeasured},"
+        f" {states['failed']} failed",
     )
     st.markdown(" · ".join(_facts(snapshot)))
 

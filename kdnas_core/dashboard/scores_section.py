@@ -32,6 +32,11 @@ USUAL = ScoreSpec(tasks=["packaged"])
 SCALE = "Scores are times 100; retained is the student's score as a share of the teacher's."
 CONTROL = "Also without distillation (control)"
 CONTROL_HELP = "The same shape with random weights, trained on the task alone: what distillation adds."
+PAIRS = {"as the teacher is used": None, "together": "together", "apart": "apart"}
+PAIRS_HELP = (
+    "Together: as one text. Apart: each by itself, and a head over both vectors, as sentence encoders are"
+    " served; that is how a teacher made for sentence vectors is used."
+)
 
 
 def show(db: Path, source: Source) -> None:
@@ -77,9 +82,11 @@ def _form(db: Path, source: Source) -> None:
 
 
 def _more() -> dict[str, Any]:
-    with st.expander("Split, rows and language"):
+    with st.expander("Split, rows, language and pairs"):
+        pairs = st.radio("Sentences of a pair are read", list(PAIRS), horizontal=True, help=PAIRS_HELP)
         left, middle, right = st.columns(3)
         return {
+            "pairs": PAIRS[pairs],
             "split": left.selectbox("Scored split", SCORABLE),
             "rows": middle.number_input("Training rows at most", 16, 10_000_000, USUAL.rows),
             "train_language": right.text_input(
@@ -126,6 +133,8 @@ def how(spec: ScoreSpec) -> str:
     parts.append(f"{spec.split} split")
     if spec.rows != USUAL.rows:
         parts.append(f"at most {spec.rows:,} training rows")
+    if spec.pairs:
+        parts.append(f"pairs read {spec.pairs}")
     if spec.train_language:
         parts.append(f"trained on {spec.train_language}")
     return " · ".join(parts)

@@ -11,6 +11,7 @@ from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.sources import check_teacher, teacher_shape
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import latency, memory
+from kdnas_core.measure.latency_model import LatencyModel, model_here
 from kdnas_core.runs.launch import check_spec, ensure_worker
 from kdnas_core.runs.store import opened
 from kdnas_core.search.space import SearchSpace
@@ -59,11 +60,25 @@ def shape_of(teacher: str) -> Architecture | None:
 
 
 def teacher_ms(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> float | None:
-    """The teacher's latency as this machine remembers it; None where it was never measured."""
+    """The teacher's latency by a protocol as this machine remembers it; None where it was never measured."""
     if shape is None:
         return None
     reading = memory.recall_latency(latency.question(teacher, shape, shape, protocol))
     return None if reading is None else reading.p50
+
+
+def latency_model(protocol: LatencySpec) -> LatencyModel | None:
+    """The model fitted on what this device has measured by a protocol; None where that is too little."""
+    return model_here(protocol)
+
+
+def protocol(choices: dict[str, Any]) -> LatencySpec:
+    """The protocol with these choices, whatever the budget.
+
+    Raises:
+        BadInput: one is not allowed.
+    """
+    return parse_spec({"latency": choices}).latency
 
 
 def whole_numbers(knob: str, choices: list[int | str]) -> list[int]:

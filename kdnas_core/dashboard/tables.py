@@ -19,6 +19,9 @@ RUN_COLUMNS = {
 CANDIDATE_COLUMNS = {
     "Candidate": st.column_config.NumberColumn(pinned=True, format="%d"),
     "Latency p50 (ms)": st.column_config.NumberColumn(format="%.2f"),
+    "Not measured": st.column_config.TextColumn(
+        width=150, help="far over the budget by the latency model, so skipped; the model's estimate"
+    ),
     "Speed-up": st.column_config.NumberColumn(format="%.1f×", help="against the teacher, measured in turns"),
     "Loss": st.column_config.NumberColumn(
         format="%.3f", help="held-out loss of the mini-KD; 1 learns nothing"
@@ -46,6 +49,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
     """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
     table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
     told = {
+        "Not measured": bool(progress.skipped(candidates)),
         "Embedding": any(candidate.architecture.embedding_size is not None for candidate in candidates),
         "Task score": any(candidate.proxy_score is not None for candidate in candidates),
     }
@@ -96,6 +100,7 @@ def _candidate_row(candidate: Candidate) -> dict[str, object]:
         "Episode": candidate.episode,
         "State": wording.state(candidate.state),
         "Latency p50 (ms)": latency and latency.p50,
+        "Not measured": "" if latency else wording.estimated(candidate.estimated_ms),
         "Speed-up": latency and latency.speedup,
         "Loss": candidate.loss,
         "Task score": candidate.proxy_score,

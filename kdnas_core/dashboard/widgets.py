@@ -76,10 +76,13 @@ def candidate_card(candidate: Candidate, title: str, key: str) -> None:
     with st.container(border=True, key=key):
         st.markdown(f"**{title}**")
         st.markdown(wording.shape(candidate.architecture))
-        st.markdown(
-            f"{wording.milliseconds(latency)} p50 · {speedup} the teacher's speed"
-            f" · {wording.judged(candidate)} · {wording.count(candidate.parameters)} parameters"
-        )
+        if candidate.latency is None and candidate.estimated_ms is not None:
+            st.markdown(f"{wording.estimated(candidate.estimated_ms)}, not measured · not distilled")
+        else:
+            st.markdown(
+                f"{wording.milliseconds(latency)} p50 · {speedup} the teacher's speed"
+                f" · {wording.judged(candidate)} · {wording.count(candidate.parameters)} parameters"
+            )
         st.page_link(
             places.CANDIDATE,
             label=f"Open candidate {candidate.id}",

@@ -41,6 +41,12 @@ RECIPES = {
     "mobilebert": "MobileBERT",
     "custom": "Your own terms",
 }
+RUNTIMES: dict[str, str] = {
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime-int8": "ONNX Runtime, 8-bit weights",
+    "torch": "torch",
+    "torch-cuda": "torch on CUDA",
+}
 # in the order in which a page shows them
 TERMS = {
     "hidden_probe": "Hidden states, by a probe",
@@ -66,6 +72,14 @@ TERMS = {
 def milliseconds(value: float | None) -> str:
     """For example "6.13 ms"."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.2f} ms"
+
+
+def estimated(value: float | None) -> str:
+    """A latency that nobody measured, for example "≈ 14 ms, estimated"."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    digits = 0 if value >= 9.95 else 1 if value >= 0.995 else 2  # two that count: it is not known better
+    return f"≈ {value:,.{digits}f} ms, estimated"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -158,20 +172,26 @@ def shape(architecture: Architecture) -> str:
 
 
 def budget(latency: LatencySpec, budget_ms: float | None) -> str:
-    """A latency budget as it was given, with its milliseconds where they are known."""
+    """A latency budget as it was given, with its milliseconds where they are known, and its runtime."""
+    where = f" in {runtime(latency.runtime)}"
     if latency.budget_speedup is None:
-        return milliseconds(latency.budget_ms)
+        return milliseconds(latency.budget_ms) + where
     speedup = f"{latency.budget_speedup:g}× faster than the teacher"
-    return speedup if budget_ms is None else f"{milliseconds(budget_ms)} ({speedup})"
+    return (speedup if budget_ms is None else f"{milliseconds(budget_ms)} ({speedup})") + where
 
 
 def protocol(reading: LatencyReading) -> str:
     """Where and how a latency was measured: it means nothing without."""
     return (
-        f"{reading.device} · {reading.runtime} {reading.dtype} · {_plural(reading.threads, 'thread')}"
-        f" · batch {reading.batch_size} · {reading.sequence_length} tokens"
-        f" · {_plural(len(reading.samples), 'timed run')}"
+        f"{reading.device} · {runtime(reading.runtime)} ({reading.dtype})"
+        f" · {_plural(reading.threads, 'thread')} · batch {reading.batch_size}"
+        f" · {reading.sequence_length} tokens · {_plural(len(reading.samples), 'timed run')}"
     )
+
+
+def runtime(name: str) -> str:
+    """A runtime as an engineer says it, for example "ONNX Runtime, 8-bit weights"."""
+    return RUNTIMES.get(name, name)
 
 
 def recipe(name: str) -> str:

@@ -8,19 +8,21 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import controls, widgets
-from kdnas_core.runs.rows import ACTIVE, RESUMABLE, Run, Scoring, Student
+from kdnas_core.runs.rows import ACTIVE, RESUMABLE, Run, Scoring, Student, Sweep
 
-Working = Run | Student | Scoring
+Working = Run | Student | Scoring | Sweep
 
 _WAITS = {
     "runs": "Waiting for a worker: one serves the oldest run first.",
     "students": "Waiting for a worker: one serves what was queued first.",
     "scorings": "Waiting for a worker: one serves what was queued first.",
+    "sweeps": "Waiting for a worker: one serves what was queued first.",
 }
 _KEPT = {
     "runs": "The worker ended before the run did. All that was judged is kept; Resume goes on from there.",
     "students": "The worker ended before the distillation did. Resume goes on from its last checkpoint.",
     "scorings": "The worker ended before the scoring did. All scores so far are kept; Resume goes on.",
+    "sweeps": "The worker ended before the sweep did. All readings so far are kept; Resume goes on.",
 }
 
 

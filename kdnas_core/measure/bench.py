@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -11,15 +12,16 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure import memory
 from kdnas_core.measure.device import device
-from kdnas_core.measure.latency import RunOnce, onnx_runner, question, reading, time_in_turns
+from kdnas_core.measure.latency import TimedRun, question, reading, time_in_turns
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.measure.runtimes import runner, threads
 from kdnas_core.spec import LatencySpec
 
 
 class LatencyBench:
     """One teacher and one protocol.
 
-    The teacher's ONNX model is made when it is first timed: never, where all that is asked is remembered.
+    What is timed of the teacher is made when it is first timed: never, where all that is asked is remembered.
     """
 
     def __init__(self, teacher: Teacher, protocol: LatencySpec) -> None:
@@ -45,14 +47,20 @@ class LatencyBench:
         """
         return self._reading(architecture, student, waiting)
 
+    def remembered(self, architecture: Architecture) -> LatencyReading | None:
+        """What this machine remembers of an architecture; None where it was never measured."""
+        return memory.recall_latency(self._question(architecture))
+
+    def _question(self, architecture: Architecture) -> dict[str, Any]:
+        return question(self.teacher.name, self.teacher.architecture, architecture, self.protocol)
+
     def _reading(
         self,
         architecture: Architecture,
         student: PreTrainedModel | None,
         waiting: Callable[[], None] = lambda: None,
     ) -> LatencyReading:
-        asked = question(self.teacher.name, self.teacher.architecture, architecture, self.protocol)
-        known = memory.recall_latency(asked)
+        known = self.remembered(architecture)
         if known is None:
             with device(waiting):  # making the models keeps the cores busy too
                 runners = self._runners(student)
@@ -60,17 +68,18 @@ class LatencyBench:
                 if not known.clean:  # a veto is for good, so look twice
                     known = self._timed(runners)
             if known.clean:  # an unclean reading is shown as such, and measured again next time
-                memory.remember("latency", asked, known.to_dict())
+                memory.remember("latency", self._question(architecture), known.to_dict())
         return known
 
-    def _runners(self, student: PreTrainedModel | None) -> list[RunOnce]:
+    def _runners(self, student: PreTrainedModel | None) -> list[TimedRun]:
         """The teacher, and the student after it where there is one."""
-        return [self._teacher_runner, *([] if student is None else [onnx_runner(student, self.protocol)])]
+        return [self._teacher_runner, *([] if student is None else [runner(student, self.protocol)])]
 
-    def _timed(self, runners: list[RunOnce]) -> LatencyReading:
-        timings = time_in_turns(runners, self.protocol.warmup, self.protocol.runs)
+    def _timed(self, runners: list[TimedRun]) -> LatencyReading:
+        with threads(self.protocol):
+            timings = time_in_turns(runners, self.protocol.warmup, self.protocol.runs)
         return reading(timings[-1], timings[0], self.protocol)
 
     @cached_property
-    def _teacher_runner(self) -> RunOnce:
-        return onnx_runner(self.teacher.model, self.protocol)
+    def _teacher_runner(self) -> TimedRun:
+        return runner(self.teacher.model, self.protocol)

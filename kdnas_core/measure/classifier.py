@@ -18,6 +18,7 @@ from transformers import (
 
 from kdnas_core.distillation.sheet import knows_pairs
 from kdnas_core.distillation.targets import padded
+from kdnas_core.measure.apart import apart
 from kdnas_core.measure.tasks import Row, Task
 
 BATCH = 64  # rows that are read together where nothing is learnt
@@ -28,14 +29,16 @@ class Tokens:
     """Rows of a task as tokens.
 
     Attributes:
-        ids: (n,) token ids of each row.
+        ids: (n,) token ids of each row; where pairs are read apart, of its first sentence.
         types: (n,) which sentence of a pair each token is of; None where no row is a pair.
         labels: (rows,) indices of classes, or scores.
+        seconds: (m,) of its second sentence; None where a row is read as one.
     """
 
     ids: list[NDArray[np.int64]]
     types: list[NDArray[np.int64]] | None
     labels: NDArray[np.float64]
+    seconds: list[NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,7 +46,21 @@ class Tokens:
     def only(self, rows: Sequence[int]) -> Tokens:
         """Some of the rows."""
         types = None if self.types is None else [self.types[row] for row in rows]
-        return Tokens([self.ids[row] for row in rows], types, self.labels[list(rows)])
+        seconds = None if self.seconds is None else [self.seconds[row] for row in rows]
+        return Tokens([self.ids[row] for row in rows], types, self.labels[list(rows)], seconds)
+
+    def words(self) -> NDArray[np.int64]:
+        """All ids of all rows, one after another."""
+        return np.concatenate([*self.ids, *(self.seconds or ())])
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> Tokens:
+        """The same rows with the new number of each id."""
+        seconds = None if self.seconds is None else [numbers[ids] for ids in self.seconds]
+        return Tokens([numbers[ids] for ids in self.ids], self.types, self.labels, seconds)
+
+    def length(self, row: int) -> int:
+        """How many tokens are read for a row."""
+        return len(self.ids[row]) + (0 if self.seconds is None else len(self.seconds[row]))
 
     def inputs(self, rows: Sequence[int], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
         """What a model with this config is given of some rows, padded."""
@@ -51,11 +68,25 @@ class Tokens:
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.types is not None and knows_pairs(config):
             inputs["token_type_ids"] = padded([self.types[row] for row in rows], 0)[0]
+        if self.seconds is not None:
+            ids, mask = padded([self.seconds[row] for row in rows], config.pad_token_id or 0)
+            inputs |= {"second_ids": ids, "second_mask": mask}
         return inputs
 
 
-def tokens_of(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> Tokens:
-    """Rows as tokens, cut at `sequence_length`; of a pair the longer sentence is cut."""
+def tokens_of(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_length: int, reads_apart: bool = False
+) -> Tokens:
+    """Rows as tokens, cut at `sequence_length`; of a pair the longer sentence is cut.
+
+    Args:
+        rows: of one task.
+        tokenizer: of the model that reads them.
+        sequence_length: in tokens; of each sentence, where pairs are read apart.
+        reads_apart: whether the sentences of pairs are read each by itself.
+    """
+    if reads_apart:
+        return _apart(rows, tokenizer, sequence_length)
     texts = [row.first if row.second is None else (row.first, row.second) for row in rows]
     encoded = tokenizer(texts, truncation=True, max_length=sequence_length)
     types = encoded.get("token_type_ids")
@@ -67,13 +98,29 @@ def tokens_of(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_
     )
 
 
-def new_classifier(encoder: PreTrainedModel, task: Task, seed: int) -> PreTrainedModel:
-    """A stock model for a task, with an encoder's weights and a new head.
+def _apart(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> Tokens:
+    firsts, seconds = (
+        [
+            np.array(ids, dtype=np.int64)
+            for ids in tokenizer(texts, truncation=True, max_length=sequence_length)["input_ids"]
+        ]
+        for texts in ([row.first for row in rows], [row.second or "" for row in rows])
+    )
+    return Tokens(firsts, None, np.array([row.label for row in rows], dtype=np.float64), seconds)
+
+
+def new_classifier(
+    encoder: PreTrainedModel, task: Task, seed: int, reads_apart: bool = False
+) -> PreTrainedModel:
+    """A model for a task, with an encoder's weights and a new head.
+
+    It is a stock one, but where pairs are read apart.
 
     Args:
         encoder: not changed; its pooler goes along where the head has one.
         task: its classes are the head's labels.
         seed: of the head's random weights.
+        reads_apart: whether it reads the sentences of pairs each by itself.
     """
     config = copy.deepcopy(encoder.config)
     labels = list(task.classes) or ["score"]
@@ -83,6 +130,8 @@ def new_classifier(encoder: PreTrainedModel, task: Task, seed: int) -> PreTraine
     config.num_labels = len(labels)
     # else that of a task that the encoder was made for before would stay
     config.problem_type = "regression" if task.is_regression else "single_label_classification"
+    if reads_apart:
+        return apart(encoder, config, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -112,6 +161,6 @@ def predictions(logits: NDArray[np.float32], task: Task) -> list[float]:
 
 def by_length(tokens: Tokens, rows: Sequence[int], size: int) -> Iterator[list[int]]:
     """Batches of rows of like length, so that little of a batch is padding."""
-    order = sorted(rows, key=lambda row: len(tokens.ids[row]))
+    order = sorted(rows, key=tokens.length)
     for start in range(0, len(order), size):
         yield order[start : start + size]

@@ -110,11 +110,11 @@ def fine_tuned(
         Diverged: the loss is not finite.
         BadInput: the saved file is of a training with other settings.
     """
-    model = new_classifier(encoder, lesson.task, seed)
+    model = new_classifier(encoder, lesson.task, seed, reads_apart=lesson.rows.seconds is not None)
     model.train(lesson.soft is None)
     steps = steps or how.steps(len(lesson.rows))
     vocabulary = Vocabulary.of_words(
-        np.concatenate(lesson.rows.ids), model.config.vocab_size, model.config.pad_token_id or 0
+        lesson.rows.words(), model.config.vocab_size, model.config.pad_token_id or 0
     )
     with torch.random.fork_rng(), only_used_words(model, vocabulary):
         torch.manual_seed(seed)
@@ -143,8 +143,7 @@ def _gradients(
     model: PreTrainedModel, lesson: Lesson, vocabulary: Vocabulary, autocast: torch.dtype | None
 ) -> Callable[[Sequence[int]], float]:
     """Adds the gradients of a batch of rows, and returns its loss."""
-    given = lesson.rows
-    numbers = Tokens([vocabulary.numbers[ids] for ids in given.ids], given.types, given.labels)
+    numbers = lesson.rows.renumbered(vocabulary.numbers)
     wanted = _wanted(lesson)
 
     def gradients(rows: Sequence[int]) -> float:

@@ -1,33 +1,32 @@
 """The latency protocol: how every millisecond that the product shows was measured. The only one.
 
-In ONNX Runtime, the runtime that ships, with fixed threads, batch and length. Student and teacher take
-turns, run by run, so that their ratio survives a machine that slows down meanwhile. A run whose wall time
-exceeds its CPU time by more than 15% had to share its core: it is thrown away and repeated.
+The same in every runtime, with fixed threads, batch and length. Student and teacher take turns, run by run,
+so that their ratio survives a machine that slows down meanwhile. A run that had to share its device is thrown
+away and repeated: on the processor one whose wall time exceeds its CPU time by more than 15%.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure.reading import LatencyReading, device_name
-from kdnas_core.spec import LatencySpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from kdnas_core.spec import LatencySpec, Runtime
 
 UNCLEAN = 1.15  # wall time over CPU time
 PATIENCE = 4  # times the wanted runs that may be tried before unclean ones are taken
 
+GRAPH = 2  # raised when the same protocol would time another graph; 2: with token types
+
 RunOnce = Callable[[], object]
+TimedRun = Callable[[], tuple[float, bool]]  # milliseconds, and whether the run had its device to itself
 
 
 @dataclass(frozen=True)
@@ -56,37 +55,41 @@ def question(
         "teacher_shape": teacher_shape.to_dict(),
         "architecture": architecture.to_dict(),
         "protocol": protocol.model_dump(exclude={"budget_ms", "budget_speedup"}),
-        "device": device_name(),
-        "version": importlib.metadata.version("onnxruntime"),
+        "device": device_of(protocol.runtime),
+        "version": importlib.metadata.version(library_of(protocol.runtime)),
+        "graph": GRAPH,
     }
 
 
-def onnx_runner(model: PreTrainedModel, protocol: LatencySpec) -> RunOnce:
-    """One forward pass of a model in ONNX Runtime on fixed random tokens, ready to be timed.
-
-    Args:
-        model: any encoder; its weights do not matter to its speed.
-        protocol: threads, batch size and sequence length.
-    """
-    import onnxruntime
-
-    from kdnas_core.measure.onnx_model import write_onnx
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = protocol.threads
-    options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        write_onnx(model, Path(folder) / "model.onnx")
-        session = onnxruntime.InferenceSession(
-            Path(folder) / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
-    shape = (protocol.batch_size, protocol.sequence_length)
-    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, shape)
-    feed = {"input_ids": ids, "attention_mask": np.ones(shape, dtype=np.int64)}
-    return lambda: session.run(None, feed)
+def library_of(runtime: Runtime) -> str:
+    """The package that runs a model in a runtime; the first word of a runtime is its name."""
+    return runtime.partition("-")[0]
 
 
-def time_in_turns(runners: Sequence[RunOnce], warmup: int, runs: int) -> list[Timing]:
+def device_of(runtime: Runtime) -> str:
+    """The machine and what it runs a model on, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
+    return f"{device_name()}, {_gpu()}" if runtime == "torch-cuda" else device_name()
+
+
+def _gpu() -> str:
+    import torch  # knows which of several it takes
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+
+
+def on_processor(run: RunOnce) -> TimedRun:
+    """A run on the processor, timed: clean where its thread had a core to itself."""
+
+    def timed() -> tuple[float, bool]:
+        wall, cpu = time.perf_counter(), time.thread_time()
+        run()
+        wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+        return wall * 1e3, wall <= UNCLEAN * cpu
+
+    return timed
+
+
+def time_in_turns(runners: Sequence[TimedRun], warmup: int, runs: int) -> list[Timing]:
     """Times models in turns, one run each, until every one has `runs` clean runs.
 
     Args:
@@ -102,16 +105,8 @@ def time_in_turns(runners: Sequence[RunOnce], warmup: int, runs: int) -> list[Ti
         if all(sum(clean for _, clean in timed) >= runs for timed in taken):
             break
         for run, timed in zip(runners, taken, strict=True):
-            timed.append(_timed(run))
+            timed.append(run())
     return [_timing(timed, runs) for timed in taken]
-
-
-def _timed(run: RunOnce) -> tuple[float, bool]:
-    """(milliseconds of wall time, whether the thread had its core to itself)."""
-    wall, cpu = time.perf_counter(), time.thread_time()
-    run()
-    wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-    return wall * 1e3, wall <= UNCLEAN * cpu
 
 
 def _timing(timed: Sequence[tuple[float, bool]], runs: int) -> Timing:
@@ -129,11 +124,11 @@ def reading(timing: Timing, teacher: Timing, protocol: LatencySpec) -> LatencyRe
         samples=tuple(round(sample, 5) for sample in timing.samples),
         teacher_p50=float(np.percentile(teacher.samples, 50)),
         runtime=protocol.runtime,
-        dtype="float32",
+        dtype="int8" if protocol.runtime == "onnxruntime-int8" else "float32",
         threads=protocol.threads,
         batch_size=protocol.batch_size,
         sequence_length=protocol.sequence_length,
-        device=device_name(),
+        device=device_of(protocol.runtime),
         repeated=timing.repeated,
         clean=timing.clean and teacher.clean,
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,34 @@ def recall(kind: str, question: dict[str, Any]) -> dict[str, Any] | None:
         return answer
     except (FileNotFoundError, ValueError):
         return None
+
+
+def remembered(kind: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every question of a kind that was answered here, with its answer, in an order that does not change.
+
+    A file is read once for as long as it stays the same; damaged ones are left out.
+    """
+    files = sorted(path for path in (cache_folder() / kind).glob("*.json") if not path.name.startswith("."))
+    facts = (_fact(path, status.st_mtime_ns, status.st_size) for path in files if (status := _status(path)))
+    return [fact for fact in facts if fact is not None]
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # deleted since it was listed
+        return None
+
+
+@lru_cache(maxsize=4_096)
+def _fact(path: Path, changed: int, size: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What a file holds that was changed then and is of that size; None where it is damaged."""
+    try:
+        fact = json.loads(path.read_bytes())
+        question, answer = fact["question"], fact["answer"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return (question, answer) if isinstance(question, dict) and isinstance(answer, dict) else None
 
 
 def recall_latency(question: dict[str, Any]) -> LatencyReading | None:

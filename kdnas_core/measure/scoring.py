@@ -17,7 +17,7 @@ from kdnas_core.measure.classifier import Tokens, logits_of, predictions, tokens
 from kdnas_core.measure.device import device
 from kdnas_core.measure.fine_tuning import FineTuning, Lesson, best_rate, fine_tuned
 from kdnas_core.measure.metrics import mean_of, metrics_of, positive_class, score, scores_of
-from kdnas_core.measure.tasks import Task
+from kdnas_core.measure.tasks import APART, Task
 
 Values = dict[str, float]  # by metric; of a task with several scored splits "metric, split"
 
@@ -90,6 +90,7 @@ def score_on(
     seeds: Sequence[int],
     autocast: torch.dtype | None,
     listener: ScoringListener,
+    reads_apart: bool = False,
 ) -> TaskScore:
     """Fine-tunes a model on a task once for each seed, and scores each on the split that is to be scored.
 
@@ -102,11 +103,12 @@ def score_on(
         seeds: of the heads, the order of rows and the dropout.
         autocast: dtype of forward passes, None for float32.
         listener: told how it goes on.
+        reads_apart: whether the sentences of pairs are read each by itself; then the task's name says so.
 
     Raises:
         Diverged: at every learning rate.
     """
-    return _Scoring(model, task, how, autocast, listener).result(seeds)
+    return _Scoring(model, task, how, autocast, listener, reads_apart and task.is_pair).result(seeds)
 
 
 def chosen_rate(
@@ -126,13 +128,16 @@ class _Scoring:
         how: FineTuning,
         autocast: torch.dtype | None,
         listener: ScoringListener,
+        reads_apart: bool = False,
     ) -> None:
         self.model, self.task, self.how, self.autocast, self.listener = model, task, how, autocast, listener
+        self.reads_apart = reads_apart
         self.question = {
             "model": model.fingerprint,
             "task": [task.name, task.fingerprint],
             "how": asdict(how),
             "autocast": str(autocast),
+            **({"reads_apart": True} if reads_apart else {}),
         }
         self._lesson: Lesson | None = None
 
@@ -143,7 +148,7 @@ class _Scoring:
             self._remembered("scores", {**self.question, "seed": seed, "rate": rate}, self._of(seed, rate))
             for seed in seeds
         ]
-        return TaskScore(self.task.name, tuple(values), rate)
+        return TaskScore(self.task.name + (APART if self.reads_apart else ""), tuple(values), rate)
 
     def _remembered(self, kind: str, question: dict[str, Any], compute: Callable[[], Any]) -> Any:
         answer = memory.recall(kind, question)
@@ -157,7 +162,8 @@ class _Scoring:
     def lesson(self) -> Lesson:
         """The training split, read once."""
         if self._lesson is None:
-            self._lesson = Lesson(self.task, train_tokens(self.model.tokenizer, self.task, self.how))
+            rows = train_tokens(self.model.tokenizer, self.task, self.how, self.reads_apart)
+            self._lesson = Lesson(self.task, rows)
         return self._lesson
 
     def rate(self) -> float:
@@ -180,7 +186,9 @@ class _Scoring:
             classifier = fine_tuned(
                 self.model.encoder, self.lesson, self.how, rate, seed, self.autocast, told
             )
-            return values_of(classifier, self.model.tokenizer, self.task, self.how, self.autocast)
+            return values_of(
+                classifier, self.model.tokenizer, self.task, self.how, self.autocast, self.reads_apart
+            )
 
         return compute
 
@@ -188,13 +196,15 @@ class _Scoring:
         return lambda step, steps: self.listener.step(f"{self.task.name}: {activity}", step, steps)
 
 
-def train_tokens(tokenizer: PreTrainedTokenizerBase, task: Task, how: FineTuning) -> Tokens:
+def train_tokens(
+    tokenizer: PreTrainedTokenizerBase, task: Task, how: FineTuning, reads_apart: bool = False
+) -> Tokens:
     """The rows of the training split that are learnt from: all, or the same ones for all models."""
     rows = task.splits["train"]
     if len(rows) > how.rows:
         order = np.random.default_rng(0).permutation(len(rows))[: how.rows]
         rows = [rows[index] for index in sorted(order)]
-    return tokens_of(rows, tokenizer, how.sequence_length)
+    return tokens_of(rows, tokenizer, how.sequence_length, reads_apart)
 
 
 def values_of(
@@ -203,11 +213,12 @@ def values_of(
     task: Task,
     how: FineTuning,
     autocast: torch.dtype | None,
+    reads_apart: bool = False,
 ) -> Values:
     """All metrics of a classifier on all splits that are to be scored."""
     found: Values = {}
     for split in task.scored:
-        tokens = tokens_of(task.splits[split], tokenizer, how.sequence_length)
+        tokens = tokens_of(task.splits[split], tokenizer, how.sequence_length, reads_apart)
         predicted = predictions(logits_of(classifier, tokens, autocast), task)
         for metric, value in scores_of(task, split, predicted).items():
             found[metric if len(task.scored) == 1 else f"{metric}, {split}"] = value

@@ -19,6 +19,7 @@ from kdnas_core.measure.task_sources import SCORABLE, TRAIN, Found, Splits, Tabl
 
 PACKAGED = "packaged"
 ZERO_SHOT = " (zero-shot)"  # after it, where pairs are compared by their vectors alone
+APART = " (apart)"  # after it, where the sentences of pairs are read each by itself
 PROXY = " (proxy)"  # after the name of a task, where a score is of its proxy (`proxy_task.py`)
 
 

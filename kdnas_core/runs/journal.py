@@ -76,6 +76,8 @@ class StoreJournal:
             log.exception(f"candidate {candidate.id} failed")
             self._finish(candidate.id, started, state="failed", error=str(error) or type(error).__name__)
         else:
+            if judgement.estimated_ms is not None:
+                self._not_measured(candidate, judgement.estimated_ms)
             self._finish(
                 candidate.id,
                 started,
@@ -88,6 +90,16 @@ class StoreJournal:
             )
             self._drop_weights()
         self.told(self.store.candidate(candidate.id))
+
+    def _not_measured(self, candidate: Candidate, estimated_ms: float) -> None:
+        """Writes what is known of a candidate that was not built: neither parameters nor a latency."""
+        spec = self.judge.spec
+        self.store.update_candidate(
+            candidate.id,
+            estimated_ms=estimated_ms,
+            flops=candidate.architecture.flops(spec.latency.sequence_length),
+            steps=spec.proxy.steps,
+        )
 
     def _finish(self, candidate: int, started: float, **fields: object) -> None:
         self.store.update_candidate(candidate, seconds=time.time() - started, **fields)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.runs.store import files_of
-from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, SweepSpec
 
 STARTS_WITHIN_S = 30
 CHECK_TIMEOUT_S = 600
@@ -98,7 +98,12 @@ def check_evaluation(db: Path, source: str, how: ScoreSpec) -> None:
     _checked(["evaluate", source, "--check", "--db", str(db), *_settings(how)])
 
 
-def _settings(how: DistilSpec | ScoreSpec) -> list[str]:
+def check_latency(db: Path, source: str, how: SweepSpec) -> None:
+    """Checks in a child process what `latency` would before it writes anything; as `check_distillation`."""
+    _checked(["latency", source, "--check", "--db", str(db), *_settings(how)])
+
+
+def _settings(how: DistilSpec | ScoreSpec | SweepSpec) -> list[str]:
     return [
         part
         for name, value in how.model_dump(exclude_none=True).items()

@@ -14,24 +14,24 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.measure.tasks import PROXY
-from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, SweepSpec
 
 RunState = Literal["queued", "running", "paused", "stopped", "interrupted", "finished", "failed"]
 CandidateState = Literal["proposed", "over_budget", "distilling", "done", "failed"]
 
-Kind = Literal["runs", "students", "scorings"]
+Kind = Literal["runs", "students", "scorings", "sweeps"]
 Scored = Literal["student", "teacher", "control"]  # whose score; a candidate's own is the student's
 
 ACTIVE: tuple[RunState, ...] = ("queued", "running")
 RESUMABLE: tuple[RunState, ...] = ("paused", "stopped", "interrupted", "failed")
-KINDS: tuple[Kind, ...] = ("runs", "students", "scorings")
+KINDS: tuple[Kind, ...] = ("runs", "students", "scorings", "sweeps")
 
 _NAME = re.compile(r"(s?)([0-9]{1,18})")  # as many digits as the store can hold
 
 
 @dataclass(frozen=True)
 class Job:
-    """Which piece of work: a run, a student's distillation or a scoring, by its id among those."""
+    """Which piece of work: a run, a student's distillation, a scoring or a sweep, by its id among those."""
 
     kind: Kind
     id: int
@@ -49,7 +49,7 @@ class Job:
     @property
     def title(self) -> str:
         """What a sentence about it begins with, as in "Student s3"."""
-        words = {"runs": "Run ", "students": "Student s", "scorings": "Scoring "}
+        words = {"runs": "Run ", "students": "Student s", "scorings": "Scoring ", "sweeps": "Sweep "}
         return f"{words[self.kind]}{self.id}"
 
 
@@ -145,7 +145,8 @@ class Candidate:
 
     `step` of `steps` is the progress of its mini-KD; `weights` says whether its weights are kept; `notes`
     are sentences about what could not be learnt as the spec has it; `languages` holds the final loss on each
-    language of the corpus.
+    language of the corpus. `estimated_ms` is the latency that was foreseen for one that was not measured,
+    since it would have been far over the budget.
     """
 
     id: int
@@ -167,6 +168,7 @@ class Candidate:
     step: int
     steps: int
     weights: bool
+    estimated_ms: float | None = None
 
     @property
     def proxy_score(self) -> float | None:
@@ -197,6 +199,7 @@ class Candidate:
             "flops": self.flops,
             "latency_ms": latency and {"p50": latency.p50, "p95": latency.p95, "n": len(latency.samples)},
             "speedup": latency and latency.speedup,
+            "estimated_ms": self.estimated_ms,
             "loss": self.loss,
             "reward": self.reward,
             "predicted_reward": self.predicted_reward,
@@ -224,7 +227,7 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class Work:
-    """What students and scorings share with runs: times are seconds since the epoch.
+    """What students, scorings and sweeps share with runs: times are seconds since the epoch.
 
     Attributes:
         id: among its kind.
@@ -341,6 +344,26 @@ class Scoring(Work):
     def subject(self) -> str:
         """What is scored, as a user writes it: 12 or s3."""
         return str(self.candidate) if self.student is None else f"s{self.student}"
+
+
+@dataclass(frozen=True)
+class Sweep(Work):
+    """Measurements of a candidate's latency beyond that of its run: in several runtimes, sizes and lengths.
+
+    They hold for every student that has its architecture.
+
+    Attributes:
+        candidate: that is measured.
+        spec: in what ways.
+    """
+
+    candidate: int
+    spec: SweepSpec
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        return Job("sweeps", self.id)
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,12 @@ from kdnas_core.runs.rows import (
     Score,
     Scoring,
     Student,
+    Sweep,
     TeacherFacts,
     Worker,
 )
 from kdnas_core.runs.score_table import figures_of
-from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, parse_spec_json
+from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, SweepSpec, parse_spec_json
 
 BUSY_S = 30
 METHOD = 2  # raised when the same spec gives a candidate another loss than before
@@ -47,13 +48,16 @@ LOOKS = 5  # at a file before it is refused
 _FRESH = {"request": None, "error": None, "finished_at": None}  # of what is queued or claimed anew
 STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
 
+_NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
 # what else is of no use, or has nothing to read, once such a piece of work is deleted
 _DEPENDING: dict[Kind, str] = {
     "runs": """SELECT 'students' AS kind, id FROM students WHERE run = :id
-        UNION ALL SELECT 'scorings', id FROM scorings WHERE run = :id""",
+        UNION ALL SELECT 'scorings', id FROM scorings WHERE run = :id
+        UNION ALL SELECT 'sweeps', id FROM sweeps WHERE run = :id""",
     "students": """SELECT 'students' AS kind, id FROM students WHERE parent = :id
         UNION ALL SELECT 'scorings', id FROM scorings WHERE student = :id""",
-    "scorings": "SELECT 'scorings' AS kind, id FROM scorings WHERE FALSE",
+    "scorings": _NOTHING,
+    "sweeps": _NOTHING,
 }
 _QUEUED = " UNION ALL ".join(
     f"SELECT '{kind}' AS kind, id, created_at FROM {kind} WHERE state = 'queued'" for kind in KINDS
@@ -104,18 +108,21 @@ def _version_2(db: Database) -> None:
     db.execute("DROP TABLE layer_losses_1")
 
 
+# the columns of a piece of work that is not a run
+_WORK = """state TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, heartbeat_at REAL, worker TEXT,
+    request TEXT, activity TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0,
+    steps INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, error TEXT"""
+
+
 @migrations(name="3_students_scorings")
 def _version_3(db: Database) -> None:
-    job = """state TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, heartbeat_at REAL, worker TEXT,
-        request TEXT, activity TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0,
-        steps INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, error TEXT"""
     # no REFERENCES: a student stays as it is when the one that it was made from is deleted
     db.execute(f"""
         CREATE TABLE students (
             id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
             candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE, parent INTEGER,
             spec TEXT NOT NULL, loss REAL, notes TEXT NOT NULL DEFAULT '[]',
-            languages TEXT NOT NULL DEFAULT '{{}}', {job})""")
+            languages TEXT NOT NULL DEFAULT '{{}}', {_WORK})""")
     db.execute("""
         CREATE TABLE student_losses (
             student INTEGER NOT NULL REFERENCES students ON DELETE CASCADE, step INTEGER NOT NULL,
@@ -125,12 +132,27 @@ def _version_3(db: Database) -> None:
         CREATE TABLE scorings (
             id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
             candidate INTEGER REFERENCES candidates ON DELETE CASCADE,
-            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL, {job})""")
+            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL, {_WORK})""")
     db.execute("""
         CREATE TABLE scores (
             scoring INTEGER NOT NULL REFERENCES scorings ON DELETE CASCADE, subject TEXT NOT NULL,
             task TEXT NOT NULL, metric TEXT NOT NULL, seed INTEGER NOT NULL, value REAL NOT NULL, rate REAL,
             PRIMARY KEY (scoring, subject, task, metric, seed))""")
+
+
+@migrations(name="4_sweeps_estimates")
+def _version_4(db: Database) -> None:
+    db.execute("ALTER TABLE candidates ADD COLUMN estimated_ms REAL")
+    db.execute(f"""
+        CREATE TABLE sweeps (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE,
+            spec TEXT NOT NULL, {_WORK})""")
+    db.execute("""
+        CREATE TABLE readings (
+            sweep INTEGER NOT NULL REFERENCES sweeps ON DELETE CASCADE, runtime TEXT NOT NULL,
+            batch_size INTEGER NOT NULL, sequence_length INTEGER NOT NULL, reading TEXT NOT NULL,
+            PRIMARY KEY (sweep, runtime, batch_size, sequence_length))""")
 
 
 class Store:
@@ -167,14 +189,7 @@ class Store:
 
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Keeps the teacher's measurements and the spec with its space filled in."""
-        facts = {
-            "name": teacher.name,
-            "architecture": teacher.architecture.to_dict(),
-            "parameters": teacher.parameters,
-            "flops": teacher.flops,
-            "latency": teacher.latency.to_dict(),
-        }
-        self._update("runs", run, {"spec": spec.to_json(), "teacher": json.dumps(facts)})
+        self._update("runs", run, {"spec": spec.to_json(), "teacher": json.dumps(_facts(teacher))})
 
     def claim_run(self, worker: Worker) -> Run | None:
         """Makes the oldest queued run this worker's; None where there is none."""
@@ -194,19 +209,20 @@ class Store:
         folder = files_of(self.path) / str(run)
         return folder if candidate is None else folder / str(candidate)
 
-    # --- runs, students and scorings: a number alone is a run's id ------------------------------------------
+    # --- runs, students, scorings, sweeps: a number alone is a run's id ------------------------------------
 
-    def work(self, job: Job | int) -> Run | Student | Scoring:
+    def work(self, job: Job | int) -> Run | Student | Scoring | Sweep:
         """One piece of work.
 
         Raises:
             BadInput: there is none such.
         """
         job = _job(job)
-        look: dict[Kind, Callable[[int], Run | Student | Scoring]] = {
+        look: dict[Kind, Callable[[int], Run | Student | Scoring | Sweep]] = {
             "runs": self.run,
             "students": self.student,
             "scorings": self.scoring,
+            "sweeps": self.sweep,
         }
         return look[job.kind](job.id)
 
@@ -214,7 +230,9 @@ class Store:
         """Whether anything is queued."""
         return bool(list(self._db.query(f"{_QUEUED} LIMIT 1")))
 
-    def claim(self, worker: Worker, kinds: Collection[Kind] = KINDS) -> Run | Student | Scoring | None:
+    def claim(
+        self, worker: Worker, kinds: Collection[Kind] = KINDS
+    ) -> Run | Student | Scoring | Sweep | None:
         """Makes the piece of work of these kinds that was queued first this worker's; None for none."""
         with self._write():
             queued = [
@@ -532,7 +550,95 @@ class Store:
             found.setdefault(row.pop("scoring"), []).append(Score(**row))
         return found
 
+    # --- sweeps -------------------------------------------------------------------------------------------
+
+    def create_sweep(self, spec: SweepSpec, candidate: int, worker: Worker | None = None) -> int:
+        """Queues a sweep of a candidate's latencies, or starts it as this worker's; returns its id.
+
+        Raises:
+            BadInput: there is no such candidate.
+        """
+        row = {"run": self.candidate(candidate).run, "candidate": candidate, "spec": spec.model_dump_json()}
+        return self._create("sweeps", row, worker)
+
+    def sweeps(self, run: int | None = None, *, candidate: int | None = None) -> list[Sweep]:
+        """All sweeps, or those of a run or of a candidate, newest first."""
+        return [_sweep(row) for row in self._select("sweeps", run=run, candidate=candidate)]
+
+    def sweep(self, sweep: int) -> Sweep:
+        """One sweep.
+
+        Raises:
+            BadInput: there is no such sweep.
+        """
+        rows = self._select("sweeps", id=sweep)
+        if not rows:
+            raise BadInput(f"There is no sweep {sweep} in {self.path}; `latency` makes one.")
+        return _sweep(rows[0])
+
+    def update_sweep(self, sweep: int, **fields: Any) -> None:
+        """Sets columns of a sweep."""
+        self._update("sweeps", sweep, fields)
+
+    def add_reading(self, sweep: int, reading: LatencyReading) -> None:
+        """Adds what was measured, in the place of a reading of the same runtime, batch size and length."""
+        key = {name: getattr(reading, name) for name in ("runtime", "batch_size", "sequence_length")}
+        row = {"sweep": sweep, **key, "reading": json.dumps(reading.to_dict())}
+        with self._write():
+            self._db.table("readings").insert(row, pk=("sweep", *key), replace=True)
+
+    def readings(self, candidate: int) -> list[LatencyReading]:
+        """The newest reading of each runtime, batch size and length that sweeps of a candidate have taken."""
+        found: dict[tuple[str, int, int], LatencyReading] = {}
+        for sweep in reversed(self.sweeps(candidate=candidate)):
+            for row in self._select("readings", order="rowid", sweep=sweep.id):
+                key = row["runtime"], row["batch_size"], row["sequence_length"]
+                found[key] = LatencyReading.from_dict(json.loads(row["reading"]))
+        return [found[key] for key in sorted(found)]
+
+    # --- what comes back from elsewhere -------------------------------------------------------------------
+
+    def import_run(
+        self,
+        spec: RunSpec,
+        teacher: TeacherFacts | None,
+        architecture: Architecture,
+        candidate: dict[str, Any],
+        student: dict[str, Any] | None = None,
+        place: Callable[[int, int, int | None], None] = lambda run, candidate, student: None,
+    ) -> tuple[int, int, int | None]:
+        """A finished run with one judged candidate, and the student made of it, all at once or nothing.
+
+        Args:
+            spec: of the run that it came from.
+            teacher: of that run, as it was measured there.
+            architecture: of the candidate.
+            candidate: its other columns, as for `update_candidate`.
+            student: columns of the student, `spec` among them as JSON; None where the candidate came alone.
+            place: told the ids before anything is kept; where it raises, nothing is.
+
+        Returns:
+            The ids of run, candidate and student.
+        """
+        now = time.time()
+        over = {"state": "finished", "created_at": now, "finished_at": now}
+        searched = {"name": spec.name, "spec": spec.to_json(), "method": METHOD, "episode": 1}
+        facts = {"teacher": None if teacher is None else json.dumps(_facts(teacher))}
+        judged = {"key": architecture.key, "architecture": architecture.to_dict(), "episode": 1}
+        with self._write():
+            run = self._inserted("runs", {**searched, **facts, **over})
+            made = self._inserted("candidates", {"state": "done", **judged, **candidate, "run": run})
+            begun = None if student is None else {**student, "run": run, "candidate": made, **over}
+            of = None if begun is None else self._inserted("students", begun)
+            place(run, made, of)
+        return run, made, of
+
     # --- inside -------------------------------------------------------------------------------------------
+
+    def _inserted(self, table: str, row: dict[str, Any]) -> int:
+        made = self._db.table(table).insert(_kept(row), pk="id").last_pk
+        assert isinstance(made, int)
+        return made
 
     def migrate(self) -> None:
         """Brings the tables up to date; safe from several processes at once."""
@@ -561,9 +667,7 @@ class Store:
         if worker is not None:
             row |= {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
         with self._write():
-            made = self._db.table(kind).insert(row, pk="id").last_pk
-        assert isinstance(made, int)
-        return made
+            return self._inserted(kind, row)
 
     def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:
         """Rows with these values, where they are given."""
@@ -593,7 +697,7 @@ class Store:
                 self._db.table("scorings").delete(other.id)
 
     def _forget_unfinished(self, job: Job) -> None:
-        """Of a run the candidate in hand; a student goes on from its checkpoint, a scoring loses nothing."""
+        """Of a run the candidate in hand; a student goes on from its checkpoint, the rest loses nothing."""
         if job.kind != "runs":
             return
         self._db.execute(
@@ -781,6 +885,20 @@ def _student(row: dict[str, Any]) -> Student:
 
 def _scoring(row: dict[str, Any]) -> Scoring:
     return Scoring(**{**_served(row), "spec": ScoreSpec.model_validate_json(row["spec"])})
+
+
+def _sweep(row: dict[str, Any]) -> Sweep:
+    return Sweep(**{**_served(row), "spec": SweepSpec.model_validate_json(row["spec"])})
+
+
+def _facts(teacher: TeacherFacts) -> dict[str, Any]:
+    return {
+        "name": teacher.name,
+        "architecture": teacher.architecture.to_dict(),
+        "parameters": teacher.parameters,
+        "flops": teacher.flops,
+        "latency": teacher.latency.to_dict(),
+    }
 
 
 def _teacher(facts: dict[str, Any]) -> TeacherFacts:

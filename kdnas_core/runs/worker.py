@@ -1,6 +1,6 @@
 """The worker: claims what is queued and works on it until it is finished, or told to pause or stop.
 
-Queued are runs, distillations of students, and scorings; all three are served in the same way.
+Queued are runs, distillations of students, scorings, and sweeps of latencies; all are served in the same way.
 
 Page and worker meet only in the store: a second thread says there every second that the worker lives,
 and reads what was asked of it meanwhile.
@@ -18,11 +18,21 @@ from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.measure.cost import parameters
-from kdnas_core.runs import scoring_journal, student_journal
+from kdnas_core.runs import scoring_journal, student_journal, sweep_journal
 from kdnas_core.runs.journal import StoreJournal
 from kdnas_core.runs.launch import worker_lock
 from kdnas_core.runs.progress import Told
-from kdnas_core.runs.rows import Candidate, Job, Run, RunState, Scoring, Student, TeacherFacts, Worker
+from kdnas_core.runs.rows import (
+    Candidate,
+    Job,
+    Run,
+    RunState,
+    Scoring,
+    Student,
+    Sweep,
+    TeacherFacts,
+    Worker,
+)
 from kdnas_core.runs.signals import put_off
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.controllers.lstm import LstmController
@@ -85,10 +95,12 @@ def _serve(store: Store, *, until_idle: bool) -> None:
             time.sleep(POLL_S)
 
 
-def _work_on_any(store: Store, claimed: Run | Student | Scoring) -> RunState:
+def _work_on_any(store: Store, claimed: Run | Student | Scoring | Sweep) -> RunState:
     if isinstance(claimed, Run):
         return work_on(store, claimed)
-    return distil(store, claimed) if isinstance(claimed, Student) else score(store, claimed)
+    if isinstance(claimed, Student):
+        return distil(store, claimed)
+    return score(store, claimed) if isinstance(claimed, Scoring) else measure(store, claimed)
 
 
 def work_on(
@@ -152,6 +164,20 @@ def score(store: Store, scoring: Scoring, told: Told = lambda activity, step, st
         KeyboardInterrupt: after the scoring was marked as interrupted.
     """
     return _worked(store, scoring.job, lambda check: scoring_journal.score(store, scoring, check, told))
+
+
+def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, steps: None) -> RunState:
+    """Takes the readings of a sweep claimed by this process, and returns the state in which that ends.
+
+    Args:
+        store: open for writing, in this thread.
+        sweep: claimed.
+        told: called at each point.
+
+    Raises:
+        KeyboardInterrupt: after the sweep was marked as interrupted.
+    """
+    return _worked(store, sweep.job, lambda check: sweep_journal.measure(store, sweep, check, told))
 
 
 def _worked(store: Store, job: Job, work: Callable[[Check], None]) -> RunState:

@@ -1,4 +1,4 @@
-"""Judging one candidate: latency, then the veto, then mini-KD, its losses and the reward."""
+"""Judging one candidate: latency, or its estimate, then the veto, then mini-KD, its losses and the reward."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.layout import student_config
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.student import new_student, save
@@ -21,9 +22,10 @@ from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.cost import parameters
 from kdnas_core.measure.device import device
+from kdnas_core.measure.latency_model import FAR_OVER, MOST_ERROR, model_here
 from kdnas_core.measure.proxy_task import ProxyTask, proxy_score
 from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.search.reward import kdnas_reward, within_budget
+from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
 from kdnas_core.spec import RunSpec
 
 
@@ -46,6 +48,7 @@ class Judgement:
         reward: by that loss and its latency.
         languages: the loss on the held-out texts of each language, where there are several.
         scores: on the proxy of each of the run's tasks, by its name.
+        estimated_ms: its latency as foreseen, where that was so far over the budget that it was not measured.
     """
 
     state: Literal["over_budget", "done"]
@@ -53,6 +56,7 @@ class Judgement:
     reward: float | None
     languages: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
+    estimated_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,15 @@ class Judge:
         Args:
             architecture: of the candidate.
             folder: its config is written there at once, its weights and tokenizer after mini-KD.
-            listener: told how it goes on.
+            listener: told how it goes on; of one that is foreseen to be far over the budget, nothing.
 
         Raises:
             Diverged: mini-KD did.
         """
+        estimate = self._far_over_budget(architecture)
+        if estimate is not None:
+            student_config(self.bench.teacher.model.config, architecture).save_pretrained(folder)
+            return Judgement("over_budget", None, None, estimated_ms=estimate)
         student = new_student(self.bench.teacher, architecture, self.spec.seed)
         student.config.save_pretrained(folder)
         latency = self.bench.student_latency(architecture, student, listener.waiting)
@@ -124,6 +132,26 @@ class Judge:
         loss = 1 - fmean(scores.values()) if constants.mode == "accuracy" else result.loss
         reward = kdnas_reward(loss, latency, constants)
         return Judgement("done", result.loss, reward, result.languages, scores)
+
+    def _far_over_budget(self, architecture: Architecture) -> float | None:
+        """Its estimated milliseconds, where they are far over the budget; else None, and it is measured.
+
+        What is near the budget is measured, and so is what was named one by one: presets are few, each is
+        asked after, and they are unlike the shapes that a model was fitted on. What is remembered needs no
+        estimate.
+        """
+        spec = self.spec
+        if spec.space.presets or self.bench.remembered(architecture) is not None:
+            return None
+        model = model_here(spec.latency)
+        if model is None or model.p90_error > MOST_ERROR:
+            return None
+        at = spec.latency.batch_size, spec.latency.sequence_length
+        estimate = model.estimate(architecture, *at)
+        # as a share of the teacher's: the other reading of a speed-up, and a check of the model at this batch
+        beside_teacher = estimate * self.teacher_ms / model.estimate(self.bench.teacher.architecture, *at)
+        far_over = FAR_OVER * budget_ms(spec.latency, self.teacher_ms)
+        return estimate if min(estimate, beside_teacher) > far_over else None
 
     def _scores(self, student: PreTrainedModel, listener: Listener) -> dict[str, float]:
         """On the proxies of the tasks; `listener` may end this too."""

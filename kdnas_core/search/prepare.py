@@ -26,6 +26,7 @@ from kdnas_core.measure.device import device
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.proxy_task import ProxyTask, proxy_of
 from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.measure.runtimes import check_runtime
 from kdnas_core.measure.tasks import read_task
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
@@ -79,6 +80,7 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     Raises:
         BadInput: the spec cannot be searched; says why in one sentence.
     """
+    check_runtime(spec.latency.runtime)
     check_teacher(spec.teacher)
     check_corpus(spec.corpus)
     say("loading the teacher")

@@ -61,7 +61,7 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
 
     What this machine has scored before is remembered: the teacher is scored once, and a scoring that was
     ended goes on. An embedding teacher and its student are also compared without any training, by the
-    similarity of their sentence vectors.
+    similarity of their sentence vectors, and read pairs apart where `how` says nothing else.
 
     Args:
         spec: of the run that the student is of.
@@ -79,12 +79,13 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     compared = is_embedding_teacher(spec.teacher)
     models = dict(_models(teacher, student, how))
     settings = usual_settings(teacher, how.rows)
+    reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
         for subject, model in models.items():
             if subject == "student" and is_for(student, task):
                 listener.scored(subject, _as_it_is(student, model, task, settings, listener))
             else:
-                _score(subject, model, task, settings, how.seeds, listener)
+                _score(subject, model, task, settings, how.seeds, reads_apart, listener)
             if compared and can_compare(task) and subject != "control":
                 listener.say(f"{subject}: {task.name}, similarity")
                 listener.scored(subject, _zero_shot(model, task, settings, listener))
@@ -132,7 +133,13 @@ def _as_it_is(
 
 
 def _score(
-    subject: Subject, model: Scored, task: Task, settings: FineTuning, seeds: int, listener: ScoreListener
+    subject: Subject,
+    model: Scored,
+    task: Task,
+    settings: FineTuning,
+    seeds: int,
+    reads_apart: bool,
+    listener: ScoreListener,
 ) -> None:
     def step(activity: str, taken: int, steps: int) -> None:
         if taken == 1:
@@ -140,7 +147,8 @@ def _score(
         listener.step(taken, steps)
 
     told = ScoringListener(listener.waiting, step)
-    listener.scored(subject, score_on(model, task, settings, range(seeds), autocast_dtype(), told))
+    found = score_on(model, task, settings, range(seeds), autocast_dtype(), told, reads_apart)
+    listener.scored(subject, found)
 
 
 def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:

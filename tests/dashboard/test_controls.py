@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import io
+import hashlib
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.dashboard import controls, progress
-from kdnas_core.errors import BadInput
+from kdnas_core.errors import BadInput, Failure
+from kdnas_core.export.sums import write_sums
 from kdnas_core.runs.rows import Job, RunState
 from kdnas_core.runs.sources import Source, source_named
 from kdnas_core.runs.store import opened
+from tests.export.makers import CHECKS
 from tests.filled_store import fill
 
 
@@ -64,8 +67,8 @@ def test_a_candidate_without_weights_is_not_exported_and_leaves_no_folder(db: Pa
         candidate = progress.distilled(store.candidates(run))[0]
         store.update_candidate(candidate.id, weights=0)
     with pytest.raises(BadInput, match="no weights"):
-        controls.export(db, Source(candidate))
-    assert not controls.export_folder(db, Source(candidate)).exists()
+        controls.export(db, Source(candidate), False, lambda activity: None)
+    assert not (db.parent / "exports").exists()
     assert controls.earlier_export(db, Source(candidate)) is None
 
 
@@ -81,31 +84,49 @@ def finished_student(db: Path) -> Source:
         return source_named(store, "s1")
 
 
+def exported_by_hand(db: Path, source: Source, folder: Path, weights: bytes) -> None:
+    """Files as an export leaves them; the weights in the store are `ours`."""
+    own = controls.own_folder(db, source)
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "model.safetensors").write_bytes(b"ours")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "kdnas.json").write_text(json.dumps({"checks": CHECKS.to_dict()}))
+    write_sums(folder)
+
+
 @pytest.mark.parametrize("made", [first_source, finished_student])
-def test_an_earlier_export_is_found_with_its_files_and_digest(
+def test_an_earlier_export_is_found_with_its_files_digest_and_checks(
     db: Path, made: Callable[[Path], Source]
 ) -> None:
     source = made(db)
-    for folder in (controls.export_folder(db, source), controls.own_folder(db, source)):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.safetensors").write_bytes(b"abc")
-        (folder / "config.json").write_text("{}")
+    folder = controls.export_folder(db, source)
+    exported_by_hand(db, source, folder, b"ours")
     told = controls.earlier_export(db, source)
     assert told is not None
     name = f"candidate-{source.name}" if source.student is None else "student-s1"
-    assert told.path == db.parent / "exports" / f"{db.name}-run-1-{name}"
-    assert told.files == ["config.json", "model.safetensors"]
-    assert told.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert told.path == folder == db.parent / "exports" / f"{db.name}-run-1-{name}"
+    assert told.files == ["SHA256SUMS", "kdnas.json", "model.safetensors"]
+    assert told.sha256 == hashlib.sha256(b"ours").hexdigest()
+    assert told.checks == CHECKS
 
 
-def test_the_export_of_another_student_with_the_same_id_is_not_handed_out(db: Path) -> None:
+def test_the_next_export_is_numbered_and_the_last_of_the_same_weights_is_shown(db: Path) -> None:
     source = first_source(db)
-    for folder, content in (
-        (controls.export_folder(db, source), b"old"),
-        (controls.own_folder(db, source), b"new"),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.safetensors").write_bytes(content)
+    for weights in (b"ours", b"ours", b"of a store before"):
+        exported_by_hand(db, source, controls.export_folder(db, source), weights)
+    assert controls.export_folder(db, source).name.endswith("candidate-1-4")
+    told = controls.earlier_export(db, source)
+    assert told is not None
+    assert told.path.name.endswith("candidate-1-2")
+
+
+@pytest.mark.parametrize("damaged", ["kdnas.json", "SHA256SUMS"])
+def test_an_export_that_is_not_whole_is_not_handed_out(db: Path, damaged: str) -> None:
+    source = first_source(db)
+    folder = controls.export_folder(db, source)
+    exported_by_hand(db, source, folder, b"ours")
+    (folder / damaged).write_text("{}")
     assert controls.earlier_export(db, source) is None
 
 
@@ -123,10 +144,15 @@ def test_students_and_scorings_are_paused_stopped_and_deleted_like_runs(db: Path
     assert folder.is_dir()
 
 
-def test_the_zip_holds_every_file_under_the_name_of_the_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "run-1-candidate-2"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    with zipfile.ZipFile(io.BytesIO(controls.zipped(folder))) as archive:
-        assert archive.namelist() == ["run-1-candidate-2/config.json"]
+def test_the_zip_holds_every_file_under_the_name_of_the_folder(db: Path) -> None:
+    source = first_source(db)
+    folder = controls.export_folder(db, source)
+    exported_by_hand(db, source, folder, b"ours")
+    with controls.zipped(folder) as file, zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == [
+            f"{folder.name}/{name}" for name in ("SHA256SUMS", "kdnas.json", "model.safetensors")
+        ]
         assert archive.testzip() is None
+    (folder / "model.safetensors").write_bytes(b"changed")
+    with pytest.raises(Failure, match="was changed"):
+        controls.zipped(folder)

@@ -10,7 +10,16 @@ import plotly.graph_objects as go
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import charts, figures, language_figure, layer_figures, progress_figures
+from kdnas_core.dashboard import (
+    charts,
+    figures,
+    language_figure,
+    layer_figures,
+    progress,
+    progress_figures,
+    tables,
+    wording,
+)
 from kdnas_core.dashboard.terms import Depths
 from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
@@ -80,6 +89,46 @@ def test_a_candidate_that_was_never_distilled_is_a_tick_at_the_top_edge() -> Non
 def test_the_choice_is_a_ring_of_its_own() -> None:
     assert list(trace(frontier(chosen=3), "your choice").customdata) == [3]
     assert "your choice" not in [trace.name for trace in frontier(chosen=99).data]
+
+
+SKIPPED = candidate(9, None, None, "over_budget", reward=None, estimated_ms=14.2, parameters=None)
+
+
+def test_a_candidate_that_was_only_estimated_is_a_cross_of_its_own_that_says_so() -> None:
+    figure = frontier([*ROWS, SKIPPED])
+    cross = trace(figure, "over budget, estimated")
+    assert (list(cross.x), cross.customdata) == ([14.2], (9,))
+    assert cross.y[0] == trace(figure, "over the search's budget, not distilled").y[0]
+    assert "≈ 14 ms, estimated, not measured" in cross.text[0]
+    assert trace(figure, "over the search's budget, not distilled").customdata == (5,)
+    assert list(trace(frontier([*ROWS, SKIPPED], chosen=9), "your choice").customdata) == [9]
+
+
+def test_a_candidate_that_was_only_estimated_moves_no_axis_and_is_never_picked_by_any_budget() -> None:
+    rows = [*ROWS, candidate(9, None, None, "over_budget", reward=None, estimated_ms=1.0)]
+    for budget in (2.0, 9.0, 1e3):
+        with_it, without = frontier(rows, budget_ms=budget), frontier(budget_ms=budget)
+        assert with_it.layout.xaxis.range == without.layout.xaxis.range
+        for name in ("Pareto frontier", "best within budget", "within budget"):
+            ids = [list(line.customdata) for line in with_it.data if line.name == name]
+            assert ids == [list(line.customdata) for line in without.data if line.name == name]
+    assert progress.best_within(rows, 2.0) is None
+
+
+def test_the_table_tells_an_estimate_apart_from_what_was_measured() -> None:
+    table = tables.candidates_table([*ROWS, SKIPPED])
+    assert table["Latency p50 (ms)"].isna().sum() == 3
+    assert list(table["Not measured"])[-1] == "≈ 14 ms, estimated"
+    assert list(table["Not measured"])[:-1] == [""] * 5 + ["–"] * 2  # failed, or not yet measured
+    assert "Not measured" not in tables.candidates_table(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(14.2, "≈ 14 ms, estimated"), (9.34, "≈ 9.3 ms, estimated"), (0.123, "≈ 0.12 ms, estimated")],
+)
+def test_an_estimate_reads_with_no_more_digits_than_it_deserves(value: float, words: str) -> None:
+    assert wording.estimated(value) == words
 
 
 def test_the_axes_stay_where_they_are_as_points_arrive_within_them() -> None:

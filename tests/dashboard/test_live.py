@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import budget, estimate, live, progress, starting, tables, wording
+from kdnas_core.dashboard import budget, estimate, live, outlook, progress, starting, tables, wording
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import device_name
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import LatencySpec, quick_spec
+from kdnas_core.spec import LatencySpec, RunSpec, quick_spec
 from tests.filled_store import TEACHER, TEACHER_MS, fill, reading
 
 
@@ -218,8 +218,7 @@ def test_a_latency_reads_with_all_that_it_was_measured_under() -> None:
     words = wording.protocol(reading(5.0))
     for part in (
         "AMD EPYC",
-        "onnxruntime",
-        "float32",
+        "ONNX Runtime (float32)",
         "1 thread ",
         "batch 1",
         "128 tokens",
@@ -228,10 +227,15 @@ def test_a_latency_reads_with_all_that_it_was_measured_under() -> None:
         assert part in words
 
 
+def foreseen(spec: RunSpec, teacher_ms: float | None = None) -> outlook.Outlook:
+    """The outlook for the quick search's space, by FLOPs."""
+    space = SearchSpace.from_spec(spec.space, TEACHER)
+    return outlook.foresee(spec.latency, space, TEACHER, teacher_ms, None)
+
+
 def test_a_search_is_estimated_by_a_rule_of_thumb_where_nothing_was_measured() -> None:
     spec = quick_spec()
-    space = SearchSpace.from_spec(spec.space, TEACHER)
-    rough = estimate.estimate(spec, space, TEACHER, None, None)
+    rough = estimate.estimate(spec, foreseen(spec), None)
     assert not rough.measured
     assert rough.candidates == 16
     assert 0 < rough.distilled <= 16
@@ -240,11 +244,21 @@ def test_a_search_is_estimated_by_a_rule_of_thumb_where_nothing_was_measured() -
 
 def test_a_tighter_budget_leaves_fewer_to_distil_and_takes_less_time() -> None:
     spec = quick_spec()
-    space = SearchSpace.from_spec(spec.space, TEACHER)
     tight = spec.model_copy(update={"latency": LatencySpec(budget_ms=2.0)})
-    loose, strict = (estimate.estimate(one, space, TEACHER, TEACHER_MS, None) for one in (spec, tight))
+    loose, strict = (estimate.estimate(one, foreseen(one, TEACHER_MS), None) for one in (spec, tight))
     assert strict.distilled < loose.distilled
     assert strict.seconds < loose.seconds
+
+
+def test_what_is_far_over_the_budget_by_the_latency_model_takes_no_time() -> None:
+    spec = quick_spec()
+    seen = foreseen(spec, TEACHER_MS)
+    half = len(seen.loads) // 2
+    loads = (1.2,) * half + (9.0,) * (len(seen.loads) - half)
+    by_flops = dataclasses.replace(seen, loads=loads)
+    by_model = dataclasses.replace(by_flops, skipped_above=1.5)
+    assert estimate.estimate(spec, by_flops, None).seconds == pytest.approx(16 * estimate.LATENCY_S)
+    assert estimate.estimate(spec, by_model, None).seconds == pytest.approx(8 * estimate.LATENCY_S)
 
 
 def test_the_pace_is_that_of_the_candidates_that_this_device_distilled(db: Path) -> None:
@@ -258,8 +272,7 @@ def test_the_pace_is_that_of_the_candidates_that_this_device_distilled(db: Path)
     pace = estimate.pace_here(db)
     assert pace is not None
     spec = quick_spec()
-    slow = estimate.estimate(spec, SearchSpace.from_spec(spec.space, TEACHER), TEACHER, TEACHER_MS, pace / 10)
-    quick = estimate.estimate(spec, SearchSpace.from_spec(spec.space, TEACHER), TEACHER, TEACHER_MS, pace)
+    slow, quick = (estimate.estimate(spec, foreseen(spec, TEACHER_MS), one) for one in (pace / 10, pace))
     assert quick.measured
     assert slow.seconds > quick.seconds
 

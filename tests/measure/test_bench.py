@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure import bench as module
 from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.latency import RunOnce, Timing
-from kdnas_core.spec import LatencySpec
+from kdnas_core.measure.latency import TimedRun, Timing
+from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, Runtime
 from tests.tiny import teacher_of
 
 SMALL = Architecture(1, 16, 32, 2)
@@ -28,28 +29,30 @@ def teacher(tiny_teacher: Path) -> Teacher:
 
 
 class Stand:
-    """Stands for ONNX Runtime and the clock: remembers what was exported and timed."""
+    """Stands for the runtimes and the clock: remembers what was exported and timed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, clean: bool = True) -> None:
         self.exported: list[int] = []  # layers of each
         self.timed: list[tuple[list[int], int, int]] = []  # layers of those timed together, warm-up, runs
+        self.threads: list[int] = []  # that torch had meanwhile
         self.locked = False
         self.clean = clean
         self.milliseconds = 1.0
-        monkeypatch.setattr(module, "onnx_runner", self._runner)
+        monkeypatch.setattr(module, "runner", self._runner)
         monkeypatch.setattr(module, "time_in_turns", self._time)
         monkeypatch.setattr(module, "device", self._lock)
 
-    def _runner(self, model: object, protocol: LatencySpec) -> RunOnce:
+    def _runner(self, model: object, protocol: LatencySpec) -> TimedRun:
         layers = model.config.num_hidden_layers  # type: ignore[attr-defined]
         self.exported.append(layers)
-        return lambda: layers
+        return lambda: (layers, True)
 
-    def _time(self, runners: Sequence[RunOnce], warmup: int, runs: int) -> list[Timing]:
+    def _time(self, runners: Sequence[TimedRun], warmup: int, runs: int) -> list[Timing]:
         assert self.locked
-        layers = [run() for run in runners]
-        self.timed.append(([int(str(count)) for count in layers], warmup, runs))
-        return [Timing((int(str(count)) * self.milliseconds,) * runs, 0, self.clean) for count in layers]
+        layers = [int(run()[0]) for run in runners]
+        self.timed.append((layers, warmup, runs))
+        self.threads.append(torch.get_num_threads())
+        return [Timing((count * self.milliseconds,) * runs, 0, self.clean) for count in layers]
 
     @contextmanager
     def _lock(self, waiting: object) -> Iterator[None]:
@@ -125,15 +128,41 @@ def test_an_unclean_reading_is_shown_as_such_and_measured_again(
     assert len(stand.timed) == 3  # an unclean one is looked at twice
 
 
-def test_a_real_student_is_measured_once_in_onnx_runtime(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_what_was_measured_is_remembered_and_nothing_else_is(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(monkeypatch)
+    bench = LatencyBench(teacher, PROTOCOL)
+    assert bench.remembered(SMALL) is None
+    reading = bench.student_latency(SMALL, new_student(teacher, SMALL, 0))
+    assert bench.remembered(SMALL) == reading
+    in_torch = PROTOCOL.model_copy(update={"runtime": "torch"})
+    assert LatencyBench(teacher, in_torch).remembered(SMALL) is None
+    assert len(stand.timed) == 1
+
+
+def test_a_timing_has_the_threads_of_the_protocol_around_it(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = Stand(monkeypatch)
+    before = torch.get_num_threads()
+    LatencyBench(teacher, PROTOCOL.model_copy(update={"threads": 2})).teacher_latency()
+    assert stand.threads == [2]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("runtime", USUAL_RUNTIMES)
+def test_a_real_student_is_measured_once_in_each_runtime(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runtime: Runtime
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # with a lock of its own
     student = new_student(teacher, SMALL, 0)
-    result = LatencyBench(teacher, PROTOCOL).student_latency(SMALL, student)
+    protocol = PROTOCOL.model_copy(update={"runtime": runtime})
+    result = LatencyBench(teacher, protocol).student_latency(SMALL, student)
+    assert result.runtime == runtime
     assert len(result.samples) >= 100
     assert 0 < result.p50 <= result.p95
     assert result.speedup > 1  # one narrow layer against four
     if result.clean:  # as it is where nothing else runs
-        monkeypatch.setattr(module, "onnx_runner", None)
-        assert LatencyBench(teacher, PROTOCOL).student_latency(SMALL, student) == result
+        monkeypatch.setattr(module, "runner", None)
+        assert LatencyBench(teacher, protocol).student_latency(SMALL, student) == result

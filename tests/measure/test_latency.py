@@ -3,20 +3,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import get_args
 
-import numpy as np
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
-from transformers import BertConfig, BertModel
+import torch
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.measure import latency, onnx_model
-from kdnas_core.measure.latency import PATIENCE, Timing, onnx_runner, question, reading, time_in_turns
-from kdnas_core.spec import LatencySpec
+from kdnas_core.measure import latency
+from kdnas_core.measure.latency import PATIENCE, Timing, device_of, on_processor, question, reading
+from kdnas_core.measure.reading import device_name
+from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, Runtime
 
 PROTOCOL = LatencySpec(budget_ms=5)
 ARCHITECTURE = Architecture(2, 32, 64, 4)
@@ -64,6 +61,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(latency, "time", clock)
     return clock
+
+
+def time_in_turns(models: Sequence[Callable[[], object]], warmup: int, runs: int) -> list[Timing]:
+    """Models on the processor, timed in turns."""
+    return latency.time_in_turns([on_processor(model) for model in models], warmup, runs)
 
 
 def test_models_take_strict_turns_run_by_run(clock: Clock) -> None:
@@ -167,6 +169,37 @@ def test_a_reading_is_clean_where_both_models_were(student: bool, teacher: bool)
 TEACHER_SHAPE = Architecture(12, 64, 128, 4)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "dtype"),
+    [
+        ("onnxruntime", "float32"),
+        ("onnxruntime-int8", "int8"),
+        ("torch", "float32"),
+        ("torch-cuda", "float32"),
+    ],
+)
+def test_a_reading_says_in_what_runtime_and_numbers_it_was_taken(runtime: Runtime, dtype: str) -> None:
+    timing = Timing((1.0,), 0, clean=True)
+    result = reading(timing, timing, LatencySpec(runtime=runtime))
+    assert (result.runtime, result.dtype) == (runtime, dtype)
+
+
+def test_the_device_of_cuda_is_the_machine_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_of("torch-cuda") == f"{device_name()}, no CUDA device"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A100")
+    assert device_of("torch-cuda") == f"{device_name()}, A100"
+    assert {device_of(runtime) for runtime in USUAL_RUNTIMES} == {device_name()}
+    timing = Timing((1.0,), 0, clean=True)
+    assert reading(timing, timing, LatencySpec(runtime="torch-cuda")).device.endswith(", A100")
+
+
+def test_the_clean_rule_of_a_runner_is_its_own() -> None:
+    runs = iter([(1.0, True), (9.0, False), (2.0, True), (3.0, True)])
+    (timing,) = latency.time_in_turns([lambda: next(runs)], warmup=0, runs=3)
+    assert timing == Timing((1.0, 2.0, 3.0), repeated=1, clean=True)
+
+
 def test_the_budget_is_not_part_of_what_a_latency_depends_on() -> None:
     asked = [
         question("packaged", TEACHER_SHAPE, ARCHITECTURE, budget)
@@ -219,36 +252,32 @@ def test_a_latency_depends_on_the_teacher_the_machine_and_the_runtimes_version(
     assert question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL) != elsewhere
 
 
+def test_a_latency_depends_on_the_runtime_and_on_the_version_of_its_own_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: f"{package} 1.0")
+    asked = {
+        runtime: question("packaged", TEACHER_SHAPE, ARCHITECTURE, LatencySpec(runtime=runtime))
+        for runtime in get_args(Runtime)
+    }
+    assert len({json.dumps(each) for each in asked.values()}) == 4
+    versions = {runtime: each["version"] for runtime, each in asked.items()}
+    assert versions == {
+        "onnxruntime": "onnxruntime 1.0",
+        "onnxruntime-int8": "onnxruntime 1.0",
+        "torch": "torch 1.0",
+        "torch-cuda": "torch 1.0",
+    }
+
+
+def test_a_latency_of_the_graph_without_token_types_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL)
+    without = {name: value for name, value in asked.items() if name != "graph"}
+    assert without != asked
+    monkeypatch.setattr(latency, "GRAPH", 99)
+    assert question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL) != asked
+
+
 def test_what_a_latency_depends_on_can_be_written_as_json() -> None:
     asked = question("packaged", TEACHER_SHAPE, ARCHITECTURE, PROTOCOL)
     assert json.loads(json.dumps(asked)) == asked
-
-
-def test_a_model_is_run_with_the_threads_batch_and_length_of_the_protocol(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[Any] = []
-    fed: list[dict[str, NDArray[np.int64]]] = []
-
-    class Session:
-        def __init__(self, path: Path, options: Any, providers: list[str]) -> None:
-            made.append((options.intra_op_num_threads, options.inter_op_num_threads, providers))
-
-        def run(self, outputs: None, feed: dict[str, NDArray[np.int64]]) -> None:
-            fed.append(feed)
-
-    monkeypatch.setattr(onnx_model, "write_onnx", lambda model, path: None)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    config = BertConfig(
-        vocab_size=90, num_hidden_layers=1, hidden_size=8, num_attention_heads=2, intermediate_size=8
-    )
-    run = onnx_runner(BertModel(config), LatencySpec(threads=3, batch_size=2, sequence_length=40))
-    run()
-    run()
-    assert made == [(3, 1, ["CPUExecutionProvider"])]
-    for feed in fed:
-        assert feed["input_ids"].shape == feed["attention_mask"].shape == (2, 40)
-        assert feed["input_ids"].dtype == feed["attention_mask"].dtype == np.int64
-        assert feed["attention_mask"].all()
-        assert 0 <= feed["input_ids"].min() <= feed["input_ids"].max() < 90
-    assert np.array_equal(fed[0]["input_ids"], fed[1]["input_ids"])

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from kdnas_core.measure.memory import cache_folder, recall, recall_latency, remember, write_whole
+from kdnas_core.measure.memory import (
+    cache_folder,
+    recall,
+    recall_latency,
+    remember,
+    remembered,
+    write_whole,
+)
 from tests.tiny import reading_of
 
 QUESTION = {"model": "packaged", "threads": 1}
@@ -68,6 +75,45 @@ def test_a_latency_is_recalled_as_it_was_read() -> None:
     assert recall_latency(QUESTION) is None
     remember("latency", QUESTION, reading_of(3.25).to_dict())
     assert recall_latency(QUESTION) == reading_of(3.25)
+
+
+def test_all_facts_of_a_kind_are_listed_with_their_questions(fresh_cache: Path) -> None:
+    assert remembered("gain") == []
+    facts = [({"threads": threads}, {"gain": threads / 2}) for threads in range(5)]
+    for question, answer in facts:
+        remember("gain", question, answer)
+    remember("other", QUESTION, {"gain": 9.0})
+    listed = remembered("gain")
+    assert sorted(listed, key=lambda fact: fact[0]["threads"]) == facts
+    assert remembered("gain") == listed
+
+
+def test_a_fact_that_changes_or_goes_is_listed_as_it_is_now(fresh_cache: Path) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert remembered("gain") == [(QUESTION, {"gain": 1.5})]
+    remember("gain", QUESTION, {"gain": 2.25})
+    assert remembered("gain") == [(QUESTION, {"gain": 2.25})]
+    (path,) = (fresh_cache / "gain").iterdir()
+    path.unlink()
+    assert remembered("gain") == []
+
+
+def test_a_fact_that_stays_the_same_is_read_once(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    remembered("gain")
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert remembered("gain") == [(QUESTION, {"gain": 1.5})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"answer"', b"\0" * 64, b"\xff\xfe\xfd", b"[]", b"3", b"{}", b'{"question": 1, "answer": 2}'],
+)
+def test_damaged_facts_are_not_listed(fresh_cache: Path, content: bytes) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    (fresh_cache / "gain" / "damaged.json").write_bytes(content)
+    (fresh_cache / "gain" / "folder.json").mkdir()
+    assert remembered("gain") == [(QUESTION, {"gain": 1.5})]
 
 
 def test_writing_replaces_a_file_whole_and_leaves_nothing_else(tmp_path: Path) -> None:

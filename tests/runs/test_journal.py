@@ -56,6 +56,10 @@ def over_budget(architecture: Architecture, folder: Path, listener: Listener) ->
     return Judgement("over_budget", None, None)
 
 
+def far_over_budget(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+    return Judgement("over_budget", None, None, estimated_ms=123.5)
+
+
 def raises(error: BaseException) -> Act:
     def act(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
         listener.measured(Measured(1_000, 2_000, reading(1.0)))
@@ -236,6 +240,20 @@ def test_a_candidate_over_budget_has_a_latency_but_no_loss_and_a_reward_of_nothi
     assert not candidate.weights
     assert store.layer_losses(candidate.id) == []
     assert controller.told == [Outcome(A, 0.0)]
+
+
+def test_a_candidate_far_over_budget_has_an_estimate_its_flops_and_no_latency(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: far_over_budget, B: done(0.3, 2.0), C: over_budget})
+    controller = Scripted([A, B, C])
+    search(controller, journal, 1, 3)
+    skipped, kept, measured = store.candidates(run)
+    assert (skipped.state, skipped.estimated_ms) == ("over_budget", 123.5)
+    assert skipped.flops == A.flops(store.run(run).spec.latency.sequence_length)
+    assert (skipped.parameters, skipped.latency, skipped.loss, skipped.reward) == (None,) * 4
+    assert not skipped.weights
+    assert (skipped.step, skipped.steps) == (measured.step, measured.steps)
+    assert kept.estimated_ms is measured.estimated_ms is None
+    assert controller.told[0] == Outcome(A, 0.0)
 
 
 def test_a_judged_candidate_is_never_judged_again(store: Store, run: int) -> None:

@@ -30,7 +30,12 @@ from tests.sentences import is_one_sentence
 from tests.tiny_runs import files_in, wait_for
 
 VERSION_1 = Path(__file__).parent / "fixtures" / "version_1.db"
-VERSIONS = ["1_runs_candidates_layer_losses", "2_terms_notes_languages", "3_students_scorings"]
+VERSIONS = [
+    "1_runs_candidates_layer_losses",
+    "2_terms_notes_languages",
+    "3_students_scorings",
+    "4_sweeps_estimates",
+]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
 DEAD = Worker(pid=1, created=0.0, host=Worker.this_process().host)  # the first process was not made in 1970

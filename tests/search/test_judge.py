@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import beginning, trainer
@@ -96,6 +96,7 @@ def judge(
     """One whose bench reads a latency within the budget."""
     spec = parse_spec({**tiny_spec, "latency": {"budget_speedup": 2, "sequence_length": 16}})
     set_latency(monkeypatch, WITHIN)
+    monkeypatch.setattr(module, "model_here", lambda protocol: None)
     wanted = everything_of(teacher)
     train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:64], texts[100:116]))
     data = proxy_set_of(teacher, train, held_out)
@@ -120,6 +121,17 @@ def set_latency(monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> Non
     monkeypatch.setattr(
         LatencyBench, "student_latency", lambda bench, architecture, student, waiting: latency
     )
+
+
+class Model:
+    """A latency model of the machine of `WITHIN`: the teacher takes 10 ms, every student so many."""
+
+    def __init__(self, student_ms: float, p90_error: float = 0.1, teacher_ms: float = 10.0) -> None:
+        self.student_ms, self.p90_error, self.teacher_ms = student_ms, p90_error, teacher_ms
+
+    def estimate(self, architecture: Architecture, batch_size: int, sequence_length: int) -> float:
+        assert (batch_size, sequence_length) == (1, 16)
+        return self.teacher_ms if architecture.layers == 4 else self.student_ms
 
 
 def forbid_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +166,91 @@ def test_a_candidate_over_budget_is_never_distilled(
     assert [measured.latency for measured in told.measured] == [latency]
     assert (told.notes, told.steps, told.held_out) == ([], [], [])
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
+
+
+# The budget of all of these is 5 ms: a speed-up of 2 over a teacher of 10 ms, or as it stands
+
+AS_IT_STANDS = {"budget_ms": 5.0, "sequence_length": 16}
+AS_SPEEDUP = {"budget_speedup": 2.0, "sequence_length": 16}
+
+
+def foreseen(judge: Judge, monkeypatch: pytest.MonkeyPatch, model: Model | None, **budget: float) -> Judge:
+    """The same judge with a latency model, in which a student is found over budget if it is measured."""
+    set_latency(monkeypatch, OVER)
+    monkeypatch.setattr(module, "model_here", lambda protocol: model)
+    forbid_distillation(monkeypatch)
+    spec = judge.spec.model_dump() | {"latency": budget or AS_SPEEDUP}
+    return dataclasses.replace(judge, spec=parse_spec(spec))
+
+
+@pytest.mark.parametrize("budget", [AS_IT_STANDS, AS_SPEEDUP])
+def test_a_candidate_foreseen_far_over_budget_is_neither_built_nor_measured(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: dict[str, float]
+) -> None:
+    vetoing = foreseen(judge, monkeypatch, Model(7.6), **budget)
+    for name in ("new_student", "parameters"):
+        monkeypatch.setattr(module, name, None)
+    monkeypatch.setattr(LatencyBench, "student_latency", None)
+    told = Told()
+    judgement = vetoing.judge(SMALL, tmp_path / "files", told.listener)
+    assert judgement == Judgement("over_budget", None, None, estimated_ms=7.6)
+    assert (told.measured, told.notes, told.steps) == ([], [], [])
+    config = AutoConfig.from_pretrained(tmp_path / "files")
+    assert (config.num_hidden_layers, config.hidden_size) == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("model", "budget"),
+    [
+        (None, AS_SPEEDUP),
+        (Model(7.4), AS_SPEEDUP),
+        (Model(7.4), AS_IT_STANDS),
+        (Model(1.0), AS_SPEEDUP),
+        (Model(100.0, p90_error=0.26), AS_SPEEDUP),
+        (Model(7.6, teacher_ms=10.3), AS_SPEEDUP),  # near the edge as a share of the teacher's
+        (Model(100.0, teacher_ms=200.0), AS_IT_STANDS),  # the model is wrong about the teacher at this batch
+    ],
+)
+def test_a_candidate_is_measured_near_the_budget_and_where_no_good_model_says_otherwise(
+    judge: Judge,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    model: Model | None,
+    budget: dict[str, float],
+) -> None:
+    told = Told()
+    measuring = foreseen(judge, monkeypatch, model, **budget)
+    judgement = measuring.judge(SMALL, tmp_path / "files", told.listener)
+    assert judgement == Judgement("over_budget", None, None)
+    assert [measured.latency for measured in told.measured] == [OVER]
+
+
+def test_a_candidate_near_the_edge_for_the_teacher_of_this_run_is_measured(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = Told()
+    measuring = dataclasses.replace(foreseen(judge, monkeypatch, Model(7.6)), teacher_ms=10.3)
+    measuring.judge(SMALL, tmp_path / "files", told.listener)
+    assert len(told.measured) == 1
+
+
+def test_what_is_remembered_is_not_estimated(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = Told()
+    monkeypatch.setattr(LatencyBench, "remembered", lambda bench, architecture: OVER)
+    foreseen(judge, monkeypatch, Model(100.0)).judge(SMALL, tmp_path / "files", told.listener)
+    assert [measured.latency for measured in told.measured] == [OVER]
+
+
+def test_students_named_one_by_one_are_measured(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measuring = foreseen(judge, monkeypatch, Model(100.0))
+    spec = parse_spec(measuring.spec.model_dump() | {"space": "bert-tiny"})
+    told = Told()
+    dataclasses.replace(measuring, spec=spec).judge(SMALL, tmp_path / "files", told.listener)
+    assert [measured.latency for measured in told.measured] == [OVER]
 
 
 def test_a_candidate_just_within_the_budget_is_distilled(judge: Judge, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.teacher import load_teacher
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import bench
-from kdnas_core.measure.latency import RunOnce, Timing
+from kdnas_core.measure.latency import TimedRun, Timing
 from kdnas_core.search import prepare as module
 from kdnas_core.search.prepare import MOST_HELD_OUT, make_judge, prepare
-from kdnas_core.spec import parse_spec
+from kdnas_core.spec import USUAL_RUNTIMES, Runtime, parse_spec
 from tests import tiny  # noqa: F401  (one thread for things this small)
 from tests.sentences import is_one_sentence
 
@@ -31,13 +31,13 @@ def stand_in_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A millisecond for each layer and 16 of width; and a device lock of this test alone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def runner(model: Any, protocol: object) -> RunOnce:
-        return lambda: model.config.num_hidden_layers * model.config.hidden_size / 16
+    def runner(model: Any, protocol: object) -> TimedRun:
+        return lambda: (model.config.num_hidden_layers * model.config.hidden_size / 16, True)
 
     def timed(runners: Sequence[Any], warmup: int, runs: int) -> list[Timing]:
-        return [Timing((float(run()),), 0, clean=True) for run in runners]
+        return [Timing((float(run()[0]),), 0, clean=True) for run in runners]
 
-    monkeypatch.setattr(bench, "onnx_runner", runner)
+    monkeypatch.setattr(bench, "runner", runner)
     monkeypatch.setattr(bench, "time_in_turns", timed)
     monkeypatch.setattr(module, "autocast_dtype", lambda: None)
 
@@ -393,6 +393,24 @@ def test_a_teacher_or_corpus_that_is_not_there_is_refused_before_anything_is_loa
     monkeypatch.setattr(module, "load_teacher", None)
     fields[field] = "/no/such/place.txt"
     assert "/no/such/place.txt" in refusal(fields)
+
+
+def test_cuda_is_refused_before_anything_else_where_there_is_none(
+    fields: dict[str, Any], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(module, "load_teacher", None)
+    fields["latency"] = {"budget_ms": 5.0, "runtime": "torch-cuda"}
+    assert "'torch-cuda'" in refusal(fields)
+    assert not fresh_cache.exists()
+
+
+@pytest.mark.parametrize("runtime", USUAL_RUNTIMES)
+def test_the_teacher_is_measured_in_the_runtime_of_the_budget(
+    fields: dict[str, Any], runtime: Runtime
+) -> None:
+    fields["latency"] = {**fields["latency"], "runtime": runtime}
+    assert prepare(parse_spec(fields), silent).teacher_latency.runtime == runtime
 
 
 def test_nothing_is_kept_of_a_spec_that_was_refused_before_measuring(

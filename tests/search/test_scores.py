@@ -20,7 +20,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.measure import scoring
 from kdnas_core.measure.fine_tuning import FineTuning, fine_tuned
 from kdnas_core.measure.scoring import TaskScore
-from kdnas_core.measure.tasks import Row, read_task
+from kdnas_core.measure.tasks import APART, Row, read_task
 from kdnas_core.search import scores as module
 from kdnas_core.search import task_teacher
 from kdnas_core.search.scores import ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
@@ -255,11 +255,11 @@ def test_an_embedding_teacher_and_its_student_are_compared_by_their_vectors_too(
 ) -> None:
     told = scored(of_vectors, student, tasks=[words, counts], control=True)
     assert told.names[3:] == [
-        ("teacher", "counts"),
+        ("teacher", f"counts{APART}"),
         ("teacher", f"counts{ZERO_SHOT}"),
-        ("student", "counts"),
+        ("student", f"counts{APART}"),
         ("student", f"counts{ZERO_SHOT}"),
-        ("control", "counts"),
+        ("control", f"counts{APART}"),
     ]
     assert [subject for subject, _ in told.names[:3]] == ["teacher", "student", "control"]
     assert "student: counts, similarity" in told.order
@@ -284,6 +284,20 @@ def cosine(encoder: Any, teacher: Teacher, row: Row) -> float:
             states = encoder(**teacher.tokenizer(sentence, return_tensors="pt")).last_hidden_state
         vectors.append(states[0].double().mean(0))
     return float(vectors[0] @ vectors[1] / vectors[0].norm() / vectors[1].norm())
+
+
+def test_pairs_are_read_together_or_apart_where_that_is_asked_for_whatever_the_teacher(
+    of_vectors: RunSpec, spec: RunSpec, student: Path, counts: str
+) -> None:
+    together = scored(of_vectors, student, tasks=[counts], pairs="together").names
+    assert [name for name in together if not name[1].endswith(ZERO_SHOT)] == [
+        ("teacher", "counts"),
+        ("student", "counts"),
+    ]
+    assert scored(spec, student, tasks=[counts], pairs="apart").names == [
+        ("teacher", f"counts{APART}"),
+        ("student", f"counts{APART}"),
+    ]
 
 
 def test_a_teacher_of_another_kind_is_not_compared_by_vectors(

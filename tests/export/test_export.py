@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from safetensors import safe_open
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
-from kdnas_core.export import export_hf
-from kdnas_core.runs.rows import Candidate, Job, Worker
-from kdnas_core.runs.store import Store, files_of, opened
-from kdnas_core.runs.worker import work_on
+from kdnas_core.export import export_student, parse_formats
+from kdnas_core.runs.rows import Candidate
+from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import DistilSpec
+from tests.export.makers import a_student, copied, refused
 from tests.filled_store import TEACHER, add_episode, begin_run, judge
-from tests.sentences import is_one_sentence
-from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
+from tests.tiny_runs import files_in
 
 LOAD = """
 import json, sys
@@ -39,48 +37,15 @@ print(json.dumps({"config": config.to_dict(), "shape": shape, "strays": strays, 
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with own_machine(tmp_path_factory.mktemp("machine")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def db(
-    tiny_teacher: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory, machine: None
-) -> Path:
-    """A store with one real search of 2 candidates."""
-    spec = tiny_run(tiny_teacher, corpus_file, search={"episodes": 1, "candidates": 2, "keep_weights": "all"})
-    remember_latencies(spec)
-    path = tmp_path_factory.mktemp("searched") / "runs.db"
-    with opened(path) as store:
-        run = store.run(store.create_run(spec, Worker.this_process()))
-        assert run is not None
-        assert work_on(store, run) == "finished"
-    return path
-
-
-@pytest.fixture
-def store(db: Path) -> Iterator[Store]:
-    with opened(db) as store:
-        yield store
-
-
-@pytest.fixture
-def candidate(store: Store) -> Candidate:
-    candidate = store.candidates(1)[0]
-    assert candidate.state == "done"
-    return candidate
-
-
 def test_stock_transformers_loads_an_export_in_a_clean_process(
     store: Store, candidate: Candidate, tmp_path: Path
 ) -> None:
     target = tmp_path / "new" / "student"  # its parent is made too
-    exported = export_hf(store, candidate.id, target)
-    assert exported.verified
+    exported = export_student(store, candidate.id, target)
     assert exported.path == target
-    assert exported.files == sorted(path.name for path in target.iterdir())
+    assert exported.files == sorted(files_in(target))
+    assert exported.checks.onnx is None
+    assert list(exported.checks.latencies) == ["onnxruntime"]
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(exported.files)
     assert exported.sha256 == hashlib.sha256((target / "model.safetensors").read_bytes()).hexdigest()
     assert [path.name for path in target.parent.iterdir()] == ["student"], "something unfinished was left"
@@ -129,22 +94,6 @@ def test_no_file_of_an_export_can_hold_code(store: Store, candidate: Candidate) 
     assert endings <= {".json", ".safetensors", ".txt"}
 
 
-def refused(store: Store, candidate: int, target: Path) -> str:
-    with pytest.raises(BadInput) as error:
-        export_hf(store, candidate, target)
-    assert is_one_sentence(str(error.value))
-    return str(error.value)
-
-
-def test_a_folder_that_exists_is_refused_and_left_alone(
-    store: Store, candidate: Candidate, tmp_path: Path
-) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    assert "exists already" in refused(store, candidate.id, tmp_path)
-    assert "exists already" in refused(store, candidate.id, tmp_path / "mine.txt")
-    assert files_in(tmp_path) == {"mine.txt": b"mine"}
-
-
 def test_a_candidate_without_weights_is_refused_with_the_reason(tmp_path: Path) -> None:
     with opened(tmp_path / "runs.db") as store:
         run = begin_run(store)
@@ -160,25 +109,18 @@ def test_a_candidate_without_weights_is_refused_with_the_reason(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def a_student(store: Store, candidate: Candidate, spec: DistilSpec) -> Path:
-    """A finished student, and the folder for its files, made with a copy of the candidate's."""
-    student = store.create_student(candidate.id, spec)
-    folder = store.student_files(1, student)
-    shutil.copytree(store.files(1, candidate.id), folder)
-    store.end(Job("students", student), "finished")
-    return folder
-
-
-def test_a_student_is_exported_by_its_name(
+@pytest.mark.usefixtures("unchecked")
+def test_a_student_is_exported_by_its_name_and_its_checkpoint_stays(
     store: Store, db: Path, candidate: Candidate, tmp_path: Path
 ) -> None:
     with opened(copied(store, db, tmp_path)) as copy:
         folder = a_student(copy, candidate, DistilSpec())
-        exported = export_hf(copy, "s1", tmp_path / "target")
-        assert exported.verified
-        assert (tmp_path / "target" / "model.safetensors").read_bytes() == (
-            folder / "model.safetensors"
-        ).read_bytes()
+        (folder / "checkpoint.safetensors").write_bytes(b"half a student")
+        exported = export_student(copy, "s1", tmp_path / "target")
+    assert "checkpoint.safetensors" not in exported.files
+    assert json.loads((tmp_path / "target" / "kdnas.json").read_text())["student"]["spec"]["epochs"] == 3
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "target" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_task_specific_student_is_exported_with_its_head_and_not_without(
@@ -189,10 +131,15 @@ def test_a_task_specific_student_is_exported_with_its_head_and_not_without(
     with opened(copied(store, db, tmp_path)) as copy:
         folder = a_student(copy, candidate, DistilSpec(task="packaged"))
         with pytest.raises(RuntimeError, match="not the student that was judged"):
-            export_hf(copy, "s1", tmp_path / "target")
+            export_student(copy, "s1", tmp_path / "target")
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
         model.save_pretrained(folder)
-        assert export_hf(copy, "s1", tmp_path / "target").verified
+        exported = export_student(copy, "s1", tmp_path / "target", parse_formats("onnx"))
+        assert exported.checks.parameters > (candidate.parameters or 0)
+        assert exported.checks.onnx is not None
+        assert exported.checks.onnx.max_difference_fp32 < 1e-4
+        assert exported.checks.onnx.int8_task == "packaged"
+        assert not exported.has_vectors, "logits are no sentence vectors"
 
 
 def test_a_student_that_is_not_finished_is_not_exported(
@@ -202,16 +149,8 @@ def test_a_student_that_is_not_finished_is_not_exported(
         a_student(copy, candidate, DistilSpec())
         copy._db.execute("UPDATE students SET state = 'paused'")
         with pytest.raises(BadInput, match="has no weights yet"):
-            export_hf(copy, "s1", tmp_path / "target")
+            export_student(copy, "s1", tmp_path / "target")
     assert not (tmp_path / "target").exists()
-
-
-def copied(store: Store, db: Path, folder: Path) -> Path:
-    """A copy of the store and its files that may be damaged."""
-    path = folder / "runs.db"
-    store._db.execute("VACUUM INTO ?", [str(path)])
-    shutil.copytree(files_of(db), files_of(path))
-    return path
 
 
 def test_weights_that_do_not_load_are_not_offered(
@@ -222,8 +161,8 @@ def test_weights_that_do_not_load_are_not_offered(
         weights = damaged.files(1, candidate.id) / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-100])
         before = files_in(tmp_path)
-        with pytest.raises(RuntimeError, match="did not load"):
-            export_hf(damaged, candidate.id, target)
+        with pytest.raises(RuntimeError, match="loading it with transformers alone failed"):
+            export_student(damaged, candidate.id, target)
     assert not target.exists()
     assert files_in(tmp_path) == before
 
@@ -237,7 +176,7 @@ def test_another_students_weights_are_not_offered(
         shutil.rmtree(swapped.files(1, candidate.id))
         shutil.copytree(swapped.files(1, other.id), swapped.files(1, candidate.id))
         with pytest.raises(RuntimeError, match="not the student that was judged"):
-            export_hf(swapped, candidate.id, tmp_path / "target")
+            export_student(swapped, candidate.id, tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
 
@@ -249,20 +188,3 @@ def test_weights_that_were_removed_by_hand_are_missed_in_a_sentence(
         sentence = refused(emptied, candidate.id, tmp_path / "target")
     assert "name another folder" not in sentence, "it is not the target that is at fault"
     assert not (tmp_path / "target").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_parent_that_cannot_be_written_is_refused(
-    store: Store, candidate: Candidate, tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        assert "cannot be written" in refused(store, candidate.id, tmp_path / "target")
-    finally:
-        tmp_path.chmod(0o700)
-
-
-def test_a_parent_that_is_a_file_is_refused(store: Store, candidate: Candidate, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("text")
-    assert "cannot be written" in refused(store, candidate.id, tmp_path / "file" / "target")
-    assert files_in(tmp_path) == {"file": b"text"}

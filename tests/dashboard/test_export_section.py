@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from kdnas_core.dashboard import controls, places
+from kdnas_core.errors import Failure
+from kdnas_core.export import Exported, read_export
+from kdnas_core.export.checks import Checks
+from kdnas_core.export.sums import write_sums
+from kdnas_core.runs.sources import Source
+from kdnas_core.runs.store import opened
+from tests.export.makers import CHECKS
+from tests.filled_store import fill
+from tests.test_pages import buttons, db, shown, words
+
+__all__ = ["db"]  # the fixture
+
+
+def made(db: Path, source: Source, checks: Checks) -> Exported:
+    """An export as it is left beside the store, of a tiny config."""
+    folder = controls.export_folder(db, source)
+    (folder / "onnx").mkdir(parents=True) if checks.onnx else folder.mkdir(parents=True)
+    own = controls.own_folder(db, source)
+    (own / "model.safetensors").write_bytes(b"weights")
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(own / name, folder / name)
+    (folder / "tokenizer_config.json").write_text('{"pad_token": "[PAD]", "model_max_length": 128}')
+    (folder / "kdnas.json").write_text(json.dumps({"checks": checks.to_dict()}))
+    write_sums(folder)
+    return read_export(folder)
+
+
+@pytest.fixture
+def candidate(db: Path) -> Source:
+    run = fill(db)
+    with opened(db, read_only=True) as store:
+        return Source(next(row for row in store.candidates(run) if row.state == "done"))
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    [button] = [button for button in app.button if button.label == label]
+    return button.click().run()
+
+
+def test_an_export_is_made_with_onnx_files_unless_they_are_not_wanted(
+    db: Path, candidate: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def export(db: Path, source: Source, with_onnx: bool, say: Callable[[str], None]) -> Exported:
+        say("copying")
+        asked.append(with_onnx)
+        return made(db, source, CHECKS if with_onnx else replace(CHECKS, onnx=None))
+
+    monkeypatch.setattr(controls, "export", export)
+    app = shown(places.CANDIDATE, candidate=candidate.candidate.id)
+    [box] = [box for box in app.checkbox if box.label == "with ONNX files"]
+    box.uncheck()
+    app = press(app, "Export")
+    assert "sha256 of model.safetensors" in words(app)
+    assert "onnxruntime alone" not in words(app)
+    app = press(app.run(), "Export with ONNX files")
+    assert asked == [False, True]
+    assert "onnxruntime alone" in words(app)
+
+
+def test_a_finished_export_says_what_was_checked_what_int8_lost_and_how_to_load_it(
+    db: Path, candidate: Source
+) -> None:
+    made(db, candidate, CHECKS)
+    app = shown(places.CANDIDATE, candidate=candidate.candidate.id)
+    text = words(app)
+    assert not {"Export", "Export with ONNX files"} & buttons(app)
+    assert "differs from torch by at most" in text
+    assert any("keeps only 95" in warning.value for warning in app.warning), "less than 98 %"
+    assert any("Nothing else was found" in info.value for info in app.info)
+    assert [code for code in app.code if "AutoModel.from_pretrained" in code.value]
+    assert [code for code in app.code if "onnxruntime.InferenceSession" in code.value]
+    tables = [frame.value for frame in app.dataframe]
+    [latencies] = [table for table in tables if "speed-up" in table.columns and "measured" in table.columns]
+    assert list(latencies["measured"]) == ["in the search", "this export", "this export"]
+    [files] = [table for table in tables if "sha256" in table.columns]
+    assert "model.safetensors" in set(files["file"])
+
+
+def test_an_export_that_fails_is_said_and_can_be_tried_again(
+    db: Path, candidate: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise Failure("The export was not made: it is broken.")
+
+    monkeypatch.setattr(controls, "export", failing)
+    app = press(shown(places.CANDIDATE, candidate=candidate.candidate.id), "Export")
+    assert any("it is broken" in error.value for error in app.error)
+    assert "Export" in buttons(app)
