@@ -37,12 +37,10 @@ SHAPES = (
     Architecture(2, 192, 768, 6),
     Architecture(3, 192, 768, 12),
     Architecture(2, 288, 1536, 6),
-    Architecture(4, 192, 1536, 6),
     Architecture(3, 288, 768, 3),
     Architecture(4, 288, 1536, 12),
     Architecture(3, 384, 1536, 12),
     Architecture(4, 384, 768, 6),
-    Architecture(6, 288, 1536, 6),
 )
 ROUNDS = 3
 BUSY_S = 0.05  # the other process works so long, then sleeps so long

@@ -20,7 +20,7 @@ def introduction() -> None:
     st.title("KD-NAS Studio")
     st.markdown(
         "Find the small encoder that fits your latency budget: a search distils many candidate students for a"
-        " short while each, measures every one on this machine, and keeps the Pareto frontier."
+        " short while each, measures them on this machine, and keeps the Pareto frontier."
         " Choose a student for a budget, see layer by layer what it has learnt, and export it."
     )
 
