@@ -15,7 +15,7 @@ from kdnas_core.export.facts import Facts, facts_of, record
 from kdnas_core.export.formats import Format
 from kdnas_core.export.reading import RECORD, Exported, read_export
 from kdnas_core.export.sums import write_sums
-from kdnas_core.export.target import archive_of, new_folder
+from kdnas_core.export.target import archive_of, new_folder, place_of
 from kdnas_core.export.zipping import write_zip
 from kdnas_core.runs.sources import Source, source_named, weights_of
 from kdnas_core.runs.store import Store
@@ -62,6 +62,7 @@ def export_student(
         BadInput: there is none such, it has no weights, or the folder cannot be written.
         Failure: what was written does not load, or is not the student.
     """
+    folder = place_of(folder)
     source = source_named(store, str(name))
     weights = weights_of(store, source)
     facts = facts_of(store, source)

@@ -56,6 +56,16 @@ def new_folder(folder: Path, with_zip: bool) -> Iterator[Path]:
                 parent.rmdir()
 
 
+def place_of(folder: Path) -> Path:
+    """Where a name leads: `missing/../new` is `new`, and `missing` is not made on the way.
+
+    Raises:
+        BadInput: it is no name for a folder.
+    """
+    _check_name(folder)
+    return folder.parent.resolve() / folder.name if ".." in folder.parts else folder
+
+
 @contextmanager
 def _full_disk_said(folder: Path, own: Path) -> Iterator[None]:
     """Says what a child that failed for want of room could not: libraries have errors of their own for it."""
@@ -72,14 +82,19 @@ def archive_of(folder: Path) -> Path:
     return folder.parent / f"{folder.name}.zip"
 
 
-def _check(folder: Path) -> None:
-    """Refuses a name that is none, or is taken; a dangling link takes its name too."""
+def _check_name(folder: Path) -> None:
+    """Refuses a name that is none."""
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(folder)):
         raise BadInput(
             f"The name {str(folder)[:60]!r} has characters that no folder should have; name another."
         )
     if folder.name in ("", ".."):
         raise BadInput("The export needs a folder of its own; name one that does not exist yet.")
+
+
+def _check(folder: Path) -> None:
+    """Refuses a name that is none, or is taken; a dangling link takes its name too."""
+    _check_name(folder)
     try:
         taken = bool(folder.lstat())
     except FileNotFoundError:

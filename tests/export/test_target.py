@@ -38,6 +38,20 @@ def test_any_plain_new_folder_will_do(
     assert not list(tmp_path.rglob(".export-*"))
 
 
+def test_a_way_through_a_folder_that_is_not_there_leads_where_it_would_without_it(
+    store: Store, candidate: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = files_in(tmp_path)
+    with pytest.raises(BadInput, match="exists already"):
+        export_student(store, candidate.id, Path("missing/../taken"))
+    assert files_in(tmp_path) == before
+    assert not (tmp_path / "missing").exists()
+    assert export_student(store, candidate.id, Path("missing/../new")).path == tmp_path / "new"
+    assert not (tmp_path / "missing").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
