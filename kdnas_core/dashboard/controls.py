@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import lru_cache
 from itertools import count, takewhile
 from pathlib import Path
-from typing import BinaryIO
 
 from kdnas_core.export import Exported, export_student, parse_formats, read_export, sha256
 from kdnas_core.export.sums import WEIGHTS
@@ -128,15 +127,12 @@ def own_folder(db: Path, source: Source) -> Path:
         return store.student_files(student.run, student.id)
 
 
-def zipped(folder: Path) -> BinaryIO:
-    """An exported folder as one zip, in a temporary file that is gone when it is closed.
+def zipped(folder: Path) -> bytes:
+    """An exported folder as one zip, made when it is asked for: Streamlit holds what it sends in memory.
 
     Raises:
         Failure: a file is not what was checked.
     """
-    with ExitStack() as stack:
-        file = stack.enter_context(tempfile.TemporaryFile())  # not in memory, which a large model would fill
-        write_zip(folder, file)
-        file.seek(0)
-        stack.pop_all()  # it is closed by whom it is given to
-        return file
+    buffer = io.BytesIO()
+    write_zip(folder, buffer)
+    return buffer.getvalue()
