@@ -33,9 +33,9 @@ def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
         return fields | _budget(teacher, shape, protocol)
 
 
-def runtimes() -> list[Runtime]:
-    """The runtimes that this machine has."""
-    return [*USUAL_RUNTIMES, *(["torch-cuda"] if CUDA.exists() else [])]  # type: ignore[list-item]
+def runtimes() -> tuple[Runtime, ...]:
+    """The runtimes that this machine may have."""
+    return (*USUAL_RUNTIMES, "torch-cuda") if CUDA.exists() else USUAL_RUNTIMES
 
 
 def _protocol(runtime: str) -> dict[str, int]:

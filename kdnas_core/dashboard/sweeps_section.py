@@ -10,6 +10,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import (
     ask_button,
+    latency_form,
     live,
     live_students,
     sweep_figures,
@@ -25,9 +26,8 @@ from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.runs.launch import check_latency, ensure_worker
 from kdnas_core.runs.rows import Sweep
 from kdnas_core.runs.store import opened
-from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, Runtime, SweepSpec, parse_sweep
+from kdnas_core.spec import LatencySpec, SweepSpec, parse_sweep
 
-CUDA = Path("/dev/nvidiactl")  # there where a machine has a CUDA device; asking torch would import it
 SWEPT = SweepSpec()
 DISTURBED = "Hollow marks are upper bounds: something else kept the device busy meanwhile."
 BY_SIZE = "Also by batch size and by sequence length"
@@ -47,15 +47,12 @@ def show(db: Path, candidate: int, *, of_student: bool = False) -> None:
     st.fragment(_results, run_every=refresh, key="sweeps")(db, candidate, refresh)
 
 
-def offered() -> tuple[Runtime, ...]:
-    """The runtimes that this machine may have."""
-    return (*USUAL_RUNTIMES, "torch-cuda") if CUDA.exists() else USUAL_RUNTIMES
-
-
 @st.fragment(key="sweep_form")
 def _form(db: Path, candidate: int) -> None:
     left, right = st.columns([2, 1], vertical_alignment="bottom")
-    runtimes = left.multiselect("Runtimes", offered(), offered(), format_func=wording.runtime)
+    runtimes = left.multiselect(
+        "Runtimes", latency_form.runtimes(), latency_form.runtimes(), format_func=wording.runtime
+    )
     by_size = right.checkbox(BY_SIZE, value=True, help=BY_SIZE_HELP)
     fields: dict[str, Any] = {"runtimes": runtimes}
     fields |= {} if by_size else {"batch_sizes": [], "sequence_lengths": []}
@@ -63,7 +60,7 @@ def _form(db: Path, candidate: int) -> None:
         view = live_students.read_latencies(db, candidate)
         st.markdown(sweep_tables.foretold(view, parse_sweep(fields)))
     ask_button.show(
-        "Measure in all runtimes" if set(runtimes) == set(offered()) else "Measure",
+        "Measure in all runtimes" if set(runtimes) == set(latency_form.runtimes()) else "Measure",
         f"sweep_{candidate}",
         lambda tell: ask(db, candidate, fields, tell),
         disabled=not runtimes,

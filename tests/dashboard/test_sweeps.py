@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import (
     controls,
+    latency_form,
     live_students,
     places,
     sweep_figures,
@@ -223,10 +224,10 @@ def test_a_sweep_is_paused_and_deleted_from_the_page(db: Path, queued: list[Path
 def test_cuda_is_offered_where_the_machine_has_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps_section, "CUDA", tmp_path / "none")
-    assert "torch-cuda" not in sweeps_section.offered()
-    monkeypatch.setattr(sweeps_section, "CUDA", tmp_path)
-    assert "torch-cuda" in sweeps_section.offered()
+    monkeypatch.setattr(latency_form, "CUDA", tmp_path / "none")
+    assert "torch-cuda" not in latency_form.runtimes()
+    monkeypatch.setattr(latency_form, "CUDA", tmp_path)
+    assert "torch-cuda" in latency_form.runtimes()
 
 
 # --- tables and words -------------------------------------------------------------------------------------
