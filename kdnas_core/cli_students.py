@@ -20,7 +20,15 @@ from kdnas_core.errors import BadInput
 from kdnas_core.progress_bar import steps_bar
 from kdnas_core.runs.rows import Score, Scoring, Student, Worker
 from kdnas_core.runs.score_table import ScoreRow, averages, score_rows
-from kdnas_core.runs.sources import check_student, new_scoring, new_student, source_named, weights_of
+from kdnas_core.runs.sources import (
+    check_student,
+    latest_scores,
+    new_scoring,
+    new_student,
+    source_named,
+    source_of,
+    weights_of,
+)
 from kdnas_core.runs.store import Store, bytes_of, opened
 from kdnas_core.spec import DistilSpec, ScoreSpec, parse_distil, parse_score, with_settings
 
@@ -149,7 +157,7 @@ def students(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
 def show_student(store: Store, student: Student, as_json: bool) -> None:
     """Prints a student with its scores."""
-    scores = _latest_scores(store, student)
+    scores = latest_scores(store, source_of(store, student))
     shown = {**student_object(store, student), **_scores_object(scores)}
     show_result(shown, as_json, lambda: [*_student_lines(store, student), *_score_lines(scores)])
 
@@ -171,17 +179,6 @@ def _fail_if_failed(work: Student | Scoring) -> None:
     if work.state == "failed":
         say(work.error or "It failed.")
         raise typer.Exit(1)
-
-
-def _latest_scores(store: Store, student: Student) -> list[Score]:
-    """Of each task the scores of the last scoring that is finished."""
-    found: dict[str, list[Score]] = {}
-    for scoring in reversed(store.scorings(student=student.id)):
-        if scoring.state == "finished":
-            scores = store.scores(scoring.id)
-            for task in dict.fromkeys(score.task for score in scores):
-                found[task] = [score for score in scores if score.task == task]
-    return [score for scores in found.values() for score in scores]
 
 
 def _outcome(store: Store, student: Student) -> dict[str, Any]:

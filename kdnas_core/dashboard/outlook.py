@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
-from kdnas_core.measure.latency_model import FAR_OVER, MOST_ERROR, LatencyModel
+from kdnas_core.measure.latency_model import FAR_OVER, LatencyModel
 from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec
@@ -92,7 +92,7 @@ def foresee(
 
 
 def _skipped_above(model: LatencyModel | None) -> float:
-    return FAR_OVER if model is not None and model.p90_error <= MOST_ERROR else math.inf
+    return FAR_OVER if model is not None and model.may_skip else math.inf
 
 
 def estimated_ms(shape: Architecture, protocol: LatencySpec, model: LatencyModel | None) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdnas_core.runs.rows import Candidate, LayerLoss, Run, Score, Student
-from kdnas_core.runs.sources import Source
+from kdnas_core.runs.sources import Source, latest_scores
 from kdnas_core.runs.store import Store
 
 FORM = 1  # raised when a reader of an earlier one could not read it
@@ -53,29 +53,14 @@ class Facts:
 def facts_of(store: Store, source: Source) -> Facts:
     """Gathers them."""
     candidate, student = source.candidate, source.student
-    if student is None:
-        scorings, losses = store.scorings(candidate=candidate.id), store.layer_losses(candidate.id)
-    else:
-        scorings, losses = store.scorings(student=student.id), store.student_losses(student.id)
-    found: dict[str, list[Score]] = {}
-    for scoring in reversed(scorings):
-        if scoring.state == "finished":
-            for task, scores in _by_task(store.scores(scoring.id)).items():
-                found[task] = scores
+    losses = store.layer_losses(candidate.id) if student is None else store.student_losses(student.id)
     last = max((loss.step for loss in losses), default=0)
     return Facts(
         source,
         store.run(candidate.run),
-        [score for scores in found.values() for score in scores],
+        latest_scores(store, source),
         [loss for loss in losses if loss.step == last],
     )
-
-
-def _by_task(scores: list[Score]) -> dict[str, list[Score]]:
-    found: dict[str, list[Score]] = {}
-    for score in scores:
-        found.setdefault(score.task, []).append(score)
-    return found
 
 
 def record(facts: Facts) -> dict[str, Any]:
@@ -85,20 +70,12 @@ def record(facts: Facts) -> dict[str, Any]:
         "format": FORM,
         "source": {"candidate": candidate.id, "student": None if student is None else student.id},
         "spec": facts.run.spec.model_dump(mode="json"),
-        "teacher": _teacher(facts.run),
+        "teacher": None if facts.run.teacher is None else facts.run.teacher.to_dict(),
         "architecture": candidate.architecture.to_dict(),
         "candidate": _candidate(candidate),
         "student": None if student is None else _student(student),
         "scores": [asdict(score) for score in facts.scores],
     }
-
-
-def _teacher(run: Run) -> dict[str, Any] | None:
-    if run.teacher is None:
-        return None
-    fields = {name: getattr(run.teacher, name) for name in ("name", "parameters", "flops")}
-    shape, latency = run.teacher.architecture.to_dict(), run.teacher.latency.to_dict()
-    return {**fields, "architecture": shape, "latency": latency}
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from kdnas_core.errors import BadInput
+from kdnas_core.export.reading import RECORD
+from kdnas_core.export.sums import SUMS as SUMS
+from kdnas_core.export.sums import WEIGHTS as WEIGHTS
 
-MANIFEST = "kdnas.json"
+MANIFEST = RECORD
 SPEC = "run.json"
-SUMS = "SHA256SUMS"
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 TOKENIZER = frozenset(
     {
         "added_tokens.json",

@@ -55,6 +55,11 @@ class LatencyModel:
     median_error: float
     p90_error: float
 
+    @property
+    def may_skip(self) -> bool:
+        """Whether it is good enough for a shape far over the budget to go unmeasured by its word."""
+        return self.p90_error <= MOST_ERROR
+
     def estimate(self, architecture: Architecture, batch_size: int, sequence_length: int) -> float:
         """Milliseconds for one batch."""
         return float(work(architecture, batch_size, sequence_length) @ np.array(self.coefficients))

@@ -47,12 +47,18 @@ def runner(model: PreTrainedModel, protocol: LatencySpec) -> TimedRun:
         BadInput: this machine lacks the runtime.
     """
     check_runtime(protocol.runtime)
-    feed = feed_of(model, protocol)
     if protocol.runtime == "torch-cuda":
-        return on_cuda(_eager(_on_current_device(model), feed))
+        return on_cuda(_eager(_on_current_device(model), feed_of(model, protocol)))
     if protocol.runtime == "torch":
-        return on_processor(_eager(model, feed))
-    session = session_of(model, protocol)
+        return on_processor(_eager(model, feed_of(model, protocol)))
+    return session_runner(session_of(model, protocol), model, protocol)
+
+
+def session_runner(
+    session: onnxruntime.InferenceSession, model: PreTrainedModel, protocol: LatencySpec
+) -> TimedRun:
+    """One pass of a model in a session of ONNX Runtime made of it, as `runner`."""
+    feed = feed_of(model, protocol)
     return on_processor(lambda: session.run(None, feed))
 
 
@@ -80,16 +86,21 @@ def feed_of(model: PreTrainedModel, protocol: LatencySpec) -> Feed:
 
 def session_of(model: PreTrainedModel, protocol: LatencySpec) -> onnxruntime.InferenceSession:
     """A session of ONNX Runtime in float32 or with 8-bit weights; it takes any batch size and length."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = protocol.threads
-    options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(model, path)
         if protocol.runtime == "onnxruntime-int8":
             path, whole = path.with_stem("model_int8"), path
             quantise(whole, path)
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return session_from(path, protocol)
+
+
+def session_from(path: Path, protocol: LatencySpec) -> onnxruntime.InferenceSession:
+    """A session of a file of `write_onnx` or `quantise`, with the protocol's threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = protocol.threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _on_current_device(model: PreTrainedModel) -> PreTrainedModel:

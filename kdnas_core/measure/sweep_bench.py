@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.latency import TimedRun, on_processor
-from kdnas_core.measure.runtimes import feed_of, runner, session_of
+from kdnas_core.measure.latency import TimedRun
+from kdnas_core.measure.runtimes import runner, session_of, session_runner
 from kdnas_core.spec import LatencySpec, Runtime
 
 
@@ -27,8 +27,7 @@ class Sessions:
         key = model, protocol.runtime
         if key not in self._made:
             self._made[key] = session_of(model, protocol)
-        session, feed = self._made[key], feed_of(model, protocol)
-        return on_processor(lambda: session.run(None, feed))
+        return session_runner(self._made[key], model, protocol)
 
 
 class PointBench(LatencyBench):

@@ -108,6 +108,11 @@ class TeacherFacts:
     flops: int
     latency: LatencyReading
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, ready for JSON."""
+        shape, latency = self.architecture.to_dict(), self.latency.to_dict()
+        return {**vars(self), "architecture": shape, "latency": latency}
+
 
 @dataclass(frozen=True)
 class Run:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.rows import Candidate, Student, Worker, parts_of_name
+from kdnas_core.runs.rows import Candidate, Score, Student, Worker, parts_of_name
 from kdnas_core.runs.store import Store
 from kdnas_core.spec import DistilSpec, ScoreSpec
 
@@ -66,6 +66,21 @@ def weights_of(store: Store, source: Source) -> Path:
     if not (folder / "model.safetensors").is_file():
         raise BadInput(f"The weights of {source.title.lower()} are gone from {folder}; {advice}.")
     return folder
+
+
+def latest_scores(store: Store, source: Source) -> list[Score]:
+    """Of each task the scores of the last scoring of a source that is finished."""
+    if source.student is None:
+        scorings = store.scorings(candidate=source.candidate.id)
+    else:
+        scorings = store.scorings(student=source.student.id)
+    found: dict[str, list[Score]] = {}
+    for scoring in reversed(scorings):
+        if scoring.state == "finished":
+            scores = store.scores(scoring.id)
+            for task in dict.fromkeys(score.task for score in scores):
+                found[task] = [score for score in scores if score.task == task]
+    return [score for scores in found.values() for score in scores]
 
 
 def _why_none(candidate: Candidate) -> str:

@@ -189,7 +189,7 @@ class Store:
 
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Keeps the teacher's measurements and the spec with its space filled in."""
-        self._update("runs", run, {"spec": spec.to_json(), "teacher": json.dumps(_facts(teacher))})
+        self._update("runs", run, {"spec": spec.to_json(), "teacher": json.dumps(teacher.to_dict())})
 
     def claim_run(self, worker: Worker) -> Run | None:
         """Makes the oldest queued run this worker's; None where there is none."""
@@ -623,7 +623,7 @@ class Store:
         now = time.time()
         over = {"state": "finished", "created_at": now, "finished_at": now}
         searched = {"name": spec.name, "spec": spec.to_json(), "method": METHOD, "episode": 1}
-        facts = {"teacher": None if teacher is None else json.dumps(_facts(teacher))}
+        facts = {"teacher": None if teacher is None else json.dumps(teacher.to_dict())}
         judged = {"key": architecture.key, "architecture": architecture.to_dict(), "episode": 1}
         with self._write():
             run = self._inserted("runs", {**searched, **facts, **over})
@@ -889,16 +889,6 @@ def _scoring(row: dict[str, Any]) -> Scoring:
 
 def _sweep(row: dict[str, Any]) -> Sweep:
     return Sweep(**{**_served(row), "spec": SweepSpec.model_validate_json(row["spec"])})
-
-
-def _facts(teacher: TeacherFacts) -> dict[str, Any]:
-    return {
-        "name": teacher.name,
-        "architecture": teacher.architecture.to_dict(),
-        "parameters": teacher.parameters,
-        "flops": teacher.flops,
-        "latency": teacher.latency.to_dict(),
-    }
 
 
 def _teacher(facts: dict[str, Any]) -> TeacherFacts:

@@ -22,7 +22,7 @@ from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.cost import parameters
 from kdnas_core.measure.device import device
-from kdnas_core.measure.latency_model import FAR_OVER, MOST_ERROR, model_here
+from kdnas_core.measure.latency_model import FAR_OVER, model_here
 from kdnas_core.measure.proxy_task import ProxyTask, proxy_score
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
@@ -144,7 +144,7 @@ class Judge:
         if spec.space.presets or self.bench.remembered(architecture) is not None:
             return None
         model = model_here(spec.latency)
-        if model is None or model.p90_error > MOST_ERROR:
+        if model is None or not model.may_skip:
             return None
         at = spec.latency.batch_size, spec.latency.sequence_length
         estimate = model.estimate(architecture, *at)
