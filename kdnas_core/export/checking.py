@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from kdnas_core.distillation.families import first_position
+from kdnas_core.distillation.sentence_encoders import Pooling, pooling_of
 from kdnas_core.errors import Failure
 from kdnas_core.export.checks import MOST_DIFFERENCE, Checks, OnnxCheck
 from kdnas_core.export.children import Say, in_clean_process, in_own_process
 from kdnas_core.export.facts import Facts
 from kdnas_core.export.samples import SENTENCES
 from kdnas_core.export.target import full
-from kdnas_core.export.vectors import Pooling, pooling_of, write_modules
+from kdnas_core.export.vectors import write_modules
 from kdnas_core.measure.device import device
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.spec import USUAL_RUNTIMES, Runtime

@@ -6,22 +6,19 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.repocard import metadata_load
 
 from kdnas_core.distillation.harvest import HARVEST_VERSION, installed_sources
 from kdnas_core.distillation.parts import PACKAGED, Part, parts_of
-from kdnas_core.distillation.sources import teacher_folder
+from kdnas_core.distillation.teacher_files import file_of, folder_of
 from kdnas_core.errors import BadInput
 
 NOT_STATED = "not stated"
 PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGED_LICENCE = "apache-2.0"
-_SECONDS = 4.0  # to wait for the hub
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def origin_of(teacher: str) -> Origin:
     licence = _PACKAGED_LICENCE if teacher == PACKAGED else card.get("license")
     named = card.get("language")
     languages = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    base = PACKAGED_NAME if teacher == PACKAGED else None if _folder(teacher) else teacher
+    base = PACKAGED_NAME if teacher == PACKAGED else None if folder_of(teacher) else teacher
     return Origin(
         licence=licence if isinstance(licence, str) else NOT_STATED,
         base=base,
@@ -60,40 +57,6 @@ def _card(teacher: str) -> dict[str, Any]:
     except Exception:  # somebody else's YAML; what it does not say is "not stated"
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def file_of(teacher: str, name: str) -> Path | None:
-    """A file beside a teacher's weights; None where there is none, or a hub does not answer."""
-    folder = _folder(teacher)
-    if folder is not None:
-        return path if (path := folder / name).is_file() else None
-    cached = try_to_load_from_cache(teacher, name)
-    if isinstance(cached, str):
-        return Path(cached)
-    if name not in _at_hub(teacher):
-        return None
-    try:
-        return Path(hf_hub_download(teacher, name))
-    except Exception:  # the network is gone again
-        return None
-
-
-def _folder(teacher: str) -> Path | None:
-    try:
-        return teacher_folder(teacher)
-    except BadInput:  # a folder that is there no more
-        return Path(teacher)
-
-
-@cache
-def _at_hub(teacher: str) -> frozenset[str]:
-    try:
-        files = HfApi().model_info(teacher, timeout=_SECONDS).siblings or []
-    except (
-        Exception
-    ):  # whatever it is: a student of a teacher that was loaded before is exported all the same
-        return frozenset()
-    return frozenset(file.rfilename for file in files)
 
 
 def data_fingerprint(corpus: str) -> str:

@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kdnas_core.export import vectors
 from kdnas_core.export.origin import Origin, data_fingerprint, origin_of
-from kdnas_core.export.vectors import Pooling, pooling_of
 
 
 def test_the_packaged_teacher_has_its_own_name_and_licence() -> None:
     found = origin_of("packaged")
     assert found == Origin("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2", ("en",))
-    assert pooling_of("packaged") == Pooling("mean", normalised=True, length=256)
 
 
 @pytest.mark.parametrize(
@@ -58,37 +53,3 @@ def test_the_fingerprint_of_data_changes_with_the_texts_and_not_with_their_place
     assert data_fingerprint(str(tmp_path / "gone.txt")) == "not known"
     assert data_fingerprint("packaged") == data_fingerprint("packaged") != one
     assert data_fingerprint("hub:a/b") != data_fingerprint("hub:a/c")
-
-
-def embedding(folder: Path, kinds: list[str], pooling: dict[str, Any]) -> str:
-    modules = [{"type": f"anything.{kind}", "path": "" if kind == "Transformer" else kind} for kind in kinds]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "Pooling").mkdir()
-    (folder / "Pooling" / "config.json").write_text(json.dumps(pooling))
-    return str(folder)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "pooling", "expected"),
-    [
-        (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, Pooling("max", False, None)),
-        (["Transformer", "Pooling", "Normalize"], {"pooling_mode": "cls"}, Pooling("cls", True, None)),
-        (["Transformer", "Pooling"], {"pooling_mode_weightedmean_tokens": True}, "steps of its own"),
-        (
-            ["Transformer", "Pooling"],
-            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-            "steps of its own",
-        ),
-        (["Transformer", "Pooling", "Dense"], {"pooling_mode": "mean"}, "steps of its own"),
-    ],
-)
-def test_pooling_is_taken_over_where_a_student_can_do_it(
-    tmp_path: Path, kinds: list[str], pooling: dict[str, Any], expected: Pooling | str
-) -> None:
-    found = pooling_of(embedding(tmp_path, kinds, pooling))
-    assert found == expected or (isinstance(found, str) and str(expected) in found)
-
-
-def test_a_teacher_without_modules_makes_no_vectors(tmp_path: Path) -> None:
-    assert pooling_of(str(tmp_path)) is None
-    assert vectors.pooling_of(str(tmp_path / "gone")) is None

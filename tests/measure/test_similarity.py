@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.distillation.teacher import Teacher
-from kdnas_core.errors import BadInput
 from kdnas_core.measure import similarity
-from kdnas_core.measure.similarity import can_compare, is_embedding_teacher, similarity_score
+from kdnas_core.measure.similarity import can_compare, similarity_score
 from kdnas_core.measure.tasks import Row, Task
 from tests.tiny import teacher_of
 
@@ -68,28 +64,3 @@ def test_only_pairs_with_scores_can_be_compared() -> None:
     assert can_compare(Task("t", (), {"train": [pair]}, ()))
     assert not can_compare(Task("t", ("0", "1"), {"train": [pair]}, ()))
     assert not can_compare(Task("t", (), {"train": [single]}, ()))
-
-
-def test_a_teacher_of_vectors_is_told_by_what_lies_beside_it(tmp_path: Path) -> None:
-    assert is_embedding_teacher("packaged")
-    assert not is_embedding_teacher(str(tmp_path))
-    (tmp_path / "modules.json").write_text(json.dumps([]))
-    assert is_embedding_teacher(str(tmp_path))
-    with pytest.raises(BadInput):
-        is_embedding_teacher(str(tmp_path / "nowhere" / "at" / "all"))
-
-
-def test_the_hub_is_asked_for_its_list_of_files_and_no_answer_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(self: object, name: str, timeout: float) -> SimpleNamespace:
-        assert timeout < 5
-        if name == "owner/away":
-            raise ConnectionError("no network")
-        names = ["config.json", *(["modules.json"] if name == "owner/vectors" else [])]
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=each) for each in names])
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
-    assert [is_embedding_teacher(f"owner/{name}") for name in ("vectors", "plain", "away")] == [
-        True,
-        False,
-        False,
-    ]
