@@ -41,6 +41,7 @@ class FineTuning:
         batch_size: rows.
         sequence_length: at which rows are cut, in tokens.
         trial: steps that each rate is tried for, if a training has as many.
+        dropout: in the place of the model's own; None for that.
     """
 
     rates: tuple[float, ...] = (5e-5, 1.5e-4, 5e-4)
@@ -50,6 +51,7 @@ class FineTuning:
     batch_size: int = 32
     sequence_length: int = 128
     trial: int = 80
+    dropout: float | None = None
 
     def steps(self, rows: int) -> int:
         """Steps on a training split of so many rows."""
@@ -112,6 +114,7 @@ def fine_tuned(
     """
     model = new_classifier(encoder, lesson.task, seed, reads_apart=lesson.rows.seconds is not None)
     model.train(lesson.soft is None)
+    _set_dropout(model, how.dropout)
     steps = steps or how.steps(len(lesson.rows))
     vocabulary = Vocabulary.of_words(
         lesson.rows.words(), model.config.vocab_size, model.config.pad_token_id or 0
@@ -223,6 +226,13 @@ def _spread(labels: NDArray[np.float64]) -> float:
 
 def _loss(logits: torch.Tensor, wanted: torch.Tensor, task: Task) -> torch.Tensor:
     return F.mse_loss(logits[:, 0], wanted) if task.is_regression else F.cross_entropy(logits, wanted)
+
+
+def _set_dropout(model: PreTrainedModel, dropout: float | None) -> None:
+    """Sets the share of all dropout layers, attention's among them; None leaves them as they are."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout) and dropout is not None:
+            module.p = dropout
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ LEARNT, JUDGED = 2_000, 1_000  # rows at the most
 JUDGED_SHARE = 0.25
 FEWEST_ROWS = 40
 # one rate for all candidates: choosing one for each would take longer than the rest
-_HOW = FineTuning(rates=(3e-4,), examples=6_000, epochs=3)
+_HOW = FineTuning(rates=(3e-4,), examples=6_000, epochs=3, dropout=0.0)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,17 +12,18 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.sentence_encoders import is_embedding_teacher
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
 from kdnas_core.measure.device import device
 from kdnas_core.measure.fine_tuning import FineTuning
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
-from kdnas_core.measure.similarity import can_compare, is_embedding_teacher, similarity_score
+from kdnas_core.measure.similarity import can_compare, similarity_score
 from kdnas_core.measure.tasks import ZERO_SHOT as ZERO_SHOT
 from kdnas_core.measure.tasks import Task, read_task
 from kdnas_core.search.shape import read_student
-from kdnas_core.search.task_teacher import usual_settings
+from kdnas_core.search.task_teacher import STUDENT_DROPOUT, usual_settings
 from kdnas_core.spec import RunSpec, ScoreSpec
 
 Subject = Literal["student", "teacher", "control"]
@@ -79,13 +80,15 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     compared = is_embedding_teacher(spec.teacher)
     models = dict(_models(teacher, student, how))
     settings = usual_settings(teacher, how.rows)
+    small = replace(settings, dropout=STUDENT_DROPOUT)
+    tuned: dict[Subject, FineTuning] = {"teacher": settings, "student": small, "control": small}
     reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
         for subject, model in models.items():
             if subject == "student" and is_for(student, task):
                 listener.scored(subject, _as_it_is(student, model, task, settings, listener))
             else:
-                _score(subject, model, task, settings, how.seeds, reads_apart, listener)
+                _score(subject, model, task, tuned[subject], how.seeds, reads_apart, listener)
             if compared and can_compare(task) and subject != "control":
                 listener.say(f"{subject}: {task.name}, similarity")
                 listener.scored(subject, _zero_shot(model, task, settings, listener))

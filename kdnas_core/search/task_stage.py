@@ -39,7 +39,7 @@ from kdnas_core.search.full import CHECKPOINT, LOOKS, SAMPLE, FullListener, Full
 from kdnas_core.search.prepare import check_length
 from kdnas_core.search.scores import TASK
 from kdnas_core.search.shape import read_student, shape_of_model
-from kdnas_core.search.task_teacher import taught_teacher, usual_settings
+from kdnas_core.search.task_teacher import STUDENT_DROPOUT, taught_teacher, usual_settings
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, TermKind, TermSpec
 
 INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
@@ -156,7 +156,7 @@ def _intermediate(
     architecture = shape_of_model(student)
     given = Given(lessons.teacher.architecture, predicts_words=False, hides_words=False)
     data = _data(lessons, how, Wanted(sorted(plan(objective, architecture, given).reads)), listener)
-    begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student)
+    begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student=student)
     listener.noted(begun.notes)
     listener.say(f"learning the layers of the teacher of {lessons.task.name}")
     proxy = ProxySpec(batch_size=how.batch_size, learning_rate=INTERMEDIATE_RATE, steps=steps)
@@ -208,7 +208,9 @@ def _prediction(
     steps: int,
 ) -> PreTrainedModel:
     """The second stage: what the teacher predicts for each row and variant."""
-    settings = FineTuning(batch_size=how.batch_size, sequence_length=how.sequence_length)
+    settings = FineTuning(
+        batch_size=how.batch_size, sequence_length=how.sequence_length, dropout=STUDENT_DROPOUT
+    )
     rate = _rate(lessons, student, settings, listener)
     autocast = autocast_dtype()
     listener.say(f"learning the predictions of the teacher of {lessons.task.name}")

@@ -24,6 +24,7 @@ from kdnas_core.measure.tasks import Task
 KEPT = 4  # the least recently used are deleted, so that the cache stays bounded
 SEED = 0
 USUAL_LENGTH = 128  # tokens of a task's row
+STUDENT_DROPOUT = 0.0  # a student is small, and its teacher's dropout costs it more than it saves
 
 Say = Callable[[str], None]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,37 @@ def test_there_is_dropout_but_where_a_teacher_is_learnt(soft: bool, teacher: Tea
         patch.setattr(module, "_gradients", spied)
         tuned(teacher, lesson, steps=1)
     assert training == {not soft}
+
+
+def without_dropout(encoder: PreTrainedModel) -> PreTrainedModel:
+    """The same weights, and a config in which all that drops is 0."""
+    config = deepcopy(encoder.config)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    model = type(encoder)(config)
+    model.load_state_dict(encoder.state_dict())
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_dropout_a_model_learns_as_one_whose_config_has_none(kind: str, teacher: Teacher) -> None:
+    encoder = encoder_of(kind, teacher)
+    lesson = lesson_of(word_task(32), teacher)
+
+    def learnt(one: PreTrainedModel, how: FineTuning) -> dict[str, torch.Tensor]:
+        return fine_tuned(one, lesson, how, RATE, 0, None, steps=3).state_dict()
+
+    none = learnt(encoder, replace(HOW, dropout=0.0))
+    assert same_weights(none, learnt(without_dropout(encoder), HOW))
+    assert not same_weights(none, learnt(encoder, HOW)), "its own dropout is left where none is asked for"
+
+
+def test_all_dropout_layers_get_the_share_that_is_asked_for(teacher: Teacher) -> None:
+    lesson = lesson_of(word_task(16), teacher)
+    for asked, expected in ((None, {0.1}), (0.0, {0.0}), (0.25, {0.25})):
+        model = fine_tuned(teacher.model, lesson, replace(HOW, dropout=asked), RATE, 0, None, steps=1)
+        assert {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)} == expected
 
 
 def test_the_encoder_is_not_changed(teacher: Teacher) -> None:

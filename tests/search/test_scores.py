@@ -176,6 +176,22 @@ def test_each_score_is_of_so_many_seeds_and_rows(
     assert all(score.rate in (1e-3, 2e-3) for _, score in told.scores)
 
 
+def test_the_teacher_is_fine_tuned_with_its_own_dropout_and_smaller_models_with_none(
+    spec: RunSpec, student: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[tuple[int, set[float]]] = []
+
+    def spied(encoder: Any, *rest: Any) -> Any:
+        model = fine_tuned(encoder, *rest)
+        shares = {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)}
+        rates.append((encoder.config.hidden_size, shares))
+        return model
+
+    monkeypatch.setattr(scoring, "fine_tuned", spied)
+    scored(spec, student, tasks=[words], control=True)
+    assert rates == [(32, {0.1}), (16, {0.0}), (16, {0.0})]
+
+
 def test_the_split_that_is_asked_for_is_scored(spec: RunSpec, student: Path, counts: str) -> None:
     folder = Path(counts)
     validation, test = (

@@ -39,7 +39,7 @@ from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, parse_spec
 from tests.measure.test_classifier import count_rows, word_rows
 from tests.search.test_full import Asked, Killed, Told
 from tests.search.test_scores import written
-from tests.tiny import targets_of, teacher_of
+from tests.tiny import made_up_importance, targets_of, teacher_of
 from tests.tiny_fields import tiny_fields
 from tests.tiny_runs import files_in, own_machine
 
@@ -129,11 +129,9 @@ def test_a_student_learns_a_task_and_is_left_as_stock_transformers_loads_it(
     task = written(tmp_path / "words", word_rows(160), word_rows(60, seed=1))
     teacher = teacher_of(tiny_teacher)
     shape = Architecture(3, 24, 48, 4)
-    save(
-        start_student(teacher, shape, "teacher", targets_of(teacher, texts[:60]), 0),
-        teacher.tokenizer,
-        tmp_path / "start",
-    )
+    targets = targets_of(teacher, texts[:60])
+    cut, _ = start_student(teacher, shape, targets, 0, made_up_importance(teacher))
+    save(cut, teacher.tokenizer, tmp_path / "start")
     told = Told()
     result = taught(spec, task, tmp_path / "start", tmp_path / "student", told, epochs=8)
     assert accuracy(tmp_path / "student", task) > 0.7
@@ -223,7 +221,9 @@ def test_the_second_stage_learns_what_the_fine_tuned_teacher_says_to_each_row(
     for each in (module, task_teacher):
         monkeypatch.setattr(each, "fine_tuned", spied)
     taught(spec, words, start, tmp_path / "student")
-    (lesson, teacher), (soft, _) = given
+    (lesson, teacher), (soft, pupil) = given
+    for model, share in ((teacher, 0.1), (pupil, 0.0)):  # the teacher's own, and none
+        assert {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)} == {share}
     task = read_task(words, tmp_path)
     tokenizer = teacher_of(Path(spec.teacher)).tokenizer
     assert lesson.soft is None
