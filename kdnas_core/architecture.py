@@ -97,6 +97,24 @@ class Architecture:
         return 0 if width == self.hidden_size else width * self.hidden_size
 
 
+@dataclass(frozen=True)
+class LayerSource:
+    """What a student layer was cut from.
+
+    Attributes:
+        layer: of the teacher, counted from 1.
+        heads: of that layer, counted from 1.
+    """
+
+    layer: int
+    heads: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> LayerSource:
+        """Undoes `dataclasses.asdict` and JSON."""
+        return cls(fields["layer"], tuple(fields["heads"]))
+
+
 def _bottleneck_weights(architecture: Architecture, width: int) -> int:
     """Matrix weights of one MobileBERT layer."""
     h, f = architecture.hidden_size, architecture.intermediate_size

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.importance import Importance
 from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
@@ -63,6 +64,14 @@ def made_up_targets(seed: int, lengths: Sequence[int], layers: int, width: int) 
         outputs={("hidden", layer): states for layer, states in enumerate(hidden)},
         variance=np.array([states.astype(np.float64).var(axis=0).mean() for states in hidden]),
     )
+
+
+def made_up_importance(teacher: Teacher, seed: int = 0) -> Importance:
+    """Random effects of a teacher's heads and neurons, none of which finds the same word."""
+    shape, generator = teacher.architecture, torch.Generator().manual_seed(seed)
+    heads = torch.rand(shape.layers, shape.attention_heads, generator=generator)
+    neurons = torch.rand(shape.layers, shape.intermediate_size, generator=generator)
+    return Importance(heads, neurons, same_word=torch.zeros_like(heads))
 
 
 def whole_vocabulary(teacher: Teacher) -> Vocabulary:

@@ -1,7 +1,7 @@
 """One layer cut out of a teacher's, by the names of BERT, with the residual stream seen through P (H_T, H_S).
 
-Attention heads and feed-forward neurons are those with the largest product of what they read and write, in
-the teacher's order. Where a head is of another width than the teacher's, its query-key and value-output
+Attention heads and feed-forward neurons are those that matter most (`importance.py`), in the teacher's order.
+Where a head is of another width than the teacher's, its query-key and value-output
 products are cut to that width by their singular values, the best that a product of that rank can do.
 """
 
@@ -12,7 +12,15 @@ import torch
 from kdnas_core.distillation.names import Weights
 
 
-def cut_layer(mine: Weights, layer: Weights, p: torch.Tensor, heads: int, teacher_heads: int) -> Weights:
+def cut_layer(
+    mine: Weights,
+    layer: Weights,
+    p: torch.Tensor,
+    heads: int,
+    kept_heads: torch.Tensor,
+    teacher_heads: int,
+    neurons: torch.Tensor,
+) -> Weights:
     """A student's layer.
 
     Args:
@@ -20,9 +28,17 @@ def cut_layer(mine: Weights, layer: Weights, p: torch.Tensor, heads: int, teache
         layer: the teacher's.
         p: (H_T, H_S), with orthonormal columns.
         heads: the student's.
+        kept_heads: indices of the teacher's heads that it is given, no more than it has.
         teacher_heads: the teacher's.
+        neurons: (F_T,) how much each of the teacher's neurons matters.
     """
-    return _attention(mine, layer, p, heads, teacher_heads) | _feed_forward(mine, layer, p)
+    attention = _attention(mine, layer, p, heads, kept_heads, teacher_heads)
+    return attention | _feed_forward(mine, layer, p, neurons)
+
+
+def largest(importance: torch.Tensor, count: int) -> torch.Tensor:
+    """Where the `count` largest are, in order, so that what is whole stays as it is."""
+    return importance.argsort(descending=True)[:count].sort().values
 
 
 def layer_norm(theirs: Weights, name: str, p: torch.Tensor) -> Weights:
@@ -31,8 +47,10 @@ def layer_norm(theirs: Weights, name: str, p: torch.Tensor) -> Weights:
     return {f"{name}.weight": (scale[:, None] * p * p).sum(0), f"{name}.bias": p.T @ shift}
 
 
-def _attention(mine: Weights, layer: Weights, p: torch.Tensor, heads: int, teacher_heads: int) -> Weights:
-    """The student's attention: as many of the teacher's heads as it has, those that write most."""
+def _attention(
+    mine: Weights, layer: Weights, p: torch.Tensor, heads: int, chosen: torch.Tensor, teacher_heads: int
+) -> Weights:
+    """The student's attention, of the chosen heads of the teacher."""
     # W_q P with the bias as one more column, so that the cut products hold the bias as well
     query, key, value = (
         _per_head(
@@ -45,7 +63,6 @@ def _attention(mine: Weights, layer: Weights, p: torch.Tensor, heads: int, teach
     )
     dense = "attention.output.dense"
     output = _per_head((p.T @ layer[f"{dense}.weight"]).T, teacher_heads)  # (heads, d_T, H_S)
-    chosen = _largest((output.mT @ value).flatten(1).norm(dim=1), heads)
     width = p.shape[1] // heads
     query, key = _to_width(query[chosen], key[chosen], width)
     output, value = _to_width(output[chosen], value[chosen], width)
@@ -64,11 +81,6 @@ def _attention(mine: Weights, layer: Weights, p: torch.Tensor, heads: int, teach
 def _per_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """(heads * d, columns) -> (heads, d, columns)."""
     return weight.unflatten(0, (heads, -1))
-
-
-def _largest(importance: torch.Tensor, count: int) -> torch.Tensor:
-    """Where the `count` largest are, in order, so that what is whole stays as it is."""
-    return importance.argsort(descending=True)[:count].sort().values
 
 
 def _to_width(left: torch.Tensor, right: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,10 +104,9 @@ def _filled(weight: torch.Tensor, parts: torch.Tensor, heads: int, width: int) -
     return whole.flatten(0, 1)
 
 
-def _feed_forward(mine: Weights, layer: Weights, p: torch.Tensor) -> Weights:
+def _feed_forward(mine: Weights, layer: Weights, p: torch.Tensor, importance: torch.Tensor) -> Weights:
     reads, writes = layer["intermediate.dense.weight"] @ p, p.T @ layer["output.dense.weight"]
-    neurons = mine["intermediate.dense.bias"].shape[0]
-    chosen = _largest(reads.norm(dim=1) * writes.norm(dim=0), neurons)
+    chosen = largest(importance, mine["intermediate.dense.bias"].shape[0])
     cut = {
         name: mine[name].clone()
         for name in ("intermediate.dense.weight", "intermediate.dense.bias", "output.dense.weight")

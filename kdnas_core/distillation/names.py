@@ -48,6 +48,13 @@ def own_names(weights: Weights, family: str) -> Weights:
     }
 
 
+def own_path(layer: int, module: str, family: str) -> str:
+    """Where a module that BERT calls `module` is in layer 0..N-1 of a family's base model."""
+    if family == "distilbert":
+        return f"transformer.layer.{layer}.{_BERTS_OF_DISTILBERT[module]}"
+    return f"encoder.layer.{layer}.{module}"
+
+
 def _renamed(stack: str, found: re.Match[str], names: dict[str, str]) -> str:
     layer, module, kind = found.groups()
     return f"{stack}.layer.{layer}.{names[module]}.{kind}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.cut import cut_out
+from kdnas_core.distillation.importance import Importance
 from kdnas_core.distillation.layout import student_config
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher
@@ -20,28 +20,30 @@ from kdnas_core.distillation.teacher import Teacher
 def start_student(
     teacher: Teacher,
     architecture: Architecture,
-    start: Literal["teacher", "random"],
     targets: Targets,
     seed: int,
+    importance: Importance | None,
     sources: Sequence[int] | None = None,
-) -> PreTrainedModel:
-    """A student ready for its first step.
+) -> tuple[PreTrainedModel, tuple[LayerSource, ...]]:
+    """A student ready for its first step, and what each of its layers was cut from.
 
     Args:
-        teacher: gives family, vocabulary and, for the start "teacher", the weights.
+        teacher: gives family, vocabulary and, for a start cut out of it, the weights.
         architecture: the student's shape.
-        start: "random", or "teacher" for weights cut out of the teacher.
         targets: teacher outputs, whose principal directions the cut keeps.
         seed: of the random weights.
-        sources: the teacher layer 1..N that each student layer is cut from; None for floor(i * N / M).
+        importance: of the teacher's heads and neurons, for a start cut out of it; None for random weights.
+        sources: the teacher layer 1..N that each student layer is cut from; None for those that matter most.
 
     Raises:
         BadInput: the sources are not one for each layer, or one is no layer of the teacher.
     """
     student = new_student(teacher, architecture, seed)
-    if start == "teacher":
-        student.load_state_dict(cut_out(student, teacher, targets, sources), strict=False)
-    return student
+    if importance is None:
+        return student, ()
+    cut = cut_out(student, teacher, targets, importance, sources)
+    student.load_state_dict(cut.weights, strict=False)
+    return student, cut.sources
 
 
 def new_student(teacher: Teacher, architecture: Architecture, seed: int) -> PreTrainedModel:

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.cut import cut_out
 from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.names import canonical
+from kdnas_core.distillation.names import Weights, canonical
 from kdnas_core.distillation.student import new_student, start_student
 from kdnas_core.distillation.targets import Targets, make_batch
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
-from tests.tiny import targets_of, teacher_of
+from tests.tiny import made_up_importance, targets_of, teacher_of
 from tests.tiny_families import CONFIGS, USABLE, family_teacher
 
 # The teacher has 4 layers of width 32, feed-forward width 64 and 4 heads of width 8.
@@ -58,6 +60,22 @@ def other(request: pytest.FixtureRequest, teacher: Teacher) -> Teacher:
     return family_teacher(teacher, request.param)
 
 
+def weights_of(student: PreTrainedModel, teacher: Teacher, train: Targets) -> Weights:
+    """Cut out of the teacher for the student, by a made-up importance."""
+    return cut_out(student, teacher, train, made_up_importance(teacher)).weights
+
+
+def started(
+    teacher: Teacher,
+    architecture: Architecture,
+    train: Targets,
+    seed: int = 0,
+    sources: Sequence[int] | None = None,
+) -> PreTrainedModel:
+    """A student cut out of the teacher by a made-up importance."""
+    return start_student(teacher, architecture, train, seed, made_up_importance(teacher), sources)[0]
+
+
 def states_of(model: PreTrainedModel, targets: Targets) -> torch.Tensor:
     """(layers 0..M, real tokens, H) hidden states."""
     batch = make_batch(targets, range(len(targets)), pad=0)
@@ -98,7 +116,7 @@ def same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool
 
 
 def test_at_the_teachers_own_shape_a_student_is_its_copy(other: Teacher, train: Targets) -> None:
-    student = start_student(other, other.architecture, "teacher", train, seed=3)
+    student = started(other, other.architecture, train, seed=3)
     assert type(student) is type(other.model)
     assert same(student.state_dict(), dict(other.model.state_dict()))
 
@@ -107,7 +125,7 @@ def test_at_the_teachers_own_shape_a_student_is_its_copy(other: Teacher, train: 
 def test_at_the_teachers_own_width_the_layers_are_copies_of_those_named(
     sources: list[int], other: Teacher, train: Targets
 ) -> None:
-    student = start_student(other, Architecture(2, 32, 64, 4), "teacher", train, seed=0, sources=sources)
+    student = started(other, Architecture(2, 32, 64, 4), train, seed=0, sources=sources)
     for layer, source in enumerate(sources, start=1):
         assert same(layer_of(student, layer), layer_of(other.model, source))
     rest = {name: weight for name, weight in by_bert(student).items() if not name.startswith("encoder")}
@@ -118,7 +136,7 @@ def test_at_the_teachers_own_width_the_layers_are_copies_of_those_named(
 def test_layers_are_cut_evenly_from_all_where_none_are_named(
     layers: int, sources: list[int], teacher: Teacher, train: Targets
 ) -> None:
-    student = start_student(teacher, Architecture(layers, 32, 64, 4), "teacher", train, seed=0)
+    student = started(teacher, Architecture(layers, 32, 64, 4), train, seed=0)
     for layer, source in enumerate(sources, start=1):
         assert same(layer_of(student, layer), layer_of(teacher.model, source))
 
@@ -136,7 +154,7 @@ def test_sources_that_cannot_be_are_refused_in_one_sentence(
     sources: list[int], words: str, teacher: Teacher, train: Targets
 ) -> None:
     with pytest.raises(BadInput, match=words) as caught:
-        start_student(teacher, Architecture(2, 16, 32, 4), "teacher", train, seed=0, sources=sources)
+        started(teacher, Architecture(2, 16, 32, 4), train, seed=0, sources=sources)
     assert is_one_sentence(str(caught.value))
 
 
@@ -146,7 +164,7 @@ def test_an_electra_layout_of_the_teachers_own_shape_says_what_the_teacher_says(
 ) -> None:
     """So that positions are the right ones, and segments that the teacher does not have say nothing."""
     other = family_teacher(teacher, kind)
-    student = start_student(other, Architecture(4, 32, 64, 4, embedding_size=32), "teacher", train, seed=1)
+    student = started(other, Architecture(4, 32, 64, 4, embedding_size=32), train, seed=1)
     assert student.config.model_type == "electra"
     assert student.config.max_position_embeddings == USABLE
     torch.testing.assert_close(states_of(student, train), states_of(other.model, train), atol=1e-5, rtol=1e-4)
@@ -157,8 +175,8 @@ def test_a_cut_student_is_nearer_to_its_teacher_than_a_random_one_before_any_ste
     architecture: Architecture, teacher: Teacher, train: Targets, held_out: Targets
 ) -> None:
     cut, random = (
-        error_of(start_student(teacher, architecture, start, train, seed=0), teacher, train, held_out)
-        for start in ("teacher", "random")
+        error_of(student, teacher, train, held_out)
+        for student in (started(teacher, architecture, train), new_student(teacher, architecture, seed=0))
     )
     assert cut < random
 
@@ -169,8 +187,8 @@ def test_a_cut_student_of_any_family_is_nearer_to_its_teacher_than_a_random_one(
 ) -> None:
     train = targets_of(other, texts[:120])
     cut, random = (
-        error_of(start_student(other, architecture, start, train, seed=0), other, train, held_out)
-        for start in ("teacher", "random")
+        error_of(student, other, train, held_out)
+        for student in (started(other, architecture, train), new_student(other, architecture, seed=0))
     )
     assert cut < random
 
@@ -180,7 +198,7 @@ def test_every_weight_of_a_student_is_given(
     architecture: Architecture, other: Teacher, train: Targets
 ) -> None:
     student = new_student(other, architecture, seed=0)
-    weights = cut_out(student, other, train)
+    weights = weights_of(student, other, train)
     own = student.state_dict()
     assert set(weights) == {name for name in own if name.split(".")[-1] in ("weight", "bias")}
     assert all(weight.shape == own[name].shape for name, weight in weights.items())
@@ -191,22 +209,21 @@ def test_the_rest_of_a_student_with_more_than_its_teacher_is_its_own(
     teacher: Teacher, train: Targets
 ) -> None:
     student = new_student(teacher, Architecture(1, 32, 100, 4), seed=0)
-    own, weights = student.state_dict(), cut_out(student, teacher, train)
+    own, weights = student.state_dict(), weights_of(student, teacher, train)
     reads, writes = "encoder.layer.0.intermediate.dense.weight", "encoder.layer.0.output.dense.weight"
     assert torch.equal(weights[reads][64:], own[reads][64:])
     assert torch.equal(weights[writes][:, 64:], own[writes][:, 64:])
     assert not torch.isclose(weights[reads][:64], own[reads][:64]).any(dim=1).all()
 
 
-def test_the_widest_neurons_of_the_teacher_are_those_kept_in_its_order(
+def test_the_neurons_of_the_teacher_that_matter_most_are_those_kept_in_its_order(
     teacher: Teacher, train: Targets
 ) -> None:
     student = new_student(teacher, Architecture(4, 32, 16, 4), seed=0)
-    weights, theirs = cut_out(student, teacher, train), teacher.model.state_dict()
+    weights, theirs = weights_of(student, teacher, train), teacher.model.state_dict()
     reads = theirs["encoder.layer.2.intermediate.dense.weight"]
     writes = theirs["encoder.layer.2.output.dense.weight"]
-    importance = reads.norm(dim=1) * writes.norm(dim=0)
-    best = importance.topk(16).indices.sort().values
+    best = made_up_importance(teacher).neurons[2].topk(16).indices.sort().values
     assert torch.equal(weights["encoder.layer.2.intermediate.dense.weight"], reads[best])
     assert torch.equal(weights["encoder.layer.2.output.dense.weight"], writes[:, best])
 
@@ -227,21 +244,68 @@ def head_products(weights: dict[str, torch.Tensor], heads: int) -> tuple[torch.T
     return torch.stack(scores), torch.stack([output[:, part] @ value[part] for part in parts])
 
 
-def test_the_heads_that_write_most_are_kept_and_attend_as_they_did(teacher: Teacher, train: Targets) -> None:
+def test_the_heads_that_matter_most_are_kept_and_attend_as_they_did(teacher: Teacher, train: Targets) -> None:
     student = new_student(teacher, Architecture(4, 32, 64, 2), seed=0)  # heads twice as wide
     with torch.no_grad():
         for weight in student.parameters():
             weight.zero_()  # so that none of the student's own is left beside the teacher's
-    scores, writes = head_products(cut_out(student, teacher, train), heads=2)
+    scores, writes = head_products(weights_of(student, teacher, train), heads=2)
     their_scores, their_writes = head_products(teacher.model.state_dict(), heads=4)
-    best = their_writes.flatten(1).norm(dim=1).topk(2).indices.sort().values
+    best = made_up_importance(teacher).heads[2].topk(2).indices.sort().values
     torch.testing.assert_close(scores, their_scores[best], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(writes, their_writes[best], atol=1e-4, rtol=1e-4)
 
 
+def test_a_head_that_finds_the_same_word_is_kept_before_those_that_matter_more(
+    teacher: Teacher, train: Targets
+) -> None:
+    made_up = made_up_importance(teacher)
+    least = int(made_up.heads[2].argmin())
+    same_word = made_up.same_word.clone()
+    same_word[2, least] = 0.4
+    importance = dataclasses.replace(made_up, same_word=same_word)
+    student = new_student(teacher, Architecture(4, 32, 64, 1), seed=0)
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.zero_()
+    cut = cut_out(student, teacher, train, importance)
+    _, writes = head_products(cut.weights, heads=1)
+    _, their_writes = head_products(teacher.model.state_dict(), heads=4)
+    torch.testing.assert_close(writes[0], their_writes[least], atol=1e-4, rtol=1e-4)
+    assert cut.sources[2] == LayerSource(3, (least + 1,))
+
+
+@pytest.mark.parametrize("named", [None, [4, 1]])
+def test_a_student_knows_the_layers_and_heads_it_was_cut_from_counted_from_one(
+    named: list[int] | None, teacher: Teacher, train: Targets
+) -> None:
+    importance = made_up_importance(teacher)
+    _, sources = start_student(teacher, Architecture(2, 32, 64, 2), train, 0, importance, named)
+    expected = []
+    for layer in named or [2, 4]:
+        by_effect = sorted(range(1, 5), key=lambda head: -float(importance.heads[layer - 1][head - 1]))
+        expected.append(LayerSource(layer, tuple(sorted(by_effect[:2]))))
+    assert list(sources) == expected
+
+
+def test_a_student_with_more_heads_was_given_all_of_its_teachers(teacher: Teacher, train: Targets) -> None:
+    _, sources = start_student(
+        teacher, Architecture(1, 32, 64, 8), train, 0, made_up_importance(teacher), [3]
+    )
+    assert sources == (LayerSource(3, (1, 2, 3, 4)),)
+
+
+@pytest.mark.parametrize("architecture", [MOBILEBERT, Architecture(2, 32, 64, 4)])
+def test_no_layer_of_a_mobilebert_or_of_a_random_student_was_cut(
+    architecture: Architecture, teacher: Teacher, train: Targets
+) -> None:
+    importance = made_up_importance(teacher) if architecture is MOBILEBERT else None
+    assert start_student(teacher, architecture, train, 0, importance)[1] == ()
+
+
 def test_a_narrower_head_is_the_nearest_of_its_rank(teacher: Teacher, train: Targets) -> None:
     student = new_student(teacher, Architecture(4, 32, 64, 8), seed=0)  # heads half as wide
-    scores, writes = head_products(cut_out(student, teacher, train), heads=8)
+    scores, writes = head_products(weights_of(student, teacher, train), heads=8)
     for mine, theirs in zip(
         (scores, writes), head_products(teacher.model.state_dict(), heads=4), strict=True
     ):
@@ -264,7 +328,7 @@ def test_the_projected_words_are_the_nearest_of_their_rank(
     other = family_teacher(teacher, kind)
     student = new_student(other, Architecture(4, 32, 64, 4, embedding_size=size), seed=0)
     theirs = by_bert(other.model)["embeddings.word_embeddings.weight"]
-    error = (projected(cut_out(student, other, train), "word_embeddings") - theirs).square().sum()
+    error = (projected(weights_of(student, other, train), "word_embeddings") - theirs).square().sum()
     least = torch.linalg.svdvals(theirs)[size:].square().sum()
     torch.testing.assert_close(error, least, atol=1e-3, rtol=1e-3)
 
@@ -274,7 +338,7 @@ def test_the_narrower_embedding_of_a_factorised_teacher_is_the_nearest_of_its_ra
 ) -> None:
     other = family_teacher(teacher, "electra, factorised")  # 16 wide
     student = new_student(other, Architecture(4, 32, 64, 4, embedding_size=6), seed=0)
-    weights, theirs = cut_out(student, other, train), other.model.state_dict()
+    weights, theirs = weights_of(student, other, train), other.model.state_dict()
     tables = [part["embeddings.word_embeddings.weight"] for part in (weights, theirs)]
     back = torch.linalg.lstsq(tables[0], tables[1]).solution
     error = (tables[0] @ back - tables[1]).square().sum()
@@ -292,22 +356,22 @@ def test_of_a_mobilebert_the_words_are_given_and_the_rest_is_its_own(
 ) -> None:
     other = family_teacher(teacher, kind)
     student = new_student(other, MOBILEBERT, seed=0)
-    weights = cut_out(student, other, train)
+    weights = weights_of(student, other, train)
     assert set(weights) == {"embeddings.word_embeddings.weight"}
     words, theirs = weights["embeddings.word_embeddings.weight"], by_bert(other.model)
     table = theirs["embeddings.word_embeddings.weight"]
     back = torch.linalg.lstsq(words, table).solution
     least = torch.linalg.svdvals(table)[12:].square().sum()
     torch.testing.assert_close((words @ back - table).square().sum(), least, atol=1e-3, rtol=1e-3)
-    started = start_student(other, MOBILEBERT, "teacher", train, seed=0)
-    assert states_of(started, train).isfinite().all()
+    student = started(other, MOBILEBERT, train, seed=0)
+    assert states_of(student, train).isfinite().all()
 
 
 def test_words_of_a_mobilebert_that_are_wider_than_its_teachers_end_in_zeros(
     teacher: Teacher, train: Targets
 ) -> None:
     student = new_student(teacher, Architecture(1, 64, 32, 4, "relu", 48, 16, 1, True), seed=0)
-    words = cut_out(student, teacher, train)["embeddings.word_embeddings.weight"]
+    words = weights_of(student, teacher, train)["embeddings.word_embeddings.weight"]
     assert torch.equal(words[:, :32], teacher.model.state_dict()["embeddings.word_embeddings.weight"])
     assert not words[:, 32:].any()
 
@@ -318,13 +382,13 @@ def test_cutting_changes_neither_teacher_nor_student(teacher: Teacher, train: Ta
         {name: weight.clone() for name, weight in model.state_dict().items()}
         for model in (teacher.model, student)
     ]
-    cut_out(student, teacher, train)
-    start_student(teacher, Architecture(2, 24, 96, 2), "teacher", train, seed=0)
+    weights_of(student, teacher, train)
+    started(teacher, Architecture(2, 24, 96, 2), train, seed=0)
     for model, weights in zip((teacher.model, student), before, strict=True):
         assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
 
 
 def test_a_cut_student_shares_no_memory_with_its_teacher(other: Teacher, train: Targets) -> None:
-    student = start_student(other, other.architecture, "teacher", train, seed=0)
+    student = started(other, other.architecture, train, seed=0)
     theirs = {weight.data_ptr() for weight in other.model.parameters()}
     assert all(weight.data_ptr() not in theirs for weight in student.parameters())

@@ -14,7 +14,7 @@ from kdnas_core.distillation.student import new_student, start_student
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.search.space import SearchSpace
-from tests.tiny import targets_of, teacher_of
+from tests.tiny import made_up_importance, targets_of, teacher_of
 from tests.tiny_families import CONFIGS, USABLE, family_teacher
 
 SPACE = SearchSpace((1, 3), (16, 24), (32, 48), (2, 4, 8), ("gelu", "silu"))
@@ -168,21 +168,26 @@ def test_the_same_seed_gives_the_same_weights_whatever_came_before(teacher: Teac
 @pytest.mark.parametrize("start", ["random", "teacher"])
 def test_the_random_numbers_of_others_are_left_alone(start: str, teacher: Teacher, targets: Targets) -> None:
     before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
-    start_student(teacher, SMALL, "random" if start == "random" else "teacher", targets, seed=3)
+    importance = made_up_importance(teacher) if start == "teacher" else None
+    start_student(teacher, SMALL, targets, 3, importance)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     np.testing.assert_equal(np.random.get_state(legacy=False), before[2])
 
 
 def test_a_random_start_is_a_new_student(teacher: Teacher, targets: Targets) -> None:
-    started = start_student(teacher, SMALL, "random", targets, seed=3)
+    started, sources = start_student(teacher, SMALL, targets, 3, importance=None)
     assert same_weights(started, new_student(teacher, SMALL, seed=3))
+    assert sources == ()
 
 
 def test_a_start_from_the_teacher_is_not_random_but_repeatable(teacher: Teacher, targets: Targets) -> None:
-    started = start_student(teacher, SMALL, "teacher", targets, seed=3)
+    importance = made_up_importance(teacher)
+    started, sources = start_student(teacher, SMALL, targets, 3, importance)
     assert not same_weights(started, new_student(teacher, SMALL, seed=3))
-    assert same_weights(started, start_student(teacher, SMALL, "teacher", targets, seed=3))
+    again, again_sources = start_student(teacher, SMALL, targets, 3, importance)
+    assert same_weights(started, again)
+    assert sources == again_sources
 
 
 def test_a_student_is_float32_in_eval_mode_and_can_learn(teacher: Teacher) -> None:
