@@ -139,6 +139,8 @@ TermKind = Literal[
     "cosine",
     "patience",
     "feature_map",
+    "vector",
+    "similarity",
     "attention",
     "attention_kl",
     "attention_transfer",
@@ -148,7 +150,20 @@ TermKind = Literal[
     "prediction_kl",
     "masked_lm",
 ]
-Recipe = Literal["kdnas", "tinybert", "distilbert", "pkd", "pd", "minilm", "minilmv2", "mobilebert", "custom"]
+Recipe = Literal[
+    "vectors",
+    "kdnas",
+    "tinybert",
+    "distilbert",
+    "pkd",
+    "pd",
+    "minilm",
+    "minilmv2",
+    "mobilebert",
+    "custom",
+]
+Use = Literal["vectors", "fine_tuning"]
+Yardstick = Literal["vectors", "last_layer", "layers"]
 
 
 USUAL_RELATION_HEADS = 12
@@ -192,10 +207,16 @@ class TermSpec(_Strict):
 
 
 class ObjectiveSpec(_Strict):
-    """What a student learns, and where it starts.
+    """What a student is for, what it learns, and where it starts.
 
     Attributes:
-        recipe: a published objective by name, or "custom" for one's own `terms`.
+        use: what students are for: their sentence vectors, or to be fine-tuned on tasks. Left out: vectors
+            where the teacher is made for them, else fine-tuning. Yardstick, recipe and the share of pairs
+            follow from it where they are left out.
+        yardstick: what all students of a run are compared by on held-out text: the agreement of their
+            sentence vectors with the teacher's, the error of their last hidden states, or the mean error of
+            their hidden states over layers, by which the first versions judged all.
+        recipe: an objective by name, or "custom" for one's own `terms`.
         mapping: which teacher layers each student layer learns from, where it is not to be the recipe's own.
         projection: one for each layer, or one shared by all.
         start: weights cut out of the teacher, copied where the shapes agree, or random ones.
@@ -206,7 +227,9 @@ class ObjectiveSpec(_Strict):
         terms: of a "custom" objective.
     """
 
-    recipe: Recipe = "kdnas"
+    use: Use | None = None
+    yardstick: Yardstick | None = None
+    recipe: Recipe | None = None
     mapping: Layers | None = None
     projection: Literal["per_layer", "shared"] = "per_layer"
     start: Literal["teacher", "random"] = "teacher"
@@ -214,6 +237,22 @@ class ObjectiveSpec(_Strict):
     head: Literal["teacher", "trained"] = "teacher"
     first_stage: float = Field(default=0.5, gt=0, lt=1)
     terms: list[TermSpec] = []
+
+    def filled_for(self, makes_vectors: bool) -> ObjectiveSpec:
+        """This objective with what was left out as it is usual.
+
+        Args:
+            makes_vectors: whether the teacher is made for sentence vectors.
+        """
+        use = self.use or ("vectors" if makes_vectors else "fine_tuning")
+        yardstick, recipe = USUAL_OBJECTIVES[use]
+        return self.model_copy(
+            update={
+                "use": use,
+                "yardstick": self.yardstick or yardstick,
+                "recipe": self.recipe or recipe,
+            }
+        )
 
     @model_validator(mode="after")
     def _terms_where_custom(self) -> ObjectiveSpec:
@@ -224,8 +263,20 @@ class ObjectiveSpec(_Strict):
         return self
 
 
+# by benchmarks.yardstick: what ranks students as their scores do
+USUAL_OBJECTIVES: dict[Use, tuple[Yardstick, Recipe]] = {
+    "vectors": ("vectors", "vectors"),
+    "fine_tuning": ("layers", "kdnas"),  # of those tried nothing ranks fine-tuned scores better so far
+}
+USUAL_PAIRS: dict[Use, float] = {"vectors": 0.0, "fine_tuning": 0.5}
+
+
 class ProxySpec(_Strict):
-    """The proxy set and the mini-KD that judges a candidate on it."""
+    """The proxy set and the mini-KD that judges a candidate on it.
+
+    `pairs` is the share of the training texts that become pairs of segments; left out, what is usual for the
+    use of the students.
+    """
 
     sentences: int = Field(default=4_000, ge=32, le=1_000_000)
     held_out: int = Field(default=400, ge=16, le=100_000)
@@ -235,6 +286,7 @@ class ProxySpec(_Strict):
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     accumulation: int = Field(default=1, ge=1, le=1_024)  # passes whose gradients make one step's
     language_temperature: float = Field(default=3.0, ge=1, le=1_000)  # 1: languages as large as their corpora
+    pairs: float | None = Field(default=None, ge=0, le=1)
 
 
 class RewardSpec(_Strict):
@@ -268,6 +320,7 @@ class DistilSpec(_Strict):
 
     Attributes:
         recipe: in the place of that of the candidate's run.
+        pairs: the share of the texts that become pairs of segments, in the place of that of the run.
         corpus: in the place of that of the candidate's run.
         epochs: how often the texts are read; for a task, its rows with their variants.
         sentences: the most texts of the corpus.
@@ -282,6 +335,7 @@ class DistilSpec(_Strict):
     """
 
     recipe: Recipe | None = None
+    pairs: float | None = Field(default=None, ge=0, le=1)
     corpus: str | None = Field(default=None, min_length=1)
     epochs: float = Field(default=3.0, gt=0, le=1_000)
     sentences: int = Field(default=1_000_000, ge=48, le=1_000_000)
@@ -355,6 +409,19 @@ class RunSpec(_Strict):
     proxy: ProxySpec = ProxySpec()
     search: SearchSpec = SearchSpec()
     tasks: list[Annotated[str, Field(min_length=1)]] = Field(default=[], validate_default=True)
+
+    def filled_for(self, makes_vectors: bool) -> RunSpec:
+        """This spec with the objective, and what follows from it, as it is usual; see `ObjectiveSpec`."""
+        objective = self.objective.filled_for(makes_vectors)
+        assert objective.use is not None
+        pairs = USUAL_PAIRS[objective.use] if self.proxy.pairs is None else self.proxy.pairs
+        proxy = self.proxy.model_copy(update={"pairs": pairs})
+        return self.model_copy(update={"objective": objective, "proxy": proxy})
+
+    def judged_by_layers(self) -> RunSpec:
+        """This spec as the first versions understood it, which knew no other yardstick."""
+        first = {"yardstick": "layers", "recipe": self.objective.recipe or "kdnas"}
+        return self.model_copy(update={"objective": self.objective.model_copy(update=first)})
 
     @field_validator("space", mode="before")
     @classmethod

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,14 @@ from kdnas_core.errors import BadInput
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import (
     KDNAS_SPACE,
+    DistilSpec,
+    ObjectiveSpec,
+    ProxySpec,
+    Recipe,
     RunSpec,
     SpaceSpec,
+    Use,
+    Yardstick,
     parse_spec,
     parse_spec_json,
     quick_spec,
@@ -85,12 +91,17 @@ specs = some(
         ),
         "objective": some(
             {
+                "use": st.sampled_from([None, *get_args(Use)]),
+                "yardstick": st.sampled_from([None, *get_args(Yardstick)]),
+                "recipe": st.sampled_from([None, *(name for name in get_args(Recipe) if name != "custom")]),
                 "mapping": st.sampled_from(["uniform+last", "uniform", "last"]),
                 "projection": st.sampled_from(["per_layer", "shared"]),
                 "start": st.sampled_from(["teacher", "random"]),
             }
         ),
-        "proxy": some({"steps": st.integers(1, 10**6), "learning_rate": floats(0, 1)}),
+        "proxy": some(
+            {"steps": st.integers(1, 10**6), "learning_rate": floats(0, 1), "pairs": st.floats(0, 1)}
+        ),
         "search": some(
             {
                 "controller": st.sampled_from(["lstm", "random"]),
@@ -336,3 +347,82 @@ def test_the_reward_accuracy_needs_a_task() -> None:
 
 def test_tasks_may_be_named_for_any_reward() -> None:
     assert parse_spec({"tasks": ["packaged"]}).search.reward.mode == "kdnas"
+
+
+# --- what is usual for a teacher --------------------------------------------------------------------------
+
+
+def chosen(spec: RunSpec) -> tuple[str | None, str | None, str | None, float | None]:
+    return spec.objective.use, spec.objective.yardstick, spec.objective.recipe, spec.proxy.pairs
+
+
+def test_a_spec_leaves_to_the_teacher_what_students_are_for() -> None:
+    assert chosen(RunSpec()) == (None, None, None, None)
+    assert chosen(quick_spec()) == (None, None, None, None)
+    assert DistilSpec().pairs is None
+
+
+@pytest.mark.parametrize(
+    ("makes_vectors", "expected"),
+    [
+        (True, ("vectors", "vectors", "vectors", 0.0)),
+        (False, ("fine_tuning", "layers", "kdnas", 0.5)),
+    ],
+)
+def test_what_was_left_out_is_filled_as_it_is_usual_for_the_teacher(
+    makes_vectors: bool, expected: tuple[str, str, str, float]
+) -> None:
+    filled = quick_spec(seed=4).filled_for(makes_vectors)
+    assert chosen(filled) == expected
+    assert filled.filled_for(not makes_vectors) == filled, "what is filled stays"
+    assert parse_spec_json(filled.to_json()) == filled
+
+
+@pytest.mark.parametrize("makes_vectors", [True, False])
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [("vectors", ("vectors", "vectors", 0.0)), ("fine_tuning", ("layers", "kdnas", 0.5))],
+)
+def test_a_use_that_was_chosen_stays_whatever_the_teacher_and_the_rest_follows_from_it(
+    use: Use, expected: tuple[str, str, float], makes_vectors: bool
+) -> None:
+    spec = RunSpec(objective=ObjectiveSpec(use=use))
+    assert chosen(spec.filled_for(makes_vectors)) == (use, *expected)
+
+
+@pytest.mark.parametrize("makes_vectors", [True, False])
+def test_what_was_chosen_stays_as_it_is(makes_vectors: bool) -> None:
+    objective = ObjectiveSpec(yardstick="layers", recipe="pkd", mapping="top", start="random")
+    spec = RunSpec(seed=3, objective=objective, proxy=ProxySpec(pairs=0.25, steps=7))
+    filled = spec.filled_for(makes_vectors)
+    assert chosen(filled)[1:] == ("layers", "pkd", 0.25)
+    use = filled.objective.use
+    assert filled == spec.model_copy(update={"objective": objective.model_copy(update={"use": use})})
+
+
+@pytest.mark.parametrize(("makes_vectors", "pairs"), [(True, 0.0), (False, 0.0), (True, 1.0), (False, 1.0)])
+def test_no_pairs_and_pairs_alone_can_be_chosen_for_any_teacher(makes_vectors: bool, pairs: float) -> None:
+    spec = RunSpec(proxy=ProxySpec(pairs=pairs))
+    assert spec.filled_for(makes_vectors).proxy.pairs == pairs
+
+
+@given(specs, st.booleans())
+def test_filling_a_spec_changes_nothing_that_was_chosen(fields: dict[str, Any], makes_vectors: bool) -> None:
+    spec = parse_spec(fields)
+    filled = spec.filled_for(makes_vectors)
+    assert None not in chosen(filled)
+    assert all(was in (None, now) for was, now in zip(chosen(spec), chosen(filled), strict=True))
+    assert filled.space == spec.space
+    assert filled.latency == spec.latency
+    assert filled.search == spec.search
+
+
+def test_the_first_versions_judged_by_all_layers_and_taught_by_kd_nas_where_nothing_else_was_said() -> None:
+    assert chosen(quick_spec().judged_by_layers()) == (None, "layers", "kdnas", None)
+    pkd = RunSpec(objective=ObjectiveSpec(recipe="pkd"))
+    assert chosen(pkd.judged_by_layers()) == (None, "layers", "pkd", None)
+
+
+@pytest.mark.parametrize("pairs", [-0.1, 1.1, "half"])
+def test_a_share_of_pairs_is_between_none_and_all(pairs: object) -> None:
+    assert "'proxy.pairs'" in refusal({"proxy": {"pairs": pairs}})

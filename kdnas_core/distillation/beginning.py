@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.distillation.importance import Importance
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.recipes import start_layers
@@ -27,11 +28,13 @@ class Beginning:
         student: with its starting weights.
         objective: what it learns by.
         notes: a sentence for each loss term that it cannot learn by.
+        sources: what each of its layers was cut from; empty where it was not.
     """
 
     student: PreTrainedModel
     objective: Objective
     notes: Sequence[str]
+    sources: tuple[LayerSource, ...] = ()
 
 
 def begin(
@@ -42,6 +45,7 @@ def begin(
     data: ProxySet,
     words: TeacherWords | None,
     seed: int,
+    importance: Importance | None = None,
     student: PreTrainedModel | None = None,
 ) -> Beginning:
     """Makes a student of a teacher and an objective for it.
@@ -54,19 +58,23 @@ def begin(
         data: what it learns from; a start cut out of the teacher keeps its principal directions.
         words: the teacher's masked-LM head on the words in use, where a term needs one.
         seed: of random weights.
+        importance: of the teacher's heads and neurons, for a start cut out of it.
         student: one that goes on learning, in the place of a new one.
 
     Raises:
         BadInput: nothing is left that the student could learn.
     """
     planned = plan(spec, architecture, given)
+    origins: tuple[LayerSource, ...] = ()
     if student is None:
-        sources = None
-        if spec.start == "teacher":
-            sources = start_layers(spec, architecture.layers, teacher.layers)
-        student = start_student(teacher, architecture, spec.start, data.train, seed, sources)
+        assert importance is not None or spec.start == "random", "a cut needs to know what matters"
+        layers = start_layers(spec, architecture.layers, teacher.layers)
+        kept = importance if spec.start == "teacher" else None
+        student, origins = start_student(teacher, architecture, data.train, seed, kept, layers)
     table = student.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
     size = (len(data.vocabulary.rows), table.shape[1])
-    objective = make_objective(planned, spec, architecture, teacher.architecture, words, size, seed)
-    return Beginning(student, objective, planned.notes)
+    objective = make_objective(
+        planned, spec, architecture, teacher.architecture, words, size, seed, given.pooling
+    )
+    return Beginning(student, objective, planned.notes, origins)

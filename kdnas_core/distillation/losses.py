@@ -11,8 +11,11 @@ import math
 import torch
 from torch.nn import functional as F
 
+from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.errors import BadInput
 
+FEWEST_COMPARED = 3  # texts whose similarities vary
+LEAST_VARIANCE = 1e-3  # of cosine similarities; unrelated texts have about 1e-2
 NOT_HIDDEN = -100  # label of a token that is not to be guessed; what transformers and torch use too
 
 
@@ -33,6 +36,49 @@ def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: flo
 def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """One minus the cosine of (tokens, H) with the teacher's, mean over tokens (DistilBERT, 1910.01108)."""
     return (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()
+
+
+def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Tensor:
+    """The vector of each text, made of its tokens' states.
+
+    Args:
+        tokens: (real tokens, H), one text after another.
+        lengths: (B,) tokens of each text, none of them 0.
+        mode: the mean over a text's tokens, its first token's state, or the largest values.
+
+    Returns:
+        (B, H).
+    """
+    if mode == "cls":
+        return tokens[lengths.cumsum(0) - lengths]
+    return torch.segment_reduce(tokens, mode, lengths=lengths, axis=0)
+
+
+def similarity_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Squared error of the cosine similarities of all pairs of a batch's texts, over the teacher's variance.
+
+    1 for a student to which all pairs are alike, at the teacher's mean. It needs no projection: the vectors
+    may be of different widths (a normalised form of similarity-preserving distillation, arXiv 1907.09682).
+
+    Args:
+        student: (B, H_S) vectors of texts.
+        teacher: (B, H_T).
+
+    Returns:
+        A scalar; 0 where fewer than three texts leave no variance.
+    """
+    if len(student) < FEWEST_COMPARED:
+        return student.sum() * 0.0
+    pairs = torch.triu_indices(len(student), len(student), offset=1, device=student.device)
+    given, wanted = (_cosines(vectors, pairs) for vectors in (student, teacher))
+    # of a batch of texts that are all alike the variance is no measure
+    return (given - wanted).square().mean() / wanted.var(correction=0).clamp(min=LEAST_VARIANCE)
+
+
+def _cosines(vectors: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """(pairs,) of (B, H) vectors, by (2, pairs) indices."""
+    unit = F.normalize(vectors, dim=-1)
+    return (unit @ unit.T)[pairs[0], pairs[1]]
 
 
 def normalised_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -14,12 +14,14 @@ from kdnas_core.distillation.loop import LayerRates, all_alike
 from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.plan import RELATED, Plan, PlannedTerm
 from kdnas_core.distillation.recipes import terms_of
+from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.distillation.targets import Batch
-from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
+from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
 from kdnas_core.distillation.word_head import TeacherWords, WordHead
-from kdnas_core.spec import ObjectiveSpec, TermSpec
+from kdnas_core.distillation.yardstick import LastLayerMeter, Meter, VectorsMeter
+from kdnas_core.spec import ObjectiveSpec, TermSpec, Yardstick
 
-HIDDEN, PROBE = "hidden", "hidden_probe"
+HIDDEN, PROBE, YARDSTICK = "hidden", "hidden_probe", "yardstick"
 _PAIRS = {
     "attention": losses.attention_mse,
     "attention_kl": losses.attention_kl,
@@ -44,10 +46,15 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, terms: list[tuple[Term, TermSpec]], probe: StateTerm | None, first_stage: float
+        self,
+        terms: list[tuple[Term, TermSpec]],
+        probe: StateTerm | None,
+        first_stage: float,
+        meter: Callable[[StateTerm | None], Meter | None] = lambda hidden: None,
     ) -> None:
         super().__init__()
         self.terms = terms
+        self._meter = meter
         self._probe = (probe,)  # in a tuple, so that `parameters` does not find it: it is never trained
         stages = {spec.stage for _, spec in terms}
         self.first_stage = first_stage if len(stages) == 2 else 1.0
@@ -83,6 +90,16 @@ class Objective(nn.Module):
     def probe(self) -> StateTerm | None:
         """The added term, if any."""
         return self._probe[0]
+
+    def meter(self) -> Meter | None:
+        """A new meter of what students are judged by; None where that is the mean over layers."""
+        return self._meter(self.hidden)
+
+    @property
+    def hidden(self) -> StateTerm | None:
+        """The term that says what the student holds of hidden states: the probe, else the term trained."""
+        trained = (term for term, _ in self.terms if term.name == HIDDEN and isinstance(term, StateTerm))
+        return self.probe or next(trained, None)
 
     def all_terms(self) -> list[Term]:
         """The terms and the probe: all that is evaluated."""
@@ -140,6 +157,7 @@ def make_objective(
     words: TeacherWords | None,
     table: tuple[int, int],
     seed: int,
+    pooling: Mode = "mean",
 ) -> Objective:
     """Builds what was planned.
 
@@ -151,20 +169,35 @@ def make_objective(
         words: the teacher's masked-LM head on the words in use, if the plan needs it.
         table: how many words are in use, and the width of the student's embedding of them.
         seed: of the projections' random weights, until they are fitted.
+        pooling: how a text's vector is made of its last hidden states.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         widths = (student.hidden_size, teacher.hidden_size)
         head = WordHead(student.hidden_size, table[1], table[0], "gelu", eps=1e-12)
         make = partial(
-            _terms, spec=spec, widths=widths, heads=teacher.attention_heads, words=words, head=head
+            _terms,
+            spec=spec,
+            widths=widths,
+            heads=teacher.attention_heads,
+            words=words,
+            head=head,
+            pooling=pooling,
         )
         terms = [(term, each.spec) for each in planned.terms for term in make(each)]
         probe = None
         if not _learns_hidden_states_throughout(spec, student, teacher):
             layers = [(), *layer_map("uniform+last", student.layers, teacher.layers)]
             probe = StateTerm(PROBE, "hidden", layers, widths, "per_layer")
-    return Objective(terms, probe, spec.first_stage)
+    return Objective(terms, probe, spec.first_stage, partial(_meter, spec.yardstick, pooling, teacher.layers))
+
+
+def _meter(
+    yardstick: Yardstick | None, pooling: Mode, teacher_layers: int, hidden: StateTerm | None
+) -> Meter | None:
+    if yardstick == "vectors":
+        return VectorsMeter(pooling, teacher_layers)
+    return LastLayerMeter(hidden) if yardstick == "last_layer" and hidden is not None else None
 
 
 def _learns_hidden_states_throughout(
@@ -178,7 +211,10 @@ def _learns_hidden_states_throughout(
     first = next((term for term in terms if term.kind == HIDDEN), None)
     if first is None or first.progressive or len({term.stage for term in terms}) > 1:
         return False
-    return all(layer_map(first.mapping or "uniform", student.layers, teacher.layers))
+    layers = layer_map(first.mapping or "uniform", student.layers, teacher.layers)
+    if objective.yardstick == "last_layer" and teacher.layers not in layers[-1]:
+        return False  # it would be judged by another teacher layer than the last
+    return all(layers)
 
 
 def _terms(
@@ -188,12 +224,17 @@ def _terms(
     heads: int,
     words: TeacherWords | None,
     head: WordHead,
+    pooling: Mode,
 ) -> list[Term]:
     """One term, or three for relations."""
     name, layers, kind = planned.name, planned.layers, planned.spec.kind
     match kind:
         case "embedding" | "hidden" | "cosine" | "patience" | "feature_map":
             return [StateTerm(name, kind, layers, widths, spec.projection)]
+        case "vector":
+            return [StateTerm(name, kind, layers, widths, spec.projection, pooling)]
+        case "similarity":
+            return [SimilarityTerm(name, layers, pooling)]
         case "attention" | "attention_kl" | "attention_transfer":
             return [PairTerm(name, layers, _PAIRS[kind], "attention", heads)]
         case "value_relation":

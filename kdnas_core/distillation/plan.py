@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.recipes import relation_heads, terms_of
+from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import LOGITS, WORDS, ObjectiveSpec, TermKind, TermSpec
 
@@ -34,11 +35,13 @@ class Given:
         architecture: its shape.
         predicts_words: whether it has a masked-LM head, its own or one that is trained for it.
         hides_words: whether its tokenizer has a mask token.
+        pooling: how a text's vector is made of its last hidden states.
     """
 
     architecture: Architecture
     predicts_words: bool
     hides_words: bool
+    pooling: Mode = "mean"
 
 
 @dataclass(frozen=True)

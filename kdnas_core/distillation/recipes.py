@@ -34,9 +34,17 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
     if objective.recipe == "custom":
         usual = objective.mapping or "uniform"
         return [term.model_copy(update={"mapping": term.mapping or usual}) for term in objective.terms]
+    assert objective.recipe is not None, "see ObjectiveSpec.filled_for"
     mapping = objective.mapping
     m = float(student.layers)
     match objective.recipe:
+        case "vectors":  # ours, by benchmarks.yardstick: the last states, the vectors, how alike those are
+            usual = mapping or "final"
+            return [
+                TermSpec(kind="hidden", mapping=usual),
+                TermSpec(kind="vector", mapping=usual, weight=4.0),
+                TermSpec(kind="similarity", mapping=usual),
+            ]
         case "kdnas":  # arXiv 2303.09639
             return [TermSpec(kind="hidden", mapping=mapping or "uniform+last")]
         case "tinybert":  # arXiv 1909.10351, eq. 11: a sum over layers, intermediate first, then prediction
@@ -85,8 +93,10 @@ def relation_heads(student: Architecture, teacher: Architecture) -> int:
     return max(heads for heads in range(1, RELATION_HEADS + 1) if both % heads == 0)
 
 
-def start_layers(objective: ObjectiveSpec, layers: int, teacher_layers: int) -> list[int]:
+def start_layers(objective: ObjectiveSpec, layers: int, teacher_layers: int) -> list[int] | None:
     """The teacher layer 1..N that each of M student layers is cut from: as asked, else as published.
+
+    None where neither says: then those are best that hold what the teacher can do (`importance.py`).
 
     Raises:
         BadInput: they are not M, or beyond the teacher.
@@ -96,5 +106,5 @@ def start_layers(objective: ObjectiveSpec, layers: int, teacher_layers: int) -> 
     if m <= n:  # DistilBERT's 1, 3, 5, 8, 10, 12 of 12, spread evenly from first to last; PKD's first layers
         spread = [1 + round(i * (n - 1) / max(1, m - 1)) for i in range(m)]
         published = {"distilbert": spread, "pkd": "bottom"}
-    chosen = objective.start_layers or published.get(objective.recipe, "uniform")
-    return [sources[0] for sources in layer_map(chosen, m, n)]
+    chosen = objective.start_layers or published.get(objective.recipe or "")
+    return None if chosen is None else [sources[0] for sources in layer_map(chosen, m, n)]

@@ -15,11 +15,12 @@ from torch import nn
 
 from kdnas_core.distillation import losses
 from kdnas_core.distillation.capture import Captured
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.losses import NOT_HIDDEN, pooled
+from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.distillation.targets import Batch, Kind, Output
 from kdnas_core.distillation.word_head import TeacherWords, WordHead
 
-StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map"]
+StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map", "vector"]
 WordKind = Literal["prediction", "prediction_kl", "masked_lm"]
 
 Place = tuple[int, int]
@@ -76,6 +77,7 @@ class StateTerm(Term):
         mapping: Sequence[tuple[int, ...]],
         widths: tuple[int, int],
         projection: Literal["per_layer", "shared"],
+        pooling: Mode = "mean",
     ) -> None:
         """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
 
@@ -85,9 +87,10 @@ class StateTerm(Term):
             mapping: teacher layers of student layer 0, 1, ...
             widths: hidden size of the student and of the teacher.
             projection: one for each layer, or one for all.
+            pooling: how a text's vector is made of its tokens' states; for "vector" only.
         """
         super().__init__()
-        self.name, self.kind, self.width = name, kind, widths[1]
+        self.name, self.kind, self.width, self.pooling = name, kind, widths[1], pooling
         self.layers = {layer: teachers for layer, teachers in enumerate(mapping) if teachers}
         self.places = [(layer, teacher) for layer, teachers in self.layers.items() for teacher in teachers]
         self.projections: dict[int, nn.Linear] = {}
@@ -119,27 +122,69 @@ class StateTerm(Term):
                 values.append(self._loss(prediction, wanted, float(batch.variance[teacher])))
         return torch.stack(values)
 
+    def last_errors(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """(B,) squared error of each text's last states in the teacher's variance, summed over tokens."""
+        layer = max(self.layers)
+        teacher = max(self.layers[layer])
+        state = self.projections[layer](batch.real(given.hidden[layer])).unflatten(1, (-1, self.width))
+        prediction = state[:, min(self.layers[layer].index(teacher), state.shape[1] - 1)]
+        squares = (prediction - batch.teacher("hidden", teacher)).square().mean(1)
+        by_text = torch.segment_reduce(squares, "sum", lengths=batch.mask.sum(1))
+        return by_text / float(batch.variance[teacher])
+
     def picked(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """All tokens (tokens, H), or for "patience" the first of each text (B, H)."""
-        if self.kind != "patience":
-            return tokens
-        lengths = batch.mask.sum(1)
-        return tokens[lengths.cumsum(0) - lengths]
+        """All tokens (tokens, H); of each text (B, H) the first for "patience", its vector for "vector"."""
+        if self.kind == "patience":
+            return pooled(tokens, batch.mask.sum(1), "cls")
+        return pooled(tokens, batch.mask.sum(1), self.pooling) if self.kind == "vector" else tokens
 
     def count(self, batch: Batch) -> int:
-        """Tokens, or for "patience" texts."""
-        return len(batch.mask) if self.kind == "patience" else super().count(batch)
+        """Tokens, or for "patience" and "vector" texts."""
+        return len(batch.mask) if self.kind in ("patience", "vector") else super().count(batch)
 
     def _loss(self, prediction: torch.Tensor, wanted: torch.Tensor, variance: float) -> torch.Tensor:
         match self.kind:
             case "hidden" | "embedding":
                 return losses.normalised_mse(prediction, wanted, variance)
-            case "cosine":
+            case "cosine" | "vector":
                 return losses.cosine_distance(prediction, wanted)
             case "patience":
                 return losses.normalised_distance(prediction, wanted)
             case "feature_map":
                 return losses.feature_map(prediction, wanted)
+
+
+class SimilarityTerm(Term):
+    """How alike the texts of a batch are to each other, by their pooled vectors of one layer."""
+
+    def __init__(self, name: str, mapping: Sequence[tuple[int, ...]], pooling: Mode) -> None:
+        """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
+
+        Args:
+            name: of the term.
+            mapping: teacher layers of student layer 0, 1, ...
+            pooling: how a text's vector is made of its tokens' states.
+        """
+        super().__init__()
+        self.name, self.pooling = name, pooling
+        self.places = [(layer, teacher) for layer, teachers in enumerate(mapping) for teacher in teachers]
+
+    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
+        """Values (places,)."""
+        lengths = batch.mask.sum(1)
+        return torch.stack(
+            [
+                losses.similarity_error(
+                    pooled(batch.real(given.hidden[layer]), lengths, self.pooling),
+                    pooled(batch.teacher("hidden", teacher), lengths, self.pooling),
+                )
+                for layer, teacher in self.places
+            ]
+        )
+
+    def count(self, batch: Batch) -> int:
+        """Texts."""
+        return len(batch.mask)
 
 
 class PairTerm(Term):

@@ -23,11 +23,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from kdnas_core.distillation.capture import Captured, capture
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.mapping import mean_over_layers
-from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
+from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.targets import Batch, Targets, Texts, make_batch
 from kdnas_core.distillation.terms import PairTerm, Pass
 from kdnas_core.distillation.vocabulary import Vocabulary, only_used_words
+from kdnas_core.distillation.yardstick import Meter, measured
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss after the one before the first step
@@ -41,18 +42,22 @@ class HeldOut:
 
     Attributes:
         step: steps taken.
-        terms: by the name of the term, the value at each place (student layer, teacher layer).
+        terms: by the name of the term, the value at each place (student layer, teacher layer); the yardstick
+            among them, where it is no mean of others.
+        standard_error: of the yardstick over texts; only at the end.
         languages: the loss on the texts of each language; only at the end, and where there are several.
     """
 
     step: int
     terms: dict[str, Places]
+    standard_error: float | None = None
     languages: dict[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
-        """L of the reward: of hidden states, mean over layers of the mean over their teacher layers."""
-        return mean_over_layers(self.terms[PROBE if PROBE in self.terms else HIDDEN])
+        """L of the reward: the yardstick, or that of the first versions, the mean over layers."""
+        name = next(name for name in (YARDSTICK, PROBE, HIDDEN) if name in self.terms)
+        return mean_over_layers(self.terms[name])
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ class _Training:
                 self.watcher.held_out(self.evaluated(step))
             self.loop.keep(step)
             self._tell(step)
-        last = self.evaluated(steps, by_language=True)
+        last = self.evaluated(steps, last=True)
         self.watcher.held_out(last)
         return last
 
@@ -241,29 +246,47 @@ class _Training:
         return make_batch(self.data.learnt, texts, self.forward.pad)
 
     @torch.no_grad()
-    def evaluated(self, step: int, by_language: bool = False) -> HeldOut:
+    def evaluated(self, step: int, last: bool = False) -> HeldOut:
         """Held-out values as the student is now."""
         self.objective.fit_idle(self._passes(), done=step / self.proxy.steps)
-        return self._looked(step, by_language)
+        return self._looked(step, last)
 
-    def _looked(self, step: int, by_language: bool = False) -> HeldOut:
+    def _looked(self, step: int, last: bool = False) -> HeldOut:
         """Held-out values with the projections as they are."""
         held_out, size = self.data.held_out, self.proxy.batch_size
-        terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size)
+        meter = self.objective.meter()
+        terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size, meter)
+        error = None if meter is None else measured(meter, with_standard_error=last)
+        if error is not None:
+            terms[YARDSTICK] = {(self.forward.layers, len(held_out.variance) - 1): error.value}
         if not all(math.isfinite(value) for places in terms.values() for value in places.values()):
             raise Diverged(f"a held-out loss was not a number at step {step}; a lower learning rate may help")
-        languages = {}
-        if by_language and len(names := sorted(set(self.data.languages))) > 1:
-            for name in names:
-                texts = [index for index, language in enumerate(self.data.languages) if language == name]
-                of_it = evaluate(self.forward, self.objective, held_out, texts, size)
-                languages[name] = HeldOut(step, of_it).loss
-        return HeldOut(step, terms, languages)
+        languages = self._languages() if last else {}
+        return HeldOut(step, terms, None if error is None else error.standard_error, languages)
+
+    def _languages(self) -> dict[str, float]:
+        """The loss on each language; none where there is one, or too few texts to tell."""
+        held_out, size, found = self.data.held_out, self.proxy.batch_size, {}
+        if len(names := sorted(set(self.data.languages))) < 2:
+            return {}
+        for name in names:
+            texts = [index for index, language in enumerate(self.data.languages) if language == name]
+            meter = self.objective.meter()
+            terms = evaluate(self.forward, self.objective, held_out, texts, size, meter)
+            if meter is not None:
+                terms = {YARDSTICK: {(0, 0): measured(meter, with_standard_error=False).value}}
+            found[name] = HeldOut(0, terms).loss
+        return {name: loss for name, loss in found.items() if math.isfinite(loss)}
 
 
 @torch.no_grad()
 def evaluate(
-    forward: _Forward, objective: Objective, held_out: Targets, texts: Collection[int], batch_size: int
+    forward: _Forward,
+    objective: Objective,
+    held_out: Targets,
+    texts: Collection[int],
+    batch_size: int,
+    meter: Meter | None = None,
 ) -> dict[str, Places]:
     """The values of all terms on some held-out texts, each a mean over all that the term counts."""
     terms = objective.all_terms()
@@ -271,6 +294,8 @@ def evaluate(
     for some in _by_length(held_out, batch_size, texts):
         batch = make_batch(held_out, some, forward.pad)
         given = forward(batch)
+        if meter is not None:
+            meter.read(given, batch)
         for index, term in enumerate(terms):
             count = term.count(batch)
             totals[index] += term(given, batch) * count
@@ -297,6 +322,7 @@ class _Forward:
         self.captured = captured
         self.autocast = autocast
         self.pad = student.config.pad_token_id or 0
+        self.layers = int(student.config.num_hidden_layers)
 
     def __call__(self, batch: Batch) -> Pass:
         with torch.autocast("cpu", self.autocast, enabled=self.autocast is not None):

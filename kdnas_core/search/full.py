@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.corpus import check_corpus
+from kdnas_core.distillation.importance import Importance
 from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.sheet import tokenised
+from kdnas_core.distillation.sentence_encoders import is_embedding_teacher
+from kdnas_core.distillation.sheet import Passage, tokenised
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import save
 from kdnas_core.distillation.targets import Targets
@@ -31,13 +33,16 @@ from kdnas_core.search.prepare import (
     check_length,
     check_texts,
     given_by,
+    importance_for,
     own_words,
+    passages_of,
     words_in_use,
 )
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 
-SAMPLE = 2_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
-LOOKS = 20  # evaluations on the way
+SAMPLE = 1_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
+LOOKS = 20  # evaluations on the way, where it is long enough
+STEPS_A_LOOK = 100
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -69,10 +74,14 @@ class FullResult:
     Attributes:
         loss: on held-out texts, as that of the candidates of its run.
         languages: the same on each language, where there are several.
+        loss_se: standard error of the loss over texts, where it is known.
+        cut_from: what each of its layers began with; empty where that was random.
     """
 
     loss: float
     languages: dict[str, float]
+    loss_se: float | None = None
+    cut_from: tuple[LayerSource, ...] = ()
 
 
 def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> None:
@@ -114,21 +123,28 @@ def distil_fully(
     steps = math.ceil(how.epochs * len(material.data.learnt) / how.batch_size)
     proxy = ProxySpec(batch_size=how.batch_size, learning_rate=how.learning_rate, steps=steps)
     begun = begin(
-        teacher, architecture, material.objective, material.given, material.data, material.words, how.seed
+        teacher,
+        architecture,
+        material.objective,
+        material.given,
+        material.data,
+        material.words,
+        how.seed,
+        material.importance,
     )
     listener.noted(begun.notes)
     listener.begun(steps)
     listener.say("distilling on the full corpus")
     autocast = autocast_dtype()
-    saved = folder / CHECKPOINT
+    saved, looks = folder / CHECKPOINT, max(1, min(LOOKS, steps // STEPS_A_LOOK))
     with turns(listener.waiting) as let_others:
         watcher = watcher_of(listener, let_others)
         result = distil(
-            begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, LOOKS
+            begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, looks
         )
     save(begun.student, teacher.tokenizer, folder)
     saved.unlink(missing_ok=True)
-    return FullResult(result.loss, result.languages)
+    return FullResult(result.loss, result.languages, result.standard_error, begun.sources)
 
 
 def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watcher:
@@ -149,6 +165,7 @@ class _Material:
     given: Given
     data: ProxySet
     words: TeacherWords | None
+    importance: Importance | None
 
 
 def _material(
@@ -160,27 +177,39 @@ def _material(
     planned = plan(objective, architecture, given)
     texts = _texts(spec, how, listener)
     held_out = min(spec.proxy.held_out, len(texts) // MOST_HELD_OUT)
-    data = _data(teacher, texts, held_out, planned, how, listener)
+    pairs = pairs_of(spec, how)
+    data = _data(teacher, texts, held_out, pairs, planned, how, listener)
+    learnt, say, waiting = texts[held_out:], listener.say, listener.waiting
     return _Material(
         objective,
         given,
         data,
-        words_in_use(teacher, own, data, [planned], how.seed, listener.say, listener.waiting),
+        words_in_use(teacher, own, data, [planned], how.seed, say, waiting),
+        importance_for(objective, teacher, given.pooling, learnt, say, waiting),
     )
 
 
 def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
     """What is learnt: as in the run, or by another recipe, whose mapping and start are then its own."""
-    given = spec.objective
+    given = spec.filled_for(is_embedding_teacher(spec.teacher)).objective
     if how.recipe is None or how.recipe == given.recipe:
         return given
     return ObjectiveSpec(
+        use=given.use,
+        yardstick=given.yardstick,
         recipe=how.recipe,
         projection=given.projection,
         start=given.start,
         head=given.head,
         first_stage=given.first_stage,
     )
+
+
+def pairs_of(spec: RunSpec, how: DistilSpec) -> float:
+    """The share of the texts that become pairs of segments: as asked, else as in the run."""
+    if how.pairs is not None:
+        return how.pairs
+    return spec.filled_for(is_embedding_teacher(spec.teacher)).proxy.pairs or 0.0
 
 
 def _texts(spec: RunSpec, how: DistilSpec, listener: FullListener) -> list[Text]:
@@ -199,15 +228,16 @@ def _data(
     teacher: Teacher,
     texts: list[Text],
     held_out: int,
+    pairs: float,
     planned: Plan,
     how: DistilSpec,
     listener: FullListener,
 ) -> ProxySet:
-    sentences = [text.text for text in texts]
+    learnt = passages_of(texts[held_out:], pairs)
     autocast = autocast_dtype()
     wanted = Wanted(sorted(planned.reads), planned.hides_words)
 
-    def stored(some: list[str], name: str) -> Targets:
+    def stored(some: Sequence[Passage], name: str) -> Targets:
         def progress(share: float) -> None:
             listener.say(f"teacher outputs on {name}: {share:.0%}")
 
@@ -216,10 +246,10 @@ def _data(
                 teacher, some, how.sequence_length, autocast, cache_folder(), progress, wanted
             )
 
-    judged = stored(sentences[:held_out], "held-out texts")
-    sample = stored(sentences[held_out : held_out + SAMPLE], "a sample of the corpus")
-    listener.say(f"tokenising {len(sentences) - held_out} texts")
-    sheet = tokenised(teacher, sentences[held_out:], how.sequence_length, planned.hides_words)
+    judged = stored([text.text for text in texts[:held_out]], "held-out texts")
+    sample = stored(learnt[:SAMPLE], "a sample of the corpus")
+    listener.say(f"tokenising {len(learnt)} texts")
+    sheet = tokenised(teacher, learnt, how.sequence_length, planned.hides_words)
     full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
     languages = [text.language for text in texts[:held_out]]
     return ProxySet.of(sample, judged, teacher.model.config, languages, full)

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.beginning import begin
+from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.distillation.beginning import Beginning, begin
+from kdnas_core.distillation.importance import Importance
 from kdnas_core.distillation.layout import student_config
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.plan import Given
@@ -49,6 +50,8 @@ class Judgement:
         languages: the loss on the held-out texts of each language, where there are several.
         scores: on the proxy of each of the run's tasks, by its name.
         estimated_ms: its latency as foreseen, where that was so far over the budget that it was not measured.
+        loss_se: standard error of the loss over held-out texts; None where it is the mean over layers.
+        cut_from: what each of its layers began with; empty where that was random.
     """
 
     state: Literal["over_budget", "done"]
@@ -57,6 +60,8 @@ class Judgement:
     languages: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     estimated_ms: float | None = None
+    loss_se: float | None = None
+    cut_from: tuple[LayerSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Judge:
         data: the proxy set.
         words: the teacher's masked-LM head, where the recipe needs one.
         autocast: dtype of the students' forward pass, None for float32.
+        importance: of the teacher's heads and neurons, where students are cut out of it.
         tasks: that each candidate is fine-tuned on for some seconds.
     """
 
@@ -100,6 +106,7 @@ class Judge:
     data: ProxySet
     words: TeacherWords | None
     autocast: torch.dtype | None
+    importance: Importance | None = None
     tasks: Sequence[ProxyTask] = ()
 
     def judge(self, architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
@@ -125,13 +132,21 @@ class Judge:
         if not within_budget(latency, self.spec.latency, self.teacher_ms):
             return Judgement("over_budget", None, None)
         with device(listener.waiting):
-            result, student = self._mini_kd(architecture, folder, listener)
-            scores = self._scores(student, listener)
+            result, begun = self._mini_kd(architecture, folder, listener)
+            scores = self._scores(begun.student, listener)
         constants = self.spec.search.reward
         # the published reward, or that of KD-NAS's first version: accuracy in the place of 1 - L
         loss = 1 - fmean(scores.values()) if constants.mode == "accuracy" else result.loss
         reward = kdnas_reward(loss, latency, constants)
-        return Judgement("done", result.loss, reward, result.languages, scores)
+        return Judgement(
+            "done",
+            result.loss,
+            reward,
+            result.languages,
+            scores,
+            loss_se=result.standard_error,
+            cut_from=begun.sources,
+        )
 
     def _far_over_budget(self, architecture: Architecture) -> float | None:
         """Its estimated milliseconds, where they are far over the budget; else None, and it is measured.
@@ -166,9 +181,12 @@ class Judge:
 
     def _mini_kd(
         self, architecture: Architecture, folder: Path, listener: Listener
-    ) -> tuple[HeldOut, PreTrainedModel]:
+    ) -> tuple[HeldOut, Beginning]:
         spec, teacher = self.spec, self.bench.teacher
-        begun = begin(teacher, architecture, spec.objective, self.given, self.data, self.words, spec.seed)
+        objective, seed = spec.objective, spec.seed
+        begun = begin(
+            teacher, architecture, objective, self.given, self.data, self.words, seed, self.importance
+        )
         listener.noted(begun.notes)
 
         def report(result: HeldOut) -> None:
@@ -179,4 +197,4 @@ class Judge:
             begun.student, begun.objective, self.data, spec.proxy, spec.seed, self.autocast, watcher
         )
         save(begun.student, teacher.tokenizer, folder)
-        return result, begun.student
+        return result, begun

@@ -9,11 +9,15 @@ import torch
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import check_corpus
+from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.pairs import with_pairs
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers, terms_of
+from kdnas_core.distillation.sentence_encoders import Mode, is_embedding_teacher, pooling_mode
+from kdnas_core.distillation.sheet import Passage
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Targets
@@ -84,6 +88,7 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     check_teacher(spec.teacher)
     check_corpus(spec.corpus)
     say("loading the teacher")
+    spec = spec.filled_for(is_embedding_teacher(spec.teacher))
     teacher = load_teacher(spec.teacher)
     check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
     check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
@@ -105,7 +110,8 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
 def given_by(teacher: Teacher, objective: ObjectiveSpec, words: TeacherWords | None) -> Given:
     """What a teacher has to give to an objective, with its own masked-LM head or one trained for it."""
     predicts = words is not None or objective.head == "trained"
-    return Given(teacher.architecture, predicts, teacher.tokenizer.mask_token_id is not None)
+    hides = teacher.tokenizer.mask_token_id is not None
+    return Given(teacher.architecture, predicts, hides, pooling_mode(teacher.name))
 
 
 def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
@@ -143,12 +149,15 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
     held_out = min(spec.proxy.held_out, len(prepared.texts) // MOST_HELD_OUT)
     autocast = autocast_dtype()
     sets = [
-        _targets(prepared, texts, autocast, say, name)
-        for name, texts in (
-            ("held-out", prepared.texts[:held_out]),
-            ("proxy", prepared.texts[held_out:]),
+        _targets(prepared, passages, autocast, say, name)
+        for name, passages in (
+            ("held-out", [text.text for text in prepared.texts[:held_out]]),
+            ("proxy", passages_of(prepared.texts[held_out:], spec.proxy.pairs or 0.0)),
         )
     ]
+    importance = importance_for(
+        spec.objective, prepared.teacher, prepared.given.pooling, prepared.texts[held_out:], say
+    )
     languages = [text.language for text in prepared.texts[:held_out]]
     data = ProxySet.of(sets[1], sets[0], prepared.teacher.model.config, languages)
     return Judge(
@@ -159,6 +168,7 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         data=data,
         words=words_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, say),
         autocast=autocast,
+        importance=importance,
         tasks=prepared.tasks,
     )
 
@@ -193,7 +203,11 @@ def words_in_use(
 
 
 def _targets(
-    prepared: Prepared, texts: list[Text], autocast: torch.dtype | None, say: Callable[[str], None], name: str
+    prepared: Prepared,
+    passages: Sequence[Passage],
+    autocast: torch.dtype | None,
+    say: Callable[[str], None],
+    name: str,
 ) -> Targets:
     def progress(share: float) -> None:
         say(f"teacher outputs on the {name} set: {share:.0%}")
@@ -204,9 +218,41 @@ def _targets(
         hidden_words=any(each.hides_words for each in prepared.plans),
     )
     with device():
-        sentences = [text.text for text in texts]
         cache = cache_folder()
-        return teacher_targets(prepared.teacher, sentences, length, autocast, cache, progress, wanted)
+        return teacher_targets(prepared.teacher, passages, length, autocast, cache, progress, wanted)
+
+
+def passages_of(texts: Sequence[Text], pairs: float) -> list[Passage]:
+    """Texts to learn from, a share of them made into pairs of segments."""
+    return with_pairs([text.text for text in texts], pairs, PROXY_SEED)
+
+
+def importance_for(
+    objective: ObjectiveSpec,
+    teacher: Teacher,
+    pooling: Mode,
+    texts: Sequence[Text],
+    say: Callable[[str], None],
+    waiting: Callable[[], None] = lambda: None,
+) -> Importance | None:
+    """What the teacher's heads and neurons do on texts to learn from; None where nothing is cut out of it.
+
+    Args:
+        objective: says where students start.
+        teacher: whose heads.
+        pooling: how its sentence vectors are made.
+        texts: to learn from.
+        say: told in words how far it is.
+        waiting: as for `device`.
+    """
+    if objective.start != "teacher":
+        return None
+
+    def progress(share: float) -> None:
+        say(f"measuring what each head of the teacher does: {share:.0%}")
+
+    with device(waiting):
+        return importance_of(teacher, [text.text for text in texts], pooling, cache_folder(), progress)
 
 
 def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[Text]:

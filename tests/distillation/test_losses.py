@@ -22,9 +22,12 @@ from kdnas_core.distillation.losses import (
     masked_lm,
     normalised_distance,
     normalised_mse,
+    pooled,
     relation_scores,
+    similarity_error,
     soft_cross_entropy,
 )
+from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
 
@@ -256,6 +259,112 @@ def test_the_feature_map_weighs_shape_mean_and_variance_as_published() -> None:
     assert feature_map(target + 0.1, target).item() == pytest.approx(5000 * 0.1**2, rel=1e-5)
     assert feature_map(2 * target, target).item() == pytest.approx(5 * 3, rel=1e-5)
     assert feature_map(-target, target).item() == pytest.approx(100 * 4, rel=1e-4)
+
+
+# Vectors of texts
+
+MODES: tuple[Mode, ...] = ("mean", "cls", "max")
+
+
+def pooled_by_loops(text: Rows, mode: Mode) -> list[float]:
+    if mode == "cls":
+        return text[0]
+    vector = []
+    for position in range(len(text[0])):
+        values = [state[position] for state in text]
+        vector.append(max(values) if mode == "max" else math.fsum(values) / len(values))
+    return vector
+
+
+def similarity_by_loops(mine: Rows, theirs: Rows) -> float:
+    given, wanted = [], []
+    for one in range(len(mine)):
+        for other in range(one):
+            given.append(1 - cosine_by_loops(mine[one], mine[other]))
+            wanted.append(1 - cosine_by_loops(theirs[one], theirs[other]))
+    _, variance = moments_by_loops(wanted)
+    error = math.fsum((x - y) ** 2 for x, y in zip(given, wanted, strict=True)) / len(given)
+    return error / max(variance, 1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_vector_of_a_text_is_made_of_its_own_real_tokens(mode: Mode, seed: int) -> None:
+    random = random_of(seed)
+    texts, longest, width = sizes(random, 5, 7, 9)
+    lengths = sizes(random, *[longest] * texts)
+    states = torch.randn(texts, longest, width, generator=random)
+    mask = mask_of(lengths, longest)
+    states[~mask.bool()] = 1e30
+    expected = [
+        pooled_by_loops(states[text, :length].double().tolist(), mode) for text, length in enumerate(lengths)
+    ]
+    found = pooled(states[mask.bool()], mask.sum(1), mode)
+    torch.testing.assert_close(found.double(), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_of_a_vector_reach_the_tokens_that_it_is_made_of(mode: Mode) -> None:
+    tokens = torch.randn(5, 4, generator=random_of(0), requires_grad=True)
+    pooled(tokens, torch.tensor([2, 3]), mode).sum().backward()
+    assert tokens.grad is not None
+    expected = torch.zeros(5, 4)
+    for begin, end in ((0, 2), (2, 5)):
+        if mode == "mean":
+            expected[begin:end] = 1 / (end - begin)
+        elif mode == "cls":
+            expected[begin] = 1
+        else:
+            expected[begin + tokens[begin:end].argmax(0), torch.arange(4)] = 1
+    torch.testing.assert_close(tokens.grad, expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_error_of_similarities_is_over_all_pairs_of_texts_whatever_the_widths(seed: int) -> None:
+    random = random_of(seed)
+    texts = 3 + sizes(random, 6)[0]
+    mine = torch.randn(texts, *sizes(random, 9), generator=random)
+    theirs = 0.5 + torch.randn(texts, *sizes(random, 9), generator=random)
+    expected = similarity_by_loops(mine.double().tolist(), theirs.double().tolist())
+    assert similarity_error(mine.double(), theirs.double()).item() == pytest.approx(expected, rel=1e-9)
+    assert similarity_error(mine, theirs).item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_texts_of_a_student_that_are_alike_to_each_other_at_the_teachers_mean_score_one() -> None:
+    theirs = torch.randn(8, 20, generator=random_of(0), dtype=torch.float64)
+    unit = theirs / theirs.norm(dim=1, keepdim=True)
+    pairs = (unit @ unit.T)[*torch.triu_indices(8, 8, offset=1)]
+    alike = float(pairs.mean())
+    # of 8 vectors of one cosine, as the root of their Gram matrix
+    gram = torch.full((8, 8), alike, dtype=torch.float64).fill_diagonal_(1.0)
+    assert similarity_error(torch.linalg.cholesky(gram), theirs).item() == pytest.approx(1)
+
+
+def test_similarities_see_neither_length_nor_a_turn_of_vectors() -> None:
+    random = random_of(1)
+    theirs = torch.randn(6, 5, generator=random, dtype=torch.float64)
+    turn, _ = torch.linalg.qr(torch.randn(5, 5, generator=random, dtype=torch.float64))
+    lengths = 0.1 + torch.rand(6, 1, generator=random, dtype=torch.float64)
+    assert similarity_error(lengths * theirs @ turn, theirs).item() == pytest.approx(0, abs=1e-12)
+    assert similarity_error(torch.randn(6, 5, generator=random, dtype=torch.float64), theirs).item() > 0.1
+
+
+def test_texts_that_are_all_alike_to_the_teacher_leave_the_error_finite() -> None:
+    random = random_of(2)
+    theirs = torch.randn(1, 6, generator=random).expand(5, 6)
+    mine = torch.randn(5, 6, generator=random).requires_grad_()
+    loss = similarity_error(mine, theirs)
+    loss.backward()
+    assert loss.isfinite() and mine.grad is not None and mine.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_of_one_or_two_texts_there_is_no_error_of_similarities(texts: int) -> None:
+    mine = torch.randn(texts, 4, generator=random_of(0)).requires_grad_()
+    loss = similarity_error(mine, torch.randn(texts, 6, generator=random_of(1)))
+    loss.backward()
+    assert loss.item() == 0
+    assert mine.grad is not None and not mine.grad.any()
 
 
 # Masked language modelling

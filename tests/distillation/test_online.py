@@ -14,7 +14,7 @@ from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import RELATED
 from kdnas_core.distillation.sheet import Passage, tokenised
-from kdnas_core.distillation.student import start_student
+from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Output, Targets, Texts, make_batch
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
@@ -174,7 +174,7 @@ def test_outputs_are_computed_in_bfloat16_where_that_is_asked_for(teacher: Teach
 
 def learnt(teacher: Teacher, data: ProxySet) -> tuple[HeldOut, dict[str, torch.Tensor]]:
     spec = ObjectiveSpec.model_validate({"recipe": "custom", "terms": TERMS})
-    student = start_student(teacher, SMALL, "random", data.train, seed=0)
+    student = new_student(teacher, SMALL, seed=0)
     objective: Objective = objective_of(spec, SMALL, teacher, data.vocabulary)
     proxy = ProxySpec(steps=24, batch_size=8, learning_rate=5e-3)
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)

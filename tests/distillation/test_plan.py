@@ -71,6 +71,7 @@ def test_the_second_term_of_a_kind_is_numbered() -> None:
 ATTENTION = {("query", 12), ("key", 12)}
 UNIFORM = {(kind, layer) for kind in ("query", "key") for layer in (4, 8, 12)}
 READS: dict[Recipe, set[tuple[str, int]]] = {
+    "vectors": set(),
     "kdnas": set(),
     "tinybert": UNIFORM,
     "distilbert": set(),

@@ -15,10 +15,15 @@ TEACHER = Architecture(12, 768, 3072, 12)
 STUDENT = Architecture(4, 384, 1536, 12)
 RECIPES: list[Recipe] = [recipe for recipe in get_args(Recipe) if recipe != "custom"]
 MAPPED = {"hidden", "cosine", "patience", "feature_map", "attention", "attention_kl", "attention_transfer"}
-MAPPED |= {"value_relation", "relations"}
+MAPPED |= {"value_relation", "relations", "vector", "similarity"}
 
 # As published: kind, weight, teacher layers, and whatever else is not as usual
 PUBLISHED: dict[Recipe, list[tuple[str, float, str | None, dict[str, Any]]]] = {
+    "vectors": [
+        ("hidden", 1, "final", {}),
+        ("vector", 4, "final", {}),
+        ("similarity", 1, "final", {}),
+    ],  # ours
     "kdnas": [("hidden", 1, "uniform+last", {})],
     "tinybert": [
         ("embedding", 1, None, {}),
@@ -117,7 +122,7 @@ def test_relation_heads_of_a_mobilebert_divide_its_bottleneck() -> None:
 # Where a student starts
 
 
-def starts(layers: int, teacher_layers: int, **fields: Any) -> list[int]:
+def starts(layers: int, teacher_layers: int, **fields: Any) -> list[int] | None:
     return start_layers(ObjectiveSpec.model_validate(fields), layers, teacher_layers)
 
 
@@ -131,9 +136,11 @@ def test_patient_students_start_from_the_first_layers() -> None:
 
 
 @pytest.mark.parametrize("recipe", set(RECIPES) - {"distilbert", "pkd"})
-def test_students_of_other_recipes_start_from_evenly_spaced_layers(recipe: Recipe) -> None:
+def test_other_recipes_leave_open_where_their_students_start(recipe: Recipe) -> None:
     for m, n in ((6, 12), (4, 12), (10, 12), (5, 6), (1, 12), (12, 12)):
-        assert starts(m, n, recipe=recipe) == [floor(i * n / m) for i in range(1, m + 1)]
+        assert starts(m, n, recipe=recipe) is None
+        uniform = [floor(i * n / m) for i in range(1, m + 1)]
+        assert starts(m, n, recipe=recipe, start_layers="uniform") == uniform
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -141,7 +148,9 @@ def test_a_start_stays_within_the_teacher_whatever_the_depths(recipe: Recipe) ->
     for m in range(1, 15):
         for n in range(1, 15):
             layers = starts(m, n, recipe=recipe)
-            assert len(layers) == m
+            assert (layers is None) == (m > n or recipe not in ("distilbert", "pkd"))
+            layers = layers or starts(m, n, recipe=recipe, start_layers="uniform")
+            assert layers is not None and len(layers) == m
             assert all(1 <= layer <= n for layer in layers)
             assert layers == sorted(layers)
 

@@ -18,11 +18,13 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.capture import capture
 from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.objective import Objective
+from kdnas_core.distillation.objective import Objective, make_objective
+from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Batch, Kind, Targets, make_batch
 from kdnas_core.distillation.teacher import Teacher
-from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
+from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
 from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.spec import WITHOUT_MAPPING, ObjectiveSpec
 from tests.tiny import (
@@ -41,10 +43,10 @@ States = list[Text]  # of each text
 
 LAYERS = 3
 TEXTS = 5
-STATES = ("embedding", "hidden", "cosine", "patience", "feature_map")
+STATES = ("embedding", "hidden", "cosine", "patience", "feature_map", "vector")
 PAIRS = ("attention", "attention_kl", "attention_transfer", "value_relation", "relations")
 WORDS = ("prediction", "prediction_kl", "masked_lm")
-KINDS = (*STATES, *PAIRS, *WORDS)
+KINDS = (*STATES, *PAIRS, *WORDS, "similarity")
 WIDTHS = [24, 32]  # narrower than the teacher, and as wide
 
 
@@ -173,7 +175,16 @@ BY_TOKEN: dict[str, Callable[[Vector, Vector], float]] = {
     "cosine": lambda mine, theirs: 1 - cosine(mine, theirs),
     "patience": lambda mine, theirs: mean_square(unit(mine), unit(theirs)),
     "feature_map": mobilebert,
+    "vector": lambda mine, theirs: 1 - cosine(mine, theirs),
 }
+
+
+def pooled_by_loops(text: Text, mode: Mode) -> Vector:
+    """The vector of a text of real tokens."""
+    if mode == "cls":
+        return text[0]
+    columns = list(zip(*text, strict=True))
+    return [max(column) if mode == "max" else math.fsum(column) / len(text) for column in columns]
 
 
 def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
@@ -182,6 +193,10 @@ def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
         role = [at for at, _ in term.places[:place]].count(layer)  # which of the layer's teacher layers
         found = []
         mine, theirs = of_student(given.hidden[layer], batch), of_teacher(batch, "hidden", teacher_layer)
+        if term.kind == "vector":
+            mine, theirs = (
+                [[pooled_by_loops(text, term.pooling)] for text in some] for some in (mine, theirs)
+            )
         for my_text, their_text in zip(mine, theirs, strict=True):
             for position, (one, other) in enumerate(zip(my_text, their_text, strict=True)):
                 if term.kind == "patience" and position:
@@ -193,6 +208,19 @@ def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
         if term.kind in ("hidden", "embedding"):
             value /= float(batch.variance[teacher_layer])
         values.append(value)
+    return values
+
+
+def similarities_by_loops(term: SimilarityTerm, given: Pass, batch: Batch) -> list[float]:
+    values = []
+    for layer, teacher_layer in term.places:
+        sides = of_student(given.hidden[layer], batch), of_teacher(batch, "hidden", teacher_layer)
+        mine, theirs = ([pooled_by_loops(text, term.pooling) for text in side] for side in sides)
+        pairs = [(one, other) for one in range(len(mine)) for other in range(one)]
+        wanted = [cosine(theirs[one], theirs[other]) for one, other in pairs]
+        given_them = [cosine(mine[one], mine[other]) for one, other in pairs]
+        _, variance = moments(wanted)
+        values.append(mean_square(given_them, wanted) / max(variance, 1e-3))
     return values
 
 
@@ -272,6 +300,8 @@ def by_loops(
         return states_by_loops(term, given, batch)
     if isinstance(term, PairTerm):
         return pairs_by_loops(kind, term, given, batch)
+    if isinstance(term, SimilarityTerm):
+        return similarities_by_loops(term, given, batch)
     assert isinstance(term, WordTerm)
     return words_by_loops(kind, term, given, batch, teacher, vocabulary)
 
@@ -322,6 +352,42 @@ def test_a_term_gives_one_value_for_each_of_its_places(
         for term in terms_of_kind(an_objective(kind, teacher, vocabulary), kind):
             assert term.places == places
             assert term(given, batch).shape == (len(places),)
+
+
+MODES: tuple[Mode, ...] = ("mean", "cls", "max")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_vectors_are_pooled_as_the_teachers_are(mode: Mode, width: int, targets: Targets) -> None:
+    batch = make_batch(targets, [4, 3, 0, 2, 1], pad=0)
+    torch.manual_seed(0)
+    states = [torch.randn(*batch.ids.shape, width) for _ in range(3)]
+    given = Pass(states, None, states[0])  # type: ignore[arg-type]
+    mapping = [(), (2, 3), (4,)]
+    vector = StateTerm("vector", "vector", mapping, (width, 32), "per_layer", mode)
+    similarity = SimilarityTerm("similarity", mapping, mode)
+    with torch.no_grad():
+        values = vector(given, batch).tolist(), similarity(given, batch).tolist()
+    assert values[0] == pytest.approx(states_by_loops(vector, given, batch), rel=1e-5)
+    assert values[1] == pytest.approx(similarities_by_loops(similarity, given, batch), rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_mode_of_the_teacher_reaches_the_terms_of_vectors(
+    mode: Mode, teacher: Teacher, vocabulary: Vocabulary
+) -> None:
+    spec = ObjectiveSpec(recipe="vectors")
+    student = Architecture(LAYERS, 24, 48, 4)
+    given = Given(teacher.architecture, predicts_words=False, hides_words=False, pooling=mode)
+    planned = plan(spec, student, given)
+    table = (len(vocabulary.rows), 24)
+    objective = make_objective(planned, spec, student, teacher.architecture, None, table, 0, given.pooling)
+    hidden, vector, similarity = (term for term, _ in objective.terms)
+    assert isinstance(hidden, StateTerm) and hidden.kind == "hidden"
+    assert isinstance(vector, StateTerm) and vector.kind == "vector"
+    assert isinstance(similarity, SimilarityTerm)
+    assert (vector.pooling, similarity.pooling) == (mode, mode)
 
 
 # Projections
@@ -393,7 +459,7 @@ def test_a_student_that_predicts_the_mean_scores_one(teacher: Teacher, texts: li
 # Padding
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "similarity"])  # that of a text is none
 def test_a_batch_is_the_mean_of_its_texts_each_by_what_it_counts(
     kind: str, teacher: Teacher, targets: Targets, batch: Batch, vocabulary: Vocabulary
 ) -> None:
@@ -466,7 +532,7 @@ def test_counts_are_tokens_texts_queries_pairs_or_hidden_words(
     lengths = batch.mask.sum(1).tolist()
     tokens = sum(lengths)
     expected = dict.fromkeys(KINDS, tokens) | {
-        "patience": TEXTS,
+        **dict.fromkeys(("patience", "vector", "similarity"), TEXTS),
         "attention": sum(length**2 for length in lengths),
         **dict.fromkeys(WORDS, int((batch.labels != NOT_HIDDEN).sum())),
     }

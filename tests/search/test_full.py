@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import loop, outputs
 from kdnas_core.distillation.objective import Places
+from kdnas_core.distillation.sheet import Passage, tokenised
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.device import device_lock
 from kdnas_core.search import full as module
@@ -95,13 +96,62 @@ def test_the_whole_corpus_is_read_as_often_as_there_are_epochs(spec: RunSpec, tm
 
 def test_a_student_learns_and_is_left_as_stock_transformers_loads_it(spec: RunSpec, tmp_path: Path) -> None:
     told = Told()
+    objective = spec.objective.model_copy(update={"yardstick": "last_layer"})
+    spec = spec.model_copy(update={"objective": objective})
     result = distilled(spec, tmp_path / "student", told)
     first, last = (list(told.held_out[index][1]["hidden"].values()) for index in (0, -1))
     assert sum(last) < 0.9 * sum(first)
-    assert result.loss == pytest.approx(sum(last) / len(last), rel=0.2)  # a mean over layers, not over places
+    terms = told.held_out[-1][1]
+    assert result.loss == pytest.approx(terms["hidden"][2, 4], rel=1e-5)  # of the last states
+    assert terms["yardstick"] == {(2, 4): result.loss}
+    assert result.loss_se is not None and 0 < result.loss_se < result.loss
     model = AutoModel.from_pretrained(tmp_path / "student")
     assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 16)
     assert AutoTokenizer.from_pretrained(tmp_path / "student")("a word")["input_ids"]
+
+
+def test_by_the_first_yardstick_the_loss_is_a_mean_over_layers(spec: RunSpec, tmp_path: Path) -> None:
+    told = Told()
+    result = distilled(spec.judged_by_layers(), tmp_path / "student", told, epochs=0.2)
+    last = told.held_out[-1][1]
+    assert last.keys() == {"hidden"}
+    places = last["hidden"]
+    mean = ((places[1, 2] + places[1, 3]) / 2 + places[2, 4]) / 2  # not over places
+    assert result.loss == pytest.approx(mean)
+    assert result.loss_se is None
+
+
+def test_a_student_remembers_what_it_was_cut_from_but_for_a_random_one(spec: RunSpec, tmp_path: Path) -> None:
+    cut = distilled(spec, tmp_path / "cut", epochs=0.1)
+    assert len(cut.cut_from) == 2
+    assert all(source.heads == (1, 2, 3, 4) for source in cut.cut_from)  # as many as the teacher has
+    assert cut.cut_from[-1].layer == 4
+    random = spec.model_copy(update={"objective": ObjectiveSpec(start="random")})
+    assert distilled(random, tmp_path / "random", epochs=0.1).cut_from == ()
+
+
+@pytest.mark.parametrize(("asked", "pairs"), [(None, 0.5), (0.0, 0.0), (1.0, 1.0)])
+def test_so_many_texts_are_made_into_pairs_as_asked_or_usual_and_none_of_the_held_out(
+    asked: float | None, pairs: float, spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[list[Passage]] = []
+    learnt: list[list[Passage]] = []
+
+    def stored(teacher: Any, texts: Any, *rest: Any) -> Any:
+        judged.append(list(texts))
+        return outputs.teacher_targets(teacher, texts, *rest)
+
+    def tokens(teacher: Any, texts: Any, *rest: Any) -> Any:
+        learnt.append(list(texts))
+        return tokenised(teacher, texts, *rest)
+
+    monkeypatch.setattr(module, "teacher_targets", stored)
+    monkeypatch.setattr(module, "tokenised", tokens)
+    distilled(spec, tmp_path / "student", pairs=asked, epochs=0.1)
+    assert all(isinstance(text, str) for text in judged[0])
+    share = sum(isinstance(text, tuple) for text in learnt[0]) / TEXTS
+    assert share == pytest.approx(pairs, abs=0.1)
+    assert (share in (0, 1)) == (pairs in (0, 1))
 
 
 def test_nothing_but_the_student_is_left_on_the_disk(spec: RunSpec, tmp_path: Path) -> None:
@@ -180,9 +230,9 @@ def test_another_recipe_than_the_runs_can_be_chosen(recipe: Any, spec: RunSpec, 
 
 def test_another_recipe_brings_its_own_mapping_and_keeps_the_runs_start() -> None:
     spec = RunSpec(objective=ObjectiveSpec(mapping="last", start="random", start_layers="top"))
-    assert objective_of(spec, DistilSpec()) == spec.objective
+    assert objective_of(spec, DistilSpec()) == spec.objective.filled_for(makes_vectors=True)
     assert objective_of(spec, DistilSpec(recipe="tinybert")) == ObjectiveSpec(
-        recipe="tinybert", start="random"
+        use="vectors", yardstick="vectors", recipe="tinybert", start="random"
     )
 
 

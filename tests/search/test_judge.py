@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation import beginning, trainer
-from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective, Places
+from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.student import new_student, start_student
 from kdnas_core.distillation.teacher import Teacher
@@ -30,7 +30,15 @@ from kdnas_core.search import judge as module
 from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
 from kdnas_core.spec import parse_spec
 from tests.sentences import is_one_sentence
-from tests.tiny import everything_of, made_up_words, proxy_set_of, reading_of, targets_of, teacher_of
+from tests.tiny import (
+    everything_of,
+    made_up_importance,
+    made_up_words,
+    proxy_set_of,
+    reading_of,
+    targets_of,
+    teacher_of,
+)
 
 SMALL = Architecture(2, 16, 32, 2)
 WITHIN, OVER = reading_of(5.0, 10.0), reading_of(5.1, 10.0)  # for a budget of twice the teacher's speed
@@ -95,7 +103,8 @@ def judge(
     teacher: Teacher, texts: list[str], tiny_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> Judge:
     """One whose bench reads a latency within the budget."""
-    spec = parse_spec({**tiny_spec, "latency": {"budget_speedup": 2, "sequence_length": 16}})
+    latency = {"budget_speedup": 2, "sequence_length": 16}
+    spec = parse_spec({**tiny_spec, "latency": latency}).judged_by_layers()
     set_latency(monkeypatch, WITHIN)
     monkeypatch.setattr(module, "model_here", lambda protocol: None)
     wanted = everything_of(teacher)
@@ -109,12 +118,14 @@ def judge(
         data=data,
         words=made_up_words(teacher, data.vocabulary),
         autocast=None,
+        importance=made_up_importance(teacher),
     )
 
 
 def with_objective(judge: Judge, **fields: Any) -> Judge:
-    """The same judge for another objective."""
-    spec = judge.spec.model_dump() | {"objective": fields, "latency": {"budget_speedup": 2}}
+    """The same judge for another objective, whose yardstick is the mean over layers where it names none."""
+    objective = {"recipe": "kdnas", "yardstick": "layers"} | fields
+    spec = judge.spec.model_dump() | {"objective": objective, "latency": {"budget_speedup": 2}}
     return dataclasses.replace(judge, spec=parse_spec(spec))
 
 
@@ -326,6 +337,44 @@ def test_the_loss_is_the_mean_over_layers_and_the_reward_follows_the_formula(
     assert judgement.languages == {}
 
 
+@pytest.mark.parametrize("recipe", ["kdnas", "distilbert"])
+def test_by_the_last_layer_the_loss_is_the_error_of_its_states_with_its_standard_error(
+    recipe: str, judge: Judge, tmp_path: Path
+) -> None:
+    told = Told()
+    choosing = with_objective(judge, recipe=recipe, yardstick="last_layer")
+    judgement = choosing.judge(SMALL, tmp_path / "files", told.listener)
+    last = told.held_out[-1][1]
+    states = last[HIDDEN if recipe == "kdnas" else PROBE]
+    assert judgement.loss == pytest.approx(states[2, 4], rel=1e-5)
+    assert all(set(terms[YARDSTICK]) == {(2, 4)} for _, terms in told.held_out)
+    assert judgement.loss_se is not None and 0 < judgement.loss_se < judgement.loss  # type: ignore[operator]
+
+
+def test_by_the_vectors_the_loss_is_that_of_no_term(judge: Judge, tmp_path: Path) -> None:
+    told = Told()
+    choosing = with_objective(judge, recipe="vectors", yardstick="vectors")
+    judgement = choosing.judge(SMALL, tmp_path / "files", told.listener)
+    last = told.held_out[-1][1]
+    assert last.keys() == {"hidden", "vector", "similarity", PROBE, YARDSTICK}
+    assert last[YARDSTICK] == {(2, 4): judgement.loss}
+    assert judgement.loss is not None and 0 < judgement.loss < 1
+    assert judgement.loss_se is not None and 0 < judgement.loss_se < 1
+
+
+def test_the_mean_over_layers_has_no_standard_error(judge: Judge, tmp_path: Path) -> None:
+    assert judge.judge(SMALL, tmp_path / "files", Told().listener).loss_se is None
+
+
+def test_a_judgement_says_what_the_student_was_cut_from(judge: Judge, tmp_path: Path) -> None:
+    cut = judge.judge(SMALL, tmp_path / "cut", Told().listener)
+    assert judge.importance is not None
+    best = [effects.topk(2).indices.sort().values + 1 for effects in judge.importance.heads]
+    assert cut.cut_from == tuple(LayerSource(layer, tuple(best[layer - 1].tolist())) for layer in (2, 4))
+    random = with_objective(judge, start="random").judge(SMALL, tmp_path / "random", Told().listener)
+    assert random.cut_from == ()
+
+
 def test_of_another_recipe_the_loss_is_still_that_of_hidden_states(judge: Judge, tmp_path: Path) -> None:
     told = Told()
     judgement = with_objective(judge, recipe="distilbert").judge(SMALL, tmp_path / "files", told.listener)
@@ -463,9 +512,10 @@ def test_the_layers_that_a_student_starts_from_are_those_that_were_chosen(
 ) -> None:
     sources: list[list[int]] = []
 
-    def spied(*arguments: Any) -> PreTrainedModel:
-        sources.append(list(arguments[-1]))
-        return start_student(*arguments)
+    def spied(*arguments: Any) -> tuple[PreTrainedModel, tuple[LayerSource, ...]]:
+        student, cut_from = start_student(*arguments)
+        sources.append([source.layer for source in cut_from])
+        return student, cut_from
 
     monkeypatch.setattr(beginning, "start_student", spied)
     fields: list[dict[str, Any]] = [{}, {"recipe": "pkd"}, {"start_layers": [4, 2]}]

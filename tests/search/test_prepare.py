@@ -13,12 +13,13 @@ from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaMode
 
 from kdnas_core.distillation import word_head
 from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.sheet import Passage
 from kdnas_core.distillation.teacher import load_teacher
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import bench
 from kdnas_core.measure.latency import TimedRun, Timing
 from kdnas_core.search import prepare as module
-from kdnas_core.search.prepare import MOST_HELD_OUT, make_judge, prepare
+from kdnas_core.search.prepare import MOST_HELD_OUT, make_judge, passages_of, prepare
 from kdnas_core.spec import USUAL_RUNTIMES, Runtime, parse_spec
 from tests import tiny  # noqa: F401  (one thread for things this small)
 from tests.sentences import is_one_sentence
@@ -125,6 +126,63 @@ def test_a_budget_that_the_smallest_student_meets_is_taken(
 def test_heads_that_divide_no_width_are_refused(fields: dict[str, Any]) -> None:
     fields["space"]["attention_heads"] = [4, 5]
     assert "5 attention heads divide none" in refusal(fields)
+
+
+# What is usual
+
+
+@pytest.mark.parametrize(
+    ("makes_vectors", "recipe", "yardstick", "pairs"),
+    [(True, "vectors", "vectors", 0.0), (False, "kdnas", "layers", 0.5)],
+)
+def test_what_was_left_out_is_filled_in_by_what_the_teacher_is_made_for(
+    makes_vectors: bool,
+    recipe: str,
+    yardstick: str,
+    pairs: float,
+    fields: dict[str, Any],
+    tiny_teacher: Path,
+    tmp_path: Path,
+) -> None:
+    folder = shutil.copytree(tiny_teacher, tmp_path / "teacher")
+    if makes_vectors:
+        (folder / "modules.json").write_text("[]")
+    prepared = prepare(parse_spec({**fields, "teacher": str(folder)}), silent)
+    spec = prepared.spec
+    assert (spec.objective.recipe, spec.objective.yardstick, spec.proxy.pairs) == (recipe, yardstick, pairs)
+    assert spec.objective.use == ("vectors" if makes_vectors else "fine_tuning")
+    types = make_judge(prepared, silent).data.train.types
+    assert (types is None) == makes_vectors
+
+
+def test_what_was_given_stays_whatever_the_teacher_is_made_for(fields: dict[str, Any]) -> None:
+    fields["objective"] = {"use": "vectors", "recipe": "minilmv2", "yardstick": "layers"}
+    fields["proxy"] |= {"pairs": 0.25}
+    spec = prepare(parse_spec(fields), silent).spec
+    assert spec.objective == parse_spec(fields).objective
+    assert spec.proxy.pairs == 0.25
+
+
+@pytest.mark.parametrize("start", ["teacher", "random"])
+def test_what_heads_do_is_measured_only_where_students_are_cut_out_of_the_teacher(
+    fields: dict[str, Any], start: str
+) -> None:
+    fields["objective"] = {"start": start}
+    said: list[str] = []
+    importance = make_judge(prepare(parse_spec(fields), silent), said.append).importance
+    assert (importance is not None) == (start == "teacher")
+    assert any("each head" in words for words in said) == (start == "teacher")
+
+
+def test_no_held_out_text_is_in_a_pair_that_is_learnt(fields: dict[str, Any]) -> None:
+    fields["proxy"] |= {"pairs": 1.0}
+    prepared = prepare(parse_spec(fields), silent)
+    data = make_judge(prepared, silent).data
+    assert data.held_out.types is None
+    passages = passages_of(prepared.texts[len(data.held_out) :], 1.0)
+    assert all(isinstance(passage, tuple) for passage in passages)
+    for text in prepared.texts[: len(data.held_out)]:
+        assert not any(text.text in passage for passage in passages)
 
 
 # What the students could learn
@@ -277,8 +335,9 @@ def test_texts_are_in_the_numbers_of_the_words_in_use(fields: dict[str, Any]) ->
     data = make_judge(prepared, silent).data
     held_out = len(data.held_out)
     tokenizer = prepared.teacher.tokenizer
-    whole = [text.text for text in prepared.texts]
-    for targets, of in ((data.held_out, whole[:held_out]), (data.train, whole[held_out:])):
+    judged: list[Passage] = [text.text for text in prepared.texts[:held_out]]
+    learnt = passages_of(prepared.texts[held_out:], 0.5)  # what is usual of students to be fine-tuned
+    for targets, of in ((data.held_out, judged), (data.train, learnt)):
         ids = tokenizer(of, truncation=True, max_length=32)["input_ids"]
         assert data.vocabulary.rows[targets.ids].tolist() == [token for text in ids for token in text]
     assert len(data.vocabulary.rows) < len(tokenizer)

@@ -1,0 +1,148 @@
+"""What all students of a run are judged by on held-out texts: one error, whatever their depth and width.
+
+`benchmarks.yardstick` has what each is worth: how it ranks students against their final scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdnas_core.distillation.losses import pooled
+from kdnas_core.distillation.sentence_encoders import Mode
+from kdnas_core.distillation.targets import Batch
+from kdnas_core.distillation.terms import Pass, StateTerm
+
+FEWEST_TEXTS = 4  # of which an agreement can be told
+SAMPLES = 100  # of the bootstrap
+
+Indices = NDArray[np.int64]
+OfTexts = Callable[[Indices], float]  # the error on some of the texts, repeated or not
+
+
+@dataclass(frozen=True)
+class Error:
+    """An error: 0 for a student like its teacher, 1 for one with no relation to it.
+
+    Attributes:
+        value: on all texts; NaN where there are too few.
+        standard_error: over texts; None where it was not asked for, or there are too few.
+    """
+
+    value: float
+    standard_error: float | None = None
+
+
+class Meter(Protocol):
+    """Reads held-out batches, then tells the error on their texts."""
+
+    def read(self, given: Pass, batch: Batch) -> None:
+        """Takes in a batch and the student's pass on it."""
+
+    def error(self) -> tuple[OfTexts, int]:
+        """The error as a function of the texts read, and how many they are."""
+
+
+class VectorsMeter:
+    """One minus the agreement of sentence vectors.
+
+    Args:
+        pooling: how they are made of the last hidden states.
+        teacher_layers: N.
+    """
+
+    def __init__(self, pooling: Mode, teacher_layers: int) -> None:
+        self.pooling, self.last = pooling, teacher_layers
+        self.student: list[torch.Tensor] = []
+        self.teacher: list[torch.Tensor] = []
+
+    def read(self, given: Pass, batch: Batch) -> None:
+        """Takes in a batch."""
+        lengths = batch.mask.sum(1)
+        self.student.append(pooled(batch.real(given.hidden[-1]), lengths, self.pooling))
+        self.teacher.append(pooled(batch.teacher("hidden", self.last), lengths, self.pooling))
+
+    def error(self) -> tuple[OfTexts, int]:
+        """One minus their CKA."""
+        student, teacher = torch.cat(self.student), torch.cat(self.teacher)
+        return vectors_error(student, teacher), len(student)
+
+
+class LastLayerMeter:
+    """The error of the last hidden states, in units of the teacher's variance.
+
+    Args:
+        term: hidden states of a student's last layer, with its projection.
+    """
+
+    def __init__(self, term: StateTerm) -> None:
+        self.term = term
+        self.squares: list[torch.Tensor] = []
+        self.tokens: list[torch.Tensor] = []
+
+    def read(self, given: Pass, batch: Batch) -> None:
+        """Takes in a batch."""
+        self.squares.append(self.term.last_errors(given, batch))
+        self.tokens.append(batch.mask.sum(1))
+
+    def error(self) -> tuple[OfTexts, int]:
+        """The mean over tokens."""
+        squares, tokens = (torch.cat(parts).double().numpy() for parts in (self.squares, self.tokens))
+        return lambda texts: float(squares[texts].sum() / tokens[texts].sum()), len(tokens)
+
+
+def measured(meter: Meter, with_standard_error: bool) -> Error:
+    """The error on all texts that a meter has read."""
+    error, count = meter.error()
+    if count < FEWEST_TEXTS:
+        return Error(math.nan)
+    return Error(error(np.arange(count)), bootstrap(error, count) if with_standard_error else None)
+
+
+def bootstrap(error: OfTexts, count: int) -> float:
+    """The standard error of an error over `count` texts: its spread over resamples of them (Efron, 1979)."""
+    rng = np.random.default_rng(0)
+    values = [error(rng.integers(count, size=count)) for _ in range(SAMPLES)]
+    return float(np.std(values, ddof=1))
+
+
+def vectors_error(student: torch.Tensor, teacher: torch.Tensor) -> OfTexts:
+    """One minus the linear CKA of two sets of vectors (Kornblith et al., arXiv 1905.00414, section 3).
+
+    With the unbiased estimate of HSIC (Song et al., JMLR 13, 2012; Nguyen et al., arXiv 2010.15327, eq. 3):
+    the plain one is higher the wider a student is, with no more agreement. Vectors that are only turned,
+    moved or scaled agree in full, so no projection is needed.
+
+    Args:
+        student: (texts, H_S).
+        teacher: (texts, H_T), of the same texts.
+    """
+    # centred first: the same in exact arithmetic, and float32 is then enough
+    grams = [
+        (centred @ centred.T).float().numpy()
+        for centred in (vectors.double() - vectors.double().mean(0) for vectors in (student, teacher))
+    ]
+
+    def error(texts: Indices) -> float:
+        # a text that was drawn twice would agree with itself: pairs of a text with itself stay out
+        apart = texts[:, None] != texts[None, :]
+        first, second = (gram[np.ix_(texts, texts)] * apart for gram in grams)
+        own = _hsic(first, first) * _hsic(second, second)
+        return 1 - _hsic(first, second) / math.sqrt(own) if own > 0 else 1.0
+
+    return error
+
+
+def _hsic(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """The unbiased estimate of two Gram matrices with zeros on the diagonal, times n (n - 3)."""
+    n = len(first)
+    sums = [gram.sum(0, dtype=np.float64) for gram in (first, second)]
+    trace = np.einsum("ij,ij->", first, second, dtype=np.float64)
+    whole = sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
+    return float(trace + whole - 2 * (sums[0] @ sums[1]) / (n - 2))
