@@ -25,6 +25,7 @@ def write_export(
     """The folder of an exported candidate, or student, with the tokenizer of a teacher's folder."""
     model = _write_model(folder, teacher, classifies=student is not None and student.task is not None)
     spec = spec or RunSpec(name="at home", seed=5, teacher=str(teacher), latency=SHORT)
+    spec = spec.filled_for(makes_vectors=False)
     manifest = manifest_of(spec, student, parameters=model)
     write_json(folder / "kdnas.json", manifest)
     (folder / "run.json").write_text(spec.to_json())
@@ -40,7 +41,9 @@ def manifest_of(spec: RunSpec, student: DistilSpec | None, parameters: int) -> d
         Score("student", "packaged", "accuracy", 0, 0.8, 1e-3),
         Score("student", "packaged", "accuracy", 1, 0.7, None),
     ]
+    cut = [{"layer": layer, "heads": [1, 2]} for layer in (1, 2)]
     made = {"loss": 0.125, "notes": ["One."], "languages": {"de": 0.5}, "seconds": 9.5, "step": 4, "steps": 4}
+    told = {"loss_se": 0.0625, "cut_from": cut}
     return {
         "format": 1,
         "source": {"candidate": 12, "student": None if student is None else 3},
@@ -57,8 +60,9 @@ def manifest_of(spec: RunSpec, student: DistilSpec | None, parameters: int) -> d
             "seconds": 14.5,
             "notes": ["A note."],
             "languages": {},
+            **told,
         },
-        "student": student and {"spec": student.model_dump(mode="json"), **made},
+        "student": student and {"spec": student.model_dump(mode="json"), **made, **told},
         "scores": [asdict(score) for score in scores],
         "checks": {"transformers": "loaded"},
     }

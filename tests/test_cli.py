@@ -45,6 +45,7 @@ CANDIDATE = {
     "speedup",
     "estimated_ms",
     "loss",
+    "loss_se",
     "reward",
     "predicted_reward",
     "scores",
@@ -52,6 +53,7 @@ CANDIDATE = {
     "error",
     "notes",
     "languages",
+    "cut_from",
 }
 ARCHITECTURE = {"layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act"}
 
@@ -206,7 +208,7 @@ def test_show_prints_the_run_the_spec_and_every_candidate(
 ) -> None:
     printed = call("show", 1, "--json", "--db", searched[0]).json
     assert set(printed) == {"run", "spec", "candidates"}
-    assert RunSpec.model_validate(printed["spec"]) == spec
+    assert RunSpec.model_validate(printed["spec"]) == spec.filled_for(makes_vectors=False)
     assert len(printed["candidates"]) == 6
     for candidate in printed["candidates"]:
         assert_is_candidate(candidate)
@@ -224,6 +226,16 @@ def test_show_has_the_keys_of_the_contract_for_candidates_in_every_state(filled:
             store.update_candidate(candidate.id, state=state)
     for candidate in call("show", run, "--json", "--db", filled).json["candidates"]:
         assert_is_candidate(candidate)
+
+
+def test_a_candidate_is_printed_with_its_standard_error_and_what_it_was_cut_from(filled: Path) -> None:
+    rows = call("show", 1, "--json", "--db", filled).json["candidates"]
+    for row in rows:
+        judged = row["state"] == "done"
+        assert row["loss_se"] == (0.006 if judged else None)
+        assert len(row["cut_from"]) == (row["architecture"]["layers"] if judged else 0)
+        assert all(set(source) == {"layer", "heads"} for source in row["cut_from"])
+    assert any(row["cut_from"] for row in rows)
 
 
 def test_a_value_that_is_not_finite_does_not_break_the_json(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_what_came_back_is_exported_and_comes_back_again_with_the_same_weights_a
             other.notes,
             other.seconds,
         )
+        assert (one.loss_se, one.cut_from) == (other.loss_se, other.cut_from) != (None, ())
         assert store.scores(1) == store.scores(2)
 
 

@@ -35,6 +35,7 @@ STUDENT = {
     "seconds_left",
     "activity",
     "loss",
+    "loss_se",
     "notes",
     "languages",
     "error",

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.layout import student_config
 from kdnas_core.errors import BadInput
 from kdnas_core.importing import package as package_module
@@ -126,6 +126,31 @@ def test_a_student_comes_back_from_its_zip_byte_for_byte_and_as_it_was_known(stu
     assert row.latency.device == DEVICE, "it was measured there, not here"
     assert (made.spec, made.state, made.loss, made.step) == (FULL, "finished", 0.125, 4)
     assert (made.notes, made.languages, made.seconds) == (("One.",), {"de": 0.5}, 9.5)
+    cut = (LayerSource(1, (1, 2)), LayerSource(2, (1, 2)))
+    assert (row.loss_se, row.cut_from) == (made.loss_se, made.cut_from) == (0.0625, cut)
+    assert (run.spec.objective.use, run.spec.objective.yardstick) == ("fine_tuning", "layers")
+
+
+def as_of_version_4(fields: dict[str, Any]) -> None:
+    """What an export of the former version did not have."""
+    for name in ("use", "yardstick"):
+        del fields["spec"]["objective"][name]
+    del fields["spec"]["proxy"]["pairs"]
+    for part in filter(None, (fields["candidate"], fields["student"])):
+        del part["loss_se"], part["cut_from"]
+    if fields["student"] is not None:
+        del fields["student"]["spec"]["pairs"]
+
+
+def test_a_student_of_an_older_export_comes_back_as_it_was_judged(
+    student: Path, db: Path, tmp_path: Path, unloaded: None
+) -> None:
+    taken(db, altered(student, tmp_path / "older", as_of_version_4))
+    with opened(db) as store:
+        run, row, made = store.run(1), store.candidate(1), store.student(1)
+    assert (run.spec.objective.yardstick, run.spec.objective.recipe) == ("layers", "kdnas")
+    assert (row.loss, row.loss_se, row.cut_from) == (0.25, None, ())
+    assert (made.loss, made.loss_se, made.cut_from, made.spec) == (0.125, None, (), FULL)
 
 
 def test_its_scores_come_back_as_a_finished_scoring(student: Path, db: Path, unloaded: None) -> None:

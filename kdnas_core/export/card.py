@@ -94,8 +94,19 @@ def _making(facts: Facts) -> str:
     if facts.task is not None:
         lines.append(f"- Task: `{_plain(facts.task)}`")
     if loss is not None:
-        lines.append(f"- Held-out loss: {loss:.4f}")
+        lines.append(f"- Held-out loss: {loss:.4f}{_yardstick(facts)}")
     return "\n".join([*lines, "- The same search elsewhere: `run.json`"])
+
+
+def _yardstick(facts: Facts) -> str:
+    """What the loss is one of; nothing for a student of a task, whose loss is of its predictions."""
+    of = {
+        "vectors": "1 - agreement (linear CKA) of sentence vectors with the teacher's",
+        "last_layer": "normalised squared error of the last hidden states",
+        "layers": "normalised squared error of hidden states, mean over layers",
+    }
+    word = of.get(facts.run.spec.objective.yardstick or "")
+    return "" if word is None or facts.task is not None else f" ({word})"
 
 
 def _checks(checks: Checks) -> str:

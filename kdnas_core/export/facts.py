@@ -89,6 +89,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "seconds": candidate.seconds,
         "notes": list(candidate.notes),
         "languages": candidate.languages,
+        "loss_se": candidate.loss_se,
+        "cut_from": [asdict(source) for source in candidate.cut_from],
     }
 
 
@@ -98,6 +100,8 @@ def _student(student: Student) -> dict[str, Any]:
         "loss": student.loss,
         "notes": list(student.notes),
         "languages": student.languages,
+        "loss_se": student.loss_se,
+        "cut_from": [asdict(source) for source in student.cut_from],
         "seconds": student.seconds,
         "step": student.step,
         "steps": student.steps,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.importing.package import MANIFEST, Package, shown
 from kdnas_core.measure.reading import LatencyReading
@@ -63,6 +63,15 @@ def _of_a_model(score: Score) -> Score:
     return score
 
 
+def _of_a_layer(source: LayerSource) -> LayerSource:
+    if not 1 <= source.layer <= 1_000 or len(source.heads) > 1_000 or min(source.heads, default=1) < 1:
+        raise ValueError("a layer was cut from none of a teacher's")
+    return source
+
+
+Cut = Annotated[list[Annotated[LayerSource, AfterValidator(_of_a_layer)]], Field(max_length=1_000)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -86,6 +95,8 @@ class Judged(_Strict):
     seconds: Seconds
     notes: list[Text]
     languages: ByLanguage
+    loss_se: float | None = None  # earlier versions wrote neither
+    cut_from: Cut = []
 
 
 class Distilled(_Strict):
@@ -95,6 +106,8 @@ class Distilled(_Strict):
     loss: float | None
     notes: list[Text]
     languages: ByLanguage
+    loss_se: float | None = None
+    cut_from: Cut = []
     seconds: Seconds
     step: Count
     steps: Count

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from kdnas_core.distillation.objective import Places
 from kdnas_core.runs.rows import Candidate, LayerLoss
@@ -83,6 +84,8 @@ class StoreJournal:
                 started,
                 state=judgement.state,
                 loss=judgement.loss,
+                loss_se=judgement.loss_se,
+                cut_from=[asdict(source) for source in judgement.cut_from],
                 reward=judgement.reward,
                 languages=judgement.languages,
                 scores=judgement.scores,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
 
 import psutil
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.measure.tasks import PROXY
@@ -151,7 +151,8 @@ class Candidate:
     `step` of `steps` is the progress of its mini-KD; `weights` says whether its weights are kept; `notes`
     are sentences about what could not be learnt as the spec has it; `languages` holds the final loss on each
     language of the corpus. `estimated_ms` is the latency that was foreseen for one that was not measured,
-    since it would have been far over the budget.
+    since it would have been far over the budget. `loss_se` is the standard error of the loss over held-out
+    texts, where the yardstick has one; `cut_from` says what each layer began with, where it was cut out.
     """
 
     id: int
@@ -174,6 +175,8 @@ class Candidate:
     steps: int
     weights: bool
     estimated_ms: float | None = None
+    loss_se: float | None = None
+    cut_from: tuple[LayerSource, ...] = ()
 
     @property
     def proxy_score(self) -> float | None:
@@ -206,6 +209,7 @@ class Candidate:
             "speedup": latency and latency.speedup,
             "estimated_ms": self.estimated_ms,
             "loss": self.loss,
+            "loss_se": self.loss_se,
             "reward": self.reward,
             "predicted_reward": self.predicted_reward,
             "scores": self.scores,
@@ -213,6 +217,7 @@ class Candidate:
             "error": self.error,
             "notes": list(self.notes),
             "languages": self.languages,
+            "cut_from": [asdict(source) for source in self.cut_from],
         }
 
 
@@ -277,6 +282,8 @@ class Student(Work):
         loss: held out, comparable with a candidate's; of a task-specific student that of its predictions.
         notes: sentences about what could not be learnt, or was done otherwise.
         languages: the loss on each language of the corpus.
+        loss_se: standard error of the loss over held-out texts, where the yardstick has one.
+        cut_from: what each layer began with, where it was cut out of the teacher.
     """
 
     candidate: int
@@ -285,6 +292,8 @@ class Student(Work):
     loss: float | None
     notes: tuple[str, ...]
     languages: dict[str, float]
+    loss_se: float | None = None
+    cut_from: tuple[LayerSource, ...] = ()
 
     @property
     def job(self) -> Job:
@@ -319,6 +328,7 @@ class Student(Work):
             "seconds_left": self.seconds_left,
             "activity": self.activity,
             "loss": self.loss,
+            "loss_se": self.loss_se,
             "notes": list(self.notes),
             "languages": self.languages,
             "error": self.error,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from sqlite_utils import Database, Migrations
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.runs.rows import (
@@ -43,7 +43,7 @@ from kdnas_core.runs.score_table import figures_of
 from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, SweepSpec, parse_spec_json
 
 BUSY_S = 30
-METHOD = 2  # raised when the same spec gives a candidate another loss than before
+METHOD = 3  # raised when the same spec gives a candidate another loss than before
 LOOKS = 5  # at a file before it is refused
 _FRESH = {"request": None, "error": None, "finished_at": None}  # of what is queued or claimed anew
 STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
@@ -155,6 +155,13 @@ def _version_4(db: Database) -> None:
             PRIMARY KEY (sweep, runtime, batch_size, sequence_length))""")
 
 
+@migrations(name="5_standard_errors_cuts")
+def _version_5(db: Database) -> None:
+    for table in ("candidates", "students"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN loss_se REAL")
+        db.execute(f"ALTER TABLE {table} ADD COLUMN cut_from TEXT NOT NULL DEFAULT '[]'")
+
+
 class Store:
     """One connection to a store; use it in the thread that opened it, and close it."""
 
@@ -238,9 +245,10 @@ class Store:
             queued = [
                 row for row in self._db.query(f"{_QUEUED} ORDER BY created_at, id") if row["kind"] in kinds
             ]
-            if not queued:
+            jobs = (Job(row["kind"], row["id"]) for row in queued)
+            job = next((job for job in jobs if self._may_go_on(job)), None)
+            if job is None:
                 return None
-            job = Job(queued[0]["kind"], queued[0]["id"])
             now = time.time()
             served = {"state": "running", "worker": json.dumps(asdict(worker)), "heartbeat_at": now}
             self._db.table(job.kind).update(job.id, {**_FRESH, **served})
@@ -346,6 +354,17 @@ class Store:
             if (state := self.work(other).state) in busy:
                 title = other.title[0].lower() + other.title[1:]
                 raise BadInput(f"{job.title} is needed by {title}, which is {state}; stop that first.")
+
+    def _may_go_on(self, job: Job) -> bool:
+        """Whether what is queued can be worked on; a run of another method that cannot fails and says why."""
+        if job.kind != "runs":
+            return True
+        try:
+            self._take_up_method(job.id)
+        except BadInput as refused:
+            self._db.table("runs").update(job.id, {"state": "failed", "error": str(refused)})
+            return False
+        return True
 
     def _take_up_method(self, run: int) -> None:
         """Refuses to mix losses of two methods in one run, where they could not be told apart."""
@@ -620,6 +639,8 @@ class Store:
         Returns:
             The ids of run, candidate and student.
         """
+        if spec.objective.yardstick is None:  # it was judged by a version that knew but one
+            spec = spec.judged_by_layers()
         now = time.time()
         over = {"state": "finished", "created_at": now, "finished_at": now}
         searched = {"name": spec.name, "spec": spec.to_json(), "method": METHOD, "episode": 1}
@@ -863,10 +884,13 @@ def _served(row: dict[str, Any]) -> dict[str, Any]:
 
 def _run(row: dict[str, Any]) -> Run:
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
+    spec = parse_spec_json(row["spec"])
+    if row.get("method", 1) < METHOD and spec.objective.yardstick is None:
+        spec = spec.judged_by_layers()
     return Run(
         **{
             **{name: value for name, value in _served(row).items() if name != "method"},
-            "spec": parse_spec_json(row["spec"]),
+            "spec": spec,
             "teacher": teacher and _teacher(teacher),
         }
     )
@@ -879,8 +903,14 @@ def _student(row: dict[str, Any]) -> Student:
             "spec": DistilSpec.model_validate_json(row["spec"]),
             "notes": tuple(json.loads(row["notes"])),
             "languages": json.loads(row["languages"]),
+            "cut_from": _sources(row),
         }
     )
+
+
+def _sources(row: dict[str, Any]) -> tuple[LayerSource, ...]:
+    # a file of an earlier version that is opened for reading alone is not migrated, and has none
+    return tuple(LayerSource.from_dict(each) for each in json.loads(row.get("cut_from", "[]")))
 
 
 def _scoring(row: dict[str, Any]) -> Scoring:
@@ -913,6 +943,7 @@ def _candidate(row: dict[str, Any]) -> Candidate:
             # a file of version 1 that is opened for reading alone is not migrated, and has neither
             "notes": tuple(json.loads(row.get("notes", "[]"))),
             "languages": json.loads(row.get("languages", "{}")),
+            "cut_from": _sources(row),
             "weights": bool(row["weights"]),
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from kdnas_core.distillation.objective import Places
@@ -46,7 +47,13 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
         return  # it was ended between its last word and its end
     folder.mkdir(parents=True, exist_ok=True)
     result = _distilled(store, student, folder, _listener(store, student, check, told))
-    store.update_student(student.id, loss=result.loss, languages=result.languages)
+    store.update_student(
+        student.id,
+        loss=result.loss,
+        loss_se=result.loss_se,
+        languages=result.languages,
+        cut_from=[asdict(source) for source in result.cut_from],
+    )
 
 
 def _distilled(store: Store, student: Student, folder: Path, listener: FullListener) -> FullResult:

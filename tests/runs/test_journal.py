@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.loop import Diverged
 from kdnas_core.runs.journal import StoreJournal
 from kdnas_core.runs.rows import Candidate, LayerLoss
@@ -131,6 +131,18 @@ def several_terms(architecture: Architecture, folder: Path, listener: Listener) 
     listener.held_out(0, {"hidden": {(1, 2): 0.9}, "embedding": {(0, 0): 0.5}, "masked_lm": {(3, 5): 7.0}})
     listener.held_out(2, {"hidden": {(1, 2): 0.8}, "embedding": {(0, 0): 0.4}, "masked_lm": {(3, 5): 6.0}})
     return Judgement("done", 0.8, 0.2, {"en": 0.7, "sw": 0.9}, {"packaged (proxy)": 0.6})
+
+
+def of_the_yardstick(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+    listener.measured(Measured(1_000, 2_000, reading(2.0)))
+    return Judgement("done", 0.8, 0.2, loss_se=0.01, cut_from=(LayerSource(3, (1, 4)), LayerSource(6, (2,))))
+
+
+def test_the_standard_error_and_what_it_was_cut_from_are_written(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: of_the_yardstick, B: over_budget, C: several_terms})
+    search(Scripted([A, B, C]), journal, 1, 3)
+    told = [(row.loss_se, row.cut_from) for row in store.candidates(run)]
+    assert told == [(0.01, (LayerSource(3, (1, 4)), LayerSource(6, (2,)))), (None, ()), (None, ())]
 
 
 def test_every_term_with_its_layers_is_written(store: Store, run: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.rows import LayerLoss, RunState, Worker
 from kdnas_core.runs.store import METHOD, Store, connect, connect_read_only, migrations, opened
@@ -35,6 +36,7 @@ VERSIONS = [
     "2_terms_notes_languages",
     "3_students_scorings",
     "4_sweeps_estimates",
+    "5_standard_errors_cuts",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
@@ -132,6 +134,20 @@ def test_notes_and_losses_by_language_read_back(store: Store) -> None:
     assert (row.to_dict()["notes"], row.to_dict()["languages"]) == (notes, row.languages)
     store.update_candidate(candidate, notes=row.notes[:1])  # a tuple does as well
     assert store.candidate(candidate).notes == row.notes[:1]
+
+
+def test_a_standard_error_and_what_a_candidate_was_cut_from_read_back(store: Store) -> None:
+    run = begin_run(store)
+    first, second = add_episode(store, run, 1, [A, B])
+    cut = (LayerSource(1, (1, 5, 12)), LayerSource(6, (2,)))
+    store.update_candidate(first, loss=0.5, loss_se=0.004, cut_from=[asdict(source) for source in cut])
+    row, other = store.candidate(first), store.candidate(second)
+    assert (row.loss_se, row.cut_from) == (0.004, cut)
+    assert (other.loss_se, other.cut_from) == (None, ())
+    printed = json.loads(json.dumps(row.to_dict()))
+    assert printed["loss_se"] == 0.004
+    assert printed["cut_from"] == [{"layer": 1, "heads": [1, 5, 12]}, {"layer": 6, "heads": [2]}]
+    assert (other.to_dict()["loss_se"], other.to_dict()["cut_from"]) == (None, [])
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.rows import Job, LayerLoss, Run, RunState, Score, Scored, Scoring, Student, Worker
 from kdnas_core.runs.store import Store, bytes_of, opened
@@ -97,8 +97,9 @@ def test_a_new_student_reads_back_as_it_was_asked_for(store: Store) -> None:
     assert (row.id, row.name, row.run, row.candidate, row.parent) == (1, "s1", 1, 2, None)
     assert (row.spec, row.state, row.notes) == (spec, "queued", ("It is over the budget of its run.",))
     assert (row.step, row.steps, row.seconds, row.languages, row.activity) == (0, 0, 0.0, {}, "")
-    unknown = [row.worker, row.request, row.loss, row.error, row.finished_at, row.heartbeat_at]
-    assert unknown == [None] * 6
+    unknown = [row.worker, row.request, row.loss, row.error, row.finished_at, row.heartbeat_at, row.loss_se]
+    assert unknown == [None] * 7
+    assert row.cut_from == ()
     assert row.seconds_left is None
     assert before <= row.created_at <= time.time()
 
@@ -108,6 +109,10 @@ def test_what_becomes_known_of_a_student_reads_back(store: Store) -> None:
     store.update_student(student, step=5, steps=10, loss=0.25, notes=["a", "b"], languages={"de": 0.5})
     row = store.student(student)
     assert (row.step, row.steps, row.loss, row.notes, row.languages) == (5, 10, 0.25, ("a", "b"), {"de": 0.5})
+    store.update_student(student, loss_se=0.004, cut_from=[{"layer": 3, "heads": [1, 4]}])
+    row = store.student(student)
+    assert (row.loss_se, row.cut_from) == (0.004, (LayerSource(3, (1, 4)),))
+    assert row.to_dict()["loss_se"] == 0.004
     losses = [LayerLoss(0, 1, 2, 0.75), LayerLoss(5, 0, 0, 0.5, "embedding"), LayerLoss(5, 1, 2, 0.5)]
     store.add_student_losses(student, losses[1:])
     store.add_student_losses(student, [LayerLoss(0, 1, 2, 0.9)])

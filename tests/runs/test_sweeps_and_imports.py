@@ -18,7 +18,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.runs.rows import Job, Worker
 from kdnas_core.runs.store import Store, migrations, opened
-from kdnas_core.spec import DistilSpec, SweepSpec, quick_spec
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, SweepSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts
 from tests.sentences import is_one_sentence
 
@@ -162,7 +162,7 @@ def test_a_run_comes_back_finished_with_one_judged_candidate(store: Store) -> No
     assert (run, candidate, student) == (2, 3, None)
     row, (only,) = store.run(run), store.candidates(run)
     assert (row.spec, row.state, row.teacher, row.worker) == (
-        quick_spec(seed=6),
+        quick_spec(seed=6).judged_by_layers(),
         "finished",
         teacher_facts(),
         None,
@@ -172,6 +172,23 @@ def test_a_run_comes_back_finished_with_one_judged_candidate(store: Store) -> No
     assert (only.id, only.architecture, only.state, only.weights) == (3, A, "done", True)
     assert (only.loss, only.latency, only.scores) == (0.25, reading(2.5), {"a": 0.5})
     assert not store.is_waiting()
+
+
+def test_a_run_that_does_not_say_its_yardstick_was_judged_by_all_layers(store: Store) -> None:
+    run, _, _ = came_back(store)
+    objective = store.run(run).spec.objective
+    assert (objective.yardstick, objective.recipe, objective.use) == ("layers", "kdnas", None)
+    pkd = quick_spec().model_copy(update={"objective": ObjectiveSpec(recipe="pkd")})
+    run, _, _ = store.import_run(pkd, teacher_facts(), A, {"loss": 0.25})
+    assert store.run(run).spec == pkd.judged_by_layers()
+    assert store.run(run).spec.objective.recipe == "pkd"
+
+
+@pytest.mark.parametrize("makes_vectors", [True, False])
+def test_a_run_that_says_its_yardstick_comes_back_with_it(store: Store, makes_vectors: bool) -> None:
+    spec = quick_spec(seed=6).filled_for(makes_vectors)
+    run, _, _ = store.import_run(spec, teacher_facts(), A, {"loss": 0.25})
+    assert store.run(run).spec == spec
 
 
 def test_its_student_comes_back_with_it(store: Store) -> None:

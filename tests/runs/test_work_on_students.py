@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.measure.scoring import TaskScore
 from kdnas_core.runs import progress, scoring_journal, signals, sources, student_journal, worker
@@ -30,6 +30,7 @@ from tests.tiny_runs import wait_for
 SHAPES = [Architecture(2, 192, 384, 12), Architecture(3, 192, 384, 12), TEACHER]  # the last is over budget
 STEPS = 6
 TASKS = ScoreSpec(tasks=["packaged"])
+CUT = (LayerSource(3, (1, 4)), LayerSource(6, (2,)))
 
 Act = Callable[[FullListener], None]
 
@@ -92,7 +93,7 @@ class Full:
                 listener.held_out(step, {"hidden": {(1, 2): 1 / step}})
         kept.unlink(missing_ok=True)
         (folder / "model.safetensors").write_bytes(b"weights of a student")
-        return FullResult(0.25, {"de": 0.5})
+        return FullResult(0.25, {"de": 0.5}, 0.004, CUT)
 
 
 @pytest.fixture
@@ -129,6 +130,7 @@ def test_a_distilled_student_has_all_that_became_known_of_it(store: Store, full:
         STEPS,
         STEPS,
     )
+    assert (row.loss_se, row.cut_from) == (0.004, CUT)
     assert (row.notes, row.activity, row.error) == (("Attention loss skipped.",), "", None)
     assert row.finished_at is not None
     losses = [LayerLoss(step, 1, 2, 1 / step) for step in (2, 4, 6)]
