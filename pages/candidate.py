@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import (
+    cut_section,
     distil_form,
     export_section,
     layer_figures,
@@ -72,7 +73,7 @@ def measurements(candidate: Candidate) -> None:
         ("Speed-up", wording.times(progress.speedup_of(candidate)), "against the teacher"),
         ("Parameters", wording.count(candidate.parameters), None),
         ("FLOPs", wording.count(candidate.flops), "for one sequence"),
-        ("Held-out loss", wording.number(candidate.loss), None),
+        ("Agreement", wording.agreement(candidate.loss, candidate.loss_se), "with the teacher"),
         ("Reward", wording.number(candidate.reward), predicted),
     )
     with st.container(horizontal=True):
@@ -109,6 +110,7 @@ def facts(db: Path, candidate: int, refresh: float | None) -> None:
     head(seen)
     measurements(seen.candidate)
     layers_section.show(layers_section.of_candidate(seen))
+    cut_section.show(seen.candidate.cut_from)
     timing(seen.candidate)
     if refresh and not under_way(seen):
         st.rerun()  # judged meanwhile: it can be exported now

@@ -26,6 +26,10 @@ from kdnas_core.errors import BadInput
 from kdnas_core.spec import ProxySpec, parse_spec
 
 EPISODES, CANDIDATES = 8, 6  # to begin with: well under an hour; the published setting is 15 of 20
+PAIRS_HELP = (
+    "The share of the texts that become pairs of segments, read as one text with the teacher's marks between."
+    " Left empty: none where students are for their vectors, half where they are for fine-tuning."
+)
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (
     "For several languages: at 1 each is drawn as often as it is large, above that small ones more."
@@ -93,6 +97,9 @@ def details() -> dict[str, Any]:
             "sequence_length": right.number_input("Tokens a sentence", 8, 512, usual.sequence_length),
             "accumulation": left.number_input(
                 "Passes a step", 1, 1_024, usual.accumulation, help=PASSES_HELP
+            ),
+            "pairs": left.number_input(
+                "Pairs of segments", 0.0, 1.0, None, 0.1, placeholder="usual for the use", help=PAIRS_HELP
             ),
             "language_temperature": right.number_input(
                 "Language temperature", 1.0, 1_000.0, usual.language_temperature, 0.5, help=LANGUAGES_HELP

@@ -21,7 +21,7 @@ from kdnas_core.dashboard import (
 from kdnas_core.dashboard.charts import CONFIG
 from kdnas_core.dashboard.live import Snapshot
 
-HYPERVOLUME = "The share of the area up to the run's budget and a loss of 1 that the frontier dominates."
+HYPERVOLUME = "The share of the area up to the run's budget and full agreement that the frontier dominates."
 UPDATES_HELP = "Switched off, the charts keep your zoom while the search goes on."
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import (
+    cut_section,
     distil_form,
     export_section,
     layers_section,
@@ -30,6 +31,7 @@ def facts(db: Path, student: int, refresh: float | None) -> None:
     student_header.show(db, seen)
     student_loss.show(seen)
     layers_section.show(layers_section.of_student(seen))
+    cut_section.show(seen.student.cut_from)
     if live.refresh_s([seen.student]) != refresh:
         st.rerun()  # finished meanwhile: it can be scored and exported now
 

@@ -68,7 +68,7 @@ def loss_of(architecture: Architecture) -> float:
 
 def begin_run(store: Store, spec: RunSpec | None = None) -> int:
     """A run that this process works on, its teacher measured."""
-    spec = spec or quick_spec()
+    spec = (spec or quick_spec()).filled_for(makes_vectors=True)
     run = store.create_run(spec)
     store.claim_run(Worker.this_process())
     filled = spec.model_copy(update={"space": spec.space.filled_from(TEACHER)})
@@ -101,6 +101,8 @@ def judge(store: Store, run: int, candidate: int) -> None:
         candidate,
         state="done",
         loss=loss,
+        loss_se=0.006,
+        cut_from=_cut(architecture),
         reward=reward,
         seconds=14.2,
         step=STEPS,
@@ -108,6 +110,14 @@ def judge(store: Store, run: int, candidate: int) -> None:
         weights=1,
         **facts,
     )
+
+
+def _cut(architecture: Architecture) -> list[dict[str, object]]:
+    """What each layer began with: the teacher's first heads, of layers spread evenly."""
+    layers = [
+        max(1, layer * TEACHER.layers // architecture.layers) for layer in range(1, architecture.layers + 1)
+    ]
+    return [{"layer": layer, "heads": list(range(1, architecture.attention_heads + 1))} for layer in layers]
 
 
 def add_episode(store: Store, run: int, episode: int, architectures: Sequence[Architecture]) -> list[int]:

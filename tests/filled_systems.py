@@ -10,7 +10,7 @@ from kdnas_core.published import scaled
 from kdnas_core.runs.rows import Job, Score, Scored, Worker
 from kdnas_core.runs.score_table import ZERO_SHOT
 from kdnas_core.runs.store import Store, opened
-from kdnas_core.spec import DistilSpec, ScoreSpec
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, quick_spec
 from tests.filled_store import TEACHER, add_episode, begin_run, fill, judge, tinybert_spec
 
 SIMILAR = f"stsb{ZERO_SHOT}"
@@ -65,13 +65,18 @@ def add_student(store: Store, candidate: int, how: DistilSpec, loss: float = 0.2
     return student
 
 
+def kdnas_spec() -> RunSpec:
+    """The quick search with KD-NAS's own objective."""
+    return quick_spec().model_copy(update={"objective": ObjectiveSpec(recipe="kdnas")})
+
+
 def fill_systems(path: Path) -> dict[str, int]:
     """Two runs of one teacher with candidates and students that were scored; returns some ids.
 
     Run 1 is a KD-NAS search, run 2 has the scaled shapes of two published students, by TinyBERT's recipe.
     All were scored on "packaged" and "sst2", one of them on "mrpc" too.
     """
-    run = fill(path)
+    run = fill(path, spec=kdnas_spec())
     with opened(path) as store:
         first, second = [row for row in store.candidates(run) if row.state == "done"][:2]
         add_scoring(store, {"packaged": 0.72, "sst2": 0.80, SIMILAR: 0.61}, candidate=first.id, control=0.55)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from kdnas_core.dashboard import latency_form, model_section, objective_form, pl
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import latency, memory
 from kdnas_core.measure.reading import device_name
-from kdnas_core.runs.rows import Candidate
+from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import (
@@ -110,7 +111,7 @@ def test_home_lists_the_runs_newest_first_with_what_each_has_found(db: Path) -> 
     table = shown(places.HOME).dataframe[0].value
     assert list(table["State"]) == ["paused", "finished"]
     assert list(table["Judged"]) == ["4 of 16", "16 of 16"]
-    assert all("loss" in best for best in table["Best within budget"])
+    assert all("agreement" in best for best in table["Best within budget"])
 
 
 def test_home_counts_the_students_of_each_run(db: Path) -> None:
@@ -262,7 +263,97 @@ def test_a_candidate_shows_its_latency_with_the_device_and_its_layers(db: Path) 
     assert "AMD EPYC" in told
     assert "Layer mapping, student ← teacher" in told
     assert app.metric[0].value == f"{done.point[0]:.2f} ms"
+    [agreement] = [card for card in app.metric if card.label == "Agreement"]
+    assert done.loss is not None
+    assert agreement.value == f"{100 * (1 - done.loss):.1f} ± 0.6 %"
     assert len(charts(app)) == 3
+
+
+def cuts(app: AppTest) -> list[Any]:
+    return [box for box in app.expander if box.label == "Cut out of the teacher"]
+
+
+def test_a_candidate_shows_which_layers_and_heads_of_the_teacher_it_was_cut_from(db: Path) -> None:
+    run = fill(db)
+    with opened(db, read_only=True) as store:
+        done = progress.distilled(store.candidates(run))[0]
+    [box] = cuts(shown(places.CANDIDATE, candidate=done.id))
+    assert not box.proto.expanded
+    table = box.dataframe[0].value
+    assert list(table["Teacher layer"]) == [source.layer for source in done.cut_from]
+    assert table["Heads"][0] == ", ".join(map(str, done.cut_from[0].heads))
+
+
+def test_a_candidate_that_began_with_random_weights_was_cut_out_of_nothing(db: Path) -> None:
+    run = fill(db)
+    with opened(db) as store:
+        done = progress.distilled(store.candidates(run))[0]
+        store.update_candidate(done.id, cut_from=[])
+    assert not cuts(shown(places.CANDIDATE, candidate=done.id))
+
+
+def test_a_candidate_shows_the_yardstick_as_one_curve_and_the_terms_beside_it(db: Path) -> None:
+    run = fill(db)
+    with opened(db) as store:
+        done = progress.distilled(store.candidates(run))[0]
+        depth = done.architecture.layers
+        for name in ("vector", "similarity", "yardstick"):
+            losses = [LayerLoss(step, depth, TEACHER.layers, 0.9 - step / 200, name) for step in (0, 80)]
+            store.add_layer_losses(done.id, losses)
+    app = shown(places.CANDIDATE, candidate=done.id)
+    assert list(app.dataframe[0].value["Term"]) == [
+        "Hidden states",
+        "Sentence vectors, by angle",
+        "Similarities of texts",
+        "What students are compared by",
+    ]
+    choice(app, "Loss term").set_value("yardstick").run()
+    assert "1 − the agreement with the teacher" in words(app)
+    assert "Layer mapping" not in words(app)
+    assert any(alt.endswith("What students are compared by") for alt in charts(app))
+
+
+def test_a_run_says_what_the_agreement_is_of(db: Path) -> None:
+    run = fill(db)
+    [alt] = [alt for alt in charts(shown(places.RUN, run=run)) if "Pareto" in alt]
+    assert alt.startswith("Latency against agreement with the teacher, % (sentence vectors);")
+
+
+VERSION_4 = ROOT / "tests" / "runs" / "fixtures" / "version_4.db"
+
+
+def test_a_run_of_version_4_is_shown_as_it_was_judged(db: Path) -> None:
+    shutil.copyfile(VERSION_4, db)
+    app = shown(places.RUN, run=1)
+    [alt] = [alt for alt in charts(app) if "Pareto" in alt]
+    assert "agreement with the teacher, % (hidden states, mean over layers)" in alt
+    assert "Objective KD-NAS" in words(app)
+    [table] = [frame.value for frame in app.dataframe if "Agreement" in frame.value]
+    assert list(table["Agreement"].round(1).dropna()) == [49.7, 55.3]
+    assert "±" not in table
+
+
+def test_a_candidate_and_a_student_of_version_4_are_shown_as_they_were_judged(db: Path) -> None:
+    shutil.copyfile(VERSION_4, db)
+    app = shown(places.CANDIDATE, candidate=1)
+    assert [card.value for card in app.metric if card.label == "Agreement"] == ["49.7 %"]
+    assert not cuts(app)
+    app = shown(places.STUDENT, student=1)
+    assert app.metric[0].value == "80.0 %"
+    [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Agreement on held-out")]
+    title = figure["layout"]["yaxis"]["title"]["text"]
+    assert title == "agreement with the teacher, % (hidden states, mean over layers)"
+
+
+def test_a_paused_run_of_version_4_refuses_to_resume_in_a_sentence(db: Path) -> None:
+    shutil.copyfile(VERSION_4, db)
+    app = shown(places.RUN, run=2)
+    [resume] = [button for button in app.button if button.label == "Resume"]
+    app = resume.click().run()
+    assert not app.exception
+    [error] = app.error
+    assert "another version" in error.value
+    assert live_run(db, 2).state == "paused"
 
 
 def of_tinybert(db: Path, *, noted: bool) -> Candidate:
@@ -310,7 +401,7 @@ def test_a_run_names_its_objective_and_counts_the_notes_of_its_candidates(db: Pa
 def test_a_run_without_notes_has_no_list_of_them(db: Path) -> None:
     fill(db, episodes=1)
     app = shown(places.RUN)
-    assert "Objective KD-NAS" in words(app)
+    assert "Objective Sentence vectors" in words(app)
     assert not app.expander
 
 
@@ -492,6 +583,7 @@ def test_a_budget_in_milliseconds_stays_as_it_was_typed_when_the_protocol_change
 def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = shown(places.NEW_SEARCH)
     for label, value in (
+        ("Students are for", "fine_tuning"),
         ("Recipe", "minilmv2"),
         ("Layer mapping", "top"),
         ("Projection", "shared"),
@@ -499,19 +591,25 @@ def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch
         ("Embedding size", ["48", 64]),
         ("Passes a step", 4),
         ("Language temperature", 1.5),
+        ("Pairs of segments", 0.3),
     ):
         choice(app, label).set_value(value)
     choice(app, objective_form.HEAD).check()
     spec = started(app.run(), db, monkeypatch)
     assert spec.objective == ObjectiveSpec(
-        recipe="minilmv2", mapping="top", projection="shared", start_layers="bottom", head="trained"
+        use="fine_tuning",
+        recipe="minilmv2",
+        mapping="top",
+        projection="shared",
+        start_layers="bottom",
+        head="trained",
     )
     assert spec.space.embedding_size == [48, 64]
-    assert (spec.proxy.accumulation, spec.proxy.language_temperature) == (4, 1.5)
+    assert (spec.proxy.accumulation, spec.proxy.language_temperature, spec.proxy.pairs) == (4, 1.5, 0.3)
 
 
-@pytest.mark.parametrize("recipe", get_args(Recipe))
-def test_every_recipe_says_what_it_learns_and_can_be_started(db: Path, recipe: str) -> None:
+@pytest.mark.parametrize("recipe", [None, *get_args(Recipe)])
+def test_every_recipe_says_what_it_learns_and_can_be_started(db: Path, recipe: str | None) -> None:
     app = shown(places.NEW_SEARCH)
     choice(app, "Recipe").set_value(recipe).run()
     assert not app.exception

@@ -57,27 +57,27 @@ def field(app: AppTest, label: str) -> object:
     return found
 
 
-def test_a_student_shows_its_loss_beside_that_of_the_mini_kd_and_its_layers(db: Path) -> None:
+def test_a_student_shows_its_agreement_beside_that_of_the_mini_kd_and_its_layers(db: Path) -> None:
     fill(db, students=True)
     app = shown(places.STUDENT, student=GENERAL)
     assert "Student s1" in words(app)
-    assert app.metric[0].value == "0.200"
-    assert "after mini-KD" in app.metric[0].delta
-    [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Held-out loss over 6,000")]
+    assert (app.metric[0].label, app.metric[0].value) == ("Agreement", "80.0 %")
+    assert app.metric[0].delta == "52.0 % after mini-KD"
+    [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Agreement on held-out")]
     names = [line["name"] for line in figure["data"]]
-    assert names == ["full distillation", "mini-KD of candidate 1: 0.480"]
+    assert names == ["full distillation", "mini-KD of candidate 1: 52.0 %"]
     assert "Layer mapping, student ← teacher" in words(app)
     assert "Its embeddings were trained for 600 words" in words(app)
     assert "5.0 MB on the disk" in words(app)
     assert any("7 languages" in alt for alt in charts(app))
 
 
-def test_a_running_student_shows_its_step_the_time_left_and_its_loss_so_far(db: Path) -> None:
+def test_a_running_student_shows_its_step_the_time_left_and_its_agreement_so_far(db: Path) -> None:
     fill(db, students=True)
     app = shown(places.STUDENT, student=RUNNING)
     assert "**Now: distilling on the full corpus**" in words(app)
-    assert app.metric[0].label == "Held-out loss so far"
-    assert "its loss does not compare" in words(app)
+    assert app.metric[0].label == "Agreement so far"
+    assert "the two compare roughly" in words(app)
     assert app.get("progress")[0].proto.text == "Step 1,500 of 6,000 · about 30 min left"
 
 
@@ -147,10 +147,11 @@ def test_a_press_queues_a_full_distillation_as_it_was_chosen(db: Path, queued: l
     choice(app, "Epochs").set_value(2.0)
     choice(app, "Recipe").set_value("tinybert")
     choice(app, "Tokens a text").set_value(64)
+    choice(app, "Pairs of segments").set_value(0.25)
     app = press(app.run(), "Distil in full")
     [student] = students(db)
     assert (student.candidate, student.parent, student.state) == (candidate, None, "queued")
-    assert student.spec == DistilSpec(epochs=2, recipe="tinybert", sequence_length=64)
+    assert student.spec == DistilSpec(epochs=2, recipe="tinybert", sequence_length=64, pairs=0.25)
     assert queued == [db]
     assert app.toast[0].value == "Student s1 is queued."
     assert "TinyBERT · 2 epochs" in words(app)
@@ -305,7 +306,7 @@ def test_a_run_distils_its_best_best_first_and_lists_its_students(db: Path, queu
     app = press(app, "Distil 2 in full")
     assert [student.candidate for student in reversed(students(db))] == [10, 3]
     assert queued == [db]
-    assert r"of candidate 10 · KD\-NAS · 3 epochs" in words(app)
+    assert r"of candidate 10 · Sentence vectors · 3 epochs" in words(app)
     assert "best first: candidate **8**" in words(app)
 
 

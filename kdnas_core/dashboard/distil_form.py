@@ -15,6 +15,10 @@ USUAL = DistilSpec()
 TASK_EPOCHS = 3.0
 TEXTS_TOLD = 10_000
 RECIPES = [None, *(name for name in get_args(Recipe) if name != "custom")]
+PAIRS_HELP = (
+    "The share of the texts that become pairs of segments, read as one text: for tasks that weigh two texts"
+    " against each other."
+)
 CORPUS_HELP = "As on the form of a search; empty: the corpus of the search."
 TASK_HELP = "`packaged`, a folder with train and validation, or a data set such as `hub:nyu-mll/glue:sst2`."
 AUGMENT_HELP = "Variants of each row, with words that a masked-LM head or word vectors hold for likely."
@@ -81,6 +85,9 @@ def _more(run: Run) -> dict[str, Any]:
             "sentences": right.number_input("Texts at most", 48, 1_000_000, USUAL.sentences),
             "batch_size": left.number_input("Batch size", 1, 1_024, USUAL.batch_size),
             "seed": right.number_input("Seed", 0, 2**32 - 1, USUAL.seed),
+            "pairs": left.number_input(
+                "Pairs of segments", 0.0, 1.0, None, 0.1, placeholder="as in the search", help=PAIRS_HELP
+            ),
         }
 
 

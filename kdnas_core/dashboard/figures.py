@@ -1,4 +1,4 @@
-"""The figure of a run, latency against loss: rows in, a Plotly figure out, the same for the same rows."""
+"""The figure of a run, latency against agreement: rows in, a Plotly figure out, the same for equal rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdnas_core.dashboard import progress, wording
 from kdnas_core.dashboard.charts import BLUE, GREEN, GREY, ORANGE, VIOLET, empty_figure, marked
 from kdnas_core.runs.rows import Candidate
 
-_WORST_LOSS_SHOWN = 1.5  # one diverged student must not flatten all the others
+_WORST_SHOWN = -50.0  # per cent; one diverged student must not flatten all the others
 _SVG_LIMIT = 1_500  # beyond so many points a browser wants WebGL
 
 
@@ -25,11 +25,15 @@ class _Axes:
     top: float
 
     def clipped(self, candidate: Candidate) -> tuple[float, float]:
-        """Where to draw a candidate: at the edge where it lies beyond, at the top where it has no loss."""
+        """Where to draw a candidate: at the edge where it lies beyond, at the bottom where it has no loss."""
         latency, loss = candidate.point
         if candidate.latency is None and candidate.estimated_ms is not None:
             latency = candidate.estimated_ms
-        return min(latency, self.right), self.top if math.isnan(loss) else min(loss, self.top)
+        return min(latency, self.right), self.bottom if math.isnan(loss) else max(_percent(loss), self.bottom)
+
+
+def _percent(error: float) -> float:
+    return 100 * (1 - error)
 
 
 def frontier_figure(
@@ -37,17 +41,18 @@ def frontier_figure(
     *,
     budget_ms: float | None,
     teacher_ms: float | None,
+    yardstick: str | None = None,
     chosen: int | None = None,
 ) -> go.Figure:
-    """Latency against error, the frontier within the budget, and the candidate that was chosen.
+    """Latency against agreement, the frontier within the budget, and the candidate that was chosen.
 
-    Candidates over the run's budget were never distilled: they have no loss and are ticks along the top.
+    Candidates over the run's budget were never distilled: they have no loss and are ticks along the bottom.
     Those that were not even measured stand there at their estimate, as crosses.
     """
-    figure = empty_figure("latency p50 (ms)", wording.criterion(candidates), height=460)
+    figure = empty_figure("latency p50 (ms)", wording.criterion(candidates, yardstick), height=460)
     axes = _axes(candidates, budget_ms, teacher_ms)
     figure.update_xaxes(range=[0, axes.right * 1.02])
-    figure.update_yaxes(range=[axes.bottom, axes.top + 0.02 * (axes.top - axes.bottom)])
+    figure.update_yaxes(range=[axes.bottom - 0.02 * (axes.top - axes.bottom), axes.top])
     front = progress.frontier(candidates, budget_ms)
     rows = progress.distilled(candidates)
     slow = [row for row in rows if budget_ms is not None and row.point[0] > budget_ms]
@@ -100,9 +105,16 @@ def _add_points(
                 "line": {"width": 1.5, "color": colour},
             },
             line={"color": colour, "width": 2},
+            error_y=_error_bars(rows, colour),
             unselected={"marker": {"opacity": 1}},
         )
     )
+
+
+def _error_bars(rows: Sequence[Candidate], colour: str) -> dict[str, object]:
+    """The standard error of each loss over texts; none of scores, or where no row has one."""
+    errors = [0.0 if row.proxy_score is not None else 100 * (row.loss_se or 0.0) for row in rows]
+    return {"array": errors, "visible": any(errors), "thickness": 1, "width": 3, "color": colour}
 
 
 def _add_best(
@@ -123,12 +135,12 @@ def _add_choice(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate]) -> No
 
 def _axes(candidates: Sequence[Candidate], budget_ms: float | None, teacher_ms: float | None) -> _Axes:
     points = [row.point for row in progress.distilled(candidates)]
-    losses = [min(loss, _WORST_LOSS_SHOWN) for _, loss in points] or [0.0, 1.0]
+    heights = [max(_percent(loss), _WORST_SHOWN) for _, loss in points] or [0.0, 100.0]
     right = max(
         [value for value in (budget_ms, teacher_ms) if value is not None] or [1.0, *(x for x, _ in points)]
     )
-    bottom = math.floor((min(losses) - 0.02) * 20) / 20
-    return _Axes(1.15 * right, bottom, max(bottom + 0.1, math.ceil((max(losses) + 0.02) * 20) / 20))
+    top = math.ceil((max(heights) + 2) / 5) * 5
+    return _Axes(1.15 * right, min(top - 10, math.floor((min(heights) - 2) / 5) * 5), top)
 
 
 def _vetoed(candidates: Sequence[Candidate]) -> list[Candidate]:

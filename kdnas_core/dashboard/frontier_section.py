@@ -93,13 +93,14 @@ def _draw(snapshot: Snapshot, limit: float | None) -> None:
             snapshot.candidates,
             budget_ms=limit,
             teacher_ms=progress.teacher_ms(run),
+            yardstick=run.spec.objective.yardstick,
             chosen=chosen,
         ),
         key=chart,
         on_select=lambda: _choose_point(run.id, chart),
         selection_mode="points",
         config=CONFIG,
-        alt=f"Latency against {wording.criterion(snapshot.candidates)}; "
+        alt=f"Latency against {wording.criterion(snapshot.candidates, run.spec.objective.yardstick)}; "
         f"{front} students on the Pareto frontier within the budget",
     )
     if run.teacher is not None:

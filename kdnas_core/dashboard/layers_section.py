@@ -15,7 +15,8 @@ from kdnas_core.dashboard.terms import Depths
 from kdnas_core.runs.rows import LayerLoss
 
 NORMALISED = "A loss of 0 copies the teacher layer; 1 is no better than its mean."
-PROBE = "The held-out loss of the student: projections fitted for it at each evaluation, never trained. "
+YARDSTICK = "1 − the agreement with the teacher: 0 is the teacher itself, 1 no relation."
+PROBE = "Through projections fitted to the student as it is at each evaluation, never trained. "
 OTHER = "Lower is better; each term has a scale of its own."
 
 
@@ -106,7 +107,9 @@ def _layers(term: str, losses: Sequence[LayerLoss], learnt: Learnt) -> None:
     depths = learnt.depths
     normalised, words = terms.is_normalised(term), layer_figures.mapping_words(losses, depths)
     meaning = f"{PROBE if term == 'hidden_probe' else ''}{NORMALISED if normalised else OTHER}"
-    if all(depths.are_outer(loss.layer, loss.teacher_layer) for loss in losses):
+    if term == "yardstick":
+        meaning = YARDSTICK
+    if term == "yardstick" or all(depths.are_outer(loss.layer, loss.teacher_layer) for loss in losses):
         st.markdown(meaning)
         _curves(term, losses, learnt)  # one number, which the curve ends at: there is nothing to map
         return

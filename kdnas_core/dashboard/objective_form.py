@@ -11,7 +11,16 @@ import streamlit as st
 from kdnas_core.dashboard import wording
 from kdnas_core.spec import Recipe, TermKind, TermSpec, parse_spec
 
+USUAL_USE = "Whatever the teacher is made for"
+USE_HELP = (
+    "Students are compared by what they are for. By their sentence vectors: how far these agree with the"
+    " teacher's on held-out texts. For fine-tuning: how far their hidden states follow the teacher's, layer"
+    " by layer; half of the texts are then read as pairs of segments. A teacher with the files of"
+    " sentence-transformers is made for vectors, any other for fine-tuning."
+)
 LEARNS = {
+    None: "What teaches most for that use: Sentence vectors for vectors, KD-NAS for fine-tuning.",
+    "vectors": "The last hidden states, the sentence vectors themselves, and how alike texts are by them.",
     "kdnas": "Hidden states of two teacher layers each, through a learnable projection (arXiv 2303.09639).",
     "tinybert": "Embeddings, hidden states and attention scores and, in a second stage, predictions"
     " (arXiv 1909.10351).",
@@ -30,6 +39,7 @@ LEARNS = {
 MAPPINGS = ["uniform", "uniform+last", "top", "bottom", "skip", "final"]
 STARTS = {"teacher": "Cut out of the teacher", "random": "Random weights"}
 START_LAYERS = ["uniform", "top", "bottom"]
+OWN_LAYERS = "Those that matter most, or the recipe's own"
 PROJECTIONS = {"per_layer": "One for each layer", "shared": "One shared by all layers"}
 OWN = "The recipe's own"
 EDITING = "Click the empty row to add a term; tick a row at its left to delete it."
@@ -48,9 +58,11 @@ def show() -> dict[str, Any]:
         BadInput: the choices do not go together.
     """
     st.header("Objective")
-    recipe = st.selectbox("Recipe", get_args(Recipe), format_func=wording.recipe)
+    left, right = st.columns(2)
+    use = left.selectbox("Students are for", [None, *wording.USES], format_func=_use, help=USE_HELP)
+    recipe = right.selectbox("Recipe", [None, *get_args(Recipe)], format_func=wording.recipe)
     st.markdown(LEARNS[recipe])
-    fields: dict[str, Any] = {"recipe": recipe}
+    fields: dict[str, Any] = {"use": use, "recipe": recipe}
     if recipe == "custom":
         fields["terms"] = _terms()
     fields |= _details(recipe)
@@ -106,7 +118,11 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _details(recipe: str) -> dict[str, Any]:
+def _use(name: str | None) -> str:
+    return USUAL_USE if name is None else wording.USES[name]
+
+
+def _details(recipe: str | None) -> dict[str, Any]:
     with st.expander("Layer mapping, projection and start"):
         left, right = st.columns(2)
         usual = [] if recipe == "custom" else [None]  # its own terms publish nothing to fall back on
@@ -116,7 +132,7 @@ def _details(recipe: str) -> dict[str, Any]:
         start_layers = right.selectbox(
             "Layers that the start is cut from",
             [*usual, *START_LAYERS],
-            format_func=_or_own,
+            format_func=lambda choice: OWN_LAYERS if choice is None else choice,
             disabled=start == "random",
         )
         head = st.checkbox(HEAD, help=HEAD_HELP)

@@ -98,8 +98,8 @@ def _loss_card(seen: StudentView) -> tuple[str, str, str | None]:
     student, mini = seen.student, student_loss.reference(seen)
     if student.spec.task is not None:
         return "Loss of predictions", wording.number(student.loss), None
-    beside = None if mini is None else f"{wording.number(mini[1])} after mini-KD"
+    beside = None if mini is None else f"{wording.agreement(mini[1])} after mini-KD"
     points = terms.over_steps(seen.losses)
     if student.loss is None and points:
-        return "Held-out loss so far", wording.number(points[-1][1]), beside
-    return "Held-out loss", wording.number(student.loss), beside
+        return "Agreement so far", wording.agreement(points[-1][1]), beside
+    return "Agreement", wording.agreement(student.loss, student.loss_se), beside

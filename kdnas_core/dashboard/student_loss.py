@@ -1,4 +1,4 @@
-"""The part of a student's page that draws its loss beside that of its candidate's mini-KD."""
+"""The part of a student's page that draws its agreement with the teacher beside that after the mini-KD."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ OF_TASK = (
 
 
 def show(seen: StudentView) -> None:
-    """Draws the held-out loss over steps; nothing before the first evaluation."""
+    """Draws the agreement on held-out texts over steps; nothing before the first evaluation."""
     points = terms.over_steps(seen.losses)
     if not points:
         return
-    st.header("Held-out loss")
-    compared = reference(seen)
+    st.header("Agreement with the teacher")
+    compared, measure = reference(seen), wording.agreement_with(_yardstick(seen))
     st.plotly_chart(
-        student_figures.loss_figure(points, seen.student.steps, compared),
+        student_figures.agreement_figure(points, seen.student.steps, measure, compared),
         key="loss",
         config=CONFIG,
-        alt=f"Held-out loss over {points[-1][0]:,} steps, from {wording.number(points[0][1])}"
-        f" to {wording.number(points[-1][1])}",
+        alt=f"Agreement on held-out texts over {points[-1][0]:,} steps, from"
+        f" {wording.agreement(points[0][1])} to {wording.agreement(points[-1][1])}",
     )
     st.markdown(f":small[{meaning(seen)}]")
 
 
+def _yardstick(seen: StudentView) -> str | None:
+    """The run's, but for a student of a task, whose first stage is judged by all its layers."""
+    return "layers" if seen.student.spec.task is not None else seen.run.spec.objective.yardstick
+
+
 def reference(seen: StudentView) -> tuple[str, float] | None:
-    """The loss that the candidate's mini-KD ended at; None where it is of other texts."""
+    """The loss that the candidate's mini-KD ended at; None where it does not compare."""
     loss, how = seen.candidate.loss, seen.student.spec
     if loss is None or how.task is not None or how.corpus not in (None, seen.run.spec.corpus):
         return None
-    if how.recipe not in (None, seen.run.spec.objective.recipe):
+    layers = seen.run.spec.objective.yardstick in (None, "layers")
+    if layers and how.recipe not in (None, seen.run.spec.objective.recipe):
         return None
     return f"mini-KD of candidate {seen.candidate.id}", loss
 
@@ -47,10 +53,10 @@ def meaning(seen: StudentView) -> str:
     if how.task is not None:
         return OF_TASK
     if reference(seen) is None:
-        return "Of hidden states. The mini-KD had another recipe or corpus: its loss does not compare."
+        return "The mini-KD had another recipe or corpus: its figure does not compare."
     if how.sequence_length != run.spec.proxy.sequence_length:
         return (
-            f"Of hidden states on the same held-out texts, cut at {how.sequence_length} tokens here and at"
+            f"On the same held-out texts, cut at {how.sequence_length} tokens here and at"
             f" {run.spec.proxy.sequence_length} in the mini-KD: the two compare roughly."
         )
-    return "Of hidden states, on the same held-out texts as in the mini-KD."
+    return "On the same held-out texts as in the mini-KD."

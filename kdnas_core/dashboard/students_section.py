@@ -39,8 +39,11 @@ def _facts(student: Student, run: Run) -> list[str]:
     made_from = f"of student s{student.parent}" if student.parent else f"of candidate {student.candidate}"
     facts = [made_from, wording.plain(wording.distillation(student.spec, run.spec.objective))]
     if student.loss is not None:
-        noun = "loss of predictions" if student.spec.task else "loss"
-        facts.append(f"{noun} {wording.number(student.loss)}")
+        facts.append(
+            f"loss of predictions {wording.number(student.loss)}"
+            if student.spec.task
+            else f"agreement {wording.agreement(student.loss, student.loss_se)}"
+        )
     return facts
 
 

@@ -142,7 +142,7 @@ def name(view: SystemView) -> str:
     return f"{named} for {wording.task(task)}" if task else named
 
 
-def _published(shape: Architecture, teacher: Architecture | None, recipe: str) -> str | None:
+def _published(shape: Architecture, teacher: Architecture | None, recipe: str | None) -> str | None:
     """A published student's name where both the shape and the recipe are its own."""
     for system in SYSTEMS:
         preset = PRESETS[system.preset]

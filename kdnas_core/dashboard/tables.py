@@ -23,9 +23,10 @@ CANDIDATE_COLUMNS = {
         width=150, help="far over the budget by the latency model, so skipped; the model's estimate"
     ),
     "Speed-up": st.column_config.NumberColumn(format="%.1f×", help="against the teacher, measured in turns"),
-    "Loss": st.column_config.NumberColumn(
-        format="%.3f", help="held-out loss of the mini-KD; 1 learns nothing"
+    "Agreement": st.column_config.NumberColumn(
+        format="%.1f %%", help="with the teacher on held-out text, after the mini-KD; 0 % is no relation"
     ),
+    "±": st.column_config.NumberColumn(format="%.1f", help="its standard error over held-out texts"),
     "Task score": st.column_config.NumberColumn(
         format="%.3f", help="after some seconds of fine-tuning on a part of the tasks' training splits"
     ),
@@ -49,6 +50,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
     """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
     table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
     told = {
+        "±": any(candidate.loss_se is not None for candidate in candidates),
         "Not measured": bool(progress.skipped(candidates)),
         "Embedding": any(candidate.architecture.embedding_size is not None for candidate in candidates),
         "Task score": any(candidate.proxy_score is not None for candidate in candidates),
@@ -102,7 +104,8 @@ def _candidate_row(candidate: Candidate) -> dict[str, object]:
         "Latency p50 (ms)": latency and latency.p50,
         "Not measured": "" if latency else wording.estimated(candidate.estimated_ms),
         "Speed-up": latency and latency.speedup,
-        "Loss": candidate.loss,
+        "Agreement": None if candidate.loss is None else 100 * (1 - candidate.loss),
+        "±": candidate.loss_se and 100 * candidate.loss_se,
         "Task score": candidate.proxy_score,
         "Reward": candidate.reward,
         "Layers": architecture.layers,

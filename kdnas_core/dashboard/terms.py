@@ -13,7 +13,7 @@ from kdnas_core.runs.rows import Candidate, LayerLoss, Run
 # what begins at almost nothing, such as the embeddings of an exact cut, rises a millionfold
 MOST_CHANGE = 9.0
 # by the variance of the target: 1 is no better than its mean
-_NORMALISED = ("hidden", "hidden_probe", "embedding")
+_NORMALISED = ("yardstick", "hidden", "hidden_probe", "embedding")
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
 
 
 def over_steps(losses: Sequence[LayerLoss]) -> list[tuple[int, float]]:
-    """(step, L of the reward) of each evaluation: the loss of hidden states, by a probe if there is one."""
+    """(step, L of the reward) of each evaluation: the yardstick, or the loss of hidden states."""
     terms = {loss.term for loss in losses}
-    chosen = of_term(losses, "hidden_probe" if "hidden_probe" in terms else "hidden")
+    name = next((name for name in ("yardstick", "hidden_probe", "hidden") if name in terms), "hidden")
+    chosen = of_term(losses, name)
     steps = sorted({loss.step for loss in chosen})
     return [(step, _mean([loss for loss in chosen if loss.step == step])) for step in steps]
 

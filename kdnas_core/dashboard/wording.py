@@ -30,7 +30,17 @@ CANDIDATE_COLOURS = {
     "done": "green",
     "failed": "red",
 }
+USES = {
+    "vectors": "Their sentence vectors",
+    "fine_tuning": "Fine-tuning on tasks",
+}
+YARDSTICKS = {
+    "vectors": "sentence vectors",
+    "last_layer": "last hidden states",
+    "layers": "hidden states, mean over layers",
+}
 RECIPES = {
+    "vectors": "Sentence vectors",
     "kdnas": "KD-NAS",
     "tinybert": "TinyBERT",
     "distilbert": "DistilBERT",
@@ -51,6 +61,9 @@ RUNTIMES: dict[str, str] = {
 TERMS = {
     "hidden_probe": "Hidden states, by a probe",
     "hidden": "Hidden states",
+    "vector": "Sentence vectors, by angle",
+    "similarity": "Similarities of texts",
+    "yardstick": "What students are compared by",
     "embedding": "Embeddings",
     "cosine": "Hidden states, by angle",
     "patience": "First token's states",
@@ -88,16 +101,31 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def judged(candidate: Candidate) -> str:
-    """What the frontier judges a candidate by: "loss 0.412", or "score 0.81" where its run has tasks."""
+    """What the frontier judges a candidate by: "agreement 58.8 ± 0.4 %", or "score 0.81" with tasks."""
     if candidate.proxy_score is not None:
         return f"score {number(candidate.proxy_score)}"
-    return f"loss {number(candidate.loss)}"
+    return f"agreement {agreement(candidate.loss, candidate.loss_se)}"
 
 
-def criterion(candidates: Sequence[Candidate]) -> str:
+def agreement(loss: float | None, standard_error: float | None = None) -> str:
+    """One minus a loss with its standard error, for example "58.8 ± 0.4 %"."""
+    if loss is None or not math.isfinite(loss):
+        return UNKNOWN
+    spread = "" if standard_error is None else f" ± {100 * standard_error:.1f}"
+    return f"{100 * (1 - loss):.1f}{spread} %"
+
+
+def criterion(candidates: Sequence[Candidate], yardstick: str | None) -> str:
     """The frontier's vertical axis."""
-    scored = any(candidate.proxy_score is not None for candidate in candidates)
-    return "1 − score on the tasks (proxy)" if scored else "held-out loss"
+    if any(candidate.proxy_score is not None for candidate in candidates):
+        return "score on the tasks, % (proxy)"
+    return agreement_with(yardstick)
+
+
+def agreement_with(yardstick: str | None) -> str:
+    """What an agreement in per cent is one of."""
+    of = YARDSTICKS.get(yardstick or "")
+    return "agreement with the teacher, %" + (f" ({of})" if of else "")
 
 
 def significant(value: float | None) -> str:
@@ -194,9 +222,9 @@ def runtime(name: str) -> str:
     return RUNTIMES.get(name, name)
 
 
-def recipe(name: str) -> str:
-    """An objective as its paper names it."""
-    return RECIPES.get(name, name)
+def recipe(name: str | None) -> str:
+    """An objective as its paper names it; None where it is whatever is usual for the teacher."""
+    return "Usual" if name is None else RECIPES.get(name, name)
 
 
 def objective(spec: ObjectiveSpec) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import plotly.graph_objects as go
 import pytest
@@ -23,6 +23,7 @@ from kdnas_core.dashboard import (
 from kdnas_core.dashboard.terms import Depths
 from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
+from kdnas_core.spec import Use, Yardstick
 from tests.filled_store import fill, reading
 
 SMALL = Architecture(2, 96, 384, 3)
@@ -62,7 +63,7 @@ def frontier(rows: list[Candidate] = ROWS, **more: Any) -> go.Figure:
 
 def test_the_frontier_is_drawn_through_the_undominated_students_within_budget() -> None:
     line = trace(frontier(), "Pareto frontier")
-    assert (list(line.x), list(line.y)) == ([4.0, 6.0], [0.6, 0.5])
+    assert (list(line.x), list(line.y)) == ([4.0, 6.0], [40.0, 50.0])
 
 
 def test_a_point_carries_the_id_of_its_candidate_as_a_plain_number() -> None:
@@ -79,11 +80,43 @@ def test_a_larger_budget_makes_the_same_student_best() -> None:
     assert list(trace(frontier(budget_ms=13.0), "best within budget").customdata) == [4]
 
 
-def test_a_candidate_that_was_never_distilled_is_a_tick_at_the_top_edge() -> None:
+def test_a_candidate_that_was_never_distilled_is_a_tick_at_the_bottom_edge() -> None:
     figure = frontier()
     tick = trace(figure, "over the search's budget, not distilled")
     assert tick.x[0] == 15.0
-    assert tick.y[0] == pytest.approx(figure.layout.yaxis.range[1], rel=0.05)
+    assert tick.y[0] == pytest.approx(figure.layout.yaxis.range[0], rel=0.05)
+    assert tick.y[0] < min(trace(figure, "within budget").y)
+
+
+def test_the_agreement_is_told_with_what_it_is_of() -> None:
+    titles = [frontier(yardstick=name).layout.yaxis.title.text for name in (None, "vectors", "layers")]
+    assert titles == [
+        "agreement with the teacher, %",
+        "agreement with the teacher, % (sentence vectors)",
+        "agreement with the teacher, % (hidden states, mean over layers)",
+    ]
+
+
+def test_every_yardstick_and_use_has_words_of_its_own() -> None:
+    assert set(wording.YARDSTICKS) == set(get_args(Yardstick))
+    assert set(wording.USES) == set(get_args(Use))
+    titles = [wording.criterion(ROWS, name) for name in wording.YARDSTICKS]
+    assert len(set(titles)) == len(titles)
+
+
+def test_an_agreement_has_its_standard_error_as_a_bar_in_per_cent() -> None:
+    rows = [candidate(1, 4.0, 0.6, loss_se=0.006), candidate(2, 6.0, 0.5), *ROWS[2:]]
+    figure = frontier(rows)
+    bars = trace(figure, "Pareto frontier").error_y
+    assert bars.visible
+    assert list(bars.array) == pytest.approx([0.6, 0.0])
+    assert not trace(figure, "within budget").error_y.visible
+
+
+def test_no_bar_is_drawn_where_no_loss_has_a_standard_error_or_a_score_is_drawn() -> None:
+    scored = [candidate(1, 4.0, 0.6, loss_se=0.006, scores={"sst2 (proxy)": 0.8})]
+    for figure in (frontier(), frontier(scored)):
+        assert not any(line.error_y.visible for line in figure.data)
 
 
 def test_the_choice_is_a_ring_of_its_own() -> None:
@@ -139,8 +172,8 @@ def test_the_axes_stay_where_they_are_as_points_arrive_within_them() -> None:
 
 def test_one_diverged_student_does_not_flatten_the_others() -> None:
     figure = frontier([*ROWS, candidate(9, 3.0, 1e6)])
-    assert figure.layout.yaxis.range[1] < 2
-    assert max(trace(figure, "Pareto frontier").y) < 2
+    assert figure.layout.yaxis.range[0] > -100
+    assert min(trace(figure, "within budget").y) > -100
 
 
 def test_a_slow_student_is_drawn_at_the_edge_and_tells_its_true_latency() -> None:

@@ -23,7 +23,7 @@ from kdnas_core.dashboard import (
 from kdnas_core.dashboard.live_students import StudentView
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.reading import device_name
-from kdnas_core.runs.rows import LayerLoss, Score
+from kdnas_core.runs.rows import LayerLoss, Run, Score
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
 from tests.filled_store import fill
@@ -156,6 +156,7 @@ def test_the_loss_over_steps_is_that_of_the_reward() -> None:
     assert found == pytest.approx({0: (0.75 + 0.25) / 2, 10: 0.2})
     probed = [*losses, LayerLoss(0, 1, 1, 0.4, "hidden_probe")]
     assert terms.over_steps(probed) == [(0, 0.4)]
+    assert terms.over_steps([*probed, LayerLoss(0, 0, 0, 0.3, "yardstick")]) == [(0, 0.3)]
     assert terms.over_steps([]) == []
 
 
@@ -164,24 +165,40 @@ def of(seen: StudentView, **fields: Any) -> StudentView:
     return dataclasses.replace(seen, student=dataclasses.replace(seen.student, spec=spec))
 
 
+def judged_by_layers(run: Run) -> Run:
+    objective = ObjectiveSpec(yardstick="layers", recipe="kdnas")
+    return dataclasses.replace(run, spec=run.spec.model_copy(update={"objective": objective}))
+
+
 def test_the_loss_of_the_mini_kd_is_drawn_only_where_it_compares(db: Path) -> None:
     seen = live_students.read_student(db, 1)
     assert student_loss.reference(seen) == ("mini-KD of candidate 1", seen.candidate.loss)
     assert "cut at 128 tokens here and at 48" in student_loss.meaning(seen)
-    assert "on the same held-out texts as" in student_loss.meaning(of(seen, sequence_length=48))
-    for fields in ({"recipe": "tinybert"}, {"corpus": "other.txt"}):
-        assert student_loss.reference(of(seen, **fields)) is None
-        assert "does not compare" in student_loss.meaning(of(seen, **fields))
+    assert "On the same held-out texts as" in student_loss.meaning(of(seen, sequence_length=48))
+    assert student_loss.reference(of(seen, recipe="tinybert")) is not None, "one yardstick for all recipes"
+    other = of(seen, corpus="other.txt")
+    by_layers = dataclasses.replace(seen, run=judged_by_layers(seen.run))
+    for apart in (other, of(by_layers, recipe="tinybert"), of(by_layers, corpus="other.txt")):
+        assert student_loss.reference(apart) is None
+        assert "does not compare" in student_loss.meaning(apart)
+    assert student_loss.reference(by_layers) is not None
     assert student_loss.reference(of(seen, task="packaged")) is None
     assert student_loss.reference(of(seen, recipe="kdnas", corpus="packaged")) is not None
 
 
 @pytest.mark.parametrize("points", [[], [(0, math.nan)], [(0, 1.0), (5, math.inf), (10, 0.3)]])
 def test_the_loss_is_drawn_whatever_it_is(points: list[tuple[int, float]]) -> None:
-    figure = student_figures.loss_figure(points, 100, ("mini-KD", 0.5))
+    figure = student_figures.agreement_figure(points, 100, "agreement, %", ("mini-KD", 0.4))
     figure.to_json()
+    assert (figure.data[1].name, list(figure.data[1].y)) == ("mini-KD: 60.0 %", [60.0, 60.0])
+    assert figure.layout.yaxis.title.text == "agreement, %"
     assert list(figure.data[1].x) == [0, 100]
     assert all(value is None or math.isfinite(value) for value in figure.data[0].y)
+
+
+def test_the_agreement_over_steps_is_one_minus_the_loss_in_per_cent() -> None:
+    figure = student_figures.agreement_figure([(0, 1.0), (5, math.inf), (10, 0.25)], 10, "agreement, %")
+    assert list(figure.data[0].y) == [0.0, None, 75.0]
 
 
 def test_a_score_has_its_spread_where_there_are_several_seeds() -> None:
@@ -202,8 +219,9 @@ def test_metrics_read_as_people_write_them() -> None:
 
 
 def test_how_a_student_is_distilled_reads_in_short() -> None:
-    run = ObjectiveSpec()
+    run = ObjectiveSpec(recipe="kdnas")
     assert wording.distillation(DistilSpec(), run) == "KD-NAS · 3 epochs"
+    assert wording.distillation(DistilSpec(), ObjectiveSpec()) == "Usual · 3 epochs"
     assert wording.distillation(DistilSpec(epochs=0.5, recipe="pkd"), run) == "Patient KD · 0.5 epochs"
     for_task = DistilSpec(task="hub:nyu-mll/glue:sst2", epochs=1)
     assert wording.distillation(for_task, run) == "for sst2 · 1 epoch with augmentation"

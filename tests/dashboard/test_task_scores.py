@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,46 @@ def test_a_run_with_tasks_is_drawn_by_their_scores(plain: Candidate, scored: Can
         figures.frontier_figure([row], budget_ms=None, teacher_ms=10.0).layout.yaxis.title.text
         for row in (plain, scored)
     ]
-    assert titles == ["held-out loss", "1 − score on the tasks (proxy)"]
+    assert titles == ["agreement with the teacher, %", "score on the tasks, % (proxy)"]
 
 
 def test_a_candidate_is_told_by_what_judges_it(plain: Candidate, scored: Candidate) -> None:
-    assert wording.judged(plain) == f"loss {plain.loss:.3f}"
+    assert plain.loss is not None
+    assert wording.judged(plain) == f"agreement {100 * (1 - plain.loss):.1f} ± 0.6 %"
     assert wording.judged(scored) == "score 0.700"
+
+
+def test_a_scored_candidate_is_drawn_at_its_score_in_per_cent(scored: Candidate) -> None:
+    figure = figures.frontier_figure([scored], budget_ms=None, teacher_ms=10.0)
+    assert list(figure.data[0].y) == [pytest.approx(70.0)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "standard_error", "words"),
+    [
+        (0.412, 0.004, "58.8 ± 0.4 %"),
+        (0.412, None, "58.8 %"),
+        (0.412, 0.0, "58.8 ± 0.0 %"),
+        (0.0, None, "100.0 %"),
+        (1.25, None, "-25.0 %"),
+        (None, None, "–"),
+        (None, 0.004, "–"),
+        (math.nan, None, "–"),
+        (math.inf, 0.004, "–"),
+    ],
+)
+def test_an_agreement_reads_in_per_cent_with_its_standard_error(
+    loss: float | None, standard_error: float | None, words: str
+) -> None:
+    assert wording.agreement(loss, standard_error) == words
+
+
+def test_the_table_tells_agreement_and_its_standard_error_where_any_has_one(plain: Candidate) -> None:
+    table = tables.candidates_table([plain])
+    assert plain.loss is not None
+    assert list(table["Agreement"]) == [pytest.approx(100 * (1 - plain.loss))]
+    assert list(table["±"]) == [pytest.approx(0.6)]
+    assert "±" not in tables.candidates_table([dataclasses.replace(plain, loss_se=None)])
 
 
 def test_the_table_has_a_column_of_scores_only_where_there_are_any(

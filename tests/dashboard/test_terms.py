@@ -70,7 +70,7 @@ def test_the_table_of_terms_reads_in_words_and_three_digits() -> None:
 
 
 def test_only_losses_in_units_of_the_targets_variance_are_normalised() -> None:
-    assert [terms.is_normalised(name) for name in ("hidden", "hidden-2", "embedding")] == [True] * 3
+    assert all(terms.is_normalised(name) for name in ("yardstick", "hidden", "hidden-2", "embedding"))
     assert not any(terms.is_normalised(name) for name in ("attention", "cosine", "prediction"))
 
 
@@ -81,7 +81,9 @@ def test_what_lies_between_the_layers_of_a_model_is_not_outer() -> None:
     assert not any(depths.are_outer(*pair) for pair in ((1, 0), (2, 6), (1, 3)))
 
 
-@pytest.mark.parametrize("kind", [*get_args(TermKind), "relations-query", "relations-key", "relations-value"])
+@pytest.mark.parametrize(
+    "kind", [*get_args(TermKind), "yardstick", "relations-query", "relations-key", "relations-value"]
+)
 def test_every_kind_of_term_has_its_words(kind: str) -> None:
     assert kind in wording.TERMS
     assert wording.term(f"{kind}-2") == f"{wording.term(kind)} (2)"
@@ -99,7 +101,9 @@ def test_no_two_terms_or_recipes_read_the_same() -> None:
 
 def test_every_recipe_has_a_name_and_a_sentence() -> None:
     recipes = set(get_args(Recipe))
-    assert recipes == set(wording.RECIPES) == set(objective_form.LEARNS)
+    assert recipes == set(wording.RECIPES)
+    assert recipes | {None} == set(objective_form.LEARNS)
+    assert wording.recipe(None) == "Usual"
     assert all(sentence.endswith(".") for sentence in objective_form.LEARNS.values())
 
 
