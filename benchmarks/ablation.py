@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import read_corpus
+from kdnas_core.distillation.importance import importance_of
 from kdnas_core.distillation.outputs import teacher_targets
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.student import save, start_student
@@ -102,7 +103,8 @@ def _starts(
         distil_fully(spec, how, shape, general, LISTENER)
     texts = read_corpus(spec.corpus, cache_folder(), seed=0, limit=SAMPLE)
     sample = teacher_targets(teacher, texts, 64, autocast_dtype(), cache_folder())
-    save(start_student(teacher, shape, "teacher", sample, seed=0), teacher.tokenizer, folder / "cut")
+    importance = importance_of(teacher, texts, "mean", cache_folder())
+    save(start_student(teacher, shape, sample, 0, importance)[0], teacher.tokenizer, folder / "cut")
     return {True: general, False: folder / "cut"}
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import read_corpus
+from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
@@ -52,6 +53,7 @@ class Material:
     plain: ProxySet
     hidden_words: ProxySet
     words: TeacherWords
+    importance: Importance
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,14 @@ def _material(proxy: ProxySpec) -> Material:
         )
         sets[hidden_words] = ProxySet.of(train, held_out, teacher.model.config)
     words = trained_words(teacher, sets[True].train, sets[True].vocabulary, seed=0)
-    return Material(teacher, sets[False], sets[True], words)
+    importance = importance_of(teacher, texts[proxy.held_out :], "mean", cache_folder())
+    return Material(teacher, sets[False], sets[True], words, importance)
 
 
 def _student(spec: ObjectiveSpec, material: Material, seed: int) -> PreTrainedModel:
     sources = start_layers(spec, SHAPE.layers, material.teacher.layers)
-    return start_student(material.teacher, SHAPE, spec.start, material.plain.train, seed, sources)
+    kept = material.importance if spec.start == "teacher" else None
+    return start_student(material.teacher, SHAPE, material.plain.train, seed, kept, sources)[0]
 
 
 def _trained(

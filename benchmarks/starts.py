@@ -1,7 +1,8 @@
-"""Which start of a student reaches a given held-out loss soonest: random, or cut out of which teacher layers?
+"""Which start of a student reaches a given held-out loss soonest: random, or cut out of the teacher?
 
-Run it with `python -m benchmarks.starts`. Same teacher, text, steps and batches for all starts, in turns. The
-given loss is what the worst start of its kind has reached at its end: random, and the worst of the cuts.
+And out of which of its layers: those that matter most, or those that a rule names. Run it with
+`python -m benchmarks.starts`. Same teacher, text, steps and batches for all starts, in turns. The given loss
+is what the worst start of its kind has reached at its end: random, and the worst of the cuts.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ import time
 from dataclasses import asdict, dataclass
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.corpus import read_corpus
-from kdnas_core.distillation.objective import make_objective
+from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.outputs import teacher_targets
-from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.recipes import start_layers
-from kdnas_core.distillation.student import start_student
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.measure.device import device
@@ -28,10 +28,11 @@ from kdnas_core.spec import ObjectiveSpec, ProxySpec
 
 SHAPES = (Architecture(2, 96, 384, 3), Architecture(3, 192, 768, 6), Architecture(4, 288, 768, 12))
 STARTS = {
-    "random": ObjectiveSpec(start="random"),
-    "uniform": ObjectiveSpec(start_layers="uniform"),
-    "first": ObjectiveSpec(start_layers="bottom"),
-    "last": ObjectiveSpec(start_layers="top"),
+    "random": ObjectiveSpec(recipe="kdnas", start="random"),
+    "importance": ObjectiveSpec(recipe="kdnas"),
+    "uniform": ObjectiveSpec(recipe="kdnas", start_layers="uniform"),
+    "first": ObjectiveSpec(recipe="kdnas", start_layers="bottom"),
+    "last": ObjectiveSpec(recipe="kdnas", start_layers="top"),
 }
 PROXY = ProxySpec(sentences=2_000, held_out=200, steps=120)
 
@@ -53,11 +54,11 @@ class Row:
 def main() -> None:
     """Prints held-out losses by start and step, and how soon each start is where random ends."""
     teacher = load_teacher("packaged")
-    data = _proxy_set(teacher)
+    data, importance = _proxy_set(teacher)
     rows = []
     for shape in SHAPES:
         for start, spec in STARTS.items():
-            row = _one(teacher, shape, start, spec, data)
+            row = _one(teacher, shape, start, spec, data, importance)
             losses = "  ".join(f"{loss:.3f}" for loss in row.losses.values())
             print(f"{shape.key:<24}{start:<9}{row.seconds:6.1f} s  {losses}", flush=True)
             rows.append(row)
@@ -91,27 +92,32 @@ def _steps_to(losses: dict[str, float], by_start: dict[str, list[Row]]) -> dict[
     return {start: steps if math.isfinite(steps) else None for start, steps in medians.items()}
 
 
-def _proxy_set(teacher: Teacher) -> ProxySet:
+def _proxy_set(teacher: Teacher) -> tuple[ProxySet, Importance]:
     texts = read_corpus("packaged", cache_folder(), 0, PROXY.sentences + PROXY.held_out)
     train, held_out = (
         teacher_targets(teacher, part, PROXY.sequence_length, autocast_dtype(), cache_folder())
         for part in (texts[PROXY.held_out :], texts[: PROXY.held_out])
     )
-    return ProxySet.of(train, held_out, teacher.model.config)
+    importance = importance_of(teacher, texts[PROXY.held_out :], "mean", cache_folder())
+    return ProxySet.of(train, held_out, teacher.model.config), importance
 
 
-def _one(teacher: Teacher, shape: Architecture, start: str, spec: ObjectiveSpec, data: ProxySet) -> Row:
+def _one(
+    teacher: Teacher,
+    shape: Architecture,
+    start: str,
+    spec: ObjectiveSpec,
+    data: ProxySet,
+    importance: Importance,
+) -> Row:
     results: list[HeldOut] = []
     watcher = Watcher(step=lambda step: None, held_out=results.append)
-    planned = plan(spec, shape, Given(teacher.architecture, predicts_words=False, hides_words=True))
-    table = (len(data.vocabulary.rows), shape.hidden_size)
+    given = Given(teacher.architecture, predicts_words=False, hides_words=True)
     autocast = autocast_dtype()
     with device():
         began = time.perf_counter()
-        sources = start_layers(spec, shape.layers, teacher.layers)
-        student = start_student(teacher, shape, spec.start, data.train, seed=0, sources=sources)
-        objective = make_objective(planned, spec, shape, teacher.architecture, None, table, seed=0)
-        distil(student, objective, data, PROXY, 0, autocast, watcher)
+        begun = begin(teacher, shape, spec, given, data, None, 0, importance)
+        distil(begun.student, begun.objective, data, PROXY, 0, autocast, watcher)
         seconds = time.perf_counter() - began
     return Row(shape.key, start, seconds, {result.step: result.loss for result in results})
 

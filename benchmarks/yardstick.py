@@ -1,0 +1,312 @@
+"""Which yardstick ranks students as their final scores do, and how soon in a training?
+
+Run it with `python -m benchmarks.yardstick TASKS`, a folder with the local tasks sst2, trec, stsb and mrpc.
+Each shape is trained twice from one start: by a mini-KD of 200 steps, in which all yardsticks are read at
+steps 0, 40 and 200, and for four times as long, after which it is scored on tasks. Shapes stand in groups of
+equal latency (at most 1.15 between fastest and slowest), in which depth and width differ. Each row is
+appended to a CSV as it is done, so that the benchmark can be ended and go on; `--part 1/2` and `--part 2/2`,
+with a file each, share the work between two processes. `--summary FILE ...` only reads CSVs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from transformers import PreTrainedModel
+
+from benchmarks.rows import append, fine_tuned_score, read
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.corpus import read_corpus
+from kdnas_core.distillation.importance import Importance, importance_of
+from kdnas_core.distillation.losses import pooled
+from kdnas_core.distillation.mapping import mean_over_layers
+from kdnas_core.distillation.outputs import teacher_targets
+from kdnas_core.distillation.pairs import with_pairs
+from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.sheet import Passage
+from kdnas_core.distillation.student import new_student
+from kdnas_core.distillation.targets import Targets, make_batch
+from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
+from kdnas_core.distillation.vocabulary import Vocabulary
+from kdnas_core.distillation.yardstick import vectors_error
+from kdnas_core.measure.bench import LatencyBench
+from kdnas_core.measure.cost import parameters
+from kdnas_core.measure.fine_tuning import FineTuning
+from kdnas_core.measure.linear_probe import probe_accuracy
+from kdnas_core.measure.memory import cache_folder
+from kdnas_core.measure.similarity import similarity_score
+from kdnas_core.measure.tasks import Task, read_task
+from kdnas_core.spec import LatencySpec, ObjectiveSpec, ProxySpec
+
+# (layers, hidden size, FFN width), 32 wide heads; by latency on the machine of the committed results
+GROUPS = (
+    ((1, 320, 768), (2, 192, 384), (3, 128, 512), (6, 96, 192)),
+    ((1, 384, 768), (2, 256, 512), (3, 192, 384), (6, 128, 256)),
+    ((2, 224, 512), (2, 256, 256), (3, 160, 512), (4, 128, 512)),
+    ((3, 288, 256), (4, 224, 256), (6, 128, 512), (6, 160, 192)),
+    ((2, 320, 1024), (2, 384, 384), (4, 192, 768), (6, 160, 384)),
+    ((1, 288, 192), (2, 160, 256), (2, 160, 384), (4, 96, 256)),
+)
+HEAD = 32
+PROXY = ProxySpec(sentences=6_000, held_out=400, steps=200, learning_rate=1e-3)
+LONGER = 4  # times the mini-KD's steps, before final scores
+LOOKS = (0, 40, 200)
+RATE = 4e-4
+FINE_TUNING = FineTuning(rows=4_000, epochs=3, sequence_length=64, examples=12_000, dropout=0.0)
+PROBE_ROWS = 3_000
+SEED = 0
+YARDSTICKS = ("mean_nmse", "last_nmse", "cka", "plain_cka", "similarities", "pairs_cka")
+USES = {
+    "vectors": ("stsb_zero_shot", "probe_trec", "probe_sst2"),
+    "fine_tuning": ("sst2", "trec", "stsb_together", "mrpc_together"),
+}
+OUT = Path(__file__).parent / "results" / "yardstick.csv"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all shapes share."""
+
+    teacher: Teacher
+    data: ProxySet
+    pairs: Targets
+    importance: Importance
+    tasks: dict[str, Task]
+    objective: ObjectiveSpec
+
+
+def main() -> None:
+    """Measures what the CSV lacks, and prints how each yardstick ranks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", type=Path, nargs="?")
+    parser.add_argument("--corpus", default="packaged")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--part", default="1/1")
+    parser.add_argument("--summary", type=Path, nargs="+")
+    given = parser.parse_args()
+    if given.summary is None:
+        _measure(given.tasks, given.corpus, given.out, given.part)
+    _print(read(*(given.summary or [given.out])))
+
+
+def _measure(tasks: Path, corpus: str, out: Path, part: str) -> None:
+    which, of = map(int, part.split("/"))
+    material = _material(tasks, corpus)
+    bench = LatencyBench(material.teacher, LatencySpec(budget_speedup=2.0))
+    shapes = [(group, _shape(*each)) for group, those in enumerate(GROUPS, 1) for each in those]
+    for group, shape in shapes[which - 1 :: of]:
+        if any(row["shape"] == shape.key for row in read(out)):
+            continue
+        reading = bench.student_latency(shape, new_student(material.teacher, shape, SEED))
+        row = {
+            "shape": shape.key,
+            "group": group,
+            "flops": shape.flops(128),
+            "parameters": parameters(new_student(material.teacher, shape, SEED)),
+            "latency_ms": round(reading.p50, 3),
+            "percent_of_teacher": round(100 / reading.speedup, 2),
+        }
+        began = time.perf_counter()
+        row |= _mini_kd(shape, material) | _final(shape, material)
+        row["seconds"] = round(time.perf_counter() - began)
+        append(out, row)
+        print({name: row[name] for name in ("shape", "cka@200", "stsb_zero_shot", "seconds")}, flush=True)
+
+
+def _shape(layers: int, hidden: int, intermediate: int) -> Architecture:
+    return Architecture(layers, hidden, intermediate, hidden // HEAD)
+
+
+def _material(folder: Path, corpus: str) -> Material:
+    teacher, cache = load_teacher("packaged"), cache_folder()
+    texts = read_corpus(corpus, cache, 0, PROXY.sentences + PROXY.held_out)
+    held_out, learnt = texts[: PROXY.held_out], texts[PROXY.held_out :]
+
+    def outputs(passages: Sequence[Passage]) -> Targets:
+        return teacher_targets(teacher, passages, PROXY.sequence_length, autocast_dtype(), cache)
+
+    config = teacher.model.config
+    sets = [outputs(learnt), outputs(held_out), outputs(with_pairs(held_out, 1.0, SEED))]
+    vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
+    train, judged, pairs = map(vocabulary.renumbered, sets)
+    return Material(
+        teacher,
+        ProxySet(train, judged, vocabulary),
+        pairs,
+        importance_of(teacher, learnt, "mean", cache),
+        {name: read_task(str(folder / name), cache) for name in ("sst2", "trec", "stsb", "mrpc")},
+        ObjectiveSpec().filled_for(makes_vectors=True),
+    )
+
+
+def _trained(
+    shape: Architecture,
+    material: Material,
+    steps: int,
+    looks: int,
+    told: Callable[[PreTrainedModel, HeldOut], None],
+) -> PreTrainedModel:
+    teacher = material.teacher
+    given = Given(teacher.architecture, predicts_words=False, hides_words=True)
+    begun = begin(teacher, shape, material.objective, given, material.data, None, SEED, material.importance)
+    watcher = Watcher(step=lambda step: None, held_out=lambda found: told(begun.student, found))
+    proxy = PROXY.model_copy(update={"steps": steps})
+    distil(begun.student, begun.objective, material.data, proxy, SEED, autocast_dtype(), watcher, looks=looks)
+    return begun.student
+
+
+def _mini_kd(shape: Architecture, material: Material) -> dict[str, float]:
+    found: dict[str, float] = {}
+
+    def told(student: PreTrainedModel, result: HeldOut) -> None:
+        if result.step in LOOKS:
+            values = _yardsticks(student, result, material)
+            found.update({f"{name}@{result.step}": value for name, value in values.items()})
+            if result.standard_error is not None:
+                found["cka_se"] = round(result.standard_error, 5)
+
+    _trained(shape, material, PROXY.steps, PROXY.steps // 40, told)
+    return found
+
+
+def _yardsticks(student: PreTrainedModel, result: HeldOut, material: Material) -> dict[str, float]:
+    """All that could be judged by, each an error: small where the student is good."""
+    places = result.terms["hidden_probe" if "hidden_probe" in result.terms else "hidden"]
+    vectors = _vectors(student, material.data.held_out)
+    of_pairs = _vectors(student, material.pairs)
+    values = {
+        "mean_nmse": mean_over_layers(places),
+        "last_nmse": places[max(places)],
+        "cka": result.loss,
+        "plain_cka": 1 - _plain_cka(*vectors),
+        "similarities": 1 - _similarities(*vectors),
+        "pairs_cka": vectors_error(*of_pairs)(np.arange(len(of_pairs[0]))),
+    }
+    return {name: round(value, 5) for name, value in values.items()}
+
+
+@torch.no_grad()
+def _vectors(student: PreTrainedModel, texts: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean vectors of student and teacher."""
+    last, parts = len(texts.variance) - 1, []
+    for start in range(0, len(texts), PROXY.batch_size):
+        some = range(start, min(start + PROXY.batch_size, len(texts)))
+        batch = make_batch(texts, some, student.config.pad_token_id or 0)
+        types = {} if batch.types is None else {"token_type_ids": batch.types}
+        states = student(input_ids=batch.ids, attention_mask=batch.mask, **types).last_hidden_state
+        lengths = batch.mask.sum(1)
+        parts.append(
+            [
+                pooled(tokens, lengths, "mean")
+                for tokens in (batch.real(states), batch.teacher("hidden", last))
+            ]
+        )
+    student_vectors, teacher_vectors = (torch.cat(column) for column in zip(*parts, strict=True))
+    return student_vectors, teacher_vectors
+
+
+def _plain_cka(student: torch.Tensor, teacher: torch.Tensor) -> float:
+    x, y = (vectors - vectors.mean(0) for vectors in (student, teacher))
+    return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
+
+
+def _similarities(student: torch.Tensor, teacher: torch.Tensor) -> float:
+    """Pearson's correlation of the cosines of all pairs of texts."""
+    above = np.triu_indices(len(student), 1)
+    one, other = (
+        (unit @ unit.T).numpy()[above]
+        for unit in (torch.nn.functional.normalize(vectors, dim=-1) for vectors in (student, teacher))
+    )
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _final(shape: Architecture, material: Material) -> dict[str, float]:
+    """Scores after the longer training, in per cent, each with its standard error over rows."""
+    found: dict[str, float] = {}
+
+    def told(student: PreTrainedModel, result: HeldOut) -> None:
+        if result.step:
+            values = _yardsticks(student, result, material)
+            found.update({f"{name}@end": value for name, value in values.items()})
+
+    student = _trained(shape, material, LONGER * PROXY.steps, 1, told)
+    tokenizer, tasks = material.teacher.tokenizer, material.tasks
+    length = FINE_TUNING.sequence_length
+    rows = tasks["stsb"].splits["test"]
+    found["stsb_zero_shot"] = similarity_score(student, tokenizer, rows, length)
+    for name in ("trec", "sst2"):
+        splits = tasks[name].splits
+        parts = [[(row.first, int(row.label)) for row in splits[split]] for split in ("train", "test")]
+        found[f"probe_{name}"] = probe_accuracy(student, tokenizer, parts[0][:PROBE_ROWS], parts[1], length)
+    found = {name: value if "@" in name else round(100 * value, 2) for name, value in found.items()}
+    for name in ("sst2", "trec", "stsb", "mrpc"):
+        score = name if name in ("sst2", "trec") else f"{name}_together"
+        found[score] = fine_tuned_score(student, tokenizer, tasks[name], FINE_TUNING, RATE, SEED)
+    return found
+
+
+# rows of each test split, for the standard error of a score
+ROWS = {"stsb_zero_shot": 1379, "probe_trec": 500, "probe_sst2": 1821, "sst2": 1821, "trec": 500}
+ROWS |= {"stsb_together": 1379, "mrpc_together": 1725}
+
+
+def standard_error(score: str, value: float) -> float:
+    """Over the rows of the test split, in per cent: binomial, or (1 - r^2) / sqrt(n) of a correlation."""
+    share = value / 100
+    spread = 1 - share**2 if score.startswith("stsb") else math.sqrt(max(share * (1 - share), 0.0))
+    return 100 * spread / math.sqrt(ROWS[score])
+
+
+def _print(rows: list[dict[str, str]]) -> None:
+    summary: dict[str, object] = {"shapes": len(rows)}
+    for use, scores in USES.items():
+        final = [fmean(float(row[name]) for name in scores) for row in rows]
+        noise = [
+            math.sqrt(sum(standard_error(name, float(row[name])) ** 2 for name in scores)) / len(scores)
+            for row in rows
+        ]
+        print(f"\n{use}: {', '.join(scores)}; {len(rows)} shapes")
+        print(f"{'yardstick':<20}{'Spearman':>10}{'pairs of equal latency':>26}")
+        found = {}
+        columns = [name for name in rows[0] if name.split("@")[0] in YARDSTICKS and "@" in name]
+        for column in ["flops", "parameters", *columns]:
+            sign = 1 if "@" in column else -1  # yardsticks are errors, sizes are not
+            values = [sign * float(row[column]) for row in rows]
+            found[column] = _ranks(values, final, noise, [row["group"] for row in rows])
+            right, of = found[column]["right"], found[column]["pairs"]
+            print(f"{column:<20}{found[column]['spearman']:>10.2f}{f'{right} of {of}':>20}")
+        summary[use] = found
+    print(json.dumps(summary))
+
+
+def _ranks(
+    errors: Sequence[float], scores: Sequence[float], noise: Sequence[float], groups: Sequence[str]
+) -> dict[str, float]:
+    """Spearman over all, and pairs of one group ranked right, of those that differ by more than noise."""
+    rank = float(spearmanr([-error for error in errors], scores)[0])
+    pairs = [
+        (one, other)
+        for one, other in combinations(range(len(scores)), 2)
+        if groups[one] == groups[other]
+        and abs(scores[one] - scores[other]) > math.hypot(noise[one], noise[other])
+    ]
+    right = sum((errors[one] < errors[other]) == (scores[one] > scores[other]) for one, other in pairs)
+    return {"spearman": round(rank, 3), "right": right, "pairs": len(pairs)}
+
+
+if __name__ == "__main__":
+    main()
