@@ -283,7 +283,7 @@ class ProxySpec(_Strict):
     sequence_length: int = Field(default=64, ge=8, le=512)
     steps: int = Field(default=200, ge=1, le=1_000_000)
     batch_size: int = Field(default=32, ge=1, le=1_024)
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
     accumulation: int = Field(default=1, ge=1, le=1_024)  # passes whose gradients make one step's
     language_temperature: float = Field(default=3.0, ge=1, le=1_000)  # 1: languages as large as their corpora
     pairs: float | None = Field(default=None, ge=0, le=1)

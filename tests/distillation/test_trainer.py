@@ -598,7 +598,7 @@ def test_every_recipe_lowers_the_held_out_value_of_each_of_its_terms_in_60_steps
     data = proxy_set_of(teacher, train, held_out)
     words = trained_words(teacher, data.train, data.vocabulary, seed=0)
     table = (len(data.vocabulary.rows), student.hidden_size)
-    proxy = ProxySpec(steps=60, batch_size=16)
+    proxy = ProxySpec(steps=60, batch_size=16, learning_rate=2e-3)
     rose: list[str] = []
     for recipe, spec in specs.items():
         objective = make_objective(plans[recipe], spec, student, teacher.architecture, words, table, seed=0)
