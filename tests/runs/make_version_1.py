@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,19 +51,23 @@ def _killed_and_paused(store: Store) -> None:
     store.ask(run, "pause")
 
 
-def main() -> None:
-    """Writes the store into one file, without the log that WAL keeps beside it."""
+def write(made: Path, fill: Callable[[Store], None]) -> None:
+    """Writes a store into one file, without the log that WAL keeps beside it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         with opened(path) as store:
-            _finished(store)
-            _killed_and_paused(store)
-        MADE.parent.mkdir(exist_ok=True)
+            fill(store)
+        made.parent.mkdir(exist_ok=True)
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.execute("VACUUM INTO ?", [str(MADE)])
+        connection.execute("VACUUM INTO ?", [str(made)])
         connection.close()
 
 
+def _fill(store: Store) -> None:
+    _finished(store)
+    _killed_and_paused(store)
+
+
 if __name__ == "__main__":
-    main()
+    write(MADE, _fill)
