@@ -41,9 +41,9 @@ SHAPES = (Architecture(3, 192, 256, 4), Architecture(2, 384, 384, 6))
 SHARES = (0.0, 0.5)
 CUTS = ("by norm", "by use")
 TASKS = ("stsb", "mrpc", "qnli", "rte", "cola", "sst2", "trec")
-TOKENS = 720_000
+TOKENS = 360_000
 PROXY = ProxySpec(sentences=6_000, held_out=400, learning_rate=1e-3)
-FINE_TUNING = FineTuning(rows=6_000, epochs=3, sequence_length=96, examples=15_000, dropout=0.0)
+FINE_TUNING = FineTuning(rows=4_000, epochs=3, sequence_length=64, examples=12_000, dropout=0.0)
 RATE = 3e-4
 OUT = Path(__file__).parent / "results" / "cut.csv"
 

@@ -6,6 +6,9 @@ steps 0, 40 and 200, and for four times as long, after which it is scored on tas
 equal latency (at most 1.15 between fastest and slowest), in which depth and width differ. Each row is
 appended to a CSV as it is done, so that the benchmark can be ended and go on; `--part 1/2` and `--part 2/2`,
 with a file each, share the work between two processes. `--summary FILE ...` only reads CSVs.
+
+`--teacher masked_lm` asks the same of students of a small BERT that is first trained to guess hidden words:
+of those that are for fine-tuning, taught by what is usual for that use, in groups of equal FLOPs.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ from statistics import fmean
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.rows import append, fine_tuned_score, read
+from benchmarks.small_teachers import masked_lm
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.corpus import read_corpus
@@ -50,7 +54,7 @@ from kdnas_core.measure.linear_probe import probe_accuracy
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.similarity import similarity_score
 from kdnas_core.measure.tasks import Task, read_task
-from kdnas_core.spec import LatencySpec, ObjectiveSpec, ProxySpec
+from kdnas_core.spec import USUAL_PAIRS, LatencySpec, ObjectiveSpec, ProxySpec
 
 # (layers, hidden size, FFN width), 32 wide heads; by latency on the machine of the committed results
 GROUPS = (
@@ -61,6 +65,15 @@ GROUPS = (
     ((2, 320, 1024), (2, 384, 384), (4, 192, 768), (6, 160, 384)),
     ((1, 288, 192), (2, 160, 256), (2, 160, 384), (4, 96, 256)),
 )
+# of the small masked language model; by FLOPs, since of students that small a clock tells layers only
+SMALL_GROUPS = (
+    ((1, 128, 256), (2, 96, 160), (3, 64, 224), (4, 64, 128)),
+    ((1, 96, 384), (2, 64, 288), (3, 64, 128), (1, 128, 160)),
+    ((1, 96, 160), (2, 64, 128), (4, 32, 160), (3, 32, 256)),
+    ((2, 128, 384), (3, 96, 352), (4, 96, 224), (3, 128, 160)),
+    ((1, 64, 256), (2, 32, 288), (4, 32, 96), (1, 96, 48)),
+    ((2, 128, 128), (4, 64, 224), (3, 96, 160), (2, 96, 288)),
+)
 HEAD = 32
 PROXY = ProxySpec(sentences=6_000, held_out=400, steps=200, learning_rate=1e-3)
 LONGER = 4  # times the mini-KD's steps, before final scores
@@ -69,12 +82,13 @@ RATE = 4e-4
 FINE_TUNING = FineTuning(rows=4_000, epochs=3, sequence_length=64, examples=12_000, dropout=0.0)
 PROBE_ROWS = 3_000
 SEED = 0
+MASKED_LM_STEPS = 1_500
 YARDSTICKS = ("mean_nmse", "last_nmse", "cka", "plain_cka", "similarities", "pairs_cka")
 USES = {
     "vectors": ("stsb_zero_shot", "probe_trec", "probe_sst2"),
     "fine_tuning": ("sst2", "trec", "stsb_together", "mrpc_together"),
 }
-OUT = Path(__file__).parent / "results" / "yardstick.csv"
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -87,60 +101,74 @@ class Material:
     importance: Importance
     tasks: dict[str, Task]
     objective: ObjectiveSpec
+    groups: tuple[tuple[tuple[int, int, int], ...], ...]
+
+    @property
+    def makes_vectors(self) -> bool:
+        """Whether students are scored by their vectors, too."""
+        return self.objective.use == "vectors"
 
 
 def main() -> None:
     """Measures what the CSV lacks, and prints how each yardstick ranks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", type=Path, nargs="?")
+    parser.add_argument("--teacher", choices=("packaged", "masked_lm"), default="packaged")
     parser.add_argument("--corpus", default="packaged")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--part", default="1/1")
     parser.add_argument("--summary", type=Path, nargs="+")
     given = parser.parse_args()
+    out = given.out or RESULTS / f"yardstick{'' if given.teacher == 'packaged' else '_masked_lm'}.csv"
     if given.summary is None:
-        _measure(given.tasks, given.corpus, given.out, given.part)
-    _print(read(*(given.summary or [given.out])))
+        _measure(given.teacher, given.tasks, given.corpus, out, given.part)
+    _print(read(*(given.summary or [out])))
 
 
-def _measure(tasks: Path, corpus: str, out: Path, part: str) -> None:
+def _measure(teacher: str, tasks: Path, corpus: str, out: Path, part: str) -> None:
     which, of = map(int, part.split("/"))
-    material = _material(tasks, corpus)
-    bench = LatencyBench(material.teacher, LatencySpec(budget_speedup=2.0))
-    shapes = [(group, _shape(*each)) for group, those in enumerate(GROUPS, 1) for each in those]
+    material = _material(teacher, tasks, corpus)
+    bench = LatencyBench(material.teacher, LatencySpec(budget_speedup=2.0)) if teacher == "packaged" else None
+    shapes = [(group, _shape(*each)) for group, those in enumerate(material.groups, 1) for each in those]
     for group, shape in shapes[which - 1 :: of]:
         if any(row["shape"] == shape.key for row in read(out)):
             continue
-        reading = bench.student_latency(shape, new_student(material.teacher, shape, SEED))
-        row = {
+        row: dict[str, object] = {
             "shape": shape.key,
             "group": group,
             "flops": shape.flops(128),
             "parameters": parameters(new_student(material.teacher, shape, SEED)),
-            "latency_ms": round(reading.p50, 3),
-            "percent_of_teacher": round(100 / reading.speedup, 2),
         }
+        if bench is not None:
+            reading = bench.student_latency(shape, new_student(material.teacher, shape, SEED))
+            row["latency_ms"] = round(reading.p50, 3)
+            row["percent_of_teacher"] = round(100 / reading.speedup, 2)
         began = time.perf_counter()
         row |= _mini_kd(shape, material) | _final(shape, material)
         row["seconds"] = round(time.perf_counter() - began)
         append(out, row)
-        print({name: row[name] for name in ("shape", "cka@200", "stsb_zero_shot", "seconds")}, flush=True)
+        print({name: row[name] for name in ("shape", "cka@end", "stsb_together", "seconds")}, flush=True)
 
 
 def _shape(layers: int, hidden: int, intermediate: int) -> Architecture:
     return Architecture(layers, hidden, intermediate, hidden // HEAD)
 
 
-def _material(folder: Path, corpus: str) -> Material:
-    teacher, cache = load_teacher("packaged"), cache_folder()
+def _material(name: str, folder: Path, corpus: str) -> Material:
+    cache = cache_folder()
     texts = read_corpus(corpus, cache, 0, PROXY.sentences + PROXY.held_out)
     held_out, learnt = texts[: PROXY.held_out], texts[PROXY.held_out :]
+    packaged = name == "packaged"
+    teacher = load_teacher("packaged") if packaged else masked_lm(learnt, MASKED_LM_STEPS, SEED)
+    objective = ObjectiveSpec().filled_for(makes_vectors=packaged)
+    assert objective.use is not None
 
     def outputs(passages: Sequence[Passage]) -> Targets:
         return teacher_targets(teacher, passages, PROXY.sequence_length, autocast_dtype(), cache)
 
     config = teacher.model.config
-    sets = [outputs(learnt), outputs(held_out), outputs(with_pairs(held_out, 1.0, SEED))]
+    passages = with_pairs(learnt, USUAL_PAIRS[objective.use], SEED)
+    sets = [outputs(passages), outputs(held_out), outputs(with_pairs(held_out, 1.0, SEED))]
     vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
     train, judged, pairs = map(vocabulary.renumbered, sets)
     return Material(
@@ -149,7 +177,8 @@ def _material(folder: Path, corpus: str) -> Material:
         pairs,
         importance_of(teacher, learnt, "mean", cache),
         {name: read_task(str(folder / name), cache) for name in ("sst2", "trec", "stsb", "mrpc")},
-        ObjectiveSpec().filled_for(makes_vectors=True),
+        objective,
+        GROUPS if packaged else SMALL_GROUPS,
     )
 
 
@@ -191,7 +220,7 @@ def _yardsticks(student: PreTrainedModel, result: HeldOut, material: Material) -
     values = {
         "mean_nmse": mean_over_layers(places),
         "last_nmse": places[max(places)],
-        "cka": result.loss,
+        "cka": vectors_error(*vectors)(np.arange(len(vectors[0]))),
         "plain_cka": 1 - _plain_cka(*vectors),
         "similarities": 1 - _similarities(*vectors),
         "pairs_cka": vectors_error(*of_pairs)(np.arange(len(of_pairs[0]))),
@@ -245,18 +274,25 @@ def _final(shape: Architecture, material: Material) -> dict[str, float]:
 
     student = _trained(shape, material, LONGER * PROXY.steps, 1, told)
     tokenizer, tasks = material.teacher.tokenizer, material.tasks
-    length = FINE_TUNING.sequence_length
-    rows = tasks["stsb"].splits["test"]
-    found["stsb_zero_shot"] = similarity_score(student, tokenizer, rows, length)
-    for name in ("trec", "sst2"):
-        splits = tasks[name].splits
-        parts = [[(row.first, int(row.label)) for row in splits[split]] for split in ("train", "test")]
-        found[f"probe_{name}"] = probe_accuracy(student, tokenizer, parts[0][:PROBE_ROWS], parts[1], length)
-    found = {name: value if "@" in name else round(100 * value, 2) for name, value in found.items()}
+    if material.makes_vectors:
+        found |= _scores_of_vectors(student, tokenizer, tasks)
     for name in ("sst2", "trec", "stsb", "mrpc"):
         score = name if name in ("sst2", "trec") else f"{name}_together"
         found[score] = fine_tuned_score(student, tokenizer, tasks[name], FINE_TUNING, RATE, SEED)
     return found
+
+
+def _scores_of_vectors(
+    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Task]
+) -> dict[str, float]:
+    """Of students whose vectors are used as they are, in per cent."""
+    length, rows = FINE_TUNING.sequence_length, tasks["stsb"].splits["test"]
+    found = {"stsb_zero_shot": similarity_score(student, tokenizer, rows, length)}
+    for name in ("trec", "sst2"):
+        splits = tasks[name].splits
+        parts = [[(row.first, int(row.label)) for row in splits[split]] for split in ("train", "test")]
+        found[f"probe_{name}"] = probe_accuracy(student, tokenizer, parts[0][:PROBE_ROWS], parts[1], length)
+    return {name: round(100 * value, 2) for name, value in found.items()}
 
 
 # rows of each test split, for the standard error of a score
@@ -274,6 +310,8 @@ def standard_error(score: str, value: float) -> float:
 def _print(rows: list[dict[str, str]]) -> None:
     summary: dict[str, object] = {"shapes": len(rows)}
     for use, scores in USES.items():
+        if not set(scores) <= set(rows[0]):
+            continue
         final = [fmean(float(row[name]) for name in scores) for row in rows]
         noise = [
             math.sqrt(sum(standard_error(name, float(row[name])) ** 2 for name in scores)) / len(scores)
