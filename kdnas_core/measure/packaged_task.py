@@ -55,9 +55,24 @@ def packaged_task(cache: Path, progress: Callable[[str], None] | None = None) ->
     return split_up(harvest(cache, progress))
 
 
+def judged_paragraphs(cache: Path, progress: Callable[[str], None] | None = None) -> list[str]:
+    """The paragraphs of its validation and test splits as they stand in the corpus; arguments as above."""
+    chosen = _chosen(harvest(cache, progress))
+    return [paragraph.text for split in ("validation", "test") for paragraph in chosen[split]]
+
+
 def split_up(paragraphs: list[Paragraph]) -> dict[Split, list[Example]]:
     """Splits paragraphs by module, with at most `MOST` of each library in a split."""
-    splits: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
+    return {
+        split: [
+            Example(_NAME.sub(MASK, paragraph.text), LIBRARIES.index(paragraph.package)) for paragraph in some
+        ]
+        for split, some in _chosen(paragraphs).items()
+    }
+
+
+def _chosen(paragraphs: list[Paragraph]) -> dict[Split, list[Paragraph]]:
+    splits: dict[Split, list[Paragraph]] = {"train": [], "validation": [], "test": []}
     counts: dict[tuple[Split, str], int] = {}
     # by a hash, so that the first of a library are not all of one module
     for paragraph in sorted(paragraphs, key=lambda each: (_hash(each.text), each.module)):
@@ -66,8 +81,7 @@ def split_up(paragraphs: list[Paragraph]) -> dict[Split, list[Example]]:
         split = _split(paragraph.module)
         counts[split, paragraph.package] = count = counts.get((split, paragraph.package), 0) + 1
         if count <= MOST[split]:
-            label = LIBRARIES.index(paragraph.package)
-            splits[split].append(Example(_NAME.sub(MASK, paragraph.text), label))
+            splits[split].append(paragraph)
     return splits
 
 

@@ -11,7 +11,6 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.importance import Importance
-from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
@@ -28,16 +27,13 @@ from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.device import device, turns
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.search.prepare import (
-    MOST_HELD_OUT,
-    PROXY_SEED,
     check_length,
-    check_texts,
     given_by,
     importance_for,
     own_words,
-    passages_of,
     words_in_use,
 )
+from kdnas_core.search.texts import SplitTexts, full_texts
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 
 SAMPLE = 1_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
@@ -94,7 +90,7 @@ def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> No
     check_corpus(how.corpus or spec.corpus)
     teacher = load_teacher(spec.teacher)
     check_length("sequence_length", how.sequence_length, teacher)
-    objective = objective_of(spec, how)
+    objective = objective_of(spec.filled_for(is_embedding_teacher(spec.teacher)), how)
     plan(objective, architecture, given_by(teacher, objective, own_words(objective, architecture, teacher)))
 
 
@@ -119,6 +115,7 @@ def distil_fully(
     """
     listener.say("loading the teacher")
     teacher = load_teacher(spec.teacher)
+    spec = spec.filled_for(is_embedding_teacher(spec.teacher))
     material = _material(spec, how, architecture, teacher, listener)
     steps = math.ceil(how.epochs * len(material.data.learnt) / how.batch_size)
     proxy = ProxySpec(batch_size=how.batch_size, learning_rate=how.learning_rate, steps=steps)
@@ -175,23 +172,26 @@ def _material(
     own = own_words(objective, architecture, teacher)
     given = given_by(teacher, objective, own)
     planned = plan(objective, architecture, given)
-    texts = _texts(spec, how, listener)
-    held_out = min(spec.proxy.held_out, len(texts) // MOST_HELD_OUT)
-    pairs = pairs_of(spec, how)
-    data = _data(teacher, texts, held_out, pairs, planned, how, listener)
-    learnt, say, waiting = texts[held_out:], listener.say, listener.waiting
+    texts = _texts(spec, how, teacher, listener)
+    data = _data(teacher, texts, spec, how, planned, listener)
+    say, waiting = listener.say, listener.waiting
     return _Material(
         objective,
         given,
         data,
         words_in_use(teacher, own, data, [planned], how.seed, say, waiting),
-        importance_for(objective, teacher, given.pooling, learnt, say, waiting),
+        importance_for(objective, teacher, given.pooling, texts.learnt, say, waiting),
     )
 
 
 def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
-    """What is learnt: as in the run, or by another recipe, whose mapping and start are then its own."""
-    given = spec.filled_for(is_embedding_teacher(spec.teacher)).objective
+    """What is learnt: as in the run, or by another recipe, whose mapping and start are then its own.
+
+    Args:
+        spec: of the run, filled in for its teacher.
+        how: what is different from it.
+    """
+    given = spec.objective
     if how.recipe is None or how.recipe == given.recipe:
         return given
     return ObjectiveSpec(
@@ -205,51 +205,46 @@ def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
     )
 
 
-def pairs_of(spec: RunSpec, how: DistilSpec) -> float:
-    """The share of the texts that become pairs of segments: as asked, else as in the run."""
-    if how.pairs is not None:
-        return how.pairs
-    return spec.filled_for(is_embedding_teacher(spec.teacher)).proxy.pairs or 0.0
-
-
-def _texts(spec: RunSpec, how: DistilSpec, listener: FullListener) -> list[Text]:
-    """The same held-out texts first as in a run on this corpus."""
+def _texts(spec: RunSpec, how: DistilSpec, teacher: Teacher, listener: FullListener) -> SplitTexts:
     corpus = how.corpus or spec.corpus
     listener.say("reading the corpus")
-    wanted = how.sentences + spec.proxy.held_out
-    temperature = spec.proxy.language_temperature
     with device(listener.waiting):
-        texts = read_texts(corpus, cache_folder(), PROXY_SEED, wanted, temperature, listener.say)
-    check_texts(corpus, texts)
-    return texts
+        return full_texts(
+            corpus,
+            cache_folder(),
+            spec.proxy,
+            how.sentences,
+            how.sequence_length,
+            teacher.tokenizer,
+            listener.say,
+        )
 
 
 def _data(
     teacher: Teacher,
-    texts: list[Text],
-    held_out: int,
-    pairs: float,
-    planned: Plan,
+    texts: SplitTexts,
+    spec: RunSpec,
     how: DistilSpec,
+    planned: Plan,
     listener: FullListener,
 ) -> ProxySet:
-    learnt = passages_of(texts[held_out:], pairs)
+    pairs = spec.proxy.pairs if how.pairs is None else how.pairs
+    learnt = texts.passages(pairs or 0.0)
     autocast = autocast_dtype()
     wanted = Wanted(sorted(planned.reads), planned.hides_words)
 
-    def stored(some: Sequence[Passage], name: str) -> Targets:
+    def stored(some: Sequence[Passage], length: int, name: str) -> Targets:
         def progress(share: float) -> None:
             listener.say(f"teacher outputs on {name}: {share:.0%}")
 
         with device(listener.waiting):
-            return teacher_targets(
-                teacher, some, how.sequence_length, autocast, cache_folder(), progress, wanted
-            )
+            return teacher_targets(teacher, some, length, autocast, cache_folder(), progress, wanted)
 
-    judged = stored([text.text for text in texts[:held_out]], "held-out texts")
-    sample = stored(learnt[:SAMPLE], "a sample of the corpus")
+    # as long as the run's, so that losses can be compared
+    judged = stored([text.text for text in texts.held_out], spec.proxy.sequence_length, "held-out texts")
+    sample = stored(learnt[:SAMPLE], how.sequence_length, "a sample of the corpus")
     listener.say(f"tokenising {len(learnt)} texts")
     sheet = tokenised(teacher, learnt, how.sequence_length, planned.hides_words)
     full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
-    languages = [text.language for text in texts[:held_out]]
+    languages = [text.language for text in texts.held_out]
     return ProxySet.of(sample, judged, teacher.model.config, languages, full)

@@ -10,9 +10,8 @@ import torch
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.mixture import Text, read_texts
+from kdnas_core.distillation.mixture import Text
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
-from kdnas_core.distillation.pairs import with_pairs
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers, terms_of
@@ -35,11 +34,8 @@ from kdnas_core.measure.tasks import read_task
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
+from kdnas_core.search.texts import SplitTexts, proxy_texts
 from kdnas_core.spec import LOGITS, ObjectiveSpec, RunSpec
-
-FEWEST_TEXTS = 48
-MOST_HELD_OUT = 5  # at most one text in so many is held out, where the corpus is small
-PROXY_SEED = 0  # the proxy set is the same for every seed, so that losses of two runs can be compared
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Prepared:
         given: what the teacher has to give.
         plans: the terms of each distinct student, as far as those differ.
         words: the teacher's own masked-LM head, where the recipe needs one and it has one.
-        texts: the proxy set, held-out texts first.
+        texts: the proxy set.
         tasks: the proxies of the tasks that candidates are scored on.
     """
 
@@ -65,7 +61,7 @@ class Prepared:
     given: Given
     plans: list[Plan]
     words: TeacherWords | None
-    texts: list[Text]
+    texts: SplitTexts
     tasks: list[ProxyTask]
 
     @property
@@ -99,7 +95,8 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     say("reading the corpus")
-    texts = _proxy_texts(spec, say)
+    with device():  # the first harvest keeps a core busy for half a minute
+        texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, say)
     say("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)
     teacher_latency = bench.teacher_latency()
@@ -146,19 +143,17 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         say: told in words how far it is.
     """
     spec = prepared.spec
-    held_out = min(spec.proxy.held_out, len(prepared.texts) // MOST_HELD_OUT)
-    autocast = autocast_dtype()
+    texts, autocast = prepared.texts, autocast_dtype()
     sets = [
         _targets(prepared, passages, autocast, say, name)
         for name, passages in (
-            ("held-out", [text.text for text in prepared.texts[:held_out]]),
-            ("proxy", passages_of(prepared.texts[held_out:], spec.proxy.pairs or 0.0)),
+            ("held-out", [text.text for text in texts.held_out]),
+            ("proxy", texts.passages(spec.proxy.pairs or 0.0)),
         )
     ]
-    importance = importance_for(
-        spec.objective, prepared.teacher, prepared.given.pooling, prepared.texts[held_out:], say
-    )
-    languages = [text.language for text in prepared.texts[:held_out]]
+    pooling = prepared.given.pooling
+    importance = importance_for(spec.objective, prepared.teacher, pooling, texts.learnt, say)
+    languages = [text.language for text in texts.held_out]
     data = ProxySet.of(sets[1], sets[0], prepared.teacher.model.config, languages)
     return Judge(
         spec,
@@ -222,11 +217,6 @@ def _targets(
         return teacher_targets(prepared.teacher, passages, length, autocast, cache, progress, wanted)
 
 
-def passages_of(texts: Sequence[Text], pairs: float) -> list[Passage]:
-    """Texts to learn from, a share of them made into pairs of segments."""
-    return with_pairs([text.text for text in texts], pairs, PROXY_SEED)
-
-
 def importance_for(
     objective: ObjectiveSpec,
     teacher: Teacher,
@@ -253,28 +243,6 @@ def importance_for(
 
     with device(waiting):
         return importance_of(teacher, [text.text for text in texts], pooling, cache_folder(), progress)
-
-
-def _proxy_texts(spec: RunSpec, say: Callable[[str], None]) -> list[Text]:
-    wanted = spec.proxy.sentences + spec.proxy.held_out
-    with device():  # the first harvest keeps a core busy for half a minute
-        temperature = spec.proxy.language_temperature
-        texts = read_texts(spec.corpus, cache_folder(), PROXY_SEED, wanted, temperature, say)
-    check_texts(spec.corpus, texts)
-    return texts
-
-
-def check_texts(corpus: str, texts: Sequence[Text]) -> None:
-    """Refuses a corpus that is too small to learn from and be judged by.
-
-    Raises:
-        BadInput: it is.
-    """
-    if len(texts) < FEWEST_TEXTS:
-        raise BadInput(
-            f"The corpus {corpus} has only {len(texts)} different texts; a proxy set needs at least "
-            f"{FEWEST_TEXTS}."
-        )
 
 
 def check_length(field: str, length: int, teacher: Teacher) -> None:

@@ -15,6 +15,7 @@ from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.sheet import Passage, tokenised
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.device import device_lock
+from kdnas_core.measure.memory import cache_folder
 from kdnas_core.search import full as module
 from kdnas_core.search.full import (
     CHECKPOINT,
@@ -24,13 +25,14 @@ from kdnas_core.search.full import (
     distil_fully,
     objective_of,
 )
+from kdnas_core.search.texts import proxy_texts
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny_runs import files_in, own_machine
 
 SMALL = Architecture(2, 16, 32, 4)
-HOW = DistilSpec(epochs=2, sequence_length=24, batch_size=8, learning_rate=5e-3)
-TEXTS = 320  # of 400, the rest is held out
+TEXTS = 320
+HOW = DistilSpec(epochs=2, sentences=TEXTS, sequence_length=24, batch_size=8, learning_rate=5e-3)
 
 
 class Killed(BaseException):
@@ -191,19 +193,20 @@ def test_an_unfinished_distillation_keeps_one_checkpoint_and_no_more(
 def test_its_loss_is_on_the_texts_that_judge_the_candidates_of_its_run(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[list[str]] = []
+    seen: list[tuple[list[str], int]] = []
     stored = outputs.teacher_targets
 
-    def spied(teacher: Any, texts: Any, *rest: Any) -> Any:
-        seen.append(list(texts))
-        return stored(teacher, texts, *rest)
+    def spied(teacher: Any, texts: Any, length: int, *rest: Any) -> Any:
+        seen.append((list(texts), length))
+        return stored(teacher, texts, length, *rest)
 
     monkeypatch.setattr(module, "teacher_targets", spied)
-    distilled(spec, tmp_path / "student", epochs=0.1)
-    from kdnas_core.search import prepare
-
-    texts = prepare._proxy_texts(spec, lambda said: None)
-    assert seen[0] == [text.text for text in texts[:80]]
+    distilled(spec, tmp_path / "student", epochs=0.1, sequence_length=24)
+    tokenizer = AutoTokenizer.from_pretrained(spec.teacher)
+    texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, tokenizer, lambda said: None)
+    # at the run's length too, not at that of the full distillation
+    assert seen[0] == ([text.text for text in texts.held_out], spec.proxy.sequence_length)
+    assert seen[1][1] == 24
 
 
 def test_other_processes_get_the_device_on_the_way(
@@ -230,7 +233,8 @@ def test_another_recipe_than_the_runs_can_be_chosen(recipe: Any, spec: RunSpec, 
 
 def test_another_recipe_brings_its_own_mapping_and_keeps_the_runs_start() -> None:
     spec = RunSpec(objective=ObjectiveSpec(mapping="last", start="random", start_layers="top"))
-    assert objective_of(spec, DistilSpec()) == spec.objective.filled_for(makes_vectors=True)
+    spec = spec.filled_for(makes_vectors=True)
+    assert objective_of(spec, DistilSpec()) == spec.objective
     assert objective_of(spec, DistilSpec(recipe="tinybert")) == ObjectiveSpec(
         use="vectors", yardstick="vectors", recipe="tinybert", start="random"
     )

@@ -19,7 +19,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.measure import bench
 from kdnas_core.measure.latency import TimedRun, Timing
 from kdnas_core.search import prepare as module
-from kdnas_core.search.prepare import MOST_HELD_OUT, make_judge, passages_of, prepare
+from kdnas_core.search.prepare import make_judge, prepare
 from kdnas_core.spec import USUAL_RUNTIMES, Runtime, parse_spec
 from tests import tiny  # noqa: F401  (one thread for things this small)
 from tests.sentences import is_one_sentence
@@ -63,6 +63,7 @@ def test_what_can_be_searched_is_loaded_measured_and_filled_in(
     fields: dict[str, Any], texts: list[str]
 ) -> None:
     fields["space"] = {"layers": [1, 2]}
+    fields["proxy"] |= {"sequence_length": 128}
     said: list[str] = []
     prepared = prepare(parse_spec(fields), said.append)
     assert prepared.teacher.architecture.key == "4x32-f64-h4-gelu"
@@ -70,8 +71,9 @@ def test_what_can_be_searched_is_loaded_measured_and_filled_in(
     assert prepared.spec.space.layers == [1, 2]
     assert prepared.spec.space.hidden_size == [8, 16, 24, 32]
     assert prepared.space.hidden_size == (8, 16, 24, 32)
-    assert len(prepared.texts) == 240
-    assert {text.text for text in prepared.texts} <= set(texts)
+    assert len(prepared.texts.held_out) == 40
+    assert 195 <= len(prepared.texts.learnt) <= 200  # less what nearly repeats a held-out text
+    assert {text.text for text in (*prepared.texts.held_out, *prepared.texts.learnt)} <= set(texts)
     assert any("teacher" in words for words in said)
     assert any("corpus" in words for words in said)
     assert parse_spec(prepared.spec.model_dump()) == prepared.spec
@@ -96,12 +98,6 @@ def test_held_out_texts_are_never_trained_on(fields: dict[str, Any]) -> None:
     assert max(judge.data.train.lengths) == 32
     assert any("held-out" in words for words in said)
     assert any("100%" in words for words in said)
-
-
-def test_of_a_small_corpus_no_more_than_a_fifth_is_held_out(fields: dict[str, Any]) -> None:
-    fields["proxy"] |= {"sentences": 60, "held_out": 40}
-    judge = make_judge(prepare(parse_spec(fields), silent), silent)
-    assert (len(judge.data.held_out), len(judge.data.train)) == (100 // MOST_HELD_OUT, 80)
 
 
 @pytest.mark.parametrize("budget", [{"budget_ms": 0.99}, {"budget_speedup": 8.1}])
@@ -179,9 +175,9 @@ def test_no_held_out_text_is_in_a_pair_that_is_learnt(fields: dict[str, Any]) ->
     prepared = prepare(parse_spec(fields), silent)
     data = make_judge(prepared, silent).data
     assert data.held_out.types is None
-    passages = passages_of(prepared.texts[len(data.held_out) :], 1.0)
+    passages = prepared.texts.passages(1.0)
     assert all(isinstance(passage, tuple) for passage in passages)
-    for text in prepared.texts[: len(data.held_out)]:
+    for text in prepared.texts.held_out:
         assert not any(text.text in passage for passage in passages)
 
 
@@ -284,12 +280,13 @@ def test_the_language_of_each_held_out_text_is_known_to_the_judge(
     fields: dict[str, Any], two_languages: str, texts: list[str]
 ) -> None:
     fields["corpus"] = two_languages
-    fields["proxy"] |= {"sentences": 100, "held_out": 20}
+    fields["proxy"] |= {"sentences": 100, "held_out": 20, "sequence_length": 128}
     prepared = prepare(parse_spec(fields), silent)
     data = make_judge(prepared, silent).data
-    assert list(data.languages) == [text.language for text in prepared.texts[:20]]
+    assert list(data.languages) == [text.language for text in prepared.texts.held_out]
     assert set(data.languages) == {"en", "sw"}
-    assert all(text.language == ("en" if text.text in texts[:300] else "sw") for text in prepared.texts)
+    read = [*prepared.texts.held_out, *prepared.texts.learnt]
+    assert all(text.language == ("en" if text.text in texts[:300] else "sw") for text in read)
     assert len(data.held_out) == 20
 
 
@@ -299,8 +296,10 @@ def test_the_temperature_decides_how_much_of_a_small_language_is_read(
     fields["corpus"] = two_languages
     shares = []
     for temperature in (1, 3, 1_000):
-        fields["proxy"] |= {"sentences": 100, "held_out": 20, "language_temperature": temperature}
-        languages = [text.language for text in prepare(parse_spec(fields), silent).texts]
+        fields["proxy"] |= {"sentences": 100, "held_out": 20, "sequence_length": 128}
+        fields["proxy"] |= {"language_temperature": temperature}
+        read = prepare(parse_spec(fields), silent).texts
+        languages = [text.language for text in (*read.held_out, *read.learnt)]
         shares.append(languages.count("sw"))
     assert shares[0] == 20  # a sixth, as in the corpus
     assert shares[0] < shares[1] < shares[2] == 60
@@ -333,10 +332,9 @@ def test_of_the_teacher_no_more_is_computed_than_some_student_reads(fields: dict
 def test_texts_are_in_the_numbers_of_the_words_in_use(fields: dict[str, Any]) -> None:
     prepared = prepare(parse_spec(fields), silent)
     data = make_judge(prepared, silent).data
-    held_out = len(data.held_out)
     tokenizer = prepared.teacher.tokenizer
-    judged: list[Passage] = [text.text for text in prepared.texts[:held_out]]
-    learnt = passages_of(prepared.texts[held_out:], 0.5)  # what is usual of students to be fine-tuned
+    judged: list[Passage] = [text.text for text in prepared.texts.held_out]
+    learnt = prepared.texts.passages(0.5)  # what is usual of students to be fine-tuned
     for targets, of in ((data.held_out, judged), (data.train, learnt)):
         ids = tokenizer(of, truncation=True, max_length=32)["input_ids"]
         assert data.vocabulary.rows[targets.ids].tolist() == [token for text in ids for token in text]
@@ -407,7 +405,7 @@ def test_a_tiny_corpus_is_refused_with_its_size(
     corpus = tmp_path / "tiny.txt"
     corpus.write_text("\n".join([*texts[:47], *texts[:47]]))  # twice the same is no more
     fields["corpus"] = str(corpus)
-    assert "only 47 different texts" in refusal(fields)
+    assert "only 47 texts" in refusal(fields)
     corpus.write_text("\n".join(texts[:48]))
     prepare(parse_spec(fields), silent)
 

@@ -1,0 +1,130 @@
+"""Which texts students are judged by, and which they learn from: no text is both, exactly or nearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from kdnas_core.distillation.chunks import in_chunks
+from kdnas_core.distillation.mixture import Text, read_texts
+from kdnas_core.distillation.pairs import with_pairs
+from kdnas_core.distillation.parts import PACKAGED, parts_of
+from kdnas_core.distillation.repeats import Repeats
+from kdnas_core.distillation.sheet import Passage
+from kdnas_core.errors import BadInput
+from kdnas_core.measure.packaged_task import judged_paragraphs
+from kdnas_core.spec import ProxySpec
+
+FEWEST_TEXTS = 48
+LEAST_LEARNT = 5  # times as many texts are learnt from as are held out, where the corpus is small
+PROXY_SEED = 0  # the proxy set is the same for every seed, so that losses of two runs can be compared
+
+
+@dataclass(frozen=True)
+class SplitTexts:
+    """The texts of a corpus.
+
+    Attributes:
+        held_out: to judge by.
+        learnt: to learn from, long ones in chunks; none repeats a held-out text.
+    """
+
+    held_out: list[Text]
+    learnt: list[Text]
+
+    def passages(self, pairs: float) -> list[Passage]:
+        """What is learnt from, a share of it made into pairs of segments."""
+        return with_pairs([text.text for text in self.learnt], pairs, PROXY_SEED)
+
+
+def proxy_texts(
+    corpus: str, cache: Path, proxy: ProxySpec, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]
+) -> SplitTexts:
+    """The texts of a run.
+
+    Args:
+        corpus: whatever `corpus.check_corpus` takes.
+        cache: folder for the packaged corpus.
+        proxy: how many texts, how long, and how languages are mixed.
+        tokenizer: the teacher's.
+        say: told in words what is read.
+
+    Raises:
+        BadInput: the corpus cannot be read, or is too small.
+    """
+    texts = _read(corpus, cache, proxy, proxy.sentences + proxy.held_out, say)
+    held_out = _held_out(texts, proxy)
+    return _split(corpus, cache, held_out, texts, proxy.sentences, proxy.sequence_length, tokenizer)
+
+
+def full_texts(
+    corpus: str,
+    cache: Path,
+    proxy: ProxySpec,
+    sentences: int,
+    sequence_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    say: Callable[[str], None],
+) -> SplitTexts:
+    """The texts of a full distillation, judged by the held-out texts of a run on the same corpus.
+
+    Those are read as the run reads them: how languages are mixed depends on how many texts are wanted.
+
+    Args:
+        corpus, cache, tokenizer, say: as for `proxy_texts`.
+        proxy: of the run.
+        sentences: to learn from at most, each chunk of a long text counted.
+        sequence_length: of a chunk, in tokens.
+
+    Raises:
+        BadInput: the corpus cannot be read, or is too small.
+    """
+    held_out = _held_out(_read(corpus, cache, proxy, proxy.sentences + proxy.held_out, say), proxy)
+    texts = _read(corpus, cache, proxy, sentences + proxy.held_out, say)
+    return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer)
+
+
+def _read(corpus: str, cache: Path, proxy: ProxySpec, limit: int, say: Callable[[str], None]) -> list[Text]:
+    texts = read_texts(corpus, cache, PROXY_SEED, limit, proxy.language_temperature, say)
+    check_texts(corpus, texts)
+    return texts
+
+
+def _held_out(texts: Sequence[Text], proxy: ProxySpec) -> list[Text]:
+    return list(texts[: min(proxy.held_out, len(texts) // LEAST_LEARNT)])
+
+
+def _split(
+    corpus: str,
+    cache: Path,
+    held_out: list[Text],
+    texts: Sequence[Text],
+    sentences: int,
+    sequence_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> SplitTexts:
+    apart = [text.text for text in held_out]
+    if any(part.source == PACKAGED for part in parts_of(corpus)):
+        apart += judged_paragraphs(cache)  # students are scored on them
+    repeats = Repeats(apart)
+    learnt = [text for text in texts if text.text not in repeats][:sentences]
+    check_texts(corpus, [*held_out, *learnt])
+    chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length)
+    pieces = [Text(chunk, text.language) for text, some in zip(learnt, chunks, strict=True) for chunk in some]
+    return SplitTexts(held_out, pieces[:sentences])
+
+
+def check_texts(corpus: str, texts: Sequence[Text]) -> None:
+    """Refuses a corpus that is too small to learn from and be judged by.
+
+    Raises:
+        BadInput: it is.
+    """
+    if len(texts) < FEWEST_TEXTS:
+        raise BadInput(
+            f"The corpus {corpus} has only {len(texts)} texts that differ enough from each other; a proxy "
+            f"set needs at least {FEWEST_TEXTS}."
+        )
