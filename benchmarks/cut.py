@@ -19,10 +19,9 @@ from statistics import fmean, stdev
 
 import torch
 
-from benchmarks.rows import append, fine_tuned_score, read
+from benchmarks.rows import append, fine_tuned_score, read, texts_of
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.corpus import read_corpus
 from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.names import canonical
 from kdnas_core.distillation.outputs import teacher_targets
@@ -86,8 +85,7 @@ def _measure(tasks: Path, corpus: str, seeds: int, out: Path, part: str) -> None
 
 def _material(corpus: str) -> Material:
     teacher, cache = load_teacher("packaged"), cache_folder()
-    texts = read_corpus(corpus, cache, 0, PROXY.sentences + PROXY.held_out)
-    held_out, learnt = texts[: PROXY.held_out], texts[PROXY.held_out :]
+    held_out, learnt = texts_of(corpus, PROXY, teacher)
     sets = {}
     for share in SHARES:
         train, judged = (

@@ -16,8 +16,8 @@ from typing import get_args
 
 from transformers import PreTrainedModel
 
+from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.corpus import read_corpus
 from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.objective import Objective, make_objective
@@ -98,11 +98,11 @@ def main() -> None:
 
 def _material(proxy: ProxySpec) -> Material:
     teacher = load_teacher("packaged")
-    texts = read_corpus("packaged", cache_folder(), 0, proxy.sentences + proxy.held_out)
+    held_out, learnt = texts_of("packaged", proxy, teacher)
     outputs: list[Output] = [(kind, layer) for kind in RELATED for layer in range(1, teacher.layers + 1)]
     sets = {}
     for hidden_words in (False, True):
-        train, held_out = (
+        train, judged = (
             teacher_targets(
                 teacher,
                 part,
@@ -111,11 +111,11 @@ def _material(proxy: ProxySpec) -> Material:
                 cache_folder(),
                 wanted=Wanted(outputs, hidden_words),
             )
-            for part in (texts[proxy.held_out :], texts[: proxy.held_out])
+            for part in (learnt, held_out)
         )
-        sets[hidden_words] = ProxySet.of(train, held_out, teacher.model.config)
+        sets[hidden_words] = ProxySet.of(train, judged, teacher.model.config)
     words = trained_words(teacher, sets[True].train, sets[True].vocabulary, seed=0)
-    importance = importance_of(teacher, texts[proxy.held_out :], "mean", cache_folder())
+    importance = importance_of(teacher, learnt, "mean", cache_folder())
     return Material(teacher, sets[False], sets[True], words, importance)
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks of many students share: a CSV that grows by a row at a time, and scores on a task."""
+"""What benchmarks of many students share: texts, a CSV that grows by a row at a time, scores on a task."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure.classifier import logits_of, tokens_of
 from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.scoring import figure_of
 from kdnas_core.measure.tasks import Task
+from kdnas_core.search.texts import proxy_texts
+from kdnas_core.spec import ProxySpec
+
+
+def texts_of(corpus: str, proxy: ProxySpec, teacher: Teacher) -> tuple[list[str], list[str]]:
+    """Held-out texts and texts to learn from, as a run with this proxy set reads them."""
+    found = proxy_texts(corpus, cache_folder(), proxy, teacher.tokenizer, lambda words: None)
+    return [text.text for text in found.held_out], [text.text for text in found.learnt]
 
 
 def append(out: Path, row: dict[str, object]) -> None:

@@ -13,9 +13,9 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
+from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.corpus import read_corpus
 from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.outputs import teacher_targets
 from kdnas_core.distillation.plan import Given
@@ -93,13 +93,13 @@ def _steps_to(losses: dict[str, float], by_start: dict[str, list[Row]]) -> dict[
 
 
 def _proxy_set(teacher: Teacher) -> tuple[ProxySet, Importance]:
-    texts = read_corpus("packaged", cache_folder(), 0, PROXY.sentences + PROXY.held_out)
-    train, held_out = (
+    held_out, learnt = texts_of("packaged", PROXY, teacher)
+    train, judged = (
         teacher_targets(teacher, part, PROXY.sequence_length, autocast_dtype(), cache_folder())
-        for part in (texts[PROXY.held_out :], texts[: PROXY.held_out])
+        for part in (learnt, held_out)
     )
-    importance = importance_of(teacher, texts[PROXY.held_out :], "mean", cache_folder())
-    return ProxySet.of(train, held_out, teacher.model.config), importance
+    importance = importance_of(teacher, learnt, "mean", cache_folder())
+    return ProxySet.of(train, judged, teacher.model.config), importance
 
 
 def _one(

@@ -28,11 +28,10 @@ import torch
 from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.rows import append, fine_tuned_score, read
+from benchmarks.rows import append, fine_tuned_score, read, texts_of
 from benchmarks.small_teachers import masked_lm
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.corpus import read_corpus
 from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.losses import pooled
 from kdnas_core.distillation.mapping import mean_over_layers
@@ -156,9 +155,8 @@ def _shape(layers: int, hidden: int, intermediate: int) -> Architecture:
 
 def _material(name: str, folder: Path, corpus: str) -> Material:
     cache = cache_folder()
-    texts = read_corpus(corpus, cache, 0, PROXY.sentences + PROXY.held_out)
-    held_out, learnt = texts[: PROXY.held_out], texts[PROXY.held_out :]
     packaged = name == "packaged"
+    held_out, learnt = texts_of(corpus, PROXY, load_teacher("packaged"))
     teacher = load_teacher("packaged") if packaged else masked_lm(learnt, MASKED_LM_STEPS, SEED)
     objective = ObjectiveSpec().filled_for(makes_vectors=packaged)
     assert objective.use is not None

@@ -18,6 +18,7 @@ from kdnas_core.distillation import checkpoint
 
 WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
+WEIGHT_DECAY = 0.01
 CHECKPOINT_STEPS = 500
 CHECKPOINT_S = 60  # where steps are slow, a kill loses no more than this
 
@@ -35,10 +36,28 @@ def all_alike(layer: int) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters of one layer, counted from 1; None for what is in no layer of a student."""
+    """Parameters of one layer.
+
+    Attributes:
+        parameters: of it.
+        layer: counted from 1; None for what is in no layer of a student.
+        decays: whether its matrices decay. Biases and the scales of norms never do (BERT's published code).
+    """
 
     parameters: Sequence[nn.Parameter]
     layer: int | None = None
+    decays: bool = True
+
+    def options(self) -> list[dict[str, object]]:
+        """Of the optimiser, for each parameter: in their order, by which a checkpoint knows them."""
+        return [
+            {
+                "params": [parameter],
+                "layer": self.layer,
+                "weight_decay": WEIGHT_DECAY if self.decays and parameter.ndim > 1 else 0.0,
+            }
+            for parameter in self.parameters
+        ]
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ class Loop:
     ) -> None:
         self.steps, self.learning_rate, self.saved = steps, learning_rate, saved
         self.parameters = [parameter for group in groups for parameter in group.parameters]
-        options = [{"params": list(group.parameters), "layer": group.layer} for group in groups]
+        options = [each for group in groups for each in group.options()]
         self.optimiser = torch.optim.AdamW(options, lr=learning_rate, fused=True)
         self._kept_at = time.monotonic()
 

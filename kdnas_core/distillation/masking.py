@@ -1,4 +1,4 @@
-"""Which words are hidden for masked-LM: chosen once, so that teacher and student see the same."""
+"""Which words are hidden for masked-LM: teacher and student see the same."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from kdnas_core.errors import BadInput
 
 SHARE = 0.15  # of all words (BERT, arXiv 1810.04805, section 3.1)
 MASKED, REPLACED = 0.8, 0.1  # of those; the rest stays as it is
-SEED = 0
 
 Ids = NDArray[np.int64]
 
 
-def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
+def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> tuple[Ids, Ids]:
     """Hides 15% of the tokens as BERT does: 80% become the mask token, 10% another token of the texts.
 
     Another token of these texts rather than of the vocabulary, so that no word comes in that they lack.
@@ -24,6 +23,7 @@ def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
     Args:
         ids: (tokens,), special tokens included; those are never hidden.
         tokenizer: with a mask token.
+        seed: decides which.
 
     Returns:
         ids with words hidden, and labels: the word at each hidden place, NOT_HIDDEN elsewhere.
@@ -32,7 +32,7 @@ def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
         BadInput: the tokenizer has no mask token, or knows no word of the texts.
     """
     check_mask_token(tokenizer)
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     words = np.flatnonzero(~np.isin(ids, tokenizer.all_special_ids))
     if not len(words):
         raise BadInput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -55,6 +55,7 @@ class Objective(nn.Module):
         super().__init__()
         self.terms = terms
         self._meter = meter
+        self._usual: dict[str, float] = {}  # how many things a term is a mean over in a batch of usual size
         self._probe = (probe,)  # in a tuple, so that `parameters` does not find it: it is never trained
         stages = {spec.stage for _, spec in terms}
         self.first_stage = first_stage if len(stages) == 2 else 1.0
@@ -71,11 +72,27 @@ class Objective(nn.Module):
         """
         share = self._share(done)
         parts = [
-            _part(term(given, batch), spec, share)
+            _part(term(given, batch), spec, share) * self._size(term, batch)
             for term, spec in self.terms
             if self._stages[spec.stage] == self._stage(done)
         ]
         return torch.stack(parts).sum()
+
+    def _size(self, term: Term, batch: Batch) -> float:
+        """How much of this term a batch holds, against a usual one."""
+        return term.count(batch) / self._usual[term.name] if self._usual else 1.0
+
+    def weigh_alike(self, batches: Sequence[Batch], batch_size: int) -> None:
+        """Lets a token weigh alike in a batch of long texts and in one of short ones, as in an evaluation.
+
+        Args:
+            batches: of texts as they are usual.
+            batch_size: of those that will be learnt, in texts.
+        """
+        texts = sum(len(batch.mask) for batch in batches)
+        for term, _ in self.terms:
+            count = max(1, sum(term.count(batch) for batch in batches))
+            self._usual[term.name] = count / texts * batch_size
 
     def _share(self, done: float) -> float:
         """How much of the stage that training is in has passed."""

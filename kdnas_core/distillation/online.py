@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kdnas_core.distillation.capture import capture
+from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import hide_words
 from kdnas_core.distillation.sheet import Sheet
 from kdnas_core.distillation.targets import Kind, Output, Reader, Texts, padded
 from kdnas_core.distillation.teacher import Teacher
@@ -23,12 +26,16 @@ class OnlineTargets(Texts):
     Attributes:
         teacher: computes.
         teacher_ids: (tokens,) as it reads them; the student may read them in other numbers.
+        whole_ids: (tokens,) the same with no word hidden.
+        numbers: (V,) what the student has for each id; None where that is the id.
         projections: queries, keys and values that are wanted besides all hidden states.
         autocast: dtype to compute in, None for float32.
     """
 
     teacher: Teacher
     teacher_ids: NDArray[np.int64]
+    whole_ids: NDArray[np.int64]
+    numbers: NDArray[np.int64] | None
     projections: frozenset[Output]
     autocast: torch.dtype | None
 
@@ -50,6 +57,8 @@ class OnlineTargets(Texts):
             types=sheet.types,
             teacher=teacher,
             teacher_ids=sheet.ids,
+            whole_ids=np.where(sheet.labels == NOT_HIDDEN, sheet.ids, sheet.labels),
+            numbers=None,
             projections=frozenset(projections),
             autocast=autocast,
         )
@@ -58,6 +67,18 @@ class OnlineTargets(Texts):
     def width(self) -> int:
         """H, the teacher's hidden size."""
         return self.teacher.architecture.hidden_size
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> Self:
+        """The same texts with the new number of each id, (V,), for the student."""
+        return replace(super().renumbered(numbers), numbers=numbers)
+
+    def in_pass(self, number: int) -> Self:
+        """The texts with other words hidden in each pass (RoBERTa, arXiv 1907.11692, section 4.1)."""
+        if number == 0 or (self.labels == NOT_HIDDEN).all():
+            return self
+        ids, labels = hide_words(self.whole_ids, self.teacher.tokenizer, seed=number)
+        anew = replace(self, ids=ids, labels=labels, teacher_ids=ids)
+        return anew if self.numbers is None else anew.renumbered(self.numbers)
 
     def reader(self, slices: Sequence[slice]) -> Reader:
         """The teacher's outputs on some texts: computed at the first question, together."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdnas_core.distillation.batches import by_length
 from kdnas_core.distillation.capture import Captured, capture
 from kdnas_core.distillation.sheet import Passage, Sheet, tokenised
 from kdnas_core.distillation.targets import Output, Targets, padded
@@ -177,12 +178,10 @@ Computed = Callable[[Output], NDArray[np.float32]]
 @torch.inference_mode()
 def _forward(
     teacher: Teacher, sheet: Sheet, autocast: torch.dtype | None
-) -> Iterator[tuple[NDArray[np.int64], Computed]]:
+) -> Iterator[tuple[list[int], Computed]]:
     """Yields batches of text indices, with a function that gives each output (B, n, H), padding included."""
-    order = np.argsort(np.diff(sheet.offsets), kind="stable")
     with capture(teacher.model) as captured:
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for rows in by_length(np.diff(sheet.offsets), BATCH):
             slices = [sheet.slice(row) for row in rows]
             ids, mask = padded([sheet.ids[part] for part in slices], teacher.tokenizer.pad_token_id)
             types = {}

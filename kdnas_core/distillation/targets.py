@@ -7,12 +7,14 @@ text begins. So no loss of tokens can touch padding, and a batch is a handful of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from kdnas_core.distillation.losses import NOT_HIDDEN
 
 Kind = Literal["hidden", "query", "key", "value"]
 Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 0) is the embedding's
@@ -56,6 +58,17 @@ class Texts:
     def reader(self, slices: Sequence[slice]) -> Reader:
         """Reads the teacher's outputs on the texts in these slices of the tokens."""
         raise NotImplementedError
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> Self:
+        """The same texts with the new number of each id, (V,), for the student."""
+        hidden = self.labels != NOT_HIDDEN
+        labels = self.labels.copy()
+        labels[hidden] = numbers[labels[hidden]]
+        return replace(self, ids=numbers[self.ids], labels=labels)
+
+    def in_pass(self, number: int) -> Self:
+        """The texts as they are in this pass over them, counted from 0; the same where outputs are stored."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from kdnas_core.distillation.batches import by_length, endless
 from kdnas_core.distillation.capture import Captured, capture
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.mapping import mean_over_layers
@@ -170,13 +171,16 @@ class _Training:
     ) -> None:
         self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
         self.watcher = watcher
-        self.batches = _endless_batches(data.learnt, proxy.batch_size, seed)
+        self.batches = endless(data.learnt.lengths, proxy.batch_size, seed)
+        self.taken = 0  # batches
+        self.number, self.texts = 0, data.learnt  # the pass over the texts, and the texts as they are in it
         pad = forward.pad
         self.fitting = [make_batch(data.train, texts, pad) for texts in _fitting(data.train)]
+        objective.weigh_alike(self.fitting, proxy.batch_size)
         terms = [spec.model_dump() for _, spec in objective.terms]
         name = json.dumps([proxy.model_dump(), seed, terms])  # what its checkpoints are told by
         modules = {"student": forward.student, "objective": objective}
-        groups = [*_by_layer(forward.student), Group(list(objective.parameters()))]
+        groups = [*_by_layer(forward.student), Group(list(objective.parameters()), decays=False)]
         kept = Saved(saved, name, modules) if saved else None
         self.loop = Loop(groups, proxy.steps, proxy.learning_rate, kept)
 
@@ -207,7 +211,8 @@ class _Training:
     def _begin(self) -> int:
         """Fits the projections, or reads how far an earlier training was; returns the steps taken."""
         if step := self.loop.steps_saved():
-            for _ in range(step * self.proxy.accumulation):
+            self.taken = step * self.proxy.accumulation
+            for _ in range(self.taken):
                 next(self.batches)
             return step
         self.watcher.held_out(self.fitted())
@@ -242,8 +247,12 @@ class _Training:
             yield self.forward(batch), batch
 
     def batch(self, texts: Sequence[int]) -> Batch:
-        """A training batch."""
-        return make_batch(self.data.learnt, texts, self.forward.pad)
+        """The next training batch."""
+        number = self.taken // math.ceil(len(self.data.learnt) / self.proxy.batch_size)
+        if number != self.number:
+            self.number, self.texts = number, self.data.learnt.in_pass(number)
+        self.taken += 1
+        return make_batch(self.texts, texts, self.forward.pad)
 
     @torch.no_grad()
     def evaluated(self, step: int, last: bool = False) -> HeldOut:
@@ -284,14 +293,14 @@ def evaluate(
     forward: _Forward,
     objective: Objective,
     held_out: Targets,
-    texts: Collection[int],
+    texts: Sequence[int],
     batch_size: int,
     meter: Meter | None = None,
 ) -> dict[str, Places]:
     """The values of all terms on some held-out texts, each a mean over all that the term counts."""
     terms = objective.all_terms()
     totals, counts = [torch.zeros(len(term.places)) for term in terms], [0] * len(terms)
-    for some in _by_length(held_out, batch_size, texts):
+    for some in by_length(held_out.lengths, batch_size, texts):
         batch = make_batch(held_out, some, forward.pad)
         given = forward(batch)
         if meter is not None:
@@ -347,13 +356,6 @@ def _forward(
         yield _Forward(student, captured, autocast)
 
 
-def _by_length(targets: Texts, batch_size: int, texts: Collection[int]) -> list[list[int]]:
-    """Batches of texts of like length, so that little of a batch is padding."""
-    chosen = np.array(list(texts))
-    order = chosen[np.argsort(targets.lengths[chosen], kind="stable")]
-    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
-
-
 def _fitting(targets: Targets) -> list[list[int]]:
     """Batches of texts for least squares: enough tokens for every student, and the same for all of a run.
 
@@ -362,7 +364,7 @@ def _fitting(targets: Targets) -> list[list[int]]:
     order = random.Random(0).sample(range(len(targets)), len(targets))
     tokens = np.cumsum(targets.lengths[order])
     enough = int(np.searchsorted(tokens, FIT_TOKENS * targets.width)) + 1
-    return _by_length(targets, FIT_BATCH, order[:enough])
+    return by_length(targets.lengths, FIT_BATCH, order[:enough])
 
 
 _LAYER = re.compile(r"(?:^|\.)layer\.(\d+)\.")
@@ -375,10 +377,3 @@ def _by_layer(student: PreTrainedModel) -> list[Group]:
         found = _LAYER.search(name)
         groups.setdefault(int(found[1]) + 1 if found else 0, []).append(parameter)
     return [Group(parameters, layer) for layer, parameters in groups.items()]
-
-
-def _endless_batches(targets: Texts, batch_size: int, seed: int) -> Iterator[list[int]]:
-    rng = random.Random(seed)
-    batches = _by_length(targets, batch_size, range(len(targets)))
-    while True:
-        yield from rng.sample(batches, len(batches))

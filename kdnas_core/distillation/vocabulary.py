@@ -6,11 +6,10 @@ step would else spend most of its time on rows whose gradient is zero.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -56,11 +55,7 @@ class Vocabulary:
 
     def renumbered(self, texts: Renumbered) -> Renumbered:
         """The same texts in the new numbers."""
-        hidden = texts.labels != NOT_HIDDEN
-        labels = texts.labels.copy()
-        labels[hidden] = self.numbers[labels[hidden]]
-        made: Renumbered = dataclasses.replace(cast(Any, texts), ids=self.numbers[texts.ids], labels=labels)
-        return made
+        return texts.renumbered(self.numbers)
 
 
 @contextmanager

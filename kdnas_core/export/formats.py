@@ -8,6 +8,17 @@ from kdnas_core.errors import BadInput
 
 Format = Literal["hf", "onnx", "zip"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+# files of a tokenizer, of which an export has some; none of them can hold code
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
 
 
 def parse_formats(text: str) -> frozenset[Format]:

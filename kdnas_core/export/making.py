@@ -12,7 +12,7 @@ from kdnas_core.export.checking import checked
 from kdnas_core.export.checks import Checks
 from kdnas_core.export.children import Say
 from kdnas_core.export.facts import Facts, facts_of, record
-from kdnas_core.export.formats import Format
+from kdnas_core.export.formats import TOKENIZER_FILES, Format
 from kdnas_core.export.reading import RECORD, Exported, read_export
 from kdnas_core.export.sums import write_sums
 from kdnas_core.export.target import archive_of, new_folder, place_of
@@ -23,16 +23,6 @@ from kdnas_core.runs.store import Store
 HF: frozenset[Format] = frozenset({"hf"})
 # what a student is; a checkpoint that lies beside it is not
 _NEEDED = ("config.json", "model.safetensors")
-_TOKENIZERS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-)
 _TASK = "task.json"
 
 
@@ -79,7 +69,7 @@ def export_student(
 
 
 def _copy(weights: Path, folder: Path, source: Source) -> None:
-    for name in (*_NEEDED, *_TOKENIZERS, _TASK):
+    for name in (*_NEEDED, *TOKENIZER_FILES, _TASK):
         if name in _NEEDED or (weights / name).is_file():
             _copy_file(weights / name, folder / name, source)
     _unset_cutting(folder / "tokenizer.json")

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from kdnas_core.errors import BadInput
+from kdnas_core.export.formats import TOKENIZER_FILES
 from kdnas_core.export.reading import RECORD
 from kdnas_core.export.sums import SUMS as SUMS
 from kdnas_core.export.sums import WEIGHTS as WEIGHTS
@@ -24,17 +25,7 @@ from kdnas_core.export.sums import WEIGHTS as WEIGHTS
 MANIFEST = RECORD
 SPEC = "run.json"
 CONFIG = "config.json"
-TOKENIZER = frozenset(
-    {
-        "added_tokens.json",
-        "merges.txt",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.json",
-        "vocab.txt",
-    }
-)
+TOKENIZER = frozenset(TOKENIZER_FILES)
 KEPT = frozenset({CONFIG, WEIGHTS}) | TOKENIZER  # none of them can hold code
 
 MOST_FILES = 1_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from kdnas_core.distillation.batches import by_length
 from kdnas_core.distillation.sheet import knows_pairs
 from kdnas_core.distillation.targets import padded
 from kdnas_core.measure.apart import apart
@@ -58,9 +59,11 @@ class Tokens:
         seconds = None if self.seconds is None else [numbers[ids] for ids in self.seconds]
         return Tokens([numbers[ids] for ids in self.ids], self.types, self.labels, seconds)
 
-    def length(self, row: int) -> int:
-        """How many tokens are read for a row."""
-        return len(self.ids[row]) + (0 if self.seconds is None else len(self.seconds[row]))
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(rows,) how many tokens are read for each."""
+        lengths = np.array([len(ids) for ids in self.ids])
+        return lengths if self.seconds is None else lengths + [len(ids) for ids in self.seconds]
 
     def inputs(self, rows: Sequence[int], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
         """What a model with this config is given of some rows, padded."""
@@ -147,7 +150,7 @@ def logits_of(
     """(rows, classes) what a classifier says, or (rows, 1) the scores it gives."""
     model.eval()
     logits = np.zeros((len(tokens), int(model.config.num_labels or 1)), dtype=np.float32)
-    for rows in by_length(tokens, range(len(tokens)), BATCH):
+    for rows in by_length(tokens.lengths, BATCH):
         with torch.autocast("cpu", autocast, enabled=autocast is not None):
             logits[rows] = model(**tokens.inputs(rows, model.config)).logits.float().numpy()
     return logits
@@ -157,10 +160,3 @@ def predictions(logits: NDArray[np.float32], task: Task) -> list[float]:
     """The index of the likeliest class of each row, or its score."""
     chosen = logits[:, 0] if task.is_regression else logits.argmax(1)
     return [float(value) for value in chosen]
-
-
-def by_length(tokens: Tokens, rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Batches of rows of like length, so that little of a batch is padding."""
-    order = sorted(rows, key=tokens.length)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]

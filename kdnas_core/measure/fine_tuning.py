@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count, islice
@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from kdnas_core.distillation.batches import endless
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.vocabulary import Vocabulary, only_used_words
-from kdnas_core.measure.classifier import Tokens, by_length, logits_of, new_classifier
+from kdnas_core.measure.classifier import Tokens, logits_of, new_classifier
 from kdnas_core.measure.tasks import Task
 
-BUCKET = 50  # batches whose rows are sorted by length together
 CUT = 0.1  # share of train that a learning rate is chosen by
 CUT_MOST = 1_000  # rows
 
@@ -125,7 +125,7 @@ def fine_tuned(
         kept = Saved(saved, name, {"model": model}) if saved else None
         loop = Loop([Group(list(model.parameters()))], steps, rate, kept)
         gradients = _gradients(model, lesson, vocabulary, autocast)
-        batches = _endless(lesson.rows, how.batch_size, seed)
+        batches = endless(lesson.rows.lengths, how.batch_size, seed)
         done = loop.steps_saved()
         for step, rows in islice(zip(count(1), batches, strict=False), done, steps):
             loop.take(step, partial(gradients, rows))
@@ -241,17 +241,3 @@ def _in_units(model: PreTrainedModel, labels: NDArray[np.float64]) -> None:
     heads = [each for each in model.modules() if isinstance(each, torch.nn.Linear) and each.out_features == 1]
     heads[-1].weight.mul_(_spread(labels))
     heads[-1].bias.mul_(_spread(labels)).add_(float(labels.mean()))
-
-
-def _endless(tokens: Tokens, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Shuffled batches of rows of like length, all rows before any comes again."""
-    rng = random.Random(seed)
-    while True:
-        order = rng.sample(range(len(tokens)), len(tokens))
-        size = batch_size * BUCKET
-        batches = [
-            batch
-            for start in range(0, len(order), size)
-            for batch in by_length(tokens, order[start : start + size], batch_size)
-        ]
-        yield from rng.sample(batches, len(batches))

@@ -10,6 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdnas_core.distillation.batches import by_length
+
 BATCH = 64
 
 
@@ -46,10 +48,8 @@ def sentence_vectors(
     sequence_length: int,
 ) -> torch.Tensor:
     """(sentences, H): the mean of the last hidden states over real tokens."""
-    by_length = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
     vectors = torch.zeros(len(sentences), model.config.hidden_size)
-    for start in range(0, len(by_length), BATCH):
-        some = by_length[start : start + BATCH]
+    for some in by_length([len(sentence) for sentence in sentences], BATCH):
         inputs = tokenizer(
             [sentences[index] for index in some],
             truncation=True,

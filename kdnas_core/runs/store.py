@@ -43,7 +43,8 @@ from kdnas_core.runs.score_table import figures_of
 from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, SweepSpec, parse_spec_json
 
 BUSY_S = 30
-METHOD = 3  # raised when the same spec gives a candidate another loss than before
+METHOD = 4  # raised when the same spec gives a candidate another loss than before
+FIRST_YARDSTICKS = 3  # the first method under which a run chooses what its candidates are compared by
 LOOKS = 5  # at a file before it is refused
 _FRESH = {"request": None, "error": None, "finished_at": None}  # of what is queued or claimed anew
 STALE_S = 60  # without a beat, for a worker on another host, whose processes cannot be seen
@@ -885,7 +886,7 @@ def _served(row: dict[str, Any]) -> dict[str, Any]:
 def _run(row: dict[str, Any]) -> Run:
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
     spec = parse_spec_json(row["spec"])
-    if row.get("method", 1) < METHOD and spec.objective.yardstick is None:
+    if row.get("method", 1) < FIRST_YARDSTICKS and spec.objective.yardstick is None:
         spec = spec.judged_by_layers()
     return Run(
         **{

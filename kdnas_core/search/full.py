@@ -118,7 +118,7 @@ def distil_fully(
     spec = spec.filled_for(is_embedding_teacher(spec.teacher))
     material = _material(spec, how, architecture, teacher, listener)
     steps = math.ceil(how.epochs * len(material.data.learnt) / how.batch_size)
-    proxy = ProxySpec(batch_size=how.batch_size, learning_rate=how.learning_rate, steps=steps)
+    proxy = training_of(how.batch_size, how.learning_rate, steps)
     begun = begin(
         teacher,
         architecture,
@@ -142,6 +142,11 @@ def distil_fully(
     save(begun.student, teacher.tokenizer, folder)
     saved.unlink(missing_ok=True)
     return FullResult(result.loss, result.languages, result.standard_error, begun.sources)
+
+
+def training_of(batch_size: int, learning_rate: float, steps: int) -> ProxySpec:
+    """How a full distillation trains; its steps follow from a corpus, and no spec limits them."""
+    return ProxySpec(batch_size=batch_size, learning_rate=learning_rate).model_copy(update={"steps": steps})
 
 
 def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watcher:

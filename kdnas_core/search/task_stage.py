@@ -35,12 +35,20 @@ from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.scoring import Scored, ScoringListener, chosen_rate, soft_loss
 from kdnas_core.measure.tasks import Row, Task, read_task
-from kdnas_core.search.full import CHECKPOINT, LOOKS, SAMPLE, FullListener, FullResult, watcher_of
+from kdnas_core.search.full import (
+    CHECKPOINT,
+    LOOKS,
+    SAMPLE,
+    FullListener,
+    FullResult,
+    training_of,
+    watcher_of,
+)
 from kdnas_core.search.prepare import check_length
 from kdnas_core.search.scores import TASK
 from kdnas_core.search.shape import read_student, shape_of_model
 from kdnas_core.search.task_teacher import STUDENT_DROPOUT, taught_teacher, usual_settings
-from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, TermKind, TermSpec
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, TermKind, TermSpec
 
 INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
 INTERMEDIATE_RATE = 5e-4
@@ -159,7 +167,7 @@ def _intermediate(
     begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student=student)
     listener.noted(begun.notes)
     listener.say(f"learning the layers of the teacher of {lessons.task.name}")
-    proxy = ProxySpec(batch_size=how.batch_size, learning_rate=INTERMEDIATE_RATE, steps=steps)
+    proxy = training_of(how.batch_size, INTERMEDIATE_RATE, steps)
     with turns(listener.waiting) as let_others:
         watcher = watcher_of(listener, let_others)
         saved = folder / INTERMEDIATE

@@ -32,7 +32,7 @@ def made_up_gradients(seed: int) -> list[Arrays]:
 
 
 def reference(start: Arrays, gradients: list[Arrays], shares: list[float]) -> Arrays:
-    """AdamW (arXiv 1711.05101, algorithm 2) with torch's defaults, the clipping and the schedule."""
+    """AdamW (arXiv 1711.05101, algorithm 2), the clipping and the schedule; only matrices decay."""
     weights = [weight.copy() for weight in start]
     first, second = ([np.zeros_like(weight) for weight in start] for _ in range(2))
     warm_up = max(1, round(0.1 * STEPS))
@@ -45,7 +45,8 @@ def reference(start: Arrays, gradients: list[Arrays], shares: list[float]) -> Ar
             second[index] = 0.999 * second[index] + 0.001 * gradient**2
             corrected = (first[index] / (1 - 0.9**step), second[index] / (1 - 0.999**step))
             rate = RATE * share * min(1.0, schedule)
-            weights[index] -= rate * (0.01 * weights[index] + corrected[0] / (corrected[1] ** 0.5 + 1e-8))
+            decay = 0.01 * weights[index] if weights[index].ndim > 1 else 0.0
+            weights[index] -= rate * (decay + corrected[0] / (corrected[1] ** 0.5 + 1e-8))
     return weights
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
@@ -176,7 +177,8 @@ def learnt(teacher: Teacher, data: ProxySet) -> tuple[HeldOut, dict[str, torch.T
     spec = ObjectiveSpec.model_validate({"recipe": "custom", "terms": TERMS})
     student = new_student(teacher, SMALL, seed=0)
     objective: Objective = objective_of(spec, SMALL, teacher, data.vocabulary)
-    proxy = ProxySpec(steps=24, batch_size=8, learning_rate=5e-3)
+    # one pass: in the next the full corpus has other words hidden
+    proxy = ProxySpec(steps=min(24, len(data.learnt)), batch_size=1, learning_rate=5e-3)
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
     return distil(student, objective, data, proxy, 0, None, watcher), student.state_dict()
 
@@ -203,3 +205,29 @@ def test_what_is_learnt_is_the_whole_corpus_and_not_its_sample(teacher: Teacher,
     assert data.learnt is data.full
     assert len(data.learnt) == 40
     assert learnt(teacher, data)[0] != learnt(teacher, replace(data, full=None))[0]
+
+
+def test_each_pass_hides_other_words_from_teacher_and_student_alike(
+    teacher: Teacher, texts: list[str]
+) -> None:
+    stored, online = both(teacher, texts[:40], everything_of(teacher))
+    vocabulary = Vocabulary.used([stored], teacher.model.config.vocab_size, 0)
+    student = vocabulary.renumbered(online)
+    passes = [student.in_pass(number) for number in range(3)]
+    assert passes[0] is student
+    assert np.array_equal(passes[1].ids, student.in_pass(1).ids)
+    hidden = [some.labels != NOT_HIDDEN for some in passes]
+    assert (hidden[0] & hidden[1]).sum() < 0.5 * hidden[0].sum()
+    assert not np.array_equal(hidden[1], hidden[2])
+    for some in passes:
+        assert np.array_equal(vocabulary.rows[some.ids], some.teacher_ids)
+        known = some.labels != NOT_HIDDEN
+        assert np.array_equal(vocabulary.rows[some.labels[known]], online.whole_ids[known])
+    plain = teacher.tokenizer(texts[:40], truncation=True, max_length=LENGTH)["input_ids"]
+    assert online.whole_ids.tolist() == [token for text in plain for token in text]
+
+
+def test_texts_with_no_word_hidden_are_the_same_in_each_pass(teacher: Teacher, texts: list[str]) -> None:
+    stored, online = both(teacher, texts[:10])
+    assert online.in_pass(3) is online
+    assert stored.in_pass(3) is stored

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import checkpoint, loop, trainer
+from kdnas_core.distillation.batches import by_length
 from kdnas_core.distillation.capture import capture
 from kdnas_core.distillation.corpus import read_corpus
 from kdnas_core.distillation.loop import Diverged
@@ -18,7 +19,7 @@ from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objectiv
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.student import new_student, start_student
-from kdnas_core.distillation.targets import Batch
+from kdnas_core.distillation.targets import Batch, make_batch
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil, judged_by
@@ -407,9 +408,9 @@ def test_each_step_takes_as_many_batches_as_are_accumulated(
     training.run(proxy_with(steps=6, accumulation=accumulation), recorder=recorder)
     assert [done for done, _ in spy.asked] == [step / 6 for step in range(6) for _ in range(accumulation)]
     assert recorder.steps == [1, 2, 3, 4, 5, 6]
-    # 64 texts are 8 batches: each of them once before any comes again
-    seen = [tuple(batch.ids.flatten().tolist()) for _, batch in spy.asked]
-    assert len(set(seen)) == min(8, len(seen))
+    # 64 texts are 8 batches: each of the texts once before any comes again
+    seen = [tuple(row.tolist()) for _, batch in spy.asked[:8] for row in batch.ids]
+    assert len(set(seen)) == len(seen) == 8 * min(8, 6 * accumulation)
 
 
 def test_the_gradient_of_a_step_is_the_mean_of_those_of_its_batches(
@@ -698,3 +699,22 @@ def test_a_checkpoint_of_other_settings_is_refused(
             proxy_with(**{"steps": 2, "batch_size": 4} | other), saved=tmp_path / "saved"
         )
     assert is_one_sentence(str(refused.value))
+
+
+def test_a_token_weighs_alike_in_batches_of_short_and_of_long_texts(
+    teacher: Teacher, plain: ProxySet
+) -> None:
+    training = Training(teacher, plain)
+    objective, texts, pad = training.objective, plain.train, 0
+    whole = make_batch(texts, range(len(texts)), pad)
+    parts = [make_batch(texts, some, pad) for some in by_length(texts.lengths, 8)]
+    assert parts[0].mask.sum() < 0.8 * parts[-1].mask.sum()
+    with (
+        torch.no_grad(),
+        only_used_words(training.student, plain.vocabulary),
+        trainer._forward(training.student, objective, None) as forward,
+    ):
+        expected = float(objective.loss(forward(whole), whole, 0.0))
+        objective.weigh_alike(parts, batch_size=8)
+        found = [float(objective.loss(forward(batch), batch, 0.0)) for batch in parts]
+    assert np.mean(found) == pytest.approx(expected, rel=1e-5)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure import memory
 from kdnas_core.measure.apart import ANGLE, Apart
-from kdnas_core.measure.classifier import Tokens, by_length, logits_of, new_classifier, tokens_of
+from kdnas_core.measure.classifier import Tokens, logits_of, new_classifier, tokens_of
 from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
 from kdnas_core.measure.scoring import Scored, ScoringListener, score_on
 from kdnas_core.measure.tasks import Row, Task
@@ -64,7 +64,7 @@ def test_each_sentence_of_a_pair_is_cut_by_itself(teacher: Teacher) -> None:
     assert tokens.seconds is not None
     alone = teacher.tokenizer([long, short], truncation=True, max_length=16)["input_ids"]
     assert [tokens.ids[0].tolist(), tokens.seconds[0].tolist()] == alone
-    assert tokens.length(0) == 16 + len(alone[1])
+    assert tokens.lengths[0] == 16 + len(alone[1])
     assert tokens.types is None
 
 
@@ -85,7 +85,7 @@ def test_what_is_taken_of_rows_read_apart_keeps_both_sentences_of_each(teacher: 
 def test_batches_of_rows_read_apart_go_by_the_length_of_both_sentences() -> None:
     one, many = np.zeros(2, dtype=np.int64), np.zeros(30, dtype=np.int64)
     tokens = Tokens([many, one, one], None, np.zeros(3), [one, many, one])
-    assert next(by_length(tokens, [0, 1, 2], 1)) == [2]
+    assert tokens.lengths.argmin() == 2
 
 
 def test_the_encoder_that_is_scored_is_left_as_it_was(teacher: Teacher) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure.classifier import (
     BATCH,
     Tokens,
-    by_length,
     logits_of,
     new_classifier,
     predictions,
@@ -260,13 +258,3 @@ def test_nothing_is_dropped_out_where_nothing_is_learnt(teacher: Teacher) -> Non
 def test_the_likeliest_class_is_predicted_or_the_score(task: Task, expected: list[float]) -> None:
     logits = np.array([[-1.5, 0.0, 4.0], [3.0, 2.0, -1.0]], dtype=np.float32)
     assert predictions(logits if task.classes else logits[:, :1], task) == expected
-
-
-@pytest.mark.parametrize("chosen", [range(23), [4, 19, 2, 7]])
-def test_batches_are_of_like_length_and_hold_each_row_once(chosen: Sequence[int], teacher: Teacher) -> None:
-    tokens = tokens_of(word_rows(23), teacher.tokenizer, 32)
-    batches = list(by_length(tokens, chosen, 5))
-    assert sorted(row for batch in batches for row in batch) == sorted(chosen)
-    assert all(len(batch) == 5 for batch in batches[:-1])
-    lengths = [len(tokens.ids[row]) for batch in batches for row in batch]
-    assert lengths == sorted(lengths)

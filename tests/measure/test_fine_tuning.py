@@ -273,24 +273,6 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(teacher: Te
     assert torch.equal(torch.get_rng_state(), expected)
 
 
-def test_all_rows_come_before_any_comes_again_in_another_order(teacher: Teacher) -> None:
-    lesson = lesson_of(word_task(50), teacher)
-    batches = module._endless(lesson.rows, 8, seed=0)
-    passes = [[next(batches) for _ in range(7)] for _ in range(3)]
-    for batch in passes:
-        assert sorted(row for rows in batch for row in rows) == list(range(50))
-    assert passes[0] != passes[1]
-    other = module._endless(lesson.rows, 8, seed=1)
-    assert passes[0] != [next(other) for _ in range(7)]
-
-
-def test_rows_of_like_length_are_read_together(teacher: Teacher) -> None:
-    lesson = lesson_of(word_task(96), teacher)
-    batches = module._endless(lesson.rows, 8, seed=0)
-    lengths = [{len(lesson.rows.ids[row]) for row in next(batches)} for _ in range(12)]
-    assert np.mean([max(each) - min(each) for each in lengths]) < 2
-
-
 @pytest.mark.parametrize(
     ("rows", "steps"),
     [(10, 2), (2_000, 250), (5_000, 625), (10_000, 625), (20_000, 625), (40_000, 1_250), (100_000, 3_125)],

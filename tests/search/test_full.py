@@ -24,9 +24,10 @@ from kdnas_core.search.full import (
     check_full,
     distil_fully,
     objective_of,
+    training_of,
 )
 from kdnas_core.search.texts import proxy_texts
-from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, parse_spec
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny_runs import files_in, own_machine
 
@@ -229,6 +230,13 @@ def test_another_recipe_than_the_runs_can_be_chosen(recipe: Any, spec: RunSpec, 
     assert result.loss > 0
     assert "hidden" in told.held_out[-1][1] or "hidden_probe" in told.held_out[-1][1]
     assert bool(told.notes[0]) == (recipe != "minilmv2")  # no masked-LM head to learn predictions from
+
+
+def test_a_full_distillation_may_take_more_steps_than_a_mini_kd() -> None:
+    steps = 40 * 1_000_000 // 32
+    assert training_of(32, 1e-3, steps).steps == steps
+    with pytest.raises(ValueError):
+        ProxySpec(steps=steps)
 
 
 def test_another_recipe_brings_its_own_mapping_and_keeps_the_runs_start() -> None:
