@@ -80,6 +80,7 @@ LOOKS = (0, 40, 200)
 RATE = 4e-4
 FINE_TUNING = FineTuning(rows=4_000, epochs=3, sequence_length=64, examples=12_000, dropout=0.0)
 PROBE_ROWS = 3_000
+BUDGETS = (3, 5, 7)
 SEED = 0
 MASKED_LM_STEPS = 1_500
 YARDSTICKS = ("mean_nmse", "last_nmse", "cka", "plain_cka", "similarities", "pairs_cka")
@@ -326,7 +327,26 @@ def _print(rows: list[dict[str, str]]) -> None:
             right, of = found[column]["right"], found[column]["pairs"]
             print(f"{column:<20}{found[column]['spearman']:>10.2f}{f'{right} of {of}':>20}")
         summary[use] = found
+    if "percent_of_teacher" in rows[0]:
+        summary["picks"] = _picks(rows)
     print(json.dumps(summary))
+
+
+def _picks(rows: list[dict[str, str]]) -> list[dict[str, object]]:
+    """Under each budget the best of these shapes, by the first version's loss and by agreement."""
+    uses = "".join(f"{use:>13}" for use in USES)
+    print(f"\n{'budget':<8}{'picked by':<16}{'student':<24}{'speed-up':>9}{'STS-B':>8}{uses}")
+    picks: list[dict[str, object]] = []
+    for budget in BUDGETS:
+        within = [row for row in rows if float(row["percent_of_teacher"]) <= 100 / budget]
+        for column in ("mean_nmse@200", "cka@200") if within else ():
+            best = min(within, key=lambda row: float(row[column]))
+            means = {use: fmean(float(best[name]) for name in scores) for use, scores in USES.items()}
+            speedup, zero_shot = 100 / float(best["percent_of_teacher"]), float(best["stsb_zero_shot"])
+            cells = "".join(f"{mean:>13.1f}" for mean in means.values())
+            print(f"1/{budget:<6}{column:<16}{best['shape']:<24}{speedup:>9.2f}{zero_shot:>8.1f}{cells}")
+            picks.append({"budget": budget, "by": column, "shape": best["shape"], "scores": means})
+    return picks
 
 
 def _ranks(
