@@ -63,14 +63,14 @@ class SpaceSpec(_Strict):
     def filled_from(self, teacher: Architecture) -> SpaceSpec:
         """This space with each knob that was left out derived from the teacher's own shape.
 
-        Depths are thirds to all of the teacher's, widths quarters, feed-forward widths a quarter, half
+        Depths are a sixth to all of the teacher's, widths quarters, feed-forward widths a quarter, half
         and all, heads all, half and a quarter; the activation is the teacher's. Presets stay as they are.
         """
         if self.presets:
             return self
         heads = [teacher.attention_heads // part for part in (1, 2, 4) if teacher.attention_heads % part == 0]
         derived = SpaceSpec(
-            layers=[max(1, teacher.layers * part // 12) for part in (4, 6, 8, 12)],
+            layers=[max(1, teacher.layers * part // 12) for part in (2, 4, 6, 8, 12)],
             hidden_size=[
                 width
                 for width in (teacher.hidden_size * part // 4 for part in (1, 2, 3, 4))

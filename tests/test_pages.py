@@ -438,7 +438,7 @@ def test_a_file_that_is_no_store_is_answered_in_one_sentence(db: Path, place: Pa
 
 def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
     app = shown(places.NEW_SEARCH)
-    assert "**144 architectures**, 48 distinct shapes" in words(app)
+    assert "**180 architectures**, 60 distinct shapes" in words(app)
     app.multiselect[0].set_value([2]).run()
     assert "**36 architectures**, 12 distinct shapes" in words(app)
     app.radio[1].set_value("KD-NAS, as published").run()
@@ -549,7 +549,7 @@ def test_the_form_draws_the_whole_space_once_the_teacher_was_measured(db: Path) 
     app = shown(places.NEW_SEARCH)
     [alt] = charts(app)
     assert alt.startswith("Estimated latencies of the space by layers")
-    assert "of 144 architectures are expected within" in words(app)
+    assert "of 180 architectures are expected within" in words(app)
     assert "by FLOPs alone" in words(app)
     app.multiselect[0].set_value([2]).run()
     assert "of 36 architectures are expected within" in words(app)

@@ -110,7 +110,7 @@ def test_the_smallest_has_no_more_multiply_adds_than_any(space: SearchSpace) -> 
 
 def test_a_space_left_open_is_derived_from_the_teacher() -> None:
     space = SearchSpace.from_spec(SpaceSpec(), TEACHER)
-    assert space == SearchSpace((2, 3, 4, 6), (96, 192, 288, 384), (384, 768, 1536), (3, 6, 12), ("gelu",))
+    assert space == SearchSpace((1, 2, 3, 4, 6), (96, 192, 288, 384), (384, 768, 1536), (3, 6, 12), ("gelu",))
 
 
 def test_choices_of_the_user_are_kept_in_rising_order() -> None:
@@ -148,7 +148,7 @@ def test_every_point_has_one_of_the_embedding_sizes_that_its_hidden_size_takes()
     )
     pairs = {(point.hidden_size, point.embedding_size) for point in space}
     assert pairs == {(16, 8), (32, 8), (32, 24)}
-    assert space.shapes() == len(space) == 4 * 3 * 3
+    assert space.shapes() == len(space) == 5 * 3 * 3
 
 
 def test_an_embedding_size_as_wide_as_a_hidden_size_is_taken() -> None:
