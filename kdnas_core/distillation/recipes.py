@@ -5,6 +5,7 @@ Where they differ from the papers:
   published ones all the same.
 - A mini-KD is general distillation: hidden words stand for the labels of a task (PKD, TinyBERT's second
   stage). Where a recipe needs them, they are hidden in its first stage too.
+- Predictions are compared at hidden words only; DistilBERT's published code compares them at all tokens.
 - One warm-up and one decay span both stages and all turns; the papers train their stages apart. With fewer
   steps than layers, some layers of MobileBERT have no turn.
 - MiniLM and MiniLMv2 learn from the teacher's last layer; of teachers of 24 layers MiniLMv2 takes the 21st,

@@ -84,11 +84,13 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     tuned: dict[Subject, FineTuning] = {"teacher": settings, "student": small, "control": small}
     reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
+        own = is_for(student, task)
+        apart = reads_apart and not own  # its student reads a pair as one text: so do those beside it
         for subject, model in models.items():
-            if subject == "student" and is_for(student, task):
+            if subject == "student" and own:
                 listener.scored(subject, _as_it_is(student, model, task, settings, listener))
             else:
-                _score(subject, model, task, tuned[subject], how.seeds, reads_apart, listener)
+                _score(subject, model, task, tuned[subject], how.seeds, apart, listener)
             if compared and can_compare(task) and subject != "control":
                 listener.say(f"{subject}: {task.name}, similarity")
                 listener.scored(subject, _zero_shot(model, task, settings, listener))

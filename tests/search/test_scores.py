@@ -18,12 +18,13 @@ from kdnas_core.distillation.student import new_student, save
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import scoring
+from kdnas_core.measure.classifier import new_classifier
 from kdnas_core.measure.fine_tuning import FineTuning, fine_tuned
 from kdnas_core.measure.scoring import TaskScore
 from kdnas_core.measure.tasks import APART, Row, read_task
 from kdnas_core.search import scores as module
 from kdnas_core.search import task_teacher
-from kdnas_core.search.scores import ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
+from kdnas_core.search.scores import TASK, ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
 from kdnas_core.spec import RunSpec, ScoreSpec, parse_spec
 from tests.measure.test_classifier import count_rows, word_rows
 from tests.sentences import is_one_sentence
@@ -313,6 +314,21 @@ def test_pairs_are_read_together_or_apart_where_that_is_asked_for_whatever_the_t
     assert scored(spec, student, tasks=[counts], pairs="apart").names == [
         ("teacher", f"counts{APART}"),
         ("student", f"counts{APART}"),
+    ]
+
+
+def test_beside_a_student_made_for_a_task_of_pairs_all_read_them_as_it_does(
+    of_vectors: RunSpec, tiny_teacher: Path, tmp_path: Path, counts: str
+) -> None:
+    task, folder = read_task(counts, tmp_path), tmp_path / "own"
+    encoder = new_student(teacher_of(tiny_teacher), SMALL, 1)
+    save(new_classifier(encoder, task, seed=0), teacher_of(tiny_teacher).tokenizer, folder)
+    (folder / TASK).write_text(json.dumps({"task": counts, "fingerprint": task.fingerprint}))
+    names = scored(of_vectors, folder, tasks=[counts], control=True).names
+    assert [name for name in names if not name[1].endswith(ZERO_SHOT)] == [
+        ("teacher", "counts"),
+        ("student", "counts"),
+        ("control", "counts"),
     ]
 
 
