@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,6 @@ class TaskScore:
     def mean(self, metric: str) -> float:
         """The mean over seeds of one metric."""
         return fmean(values[metric] for values in self.seeds)
-
-    def spread(self, metric: str) -> float:
-        """The standard deviation over seeds of one metric."""
-        return pstdev(values[metric] for values in self.seeds)
 
     @property
     def figure(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 from typing import Any
 
 from kdnas_core.measure.tasks import ZERO_SHOT as ZERO_SHOT
@@ -21,7 +21,7 @@ class ScoreRow:
         student: mean over seeds.
         teacher: the same of the teacher.
         retained: the student's as a share of the teacher's.
-        spread: population standard deviation over the student's seeds.
+        spread: sample standard deviation over the student's seeds; None for one seed.
         control: mean over seeds of the same student without distillation.
     """
 
@@ -94,7 +94,7 @@ def _row(scores: Sequence[Score], task: str, metric: str) -> ScoreRow:
         student=mean,
         teacher=teacher,
         retained=retained(mean, teacher),
-        spread=pstdev(student) if student else None,
+        spread=stdev(student) if len(student) > 1 else None,
         control=_mean(_values(scores, "control", task, metric)),
     )
 

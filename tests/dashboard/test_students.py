@@ -207,7 +207,7 @@ def test_a_score_has_its_spread_where_there_are_several_seeds() -> None:
     as_it_is = [*one, Score("teacher", "sst2", "accuracy", 1, 0.9)]
     assert score_tables.scores_table(as_it_is)["Student"][0] == "80.0"
     two = [*one, Score("student", "sst2", "accuracy", 1, 0.9)]
-    assert score_tables.scores_table(two)["Student"][0] == "85.0 ± 5.0"
+    assert score_tables.scores_table(two)["Student"][0] == "85.0 ± 7.1"
     assert "Without distillation" not in score_tables.scores_table(two)
 
 

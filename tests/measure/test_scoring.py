@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -149,15 +147,12 @@ def test_all_official_metrics_of_a_task_are_named(teacher: Teacher, model: Score
     assert list(values_of(classifier, teacher.tokenizer, task, HOW, None)) == ["f1", "accuracy"]
 
 
-def test_mean_spread_and_figure_are_those_of_the_seeds() -> None:
+def test_mean_and_figure_are_those_of_the_seeds() -> None:
     seeds = ({"f1": 0.5, "accuracy": 0.7}, {"f1": 0.6, "accuracy": 0.9}, {"f1": 1.0, "accuracy": 0.8})
     score = TaskScore("mrpc", seeds, 1e-4)
     assert score.mean("f1") == pytest.approx(0.7)
     assert score.mean("accuracy") == pytest.approx(0.8)
-    assert score.spread("f1") == pytest.approx(math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 3))
-    assert score.spread("accuracy") == pytest.approx(statistics.pstdev([0.7, 0.9, 0.8]))
     assert score.figure == pytest.approx(0.75)
-    assert TaskScore("one", seeds[:1]).spread("f1") == 0
 
 
 def test_of_two_rates_with_the_same_metrics_the_one_with_the_smaller_loss_is_better() -> None:
