@@ -14,6 +14,10 @@ from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.masking import hide_words
 from kdnas_core.distillation.teacher import Teacher
 
+AT_ONCE = (
+    10_000  # texts; the lists of numbers that a tokenizer gives take several times the memory of an array
+)
+
 Passage = str | tuple[str, str]  # a text, or a pair of sentences
 
 
@@ -62,14 +66,29 @@ def tokenised(
     Raises:
         BadInput: the tokenizer cannot hide words.
     """
+    parts = [
+        _encoded(teacher, texts[start : start + AT_ONCE], sequence_length)
+        for start in range(0, len(texts), AT_ONCE)
+    ]
+    ids, types, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    # all 0 is what a model takes them to be if it is told nothing
+    told = types if types.any() and knows_pairs(teacher.model.config) else None
+    if hidden_words:
+        return Sheet(*hide_words(ids, teacher.tokenizer), offsets, told)
+    return Sheet(ids, np.full_like(ids, NOT_HIDDEN), offsets, told)
+
+
+def _encoded(
+    teacher: Teacher, texts: Sequence[Passage], sequence_length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and types of all tokens, and the length of each text."""
     encoded = teacher.tokenizer(list(texts), truncation=True, max_length=sequence_length)
     lists = encoded["input_ids"]
     ids = np.concatenate(lists).astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in lists])]).astype(np.int64)
-    types = _types(encoded.get("token_type_ids")) if knows_pairs(teacher.model.config) else None
-    if hidden_words:
-        return Sheet(*hide_words(ids, teacher.tokenizer), offsets, types)
-    return Sheet(ids, np.full_like(ids, NOT_HIDDEN), offsets, types)
+    given = encoded.get("token_type_ids")
+    types = np.zeros_like(ids) if given is None else np.concatenate(given).astype(np.int64)
+    return ids, types, np.array([len(tokens) for tokens in lists], dtype=np.int64)
 
 
 def knows_pairs(config: PreTrainedConfig) -> bool:
@@ -78,11 +97,3 @@ def knows_pairs(config: PreTrainedConfig) -> bool:
     Its tokenizer may say so all the same: a RoBERTa with BERT's tokenizer would look up what it has not.
     """
     return getattr(config, "type_vocab_size", 1) > 1
-
-
-def _types(given: Sequence[Sequence[int]] | None) -> NDArray[np.int64] | None:
-    """None where all are 0, as a model takes them to be if it is told nothing."""
-    if given is None:
-        return None
-    types = np.concatenate(given).astype(np.int64)
-    return types if types.any() else None

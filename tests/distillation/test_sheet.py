@@ -40,6 +40,15 @@ def test_the_tokens_of_all_texts_stand_in_a_row(teacher: Teacher, texts: list[st
     assert set(sheet.labels.tolist()) == {NOT_HIDDEN}
 
 
+def test_however_many_texts_are_tokenised_at_once_the_sheet_is_the_same(
+    teacher: Teacher, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some: list[Passage] = [*texts[:10], *PAIRS, *texts[10:20]]
+    whole = tokenised(teacher, some, 32, hidden_words=True)
+    monkeypatch.setattr("kdnas_core.distillation.sheet.AT_ONCE", 7)
+    assert tokenised(teacher, some, 32, hidden_words=True).fingerprint == whole.fingerprint
+
+
 def test_single_sentences_have_no_types(teacher: Teacher, texts: list[str]) -> None:
     assert tokenised(teacher, texts[:5], 64).types is None
 
