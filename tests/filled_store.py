@@ -17,6 +17,7 @@ from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, quick
 
 TEACHER = Architecture(6, 384, 1536, 12)
 TEACHER_MS = 18.5
+LAYERS = [2, 3, 4, 6]
 DEVICE = "node-3: AMD EPYC 9B45 (2 cores)"
 STEPS = 80
 FULL_STEPS = 6_000  # of a full distillation
@@ -71,7 +72,11 @@ def begin_run(store: Store, spec: RunSpec | None = None) -> int:
     spec = (spec or quick_spec()).filled_for(makes_vectors=True)
     run = store.create_run(spec)
     store.claim_run(Worker.this_process())
-    filled = spec.model_copy(update={"space": spec.space.filled_from(TEACHER)})
+    # of two layers and more, so that the few candidates of a small run stand on both sides of its budget
+    space = spec.space
+    if not space.presets:
+        space = space.model_copy(update={"layers": space.layers or LAYERS})
+    filled = spec.model_copy(update={"space": space.filled_from(TEACHER)})
     store.set_teacher(run, filled, teacher_facts())
     store.set_activity(run, "measuring latency of candidate 1")
     return run

@@ -118,13 +118,13 @@ def _split(
 
 
 def check_texts(corpus: str, texts: Sequence[Text]) -> None:
-    """Refuses a corpus that is too small to learn from and be judged by.
+    """Refuses a corpus that is too small to learn from and be judged by; near repeats do not count.
 
     Raises:
         BadInput: it is.
     """
     if len(texts) < FEWEST_TEXTS:
         raise BadInput(
-            f"The corpus {corpus} has only {len(texts)} texts that differ enough from each other; a proxy "
-            f"set needs at least {FEWEST_TEXTS}."
+            f"The corpus {corpus} has only {len(texts)} different texts; a proxy set needs at least "
+            f"{FEWEST_TEXTS}."
         )

@@ -406,7 +406,7 @@ def test_a_tiny_corpus_is_refused_with_its_size(
     corpus = tmp_path / "tiny.txt"
     corpus.write_text("\n".join([*texts[:47], *texts[:47]]))  # twice the same is no more
     fields["corpus"] = str(corpus)
-    assert "only 47 texts" in refusal(fields)
+    assert "only 47 different texts" in refusal(fields)
     corpus.write_text("\n".join(texts[:48]))
     prepare(parse_spec(fields), silent)
 
