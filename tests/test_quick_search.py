@@ -33,10 +33,14 @@ def test_the_quick_search_fills_a_frontier_and_its_pick_can_be_exported(tmp_path
     summary = command(tmp_path, "search", "--quick")
     assert summary["state"] == "finished"
     assert summary["failed"] == 0
-    assert summary["over_budget"] >= 1
 
     candidates = command(tmp_path, "show", str(summary["run"]))["candidates"]
     done = [candidate for candidate in candidates if candidate["state"] == "done"]
+    # how many are over the budget depends on the machine; that those are never distilled does not
+    over = [candidate for candidate in candidates if candidate["state"] == "over_budget"]
+    assert (len(done) + len(over), len(over)) == (16, summary["over_budget"])
+    assert all(candidate["loss"] is None for candidate in over)
+    assert all(candidate["speedup"] >= 2 for candidate in done)
     knobs = ("layers", "hidden_size", "intermediate_size")
     assert len(done) >= 10
     assert len({tuple(row["architecture"][knob] for knob in knobs) for row in done}) >= 6
