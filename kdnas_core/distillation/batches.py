@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,8 +26,8 @@ def by_length(lengths: ArrayLike, size: int, texts: Sequence[int] | None = None)
     return [order[start : start + size].tolist() for start in range(0, len(order), size)]
 
 
-def endless(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[int]]:
-    """All texts before any comes again, each time in other batches and another order.
+def passes(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[list[int]]]:
+    """The batches of one pass over all texts after another: each time others, in another order.
 
     Args:
         lengths: of all texts, in tokens.
@@ -38,4 +39,9 @@ def endless(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[int]]:
         order = rng.sample(range(len(every)), len(every))
         buckets = (order[start : start + size * BUCKET] for start in range(0, len(order), size * BUCKET))
         batches = [batch for bucket in buckets for batch in by_length(every, size, bucket)]
-        yield from rng.sample(batches, len(batches))
+        yield rng.sample(batches, len(batches))
+
+
+def endless(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[int]]:
+    """The batches of all passes in a row; arguments as for `passes`."""
+    return chain.from_iterable(passes(lengths, size, seed))

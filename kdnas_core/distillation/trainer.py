@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from kdnas_core.distillation.batches import by_length, endless
+from kdnas_core.distillation.batches import by_length, passes
 from kdnas_core.distillation.capture import Captured, capture
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.mapping import mean_over_layers
@@ -171,9 +171,7 @@ class _Training:
     ) -> None:
         self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
         self.watcher = watcher
-        self.batches = endless(data.learnt.lengths, proxy.batch_size, seed)
-        self.taken = 0  # batches
-        self.number, self.texts = 0, data.learnt  # the pass over the texts, and the texts as they are in it
+        self.batches = _endless(data.learnt, proxy.batch_size, seed)
         pad = forward.pad
         self.fitting = [make_batch(data.train, texts, pad) for texts in _fitting(data.train)]
         objective.weigh_alike(self.fitting, proxy.batch_size)
@@ -211,8 +209,7 @@ class _Training:
     def _begin(self) -> int:
         """Fits the projections, or reads how far an earlier training was; returns the steps taken."""
         if step := self.loop.steps_saved():
-            self.taken = step * self.proxy.accumulation
-            for _ in range(self.taken):
+            for _ in range(step * self.proxy.accumulation):
                 next(self.batches)
             return step
         self.watcher.held_out(self.fitted())
@@ -226,10 +223,10 @@ class _Training:
 
     def _gradients(self, done: float) -> float:
         """Adds up the gradients of one step; returns its loss."""
-        passes, total = self.proxy.accumulation, 0.0
-        for texts in islice(self.batches, passes):
-            batch = self.batch(texts)
-            loss = self.objective.loss(self.forward(batch), batch, done) / passes
+        accumulated, total = self.proxy.accumulation, 0.0
+        for texts, chosen in islice(self.batches, accumulated):
+            batch = make_batch(texts, chosen, self.forward.pad)
+            loss = self.objective.loss(self.forward(batch), batch, done) / accumulated
             loss.backward()
             total += loss.item()
         return total
@@ -245,14 +242,6 @@ class _Training:
         """The texts that projections are fitted from, with the student's outputs as it is now."""
         for batch in self.fitting:
             yield self.forward(batch), batch
-
-    def batch(self, texts: Sequence[int]) -> Batch:
-        """The next training batch."""
-        number = self.taken // math.ceil(len(self.data.learnt) / self.proxy.batch_size)
-        if number != self.number:
-            self.number, self.texts = number, self.data.learnt.in_pass(number)
-        self.taken += 1
-        return make_batch(self.texts, texts, self.forward.pad)
 
     @torch.no_grad()
     def evaluated(self, step: int, last: bool = False) -> HeldOut:
@@ -354,6 +343,13 @@ def _forward(
     reads = any(isinstance(term, PairTerm) for term in objective.all_terms())
     with capture(student) if reads else contextlib.nullcontext(Captured()) as captured:
         yield _Forward(student, captured, autocast)
+
+
+def _endless(learnt: Texts, batch_size: int, seed: int) -> Iterator[tuple[Texts, list[int]]]:
+    """The texts as they are in each pass over them, with those of one batch after another."""
+    for number, batches in enumerate(passes(learnt.lengths, batch_size, seed)):
+        texts = learnt.in_pass(number)
+        yield from ((texts, batch) for batch in batches)
 
 
 def _fitting(targets: Targets) -> list[list[int]]:
