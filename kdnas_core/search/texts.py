@@ -82,8 +82,13 @@ def full_texts(
     Raises:
         BadInput: the corpus cannot be read, or is too small.
     """
-    held_out = _held_out(_read(corpus, cache, proxy, proxy.sentences + proxy.held_out, say), proxy)
-    texts = _read(corpus, cache, proxy, sentences + proxy.held_out, say)
+    of_run, wanted = proxy.sentences + proxy.held_out, sentences + proxy.held_out
+    if len(parts_of(corpus)) == 1:  # a shorter reading is the beginning of a longer one
+        texts = _read(corpus, cache, proxy, max(of_run, wanted), say)
+        held_out, texts = _held_out(texts[:of_run], proxy), texts[:wanted]
+    else:
+        held_out = _held_out(_read(corpus, cache, proxy, of_run, say), proxy)
+        texts = _read(corpus, cache, proxy, wanted, say)
     return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer)
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from kdnas_core.distillation.harvest import Paragraph
-from kdnas_core.distillation.mixture import Text
+from kdnas_core.distillation.mixture import Text, read_texts
 from kdnas_core.distillation.repeats import Repeats
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import packaged_task
@@ -73,6 +74,26 @@ def test_a_full_distillation_is_judged_by_the_held_out_texts_of_its_run(
     assert {text.language for text in full.held_out} == {"en", "sw"}
     assert not set(plain(full.held_out)) & set(plain(full.learnt))
     assert len(full.learnt) == 690 - 24
+
+
+@pytest.mark.parametrize("sentences", [40, 10_000])
+def test_a_corpus_of_one_part_is_read_once_for_both(
+    sentences: int, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    corpus, said = written(tmp_path / "corpus.txt", made_up(300, words=6)), list[int]()
+
+    def spied(source: str, cache: Path, seed: int, limit: int, *rest: Any) -> list[Text]:
+        said.append(limit)
+        return read_texts(source, cache, seed, limit, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdnas_core.search.texts.read_texts", spied)
+        full = full_texts(corpus, Path("no-cache"), PROXY, sentences, 32, tokenizer, lambda words: None)
+    assert len(said) == 1
+    run = read(corpus, tokenizer)
+    assert full.held_out == run.held_out
+    assert full.learnt[:40] == run.learnt[:40]
+    assert len(full.learnt) == min(sentences, 300 - len(run.held_out))
 
 
 def test_long_texts_are_learnt_in_chunks_and_no_more_than_were_asked_for(
