@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from benchmarks.small_teachers import new_bert
+from benchmarks.small_teachers import learn, new_bert
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.importance import SKILLED, importance_of
 from kdnas_core.distillation.losses import NOT_HIDDEN
@@ -104,19 +104,14 @@ def _trained(
     model, head = new_bert(SHAPE, len(tokenizer)), nn.Linear(SHAPE.hidden_size, 2)
     with torch.no_grad():
         model.get_submodule("embeddings.word_embeddings").weight.mul_(LOUDER)  # type: ignore[operator]
-    optimiser = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     rng = random.Random(seed)
-    for step in range(1, steps + 1):
+
+    def loss() -> torch.Tensor:
         inputs, labels = _batch(tokenizer, words, rng)
         logits = head(model(**inputs).last_hidden_state)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NOT_HIDDEN)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % 1_000 == 0:
-            print(f"step {step}: cross-entropy {loss.item():.3f}", flush=True)
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NOT_HIDDEN)
+
+    learn([model, head], loss, steps, RATE)
     model.eval().requires_grad_(False)
     return Teacher("benchmark", model, tokenizer, SHAPE, fingerprint(model)), head
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,15 +11,17 @@ from torch.nn import functional as F
 from transformers import AutoModel, BertConfig, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.loop import Group, Loop
 from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.pairs import with_pairs
 from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.distillation.targets import padded
-from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
+from kdnas_core.distillation.teacher import Teacher, fingerprint
 
 MASKED_LM = Architecture(4, 128, 512, 4)
 BATCH = 32
 RATE = 1e-3
+SAID = 200  # every so many steps
 
 
 def new_bert(shape: Architecture, vocabulary: int) -> PreTrainedModel:
@@ -37,40 +39,59 @@ def new_bert(shape: Architecture, vocabulary: int) -> PreTrainedModel:
     )
 
 
-def masked_lm(texts: Sequence[str], steps: int, seed: int, tokens: int = 64) -> Teacher:
+def learn(modules: Sequence[nn.Module], loss: Callable[[], torch.Tensor], steps: int, rate: float) -> None:
+    """Trains modules by the product's loop, and says how far it is.
+
+    Args:
+        modules: all that is trained.
+        loss: of the next batch.
+        steps: to take.
+        rate: of learning, at its highest.
+    """
+    loop = Loop([Group(list(module.parameters())) for module in modules], steps, rate)
+    losses: list[float] = []
+
+    def gradients() -> float:
+        found = loss()
+        found.backward()
+        losses.append(found.item())
+        return losses[-1]
+
+    for step in range(1, steps + 1):
+        loop.take(step, gradients)
+        if step % SAID == 0:
+            print(f"step {step} of {steps}: loss {losses[-1]:.3f}", flush=True)
+
+
+def masked_lm(packaged: Teacher, texts: Sequence[str], steps: int, seed: int, tokens: int = 64) -> Teacher:
     """A small BERT that has learnt to guess hidden words, as far as some minutes go.
 
     Args:
+        packaged: whose tokenizer it reads with.
         texts: to learn from.
         steps: of 32 texts.
         seed: of its weights and of the order of the texts.
         tokens: of a text at most.
     """
-    packaged = load_teacher("packaged")
     torch.manual_seed(seed)
     model = new_bert(MASKED_LM, len(packaged.tokenizer))
     words, width = model.get_input_embeddings().weight, MASKED_LM.hidden_size
     assert isinstance(words, torch.Tensor)
     head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-    optimiser = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     sheet = tokenised(packaged, with_pairs(texts, 0.5, seed), tokens, hidden_words=True)
-    assert sheet.types is not None
+    types_of = sheet.types
+    assert types_of is not None
     rng = np.random.default_rng(seed)
-    for step in range(1, steps + 1):
+
+    def loss() -> torch.Tensor:
         slices = [sheet.slice(int(text)) for text in rng.choice(len(texts), BATCH, replace=False)]
         ids, mask = padded([sheet.ids[part] for part in slices], packaged.tokenizer.pad_token_id)
-        types, _ = padded([sheet.types[part] for part in slices], 0)
+        types, _ = padded([types_of[part] for part in slices], 0)
         wanted, _ = padded([sheet.labels[part] for part in slices], NOT_HIDDEN)
         states = model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
         hidden = wanted != NOT_HIDDEN
-        loss = F.cross_entropy(head(states[hidden]) @ words.T, wanted[hidden])
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % 200 == 0:
-            print(f"step {step} of {steps}: cross-entropy of hidden words {loss.item():.2f}", flush=True)
+        return F.cross_entropy(head(states[hidden]) @ words.T, wanted[hidden])
+
+    learn([model, head], loss, steps, RATE)
     model.eval().requires_grad_(False)
     return Teacher("masked_lm", model, packaged.tokenizer, MASKED_LM, fingerprint(model))

@@ -53,7 +53,7 @@ from kdnas_core.measure.linear_probe import probe_accuracy
 from kdnas_core.measure.memory import cache_folder
 from kdnas_core.measure.similarity import similarity_score
 from kdnas_core.measure.tasks import Task, read_task
-from kdnas_core.spec import USUAL_PAIRS, LatencySpec, ObjectiveSpec, ProxySpec
+from kdnas_core.spec import LatencySpec, ObjectiveSpec, ProxySpec, RunSpec
 
 # (layers, hidden size, FFN width), 32 wide heads; by latency on the machine of the committed results
 GROUPS = (
@@ -157,16 +157,16 @@ def _shape(layers: int, hidden: int, intermediate: int) -> Architecture:
 def _material(name: str, folder: Path, corpus: str) -> Material:
     cache = cache_folder()
     packaged = name == "packaged"
-    held_out, learnt = texts_of(corpus, PROXY, load_teacher("packaged"))
-    teacher = load_teacher("packaged") if packaged else masked_lm(learnt, MASKED_LM_STEPS, SEED)
-    objective = ObjectiveSpec().filled_for(makes_vectors=packaged)
-    assert objective.use is not None
+    teacher, usual = load_teacher("packaged"), RunSpec().filled_for(makes_vectors=packaged)
+    held_out, learnt = texts_of(corpus, PROXY, teacher)
+    if not packaged:
+        teacher = masked_lm(teacher, learnt, MASKED_LM_STEPS, SEED)
 
     def outputs(passages: Sequence[Passage]) -> Targets:
         return teacher_targets(teacher, passages, PROXY.sequence_length, autocast_dtype(), cache)
 
     config = teacher.model.config
-    passages = with_pairs(learnt, USUAL_PAIRS[objective.use], SEED)
+    passages = with_pairs(learnt, usual.proxy.pairs or 0.0, SEED)
     sets = [outputs(passages), outputs(held_out), outputs(with_pairs(held_out, 1.0, SEED))]
     vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
     train, judged, pairs = map(vocabulary.renumbered, sets)
@@ -176,7 +176,7 @@ def _material(name: str, folder: Path, corpus: str) -> Material:
         pairs,
         importance_of(teacher, learnt, "mean", cache),
         {name: read_task(str(folder / name), cache) for name in ("sst2", "trec", "stsb", "mrpc")},
-        objective,
+        usual.objective,
         GROUPS if packaged else SMALL_GROUPS,
     )
 
