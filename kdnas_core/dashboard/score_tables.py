@@ -31,9 +31,7 @@ SCORE_COLUMNS = {
 def scores_table(scores: Sequence[Score]) -> pd.DataFrame:
     """One row for each task and metric; the control only where there is one."""
     rows = score_rows(scores)
-    # a student that was made for a task is scored once, as it is, beside several teachers
-    several = {(score.task, score.metric) for score in scores if score.subject == "student" and score.seed}
-    table = pd.DataFrame([_row(row, (row.task, row.metric) in several) for row in rows])
+    table = pd.DataFrame([_row(row) for row in rows])
     if all(row.control is None for row in rows):
         return table.drop(columns="Without distillation", errors="ignore")
     return table
@@ -45,21 +43,21 @@ def metric(name: str) -> str:
     return METRICS.get(first, first.replace("_", " ")) + comma + split
 
 
-def _row(row: ScoreRow, several: bool) -> dict[str, object]:
+def _row(row: ScoreRow) -> dict[str, object]:
     return {
         "Task": row.task,
         "Metric": metric(row.metric),
-        "Student": _spread(row, several),
+        "Student": _spread(row),
         "Teacher": _times_100(row.teacher),
         "Retained (%)": _times_100(row.retained),
         "Without distillation": _times_100(row.control),
     }
 
 
-def _spread(row: ScoreRow, several: bool) -> str | None:
+def _spread(row: ScoreRow) -> str | None:
     if row.student is None:
         return None
-    spread = f" ± {wording.points(row.spread)}" if several and row.spread is not None else ""
+    spread = f" ± {wording.points(row.spread)}" if row.spread is not None else ""
     return wording.points(row.student) + spread
 
 

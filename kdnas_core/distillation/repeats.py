@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 WORDS_IN_A_ROW = 5
 SHARED = 0.5  # of the word sequences of the shorter of two texts
@@ -42,10 +42,4 @@ class Repeats:
 def _sequences(text: str) -> set[tuple[str, ...]]:
     """All sequences of five words; of a shorter text the one of all its words; of one without words none."""
     words = _WORD.findall(text.lower())
-    if not words:
-        return set()
-    return set(_windows(words, min(WORDS_IN_A_ROW, len(words))))
-
-
-def _windows(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
-    return zip(*(words[start:] for start in range(size)), strict=False)
+    return set(zip(*(words[start:] for start in range(min(WORDS_IN_A_ROW, len(words)))), strict=False))

@@ -14,9 +14,7 @@ from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.masking import hide_words
 from kdnas_core.distillation.teacher import Teacher
 
-AT_ONCE = (
-    10_000  # texts; the lists of numbers that a tokenizer gives take several times the memory of an array
-)
+AT_ONCE = 10_000  # texts: a tokenizer's lists of numbers take several times the memory of an array
 
 Passage = str | tuple[str, str]  # a text, or a pair of sentences
 
