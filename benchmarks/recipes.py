@@ -20,6 +20,7 @@ from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.importance import Importance, importance_of
 from kdnas_core.distillation.mapping import mean_over_layers
+from kdnas_core.distillation.needs import trained_words
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import RELATED, Given, plan
@@ -29,7 +30,7 @@ from kdnas_core.distillation.student import start_student
 from kdnas_core.distillation.targets import Output
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil, judged_by
-from kdnas_core.distillation.word_head import TeacherWords, trained_words
+from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.device import device
 from kdnas_core.measure.linear_probe import probe_accuracy
 from kdnas_core.measure.memory import cache_folder

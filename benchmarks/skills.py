@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from benchmarks.small_teachers import learn, new_bert
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.importance import SKILLED, importance_of
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
 from kdnas_core.measure.memory import cache_folder
 

@@ -12,7 +12,7 @@ from transformers import AutoModel, BertConfig, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.loop import Group, Loop
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.pairs import with_pairs
 from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.distillation.targets import padded

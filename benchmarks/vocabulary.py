@@ -16,7 +16,7 @@ import numpy as np
 from transformers import BertConfig, BertModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.objective import make_objective
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.precision import autocast_dtype

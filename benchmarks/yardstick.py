@@ -33,15 +33,13 @@ from benchmarks.small_teachers import masked_lm
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.losses import pooled
 from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.outputs import teacher_targets
-from kdnas_core.distillation.pairs import with_pairs
+from kdnas_core.distillation.pairs import Passage, with_pairs
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.sheet import Passage
 from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.targets import Targets, make_batch
+from kdnas_core.distillation.targets import Targets, make_batch, pooled
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.distillation.vocabulary import Vocabulary

@@ -17,7 +17,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import latency_form, model_section, objective_form, places, progress, starting
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import latency, memory
-from kdnas_core.measure.reading import device_name
+from kdnas_core.measure.device import device_name
 from kdnas_core.runs.rows import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
 from kdnas_core.search.space import SearchSpace

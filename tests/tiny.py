@@ -11,7 +11,7 @@ import torch
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.importance import Importance
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import RELATED, Given, plan

@@ -17,8 +17,9 @@ import pytest
 
 from kdnas_core.distillation.sources import teacher_shape
 from kdnas_core.measure import memory
+from kdnas_core.measure.device import device_name
 from kdnas_core.measure.latency import question
-from kdnas_core.measure.reading import LatencyReading, device_name
+from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec, parse_spec
 from tests.tiny_fields import tiny_fields

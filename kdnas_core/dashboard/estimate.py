@@ -9,7 +9,7 @@ from pathlib import Path
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import live, progress
 from kdnas_core.dashboard.outlook import Outlook
-from kdnas_core.measure.reading import device_name
+from kdnas_core.measure.device import device_name
 from kdnas_core.runs.rows import Candidate, Run
 from kdnas_core.spec import RunSpec
 

@@ -10,7 +10,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.sources import check_teacher, teacher_shape
 from kdnas_core.errors import BadInput
-from kdnas_core.measure import latency, memory
+from kdnas_core.measure import latency
 from kdnas_core.measure.latency_model import LatencyModel, model_here
 from kdnas_core.runs.launch import check_spec, ensure_worker
 from kdnas_core.runs.store import opened
@@ -63,7 +63,7 @@ def teacher_ms(teacher: str, shape: Architecture | None, protocol: LatencySpec) 
     """The teacher's latency by a protocol as this machine remembers it; None where it was never measured."""
     if shape is None:
         return None
-    reading = memory.recall_latency(latency.question(teacher, shape, shape, protocol))
+    reading = latency.recall_latency(latency.question(teacher, shape, shape, protocol))
     return None if reading is None else reading.p50
 
 

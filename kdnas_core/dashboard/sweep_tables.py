@@ -7,7 +7,8 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.live_students import LatencyView
-from kdnas_core.measure.reading import LatencyReading, device_name
+from kdnas_core.measure.device import device_name
+from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.measure.sweep import Point, points, points_of, readings_at, seconds_of, share_done, too_long
 from kdnas_core.runs.rows import Sweep
 from kdnas_core.spec import USUAL_RUNTIMES, SweepSpec

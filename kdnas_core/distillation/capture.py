@@ -5,6 +5,7 @@ The model's code and settings stay as they are: it may compute its attention wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from kdnas_core.distillation.losses import dot_scores
 from kdnas_core.errors import BadInput
 
 _BERT = "encoder.layer.{layer}.attention.self.{part}"
@@ -95,12 +95,23 @@ def _keep_in(kept: list[torch.Tensor]) -> Callable[[nn.Module, Any, torch.Tensor
     return hook
 
 
-def attention_scores(captured: Captured, heads: int) -> list[torch.Tensor]:
-    """Pre-softmax scores Q K^T / sqrt(d) of each layer, before any mask: M tensors (B, heads, n, n).
+def check_relation_heads(width: int, heads: int) -> None:
+    """Refuse a number of heads that a width does not divide into.
 
-    Args:
-        captured: of a forward pass.
-        heads: the model's own number of attention heads, for the scores that it uses itself.
+    Raises:
+        BadInput: says both, and what would do.
     """
-    pairs = zip(captured.queries, captured.keys, strict=True)
-    return [dot_scores(queries, keys, heads) for queries, keys in pairs]
+    if heads < 1 or width % heads:
+        raise BadInput(f"A width of {width} does not divide into {heads} heads; choose a divisor of {width}.")
+
+
+def dot_scores(queries: torch.Tensor, keys: torch.Tensor, heads: int) -> torch.Tensor:
+    """Pre-softmax attention scores Q K^T / sqrt(d) of (B, n, H) queries and keys -> (B, heads, n, n).
+
+    Raises:
+        BadInput: H does not divide into `heads`.
+    """
+    check_relation_heads(queries.shape[-1], heads)
+    q = queries.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, n, d)
+    k = keys.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return q @ k.mT / math.sqrt(q.shape[-1])

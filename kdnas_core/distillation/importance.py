@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from kdnas_core.distillation.capture import capture
-from kdnas_core.distillation.losses import dot_scores, pooled
+from kdnas_core.distillation.capture import capture, dot_scores
 from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.names import own_path
 from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.distillation.sheet import knows_pairs
+from kdnas_core.distillation.targets import pooled
 from kdnas_core.distillation.teacher import Teacher
 
 TEXTS = 192

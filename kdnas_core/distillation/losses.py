@@ -11,12 +11,11 @@ import math
 import torch
 from torch.nn import functional as F
 
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.errors import BadInput
+from kdnas_core.distillation.capture import dot_scores
+from kdnas_core.distillation.masking import NOT_HIDDEN
 
 FEWEST_COMPARED = 3  # texts whose similarities vary
 LEAST_VARIANCE = 1e-3  # of cosine similarities; unrelated texts have about 1e-2
-NOT_HIDDEN = -100  # label of a token that is not to be guessed; what transformers and torch use too
 
 
 def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: float) -> torch.Tensor:
@@ -36,22 +35,6 @@ def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: flo
 def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """One minus the cosine of (tokens, H) with the teacher's, mean over tokens (DistilBERT, 1910.01108)."""
     return (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()
-
-
-def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Tensor:
-    """The vector of each text, made of its tokens' states.
-
-    Args:
-        tokens: (real tokens, H), one text after another.
-        lengths: (B,) tokens of each text, none of them 0.
-        mode: the mean over a text's tokens, its first token's state, or the largest values.
-
-    Returns:
-        (B, H).
-    """
-    if mode == "cls":
-        return tokens[lengths.cumsum(0) - lengths]
-    return torch.segment_reduce(tokens, mode, lengths=lengths, axis=0)
 
 
 def similarity_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -176,16 +159,6 @@ def _mean_over_queries(terms: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (terms.sum(-1) * queries).sum((0, 2)) / queries.sum()
 
 
-def check_relation_heads(width: int, heads: int) -> None:
-    """Refuse a number of heads that a width does not divide into.
-
-    Raises:
-        BadInput: says both, and what would do.
-    """
-    if heads < 1 or width % heads:
-        raise BadInput(f"A width of {width} does not divide into {heads} heads; choose a divisor of {width}.")
-
-
 def relation_scores(states: torch.Tensor, heads: int) -> torch.Tensor:
     """Scaled dot products X X^T / sqrt(d_r) of (B, n, H), cut anew into `heads` -> (B, heads, n, n).
 
@@ -196,18 +169,6 @@ def relation_scores(states: torch.Tensor, heads: int) -> torch.Tensor:
         BadInput: H does not divide into `heads`.
     """
     return dot_scores(states, states, heads)
-
-
-def dot_scores(queries: torch.Tensor, keys: torch.Tensor, heads: int) -> torch.Tensor:
-    """Pre-softmax attention scores Q K^T / sqrt(d) of (B, n, H) queries and keys -> (B, heads, n, n).
-
-    Raises:
-        BadInput: H does not divide into `heads`.
-    """
-    check_relation_heads(queries.shape[-1], heads)
-    q = queries.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, n, d)
-    k = keys.unflatten(-1, (heads, -1)).transpose(1, 2)
-    return q @ k.mT / math.sqrt(q.shape[-1])
 
 
 def feature_map(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

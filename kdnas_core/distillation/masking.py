@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.errors import BadInput
 
+NOT_HIDDEN = -100  # label of a token that is not to be guessed; what transformers and torch use too
 SHARE = 0.15  # of all words (BERT, arXiv 1810.04805, section 3.1)
 MASKED, REPLACED = 0.8, 0.1  # of those; the rest stays as it is
 

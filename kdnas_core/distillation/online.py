@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdnas_core.distillation.capture import capture
-from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.masking import hide_words
+from kdnas_core.distillation.masking import NOT_HIDDEN, hide_words
 from kdnas_core.distillation.sheet import Sheet
 from kdnas_core.distillation.targets import Kind, Output, Reader, Texts, padded
 from kdnas_core.distillation.teacher import Teacher

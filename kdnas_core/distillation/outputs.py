@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from kdnas_core.distillation.batches import by_length
 from kdnas_core.distillation.capture import Captured, capture
-from kdnas_core.distillation.sheet import Passage, Sheet, tokenised
+from kdnas_core.distillation.pairs import Passage
+from kdnas_core.distillation.sheet import Sheet, tokenised
 from kdnas_core.distillation.targets import Output, Targets, padded
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.errors import BadInput

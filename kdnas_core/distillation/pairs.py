@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from kdnas_core.distillation.sheet import Passage
+Passage = str | tuple[str, str]  # a text, or a pair of sentences
 
 WINDOW = 1_000  # texts among which a near one is looked for: the comparisons grow with its square
 FEWEST_WORDS = 8  # of a text that is cut into two segments

@@ -9,8 +9,7 @@ import time
 import torch
 
 from kdnas_core.measure import memory
-from kdnas_core.measure.device import device
-from kdnas_core.measure.reading import device_name
+from kdnas_core.measure.device import device, device_name
 
 WORTH_IT = 1.3  # a gain below this would be lost in the noise, and float32 is the safer choice
 

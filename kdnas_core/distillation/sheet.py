@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
-from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.masking import hide_words
+from kdnas_core.distillation.masking import NOT_HIDDEN, hide_words
+from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.teacher import Teacher
 
 AT_ONCE = 10_000  # texts: a tokenizer's lists of numbers take several times the memory of an array
-
-Passage = str | tuple[str, str]  # a text, or a pair of sentences
 
 
 @dataclass(frozen=True)

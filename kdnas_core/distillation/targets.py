@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.distillation.sentence_encoders import Mode
 
 Kind = Literal["hidden", "query", "key", "value"]
 Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 0) is the embedding's
@@ -151,3 +152,19 @@ def padded(rows: Sequence[NDArray[np.int64]], pad: int) -> tuple[torch.Tensor, t
         filled[place, : len(row)] = torch.from_numpy(row)
         mask[place, : len(row)] = 1
     return filled, mask
+
+
+def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Tensor:
+    """The vector of each text, made of its tokens' states.
+
+    Args:
+        tokens: (real tokens, H), one text after another.
+        lengths: (B,) tokens of each text, none of them 0.
+        mode: the mean over a text's tokens, its first token's state, or the largest values.
+
+    Returns:
+        (B, H).
+    """
+    if mode == "cls":
+        return tokens[lengths.cumsum(0) - lengths]
+    return torch.segment_reduce(tokens, mode, lengths=lengths, axis=0)

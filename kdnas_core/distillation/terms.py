@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from kdnas_core.distillation import losses
-from kdnas_core.distillation.capture import Captured
-from kdnas_core.distillation.losses import NOT_HIDDEN, pooled
+from kdnas_core.distillation.capture import Captured, dot_scores
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import Batch, Kind, Output
+from kdnas_core.distillation.targets import Batch, Kind, Output, pooled
 from kdnas_core.distillation.word_head import TeacherWords, WordHead
 
 StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map", "vector"]
@@ -235,16 +235,14 @@ class PairTerm(Term):
     def _scores(self, given: Pass, layer: int) -> torch.Tensor:
         captured, index = given.captured, layer - 1
         if self.of == "attention":
-            return losses.dot_scores(
-                captured.queries[index].float(), captured.keys[index].float(), self.heads
-            )
+            return dot_scores(captured.queries[index].float(), captured.keys[index].float(), self.heads)
         of = {"query": captured.queries, "key": captured.keys, "value": captured.values}[self.of]
         return losses.relation_scores(of[index].float(), self.heads)
 
     def _teacher_scores(self, batch: Batch, layer: int) -> torch.Tensor:
         if self.of == "attention":
             queries, keys = (batch.teacher_padded(kind, layer) for kind in ("query", "key"))
-            return losses.dot_scores(queries, keys, self.heads)
+            return dot_scores(queries, keys, self.heads)
         return losses.relation_scores(batch.teacher_padded(self.of, layer), self.heads)
 
 

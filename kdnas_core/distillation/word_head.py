@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from kdnas_core.distillation.losses import NOT_HIDDEN, masked_lm
 from kdnas_core.distillation.sources import teacher_folder
-from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.vocabulary import Vocabulary
 
@@ -40,11 +37,6 @@ _PARTS = {
     "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),
 }
 _ACTIVATION = {"bert": "hidden_act", "distilbert": "activation"}  # the others' is gelu, whatever the config
-
-TRAIN_STEPS = 200  # more only fits the proxy set by heart
-TRAIN_BATCH = 512  # hidden words
-TRAIN_RATE = 2e-3
-QUIET = 0.1  # of the norm's scale: what the untrained layer says is not to drown the frequencies
 
 
 class WordHead(nn.Module):
@@ -120,41 +112,3 @@ def _with_head(where: Path | str, family: str) -> PreTrainedModel | None:
     parts = tuple(name.rpartition(".")[0] or name for name in _PARTS[family])
     lacking = any(name.startswith(parts) for name in report["missing_keys"])
     return None if lacking else model
-
-
-def trained_words(teacher: Teacher, train: Targets, vocabulary: Vocabulary, seed: int) -> TeacherWords:
-    """A masked-LM head for a teacher that has none, trained on its last hidden states; the teacher stays.
-
-    Tied to the teacher's word embeddings, and for the words in use only.
-
-    Args:
-        teacher: whose embeddings.
-        train: with hidden words, renumbered by `vocabulary`.
-        vocabulary: in use.
-        seed: of the order of the words.
-    """
-    whole = teacher.model.get_input_embeddings().weight
-    assert isinstance(whole, torch.Tensor)
-    table = whole.detach()[torch.from_numpy(vocabulary.rows)]
-    head = WordHead(train.width, table.shape[1], len(table), "gelu", eps=1e-12)
-    _begin_with_frequencies(head, train)
-    places = torch.from_numpy(train.labels != NOT_HIDDEN).nonzero()[:, 0].numpy()
-    states = torch.from_numpy(train.outputs["hidden", teacher.layers][places]).float()
-    labels = torch.from_numpy(train.labels[places])
-    optimiser = torch.optim.AdamW(head.parameters(), lr=TRAIN_RATE)
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(TRAIN_STEPS):
-        some = torch.randint(len(places), (min(TRAIN_BATCH, len(places)),), generator=generator)
-        masked_lm(head(states[some], table), labels[some]).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    return TeacherWords(head.eval().requires_grad_(False), table)
-
-
-@torch.no_grad()
-def _begin_with_frequencies(head: WordHead, train: Targets) -> None:
-    """Begins with a guess by frequency: a few hundred steps would not get the bias there."""
-    words = train.ids[train.labels == NOT_HIDDEN]
-    counts = torch.from_numpy(np.bincount(words, minlength=len(head.bias))).float()
-    head.bias.copy_(((counts + 1) / (counts + 1).sum()).log())
-    head.norm.weight.mul_(QUIET)

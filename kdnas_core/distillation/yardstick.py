@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdnas_core.distillation.losses import pooled
 from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import Batch
+from kdnas_core.distillation.targets import Batch, pooled
 from kdnas_core.distillation.terms import Pass, StateTerm
 
 FEWEST_TEXTS = 4  # of which an agreement can be told

@@ -12,7 +12,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.measure import memory
 from kdnas_core.measure.device import device
-from kdnas_core.measure.latency import TimedRun, question, reading, time_in_turns
+from kdnas_core.measure.latency import TimedRun, question, reading, recall_latency, time_in_turns
 from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.measure.runtimes import runner, threads
 from kdnas_core.spec import LatencySpec
@@ -49,7 +49,7 @@ class LatencyBench:
 
     def remembered(self, architecture: Architecture) -> LatencyReading | None:
         """What this machine remembers of an architecture; None where it was never measured."""
-        return memory.recall_latency(self._question(architecture))
+        return recall_latency(self._question(architecture))
 
     def _question(self, architecture: Architecture) -> dict[str, Any]:
         return question(self.teacher.name, self.teacher.architecture, architecture, self.protocol)

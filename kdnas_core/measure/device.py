@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -79,3 +81,20 @@ def _taken(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
+
+
+@cache
+def device_name() -> str:
+    """The machine and its processor, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
+    import psutil
+
+    return f"{platform.node()}: {_processor()} ({psutil.cpu_count()} cores)"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

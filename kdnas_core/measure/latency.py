@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.measure.reading import LatencyReading, device_name
+from kdnas_core.measure import memory
+from kdnas_core.measure.device import device_name
+from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.spec import LatencySpec, Runtime
 
 UNCLEAN = 1.15  # wall time over CPU time
@@ -132,3 +134,9 @@ def reading(timing: Timing, teacher: Timing, protocol: LatencySpec) -> LatencyRe
         repeated=timing.repeated,
         clean=timing.clean and teacher.clean,
     )
+
+
+def recall_latency(question: dict[str, Any]) -> LatencyReading | None:
+    """The remembered reading for a question made by `latency.question`."""
+    answer = memory.recall("latency", question)
+    return None if answer is None else LatencyReading.from_dict(answer)

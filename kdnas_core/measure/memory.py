@@ -12,8 +12,6 @@ from typing import Any
 
 import platformdirs
 
-from kdnas_core.measure.reading import LatencyReading
-
 
 def cache_folder() -> Path:
     """Where harvested text, teacher outputs and measurements are kept: `KDNAS_CACHE`, or the user's cache."""
@@ -63,12 +61,6 @@ def _fact(path: Path, changed: int, size: int) -> tuple[dict[str, Any], dict[str
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return (question, answer) if isinstance(question, dict) and isinstance(answer, dict) else None
-
-
-def recall_latency(question: dict[str, Any]) -> LatencyReading | None:
-    """The remembered reading for a question made by `latency.question`."""
-    answer = recall("latency", question)
-    return None if answer is None else LatencyReading.from_dict(answer)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 
@@ -55,20 +52,3 @@ class LatencyReading:
     def from_dict(cls, fields: dict[str, Any]) -> LatencyReading:
         """The reading whose `to_dict` this is."""
         return cls(**{**fields, "samples": tuple(fields["samples"])})
-
-
-@cache
-def device_name() -> str:
-    """The machine and its processor, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
-    import psutil
-
-    return f"{platform.node()}: {_processor()} ({psutil.cpu_count()} cores)"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

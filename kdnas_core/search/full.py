@@ -11,13 +11,21 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.corpus import check_corpus
 from kdnas_core.distillation.importance import Importance
+from kdnas_core.distillation.needs import (
+    check_length,
+    given_by,
+    importance_for,
+    own_words,
+    words_in_use,
+)
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.sentence_encoders import is_embedding_teacher
-from kdnas_core.distillation.sheet import Passage, tokenised
+from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import save
 from kdnas_core.distillation.targets import Targets
@@ -26,13 +34,6 @@ from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.measure.device import device, turns
 from kdnas_core.measure.memory import cache_folder
-from kdnas_core.search.prepare import (
-    check_length,
-    given_by,
-    importance_for,
-    own_words,
-    words_in_use,
-)
 from kdnas_core.search.texts import SplitTexts, full_texts
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 

@@ -7,22 +7,20 @@ from dataclasses import dataclass
 
 import torch
 
-from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.corpus import check_corpus
-from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.mixture import Text
+from kdnas_core.distillation.needs import check_length, given_by, importance_for, own_words, words_in_use
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.recipes import start_layers, terms_of
-from kdnas_core.distillation.sentence_encoders import Mode, is_embedding_teacher, pooling_mode
-from kdnas_core.distillation.sheet import Passage
+from kdnas_core.distillation.recipes import start_layers
+from kdnas_core.distillation.sentence_encoders import is_embedding_teacher
 from kdnas_core.distillation.sources import check_teacher
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Targets
-from kdnas_core.distillation.teacher import Teacher, load_teacher, most_tokens
+from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
+from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.bench import LatencyBench
 from kdnas_core.measure.device import device
@@ -35,7 +33,7 @@ from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.search.texts import SplitTexts, proxy_texts
-from kdnas_core.spec import LOGITS, ObjectiveSpec, RunSpec
+from kdnas_core.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -104,23 +102,10 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     return Prepared(spec, space, bench, teacher_latency, given, plans, words, texts, tasks)
 
 
-def given_by(teacher: Teacher, objective: ObjectiveSpec, words: TeacherWords | None) -> Given:
-    """What a teacher has to give to an objective, with its own masked-LM head or one trained for it."""
-    predicts = words is not None or objective.head == "trained"
-    hides = teacher.tokenizer.mask_token_id is not None
-    return Given(teacher.architecture, predicts, hides, pooling_mode(teacher.name))
-
-
 def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
     with device():  # the packaged task may need the harvest
         task = read_task(source, cache_folder())
     return proxy_of(task, teacher.tokenizer, spec.proxy.sequence_length)
-
-
-def own_words(objective: ObjectiveSpec, student: Architecture, teacher: Teacher) -> TeacherWords | None:
-    """The teacher's own masked-LM head, where the objective needs one and it has one."""
-    terms = terms_of(objective, student, teacher.architecture)
-    return teacher_words(teacher) if any(term.kind in LOGITS for term in terms) else None
 
 
 def _plans(spec: RunSpec, space: SearchSpace, given: Given) -> list[Plan]:
@@ -168,35 +153,6 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
     )
 
 
-def words_in_use(
-    teacher: Teacher,
-    own: TeacherWords | None,
-    data: ProxySet,
-    plans: Sequence[Plan],
-    seed: int,
-    say: Callable[[str], None],
-    waiting: Callable[[], None] = lambda: None,
-) -> TeacherWords | None:
-    """The teacher's masked-LM head on the words in use: its own, or trained now; None where none is needed.
-
-    Args:
-        teacher: whose.
-        own: its own head, for its whole vocabulary.
-        data: whose words are in use.
-        plans: what is learnt.
-        seed: of the order of the words that a head is trained on.
-        say: told in words what is being done.
-        waiting: as for `device`.
-    """
-    if own is not None:
-        return own.only(data.vocabulary)
-    if not any(term.spec.kind in LOGITS for each in plans for term in each.terms):
-        return None
-    say("training a masked-LM head for the teacher")
-    with device(waiting):
-        return trained_words(teacher, data.train, data.vocabulary, seed)
-
-
 def _targets(
     prepared: Prepared,
     passages: Sequence[Passage],
@@ -215,45 +171,6 @@ def _targets(
     with device():
         cache = cache_folder()
         return teacher_targets(prepared.teacher, passages, length, autocast, cache, progress, wanted)
-
-
-def importance_for(
-    objective: ObjectiveSpec,
-    teacher: Teacher,
-    pooling: Mode,
-    texts: Sequence[Text],
-    say: Callable[[str], None],
-    waiting: Callable[[], None] = lambda: None,
-) -> Importance | None:
-    """What the teacher's heads and neurons do on texts to learn from; None where nothing is cut out of it.
-
-    Args:
-        objective: says where students start.
-        teacher: whose heads.
-        pooling: how its sentence vectors are made.
-        texts: to learn from.
-        say: told in words how far it is.
-        waiting: as for `device`.
-    """
-    if objective.start != "teacher":
-        return None
-
-    def progress(share: float) -> None:
-        say(f"measuring what each head of the teacher does: {share:.0%}")
-
-    with device(waiting):
-        return importance_of(teacher, [text.text for text in texts], pooling, cache_folder(), progress)
-
-
-def check_length(field: str, length: int, teacher: Teacher) -> None:
-    """Refuses more tokens than the teacher reads.
-
-    Raises:
-        BadInput: it reads fewer than `length`, which `field` has.
-    """
-    longest = most_tokens(teacher)
-    if length > longest:
-        raise BadInput(f"'{field}' is {length}, but the teacher reads at most {longest} tokens; lower it.")
 
 
 def _check_budget(

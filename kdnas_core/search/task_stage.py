@@ -18,11 +18,13 @@ from transformers import PreTrainedModel
 
 from kdnas_core.distillation.augmentation import Augmentation, augment
 from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.needs import check_length
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.sheet import Passage, tokenised
+from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.distillation.student import save
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
@@ -44,7 +46,6 @@ from kdnas_core.search.full import (
     training_of,
     watcher_of,
 )
-from kdnas_core.search.prepare import check_length
 from kdnas_core.search.scores import TASK
 from kdnas_core.search.shape import read_student, shape_of_model
 from kdnas_core.search.task_teacher import STUDENT_DROPOUT, taught_teacher, usual_settings

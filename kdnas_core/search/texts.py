@@ -10,10 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from kdnas_core.distillation.chunks import in_chunks
 from kdnas_core.distillation.mixture import Text, read_texts
-from kdnas_core.distillation.pairs import with_pairs
+from kdnas_core.distillation.pairs import Passage, with_pairs
 from kdnas_core.distillation.parts import PACKAGED, parts_of
 from kdnas_core.distillation.repeats import Repeats
-from kdnas_core.distillation.sheet import Passage
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.packaged_task import judged_paragraphs
 from kdnas_core.spec import ProxySpec

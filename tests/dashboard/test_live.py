@@ -12,7 +12,7 @@ import pytest
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import budget, estimate, live, outlook, progress, starting, tables, wording
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import device_name
+from kdnas_core.measure.device import device_name
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, RunSpec, quick_spec

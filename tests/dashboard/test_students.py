@@ -22,7 +22,7 @@ from kdnas_core.dashboard import (
 )
 from kdnas_core.dashboard.live_students import StudentView
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import device_name
+from kdnas_core.measure.device import device_name
 from kdnas_core.runs.rows import LayerLoss, Run, Score
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec

@@ -20,7 +20,8 @@ from kdnas_core.dashboard import (
 )
 from kdnas_core.dashboard.live_students import LatencyView
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import LatencyReading, device_name
+from kdnas_core.measure.device import device_name
+from kdnas_core.measure.reading import LatencyReading
 from kdnas_core.measure.sweep import MODELS_S, points, seconds_of
 from kdnas_core.runs.rows import Candidate, Job, Sweep, Worker
 from kdnas_core.runs.store import opened

@@ -27,7 +27,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from kdnas_core.distillation.capture import Captured, attention_scores, capture
+from kdnas_core.distillation.capture import Captured, capture, dot_scores
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
 
@@ -77,6 +77,12 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
 @pytest.fixture(params=FAMILIES)
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return made(request.param)
+
+
+def attention_scores(captured: Captured, heads: int) -> list[torch.Tensor]:
+    """Pre-softmax scores of each layer, before any mask: M tensors (B, heads, n, n)."""
+    pairs = zip(captured.queries, captured.keys, strict=True)
+    return [dot_scores(queries, keys, heads) for queries, keys in pairs]
 
 
 def made(family: str) -> PreTrainedModel:

@@ -9,25 +9,24 @@ from typing import Any
 import pytest
 import torch
 
+from kdnas_core.distillation.capture import check_relation_heads, dot_scores
 from kdnas_core.distillation.losses import (
-    NOT_HIDDEN,
     attention_cross_entropy,
     attention_kl,
     attention_mse,
-    check_relation_heads,
     cosine_distance,
     distribution_kl,
-    dot_scores,
     feature_map,
     masked_lm,
     normalised_distance,
     normalised_mse,
-    pooled,
     relation_scores,
     similarity_error,
     soft_cross_entropy,
 )
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.sentence_encoders import Mode
+from kdnas_core.distillation.targets import pooled
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
 

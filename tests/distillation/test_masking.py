@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.masking import check_mask_token, hide_words
+from kdnas_core.distillation.masking import NOT_HIDDEN, check_mask_token, hide_words
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
 from tests.tiny import teacher_of

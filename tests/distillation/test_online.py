@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective
 from kdnas_core.distillation.online import OnlineTargets
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
+from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.plan import RELATED
-from kdnas_core.distillation.sheet import Passage, tokenised
+from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Output, Targets, Texts, make_batch
 from kdnas_core.distillation.teacher import Teacher

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from kdnas_core.distillation import outputs as module
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.outputs import FOLDERS_KEPT, Wanted, teacher_targets
 from kdnas_core.distillation.targets import Kind, Targets
 from kdnas_core.distillation.teacher import Teacher

@@ -9,8 +9,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kdnas_core.distillation import pairs as module
-from kdnas_core.distillation.pairs import FEWEST_WORDS, with_pairs
-from kdnas_core.distillation.sheet import Passage
+from kdnas_core.distillation.pairs import FEWEST_WORDS, Passage, with_pairs
 
 SEEDS = range(4)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.sheet import Passage, Sheet, tokenised
+from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.distillation.pairs import Passage
+from kdnas_core.distillation.sheet import Sheet, tokenised
 from kdnas_core.distillation.teacher import Teacher
 from tests.tiny import teacher_of
 from tests.tiny_families import CONFIGS, family_teacher

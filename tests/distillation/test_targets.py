@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.targets import Batch, Targets, make_batch
 from kdnas_core.distillation.teacher import Teacher
 from tests.tiny import everything_of, made_up_targets, targets_of, teacher_of

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.capture import capture
-from kdnas_core.distillation.losses import NOT_HIDDEN
 from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.sentence_encoders import Mode

@@ -15,6 +15,7 @@ from kdnas_core.distillation.batches import by_length
 from kdnas_core.distillation.capture import capture
 from kdnas_core.distillation.corpus import read_corpus
 from kdnas_core.distillation.loop import Diverged
+from kdnas_core.distillation.needs import trained_words
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, make_objective
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, plan
@@ -24,7 +25,6 @@ from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil, judged_by
 from kdnas_core.distillation.vocabulary import only_used_words
-from kdnas_core.distillation.word_head import trained_words
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec, Yardstick
 from tests.sentences import is_one_sentence
@@ -564,7 +564,7 @@ def test_nothing_is_written_where_nothing_is_to_be_saved(
 def test_every_recipe_runs_and_all_its_values_are_finite(
     recipe: Recipe, start: Any, teacher: Teacher, data: ProxySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdnas_core.distillation.word_head.TRAIN_STEPS", 2)
+    monkeypatch.setattr("kdnas_core.distillation.needs.TRAIN_STEPS", 2)
     spec = ObjectiveSpec(recipe=recipe, head="trained", start=start)
     planned = plan(spec, SMALL, Given(teacher.architecture, predicts_words=True, hides_words=True))
     words = trained_words(teacher, data.train, data.vocabulary, seed=0)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.losses import NOT_HIDDEN
+from kdnas_core.distillation.masking import NOT_HIDDEN
 from kdnas_core.distillation.student import new_student
 from kdnas_core.distillation.targets import Targets, make_batch
 from kdnas_core.distillation.teacher import Teacher, load_teacher

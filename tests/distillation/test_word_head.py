@@ -17,14 +17,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from kdnas_core.distillation import word_head as module
+from kdnas_core.distillation import needs as module
 from kdnas_core.distillation.corpus import read_corpus
-from kdnas_core.distillation.losses import NOT_HIDDEN, masked_lm
+from kdnas_core.distillation.losses import masked_lm
+from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.distillation.needs import trained_words
 from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.distillation.word_head import TeacherWords, teacher_words, trained_words
+from kdnas_core.distillation.word_head import TeacherWords, teacher_words
 from tests.tiny import proxy_set_of, targets_of, teacher_of
 from tests.tiny_families import CONFIGS, SHAPE
 

@@ -11,8 +11,8 @@ import torch
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.measure import latency
+from kdnas_core.measure.device import device_name
 from kdnas_core.measure.latency import PATIENCE, Timing, device_of, on_processor, question, reading
-from kdnas_core.measure.reading import device_name
 from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, Runtime
 
 PROTOCOL = LatencySpec(budget_ms=5)

@@ -13,9 +13,9 @@ from scipy.optimize import minimize
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.measure import latency_model as module
 from kdnas_core.measure import memory
+from kdnas_core.measure.device import device_name
 from kdnas_core.measure.latency import question
 from kdnas_core.measure.latency_model import FEWEST, Known, fitted, known_here, level, model_here, work
-from kdnas_core.measure.reading import device_name
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, SpaceSpec
 from tests.tiny import reading_of

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from kdnas_core.measure.latency import recall_latency
 from kdnas_core.measure.memory import (
     cache_folder,
     recall,
-    recall_latency,
     remember,
     remembered,
     write_whole,

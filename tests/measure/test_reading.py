@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas_core.measure.reading import LatencyReading, device_name
+from kdnas_core.measure.device import device_name
+from kdnas_core.measure.reading import LatencyReading
 from tests.tiny import reading_of
 
 milliseconds = st.floats(1e-3, 1e5)

@@ -12,7 +12,8 @@ from transformers import AutoModel, AutoTokenizer
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation import loop, outputs
 from kdnas_core.distillation.objective import Places
-from kdnas_core.distillation.sheet import Passage, tokenised
+from kdnas_core.distillation.pairs import Passage
+from kdnas_core.distillation.sheet import tokenised
 from kdnas_core.errors import BadInput
 from kdnas_core.measure.device import device_lock
 from kdnas_core.measure.memory import cache_folder

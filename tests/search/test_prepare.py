@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaModel
 
-from kdnas_core.distillation import word_head
-from kdnas_core.distillation.losses import NOT_HIDDEN
-from kdnas_core.distillation.sheet import Passage
+from kdnas_core.distillation import needs
+from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.teacher import load_teacher
 from kdnas_core.errors import BadInput
 from kdnas_core.measure import bench
@@ -345,7 +345,7 @@ def test_texts_are_in_the_numbers_of_the_words_in_use(fields: dict[str, Any]) ->
 def test_a_masked_lm_head_is_trained_for_a_teacher_that_has_none_where_it_is_wanted(
     fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(word_head, "TRAIN_STEPS", 2)
+    monkeypatch.setattr(needs, "TRAIN_STEPS", 2)
     fields["objective"] = {"recipe": "pd", "head": "trained"}
     said: list[str] = []
     judge = make_judge(prepare(parse_spec(fields), silent), said.append)
@@ -373,7 +373,7 @@ def with_head(tiny_teacher: Path, tmp_path: Path) -> Path:
 def test_the_teachers_own_head_is_used_on_the_words_in_use(
     fields: dict[str, Any], with_head: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "trained_words", None)
+    monkeypatch.setattr(needs, "trained_words", None)
     fields |= {"teacher": str(with_head), "objective": {"recipe": "pd"}}
     prepared = prepare(parse_spec(fields), silent)
     judge = make_judge(prepared, silent)
@@ -387,7 +387,7 @@ def test_the_teachers_own_head_is_used_on_the_words_in_use(
 def test_a_head_that_no_term_needs_is_not_read(
     fields: dict[str, Any], with_head: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
-    monkeypatch.setattr(module, "teacher_words", None)
+    monkeypatch.setattr(needs, "teacher_words", None)
     fields |= {"teacher": str(with_head), "objective": {"recipe": recipe}}
     assert make_judge(prepare(parse_spec(fields), silent), silent).words is None
 
