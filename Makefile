@@ -1,4 +1,4 @@
-# make run: the dashboard on http://127.0.0.1:8501.  make test: the whole suite.  make lint: style and types.
+# make run: the dashboard on http://127.0.0.1:8501.  make test: the whole suite.  make lint: style, types and floors.
 VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
@@ -15,6 +15,7 @@ lint: $(VENV)/installed-for-tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 # The stamps are made last, so that an installation cut short is begun again.
 $(VENV)/installed: requirements.txt

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import launcher
+from kdnas_core.dashboard import server
 
 app = st.App(
     Path(__file__).resolve().parent / "kdnas_core" / "dashboard" / "entry.py",
-    lifespan=launcher.lifespan,
-    middleware=launcher.middleware,
+    lifespan=server.lifespan,
+    middleware=server.middleware,
 )
 
 if __name__ == "__main__":
-    launcher.main(app)
+    server.main(app)

@@ -24,19 +24,19 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from transformers.utils.logging import disable_progress_bar
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.corpus import read_corpus
-from kdnas_core.distillation.importance import importance_of
-from kdnas_core.distillation.outputs import teacher_targets
+from kdnas_core.data.corpus import read_corpus
+from kdnas_core.data.tasks import Task, read_task
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.student import save, start_student
-from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
-from kdnas_core.measure.fine_tuning import FineTuning
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.scoring import Scored, ScoringListener, score_on, values_of
-from kdnas_core.measure.tasks import Task, read_task
-from kdnas_core.search.full import SAMPLE, FullListener, distil_fully
-from kdnas_core.search.task_stage import distil_for_task
+from kdnas_core.evaluation.fine_tuning import FineTuning
+from kdnas_core.evaluation.scoring import Scored, ScoringListener, score_on, values_of
+from kdnas_core.files import cache_folder
+from kdnas_core.models.importance import importance_of
+from kdnas_core.models.student import save, start_student
+from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
+from kdnas_core.models.teacher_outputs import teacher_targets
 from kdnas_core.spec import DistilSpec, RunSpec, TermKind
+from kdnas_core.students.full import SAMPLE, FullListener, distil_fully
+from kdnas_core.students.task_stage import distil_for_task
 
 LISTENER = FullListener(
     waiting=lambda: None,

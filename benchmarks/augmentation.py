@@ -16,15 +16,14 @@ from functools import partial
 
 import torch
 
-from kdnas_core.distillation.corpus import read_corpus
-from kdnas_core.distillation.teacher import Teacher, load_teacher
-from kdnas_core.distillation.whole_words import in_its_place, whole_words
-from kdnas_core.distillation.word_candidates import augmenter_for
-from kdnas_core.distillation.word_head import TeacherWords, WordHead
-from kdnas_core.distillation.word_places import Asked, Candidates
-from kdnas_core.distillation.word_prediction import predict, predictor_of
-from kdnas_core.measure.device import device
-from kdnas_core.measure.memory import cache_folder
+from kdnas_core.data.corpus import read_corpus
+from kdnas_core.distillation.augmentation.candidates import augmenter_for
+from kdnas_core.distillation.augmentation.prediction import predict, predictor_of
+from kdnas_core.distillation.augmentation.words import Asked, Candidates, in_its_place, whole_words
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device
+from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.teacher import Teacher, load_teacher
 
 SENTENCES, PLAIN_WORDS, ROUNDS = 200, 40, 5
 K = 15

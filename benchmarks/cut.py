@@ -21,19 +21,19 @@ import torch
 
 from benchmarks.rows import append, fine_tuned_score, read, texts_of
 from kdnas_core.architecture import Architecture
+from kdnas_core.data.tasks import read_task
+from kdnas_core.data.tokens import with_pairs
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.names import canonical
-from kdnas_core.distillation.outputs import teacher_targets
-from kdnas_core.distillation.pairs import with_pairs
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
-from kdnas_core.measure.fine_tuning import FineTuning
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.similarity import similarity_score
-from kdnas_core.measure.tasks import read_task
+from kdnas_core.evaluation.fine_tuning import FineTuning
+from kdnas_core.evaluation.zero_shot import similarity_score
+from kdnas_core.files import cache_folder
+from kdnas_core.models.families import canonical
+from kdnas_core.models.importance import Importance, importance_of
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import teacher_targets
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
 
 SHAPES = (Architecture(3, 192, 256, 4), Architecture(2, 384, 384, 6))

@@ -1,7 +1,7 @@
 """An exported student elsewhere: in fresh environments that hold one stock library each, and nothing of ours.
 
 `python -m benchmarks.elsewhere FOLDER [--only LIBRARY]` makes virtual environments with the product's pins,
-uses the student in each on 64 sentences in padded batches, by the scripts of `kdnas_core/export/clean/` that
+uses the student in each on 64 sentences in padded batches, by the scripts of `kdnas_core/package/clean/` that
 import nothing of this project, and holds the vectors against those of the product itself.
 """
 
@@ -21,12 +21,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdnas_core.export.checking import longest
-from kdnas_core.export.reading import read_export
-from kdnas_core.export.samples import SENTENCES
-from kdnas_core.measure.classifier import Tokens, logits_of
-from kdnas_core.measure.linear_probe import sentence_vectors
-from kdnas_core.search.shape import read_student
+from kdnas_core.evaluation.classifier import Tokens, logits_of
+from kdnas_core.evaluation.zero_shot import sentence_vectors
+from kdnas_core.models.student import read_student
+from kdnas_core.package.checking import SENTENCES, longest
+from kdnas_core.package.checks import read_export
 
 ROOT = Path(__file__).resolve().parents[1]
 CLEAN = ROOT / "kdnas_core" / "export" / "clean"

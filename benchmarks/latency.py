@@ -22,13 +22,12 @@ from pathlib import Path
 from scipy.stats import kendalltau
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.student import new_student, save
-from kdnas_core.distillation.teacher import Teacher, load_teacher
-from kdnas_core.measure.cost import parameters
-from kdnas_core.measure.device import device
-from kdnas_core.measure.latency import TimedRun, time_in_turns
-from kdnas_core.measure.onnx_model import quantise, write_onnx
-from kdnas_core.measure.runtimes import runner, threads
+from kdnas_core.hardware import device
+from kdnas_core.latency.onnx import quantise, write_onnx
+from kdnas_core.latency.protocol import TimedRun, time_in_turns
+from kdnas_core.latency.runtimes import runner, threads
+from kdnas_core.models.student import new_student, parameters, save
+from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, RunSpec, Runtime
 

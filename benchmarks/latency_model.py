@@ -15,11 +15,11 @@ from typing import get_args
 import numpy as np
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.teacher import Teacher, load_teacher
-from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.latency_model import Known, fitted, level
-from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.latency.model import Known, fitted, level
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.student import new_student
+from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, Runtime, SpaceSpec
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.teacher import load_teacher
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.similarity import similarity_score
-from kdnas_core.measure.tasks import read_task
-from kdnas_core.search.full import FullListener, FullResult, distil_fully
-from kdnas_core.search.shape import read_student
+from kdnas_core.data.tasks import read_task
+from kdnas_core.evaluation.zero_shot import similarity_score
+from kdnas_core.files import cache_folder
+from kdnas_core.models.student import read_student
+from kdnas_core.models.teacher import load_teacher
 from kdnas_core.spec import DistilSpec, RunSpec
+from kdnas_core.students.full import FullListener, FullResult, distil_fully
 
 PACE_STEPS = 40  # of the run that tells the pace
 BATCH = 32

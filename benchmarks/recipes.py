@@ -18,23 +18,23 @@ from transformers import PreTrainedModel
 
 from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.mapping import mean_over_layers
+from kdnas_core.data.packaged_task import packaged_task
 from kdnas_core.distillation.needs import trained_words
 from kdnas_core.distillation.objective import Objective, make_objective
-from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import RELATED, Given, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers
-from kdnas_core.distillation.student import start_student
-from kdnas_core.distillation.targets import Output
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil, judged_by
-from kdnas_core.distillation.word_head import TeacherWords
-from kdnas_core.measure.device import device
-from kdnas_core.measure.linear_probe import probe_accuracy
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.packaged_task import packaged_task
+from kdnas_core.evaluation.zero_shot import probe_accuracy
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device
+from kdnas_core.models.importance import Importance, importance_of
+from kdnas_core.models.mapping import mean_over_layers
+from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.student import start_student
+from kdnas_core.models.targets import Output
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec
 
 SHAPE = Architecture(3, 192, 768, 12)

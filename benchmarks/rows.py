@@ -7,14 +7,14 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdnas_core.data.splits import proxy_texts
+from kdnas_core.data.tasks import Task
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.teacher import Teacher
-from kdnas_core.measure.classifier import logits_of, tokens_of
-from kdnas_core.measure.fine_tuning import FineTuning, Lesson, fine_tuned
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.scoring import figure_of
-from kdnas_core.measure.tasks import Task
-from kdnas_core.search.texts import proxy_texts
+from kdnas_core.evaluation.classifier import logits_of, tokens_of
+from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.scoring import figure_of
+from kdnas_core.files import cache_folder
+from kdnas_core.models.teacher import Teacher
 from kdnas_core.spec import ProxySpec
 
 

@@ -23,10 +23,10 @@ from transformers import PreTrainedTokenizerBase
 
 from benchmarks.small_teachers import learn, new_bert
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.importance import SKILLED, importance_of
-from kdnas_core.distillation.masking import NOT_HIDDEN
-from kdnas_core.distillation.teacher import Teacher, fingerprint, load_teacher
-from kdnas_core.measure.memory import cache_folder
+from kdnas_core.data.tokens import NOT_HIDDEN
+from kdnas_core.files import cache_folder
+from kdnas_core.models.importance import SKILLED, importance_of
+from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
 
 SHAPE = Architecture(2, 64, 256, 4)
 VOCABULARY = 100  # words of one token each

@@ -11,12 +11,10 @@ from torch.nn import functional as F
 from transformers import AutoModel, BertConfig, PreTrainedModel
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.data.tokens import NOT_HIDDEN, with_pairs
 from kdnas_core.distillation.loop import Group, Loop
-from kdnas_core.distillation.masking import NOT_HIDDEN
-from kdnas_core.distillation.pairs import with_pairs
-from kdnas_core.distillation.sheet import tokenised
-from kdnas_core.distillation.targets import padded
-from kdnas_core.distillation.teacher import Teacher, fingerprint
+from kdnas_core.models.targets import padded, tokenised
+from kdnas_core.models.teacher import Teacher, fingerprint
 
 MASKED_LM = Architecture(4, 128, 512, 4)
 BATCH = 32

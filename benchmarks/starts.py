@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.outputs import teacher_targets
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
-from kdnas_core.measure.device import device
-from kdnas_core.measure.memory import cache_folder
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device
+from kdnas_core.models.importance import Importance, importance_of
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import teacher_targets
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
 
 SHAPES = (Architecture(2, 96, 384, 3), Architecture(3, 192, 768, 6), Architecture(4, 288, 768, 12))

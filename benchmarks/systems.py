@@ -21,13 +21,12 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.distillation.student import new_student, save
-from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.dashboard.leaderboard.published import SYSTEMS, System, name_of, scaled
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.cost import parameters
-from kdnas_core.published import SYSTEMS, System, name_of, scaled
-from kdnas_core.runs.rows import Candidate, Run, TeacherFacts, Worker
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.models.student import new_student, parameters, save
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.runs.records import Candidate, Run, TeacherFacts, Worker
 from kdnas_core.runs.score_table import averages, figures_of
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import distil, score, work_on

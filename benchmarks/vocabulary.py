@@ -16,14 +16,14 @@ import numpy as np
 from transformers import BertConfig, BertModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.objective import make_objective
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.targets import Targets
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
-from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.measure.device import device
+from kdnas_core.hardware import device
+from kdnas_core.models.targets import Targets
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
 
 VOCABULARIES = (30_522, 250_002)

@@ -31,26 +31,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmarks.rows import append, fine_tuned_score, read, texts_of
 from benchmarks.small_teachers import masked_lm
 from kdnas_core.architecture import Architecture
+from kdnas_core.data.tasks import Task, read_task
+from kdnas_core.data.tokens import Passage, with_pairs
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.importance import Importance, importance_of
-from kdnas_core.distillation.mapping import mean_over_layers
-from kdnas_core.distillation.outputs import teacher_targets
-from kdnas_core.distillation.pairs import Passage, with_pairs
 from kdnas_core.distillation.plan import Given
 from kdnas_core.distillation.precision import autocast_dtype
-from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.targets import Targets, make_batch, pooled
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
-from kdnas_core.distillation.vocabulary import Vocabulary
 from kdnas_core.distillation.yardstick import vectors_error
-from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.cost import parameters
-from kdnas_core.measure.fine_tuning import FineTuning
-from kdnas_core.measure.linear_probe import probe_accuracy
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.similarity import similarity_score
-from kdnas_core.measure.tasks import Task, read_task
+from kdnas_core.evaluation.fine_tuning import FineTuning
+from kdnas_core.evaluation.zero_shot import probe_accuracy, similarity_score
+from kdnas_core.files import cache_folder
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.models.importance import Importance, importance_of
+from kdnas_core.models.mapping import mean_over_layers
+from kdnas_core.models.student import new_student, parameters
+from kdnas_core.models.targets import Targets, make_batch, pooled
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import teacher_targets
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import LatencySpec, ObjectiveSpec, ProxySpec, RunSpec
 
 # (layers, hidden size, FFN width), 32 wide heads; by latency on the machine of the committed results

@@ -6,26 +6,24 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import (
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model_page import (
     cut_section,
     distil_form,
     export_section,
     layer_figures,
     layers_section,
-    live,
-    live_students,
-    places,
-    progress,
     scores_section,
     students_section,
     sweeps_section,
-    widgets,
-    wording,
 )
-from kdnas_core.dashboard.charts import CONFIG
-from kdnas_core.dashboard.live import CandidateView
-from kdnas_core.runs.rows import ACTIVE, Candidate
-from kdnas_core.runs.sources import Source
+from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.read.live import CandidateView
+from kdnas_core.dashboard.ui import places, widgets
+from kdnas_core.dashboard.ui.charts import CONFIG
+from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import ACTIVE, Candidate
 
 
 def head(seen: CandidateView) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import controls, import_section, live, places, tables, widgets, wording
-from kdnas_core.dashboard.live import Snapshot
-from kdnas_core.runs.rows import ACTIVE, Run
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import controls
+from kdnas_core.dashboard.home import import_section
+from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.dashboard.ui import places, tables, widgets
+from kdnas_core.runs.records import ACTIVE, Run
 from kdnas_core.spec import quick_spec
 
 SHOWN = 20

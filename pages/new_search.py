@@ -8,20 +8,13 @@ from typing import Any
 import streamlit as st
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import (
-    asking,
-    estimate,
-    latency_form,
-    live,
-    objective_form,
-    places,
-    space_form,
-    space_section,
-    starting,
-    widgets,
-    wording,
-)
-from kdnas_core.dashboard.outlook import Outlook
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import requests, starting
+from kdnas_core.dashboard.model import time_estimate
+from kdnas_core.dashboard.model.forecast import Outlook
+from kdnas_core.dashboard.new_search import latency_form, objective_form, space_form, space_section
+from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.ui import places, widgets
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import ProxySpec, parse_spec
 
@@ -115,14 +108,14 @@ def tasks() -> tuple[list[str], dict[str, str]]:
         st.markdown(TASKS)
         text = st.text_area("Tasks", "", help=TASKS_HELP, key="tasks")
         mode = st.radio("Reward by", list(REWARDS), format_func=REWARDS.__getitem__, horizontal=True)
-    return asking.tasks_of(text) if text.strip() else [], {"mode": mode}
+    return requests.tasks_of(text) if text.strip() else [], {"mode": mode}
 
 
 def time_needed(db: Path, fields: dict[str, Any], seen: Outlook | None) -> None:
     if seen is None:
         st.markdown("How long it will take is known once the teacher has been loaded.")
         return
-    rough = estimate.estimate(parse_spec(fields), seen, estimate.pace_here(db))
+    rough = time_estimate.estimate(parse_spec(fields), seen, time_estimate.pace_here(db))
     basis = "at the pace this device had in earlier runs" if rough.measured else "by a rule of thumb"
     st.markdown(
         f"**About {wording.duration(rough.seconds)}**, a rough estimate {basis}:"

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import (
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model_page import students_section
+from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.dashboard.run import (
     frontier_section,
-    live,
     model_section,
     notes_section,
-    places,
-    progress,
     progress_figures,
     run_header,
-    students_section,
-    widgets,
 )
-from kdnas_core.dashboard.charts import CONFIG
-from kdnas_core.dashboard.live import Snapshot
+from kdnas_core.dashboard.ui import places, widgets
+from kdnas_core.dashboard.ui.charts import CONFIG
 
 HYPERVOLUME = "The share of the area up to the run's budget and full agreement that the frontier dominates."
 UPDATES_HELP = "Switched off, the charts keep your zoom while the search goes on."

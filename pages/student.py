@@ -6,23 +6,21 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import (
+from kdnas_core.dashboard.model_page import (
     cut_section,
     distil_form,
     export_section,
     layers_section,
-    live,
-    live_students,
-    places,
     scores_section,
     student_header,
     student_loss,
     students_section,
     sweeps_section,
-    widgets,
 )
-from kdnas_core.dashboard.live_students import StudentView
-from kdnas_core.runs.sources import Source
+from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.read.live_students import StudentView
+from kdnas_core.dashboard.ui import places, widgets
+from kdnas_core.runs.names import Source
 
 
 @widgets.sentences()  # here too: the student may be deleted while its page is open

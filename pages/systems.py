@@ -6,7 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import live, live_students, places, systems_section, widgets
+from kdnas_core.dashboard.leaderboard import systems_section
+from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.ui import places, widgets
 
 EMPTY = (
     "Nothing has been scored yet. Open a candidate of a run, or a student that was distilled in full, and"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.runs.rows import Score, TeacherFacts
+from kdnas_core.runs.records import Score, TeacherFacts
 from kdnas_core.spec import DistilSpec, LatencySpec, RunSpec
 from tests.filled_store import reading, teacher_facts
 

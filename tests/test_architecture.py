@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.distillation.layout import student_config
 from kdnas_core.errors import BadInput
+from kdnas_core.models.student import student_config
 from tests.sentences import is_one_sentence
 
 # Millions of parameters as published: with pooler and segment embeddings, but where another count is named.

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from kdnas_core import cli
+from kdnas_core.cli import search
 from kdnas_core.runs import launch
-from kdnas_core.runs.rows import Worker
+from kdnas_core.runs.records import Worker
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import RunSpec, quick_spec
 from tests.filled_store import fill
@@ -86,7 +86,7 @@ def call(*arguments: object) -> Called:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["kdnas_core", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            search.main()
     assert isinstance(ended.value.code, int)
     return Called(ended.value.code, out.getvalue(), err.getvalue())
 
@@ -383,7 +383,7 @@ def test_an_interrupt_before_anything_began_exits_with_130(monkeypatch: pytest.M
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_chosen_spec", interrupted)
+    monkeypatch.setattr(search, "_chosen_spec", interrupted)
     called = call("search")
     assert (called.code, called.out) == (130, "")
     assert called.err == "Interrupted.\n"

@@ -27,7 +27,7 @@ def exported(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory, machi
 @pytest.fixture
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the process that loads the weights, which tests/test_importing.py has."""
-    monkeypatch.setattr("kdnas_core.importing.student.check_weights", lambda *_: None)
+    monkeypatch.setattr("kdnas_core.package.import_.check_weights", lambda *_: None)
 
 
 def test_an_exported_zip_comes_back_and_is_told_as_one_object(exported: Path, tmp_path: Path) -> None:

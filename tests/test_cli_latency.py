@@ -10,11 +10,11 @@ import pytest
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.sweep import points
-from kdnas_core.runs import launch, sweep_journal
-from kdnas_core.runs.rows import Worker
+from kdnas_core.latency.sweep import points
+from kdnas_core.latency.sweep_bench import SweepListener
+from kdnas_core.runs import launch, student_journals
+from kdnas_core.runs.records import Worker
 from kdnas_core.runs.store import opened
-from kdnas_core.search.sweep import SweepListener
 from kdnas_core.spec import USUAL_RUNTIMES, RunSpec, SweepSpec
 from tests.filled_store import add_episode, fill
 from tests.runs.test_sweep_journal import taken_at
@@ -59,8 +59,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SweepSpec]:
             listener.measured(taken_at(point))
             listener.step(count, len(todo))
 
-    monkeypatch.setattr(sweep_journal, "measure_sweep", measure_sweep)
-    monkeypatch.setattr(sweep_journal, "check_sweep", lambda *given: None)
+    monkeypatch.setattr(student_journals, "measure_sweep", measure_sweep)
+    monkeypatch.setattr(student_journals, "check_sweep", lambda *given: None)
     return asked
 
 
@@ -110,7 +110,7 @@ def test_what_fails_on_the_way_exits_with_1_and_ctrl_c_with_130(
     def fails(*given: Any) -> None:
         raise errors.pop(0)
 
-    monkeypatch.setattr(sweep_journal, "measure_sweep", fails)
+    monkeypatch.setattr(student_journals, "measure_sweep", fails)
     called = call("latency", 1, "--db", filled, "--json")
     assert (called.code, json.loads(called.out)["state"]) == (1, "failed")
     assert called.err.splitlines()[-1] == "OSError: no space left on device"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs import launch, scoring_journal, student_journal
-from kdnas_core.runs.rows import Job
+from kdnas_core.runs import launch, student_journals
+from kdnas_core.runs.records import Job
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ScoreSpec
 from tests.filled_store import fill
@@ -203,7 +203,7 @@ def test_pausing_a_running_student_waits_until_it_has_obeyed(
             assert store.student(3).request == "pause"
             store.end(Job("students", 3), "paused")
 
-    monkeypatch.setattr("kdnas_core.cli_base.time.sleep", obeys)
+    monkeypatch.setattr("kdnas_core.cli.base.time.sleep", obeys)
     assert call("pause", "s3", "--db", filled, "--json").json == {"student": "s3", "state": "paused"}
 
 
@@ -213,8 +213,8 @@ def test_pausing_a_running_student_waits_until_it_has_obeyed(
 @pytest.fixture
 def can_all_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Teachers, corpora and tasks are as they should be."""
-    monkeypatch.setattr(student_journal, "check_distillation", lambda *given: None)
-    monkeypatch.setattr(scoring_journal, "check_evaluation", lambda *given: None)
+    monkeypatch.setattr(student_journals, "check_distillation", lambda *given: None)
+    monkeypatch.setattr(student_journals, "check_evaluation", lambda *given: None)
 
 
 def weighty(db: Path) -> int:
@@ -232,8 +232,8 @@ def test_what_fails_on_the_way_exits_with_1_and_says_why(
     def fails(*given: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(student_journal, "distil_fully", fails)
-    monkeypatch.setattr(scoring_journal, "score_models", fails)
+    monkeypatch.setattr(student_journals, "distil_fully", fails)
+    monkeypatch.setattr(student_journals, "score_models", fails)
     candidate = weighty(filled)
     for arguments in (["distill", candidate], ["evaluate", candidate, "--task", "packaged"]):
         called = call(*arguments, "--db", filled, "--json")
@@ -249,7 +249,7 @@ def test_ctrl_c_exits_with_130_and_leaves_what_can_be_resumed(
     def interrupted(*given: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(student_journal, "distil_fully", interrupted)
+    monkeypatch.setattr(student_journals, "distil_fully", interrupted)
     called = call("distill", weighty(filled), "--db", filled, "--json")
     assert (called.code, called.out) == (130, "")
     with opened(filled) as store:
@@ -262,8 +262,8 @@ def test_the_options_and_settings_are_what_is_asked_for(
     filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distilled, scored = [], []
-    monkeypatch.setattr(student_journal, "distil_fully", lambda spec, how, *more: distilled.append(how))
-    monkeypatch.setattr(scoring_journal, "score_models", lambda spec, how, *more: scored.append(how))
+    monkeypatch.setattr(student_journals, "distil_fully", lambda spec, how, *more: distilled.append(how))
+    monkeypatch.setattr(student_journals, "score_models", lambda spec, how, *more: scored.append(how))
     candidate = weighty(filled)
     options = ["--epochs", 0.5, "--recipe", "tinybert", "--corpus", "a.txt", "--seed", 7]
     call("distill", candidate, *options, "--set", "batch_size=8", "--set", "seed=9", "--db", filled)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from kdnas_core.cli import app
+from kdnas_core.cli.search import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,12 +13,17 @@ from typing import Any, get_args
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from kdnas_core import files, hardware
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import latency_form, model_section, objective_form, places, progress, starting
+from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.new_search import latency_form, objective_form
+from kdnas_core.dashboard.run import model_section
+from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import BadInput
-from kdnas_core.measure import latency, memory
-from kdnas_core.measure.device import device_name
-from kdnas_core.runs.rows import Candidate, LayerLoss
+from kdnas_core.hardware import device_name
+from kdnas_core.latency import protocol as latency_protocol
+from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import (
@@ -520,15 +525,15 @@ def test_every_choice_about_latency_reaches_the_spec(db: Path, monkeypatch: pyte
 def test_cuda_is_offered_where_there_is_a_driver(
     db: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_there: bool
 ) -> None:
-    monkeypatch.setattr(latency_form, "CUDA", tmp_path if is_there else tmp_path / "none")
+    monkeypatch.setattr(hardware, "CUDA", tmp_path if is_there else tmp_path / "none")
     offered = choice(shown(places.NEW_SEARCH), "Runtime").options
     assert offered[:3] == ["ONNX Runtime", "ONNX Runtime, 8-bit weights", "torch"]
     assert ("torch on CUDA" in offered) == is_there
 
 
 def remember_teacher(milliseconds: float, protocol: LatencySpec) -> None:
-    asked = latency.question("packaged", TEACHER, TEACHER, protocol)
-    memory.remember("latency", asked, reading(milliseconds).to_dict())
+    asked = latency_protocol.question("packaged", TEACHER, TEACHER, protocol)
+    files.remember("latency", asked, reading(milliseconds).to_dict())
 
 
 def test_the_teachers_latency_on_the_form_is_that_of_the_runtime_that_was_chosen(db: Path) -> None:
@@ -561,7 +566,9 @@ def test_the_form_estimates_by_what_was_measured_here_and_says_where_that_does_n
     for layers, width in ((1, 96), (1, 192), (2, 96), (2, 192), (3, 96), (3, 192), (4, 96), (4, 192)):
         shape = Architecture(layers, width, 4 * width, 3)
         here = dataclasses.replace(reading(latency_of(shape)), device=device_name())
-        memory.remember("latency", latency.question("packaged", TEACHER, shape, protocol), here.to_dict())
+        files.remember(
+            "latency", latency_protocol.question("packaged", TEACHER, shape, protocol), here.to_dict()
+        )
     app = shown(places.NEW_SEARCH)
     assert "The estimate comes from 9 latencies measured on this device" in words(app)
     assert "larger than any of those" not in words(app)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from kdnas_core.dashboard import asking, controls, places
+from kdnas_core.dashboard.act import controls, requests
+from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.rows import Scoring, Student
+from kdnas_core.runs.records import Scoring, Student
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ScoreSpec
 from tests.filled_store import add_students, fill
@@ -25,8 +26,8 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stores that a worker was asked to serve; nothing is checked in another process, and none is started."""
     served: list[Path] = []
     for name in ("check_distillation", "check_evaluation"):
-        monkeypatch.setattr(asking, name, lambda *given: None)
-    for module in (asking, controls):
+        monkeypatch.setattr(requests, name, lambda *given: None)
+    for module in (requests, controls):
         monkeypatch.setattr(module, "ensure_worker", served.append)
     return served
 
@@ -192,7 +193,7 @@ def test_what_is_refused_is_said_beside_the_button_and_nothing_is_queued(
     def refuse(*given: object) -> None:
         raise BadInput("The corpus holds 3 texts; name a larger one.")
 
-    monkeypatch.setattr(asking, "check_distillation", refuse)
+    monkeypatch.setattr(requests, "check_distillation", refuse)
     fill(db)
     app = press(shown(places.CANDIDATE, candidate=first_of(db, "done")), "Distil in full")
     assert "Not queued. The corpus holds 3 texts" in words(app)

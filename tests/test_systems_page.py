@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from kdnas_core.dashboard import places
+from kdnas_core.dashboard.ui import places
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import ScoreSpec
 from tests.filled_store import fill

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.importance import Importance
-from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
-from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import RELATED, Given, plan
-from kdnas_core.distillation.targets import Targets
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.distillation.word_head import TeacherWords, WordHead
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.files import cache_folder
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.importance import Importance
+from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.targets import Targets
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec
 
 torch.set_num_threads(1)  # things this small are not worth a second

@@ -19,8 +19,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from kdnas_core.distillation.families import shape_of
-from kdnas_core.distillation.teacher import Teacher
+from kdnas_core.models.families import shape_of
+from kdnas_core.models.teacher import Teacher
 
 USABLE = 80  # tokens
 SHAPE: dict[str, Any] = {

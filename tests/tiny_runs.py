@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from kdnas_core.distillation.sources import teacher_shape
-from kdnas_core.measure import memory
-from kdnas_core.measure.device import device_name
-from kdnas_core.measure.latency import question
-from kdnas_core.measure.reading import LatencyReading
+from kdnas_core import files
+from kdnas_core.hardware import device_name
+from kdnas_core.latency.protocol import question
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.sources import teacher_shape
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec, parse_spec
 from tests.tiny_fields import tiny_fields
@@ -54,7 +54,7 @@ def own_machine(folder: Path) -> Iterator[None]:
         torch.set_num_threads(1)
         try:
             asked = {"device": device_name(), "torch": torch.__version__, "threads": 1}
-            memory.remember("bfloat16", asked, {"gain": 1.0})
+            files.remember("bfloat16", asked, {"gain": 1.0})
             yield
         finally:
             torch.set_num_threads(threads)
@@ -67,7 +67,7 @@ def remember_latencies(spec: RunSpec) -> None:
     teacher_ms = teacher.flops(16) / 1e6
     for architecture in (teacher, *SearchSpace.from_spec(spec.space, teacher)):
         reading = _reading(architecture.flops(16) / 1e6, teacher_ms, spec.latency.sequence_length)
-        memory.remember(
+        files.remember(
             "latency", question(spec.teacher, teacher, architecture, spec.latency), reading.to_dict()
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from kdnas_core.dashboard import places
+from kdnas_core.dashboard.ui import places
 
 # an emoji: any other icon would be asked from an outside host
 st.set_page_config(page_title="KD-NAS Studio", page_icon="⚗️", layout="wide")

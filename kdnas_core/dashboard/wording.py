@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.runs.rows import Candidate
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import Candidate
 from kdnas_core.spec import DistilSpec, LatencySpec, ObjectiveSpec
 
 UNKNOWN = "–"

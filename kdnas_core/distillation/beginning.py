@@ -9,14 +9,14 @@ import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
-from kdnas_core.distillation.importance import Importance
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import Given, plan
 from kdnas_core.distillation.recipes import start_layers
-from kdnas_core.distillation.student import start_student
-from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.distillation.word_head import TeacherWords
+from kdnas_core.models.importance import Importance
+from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.student import start_student
+from kdnas_core.models.teacher import Teacher
 from kdnas_core.spec import ObjectiveSpec
 
 

@@ -5,16 +5,20 @@ What is learnt is the caller's: distillation (`trainer.py`) and fine-tuning on a
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdnas_core.distillation import checkpoint
+from kdnas_core.errors import BadInput
 
 WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
@@ -23,6 +27,8 @@ CHECKPOINT_STEPS = 500
 CHECKPOINT_S = 60  # where steps are slow, a kill loses no more than this
 
 LayerRates = Callable[[int], float]  # a student layer, 0 for its embeddings -> share of the learning rate
+
+Tensors = dict[str, torch.Tensor]
 
 
 class Diverged(RuntimeError):
@@ -102,7 +108,7 @@ class Loop:
         """
         if self.saved is None or not self.saved.path.is_file():
             return 0
-        return checkpoint.load(self.saved.path, self.saved.modules, self.optimiser, self.saved.training)
+        return load_checkpoint(self.saved.path, self.saved.modules, self.optimiser, self.saved.training)
 
     def take(self, step: int, gradients: Callable[[], float], rates: LayerRates = all_alike) -> None:
         """Takes one step.
@@ -129,7 +135,7 @@ class Loop:
         """Saves how far it is, if it is to be saved: every so many steps or seconds, at the end, or now."""
         due = step % CHECKPOINT_STEPS == 0 or time.monotonic() - self._kept_at > CHECKPOINT_S
         if self.saved and (now or due or step == self.steps):
-            checkpoint.save(self.saved.path, self.saved.modules, self.optimiser, step, self.saved.training)
+            save_checkpoint(self.saved.path, self.saved.modules, self.optimiser, step, self.saved.training)
             self._kept_at = time.monotonic()
 
 
@@ -137,3 +143,66 @@ def share_of_rate(step: int, steps: int) -> float:
     """Linear warm-up, then linear decay towards 0."""
     warmup = max(1, round(WARMUP * steps))
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+
+def save_checkpoint(
+    path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, step: int, training: str = ""
+) -> None:
+    """Writes a checkpoint, all of it or none: one safetensors file takes the place of the one before.
+
+    Args:
+        path: of the file.
+        modules: by name.
+        optimiser: of their parameters.
+        step: steps taken.
+        training: which training it is of, in any words that tell it from others.
+    """
+    tensors = {
+        f"{name}/{key}": tensor
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{key}": tensor for key, tensor in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    # clones: tied weights share memory, which safetensors does not write
+    save_file(
+        {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()},
+        unfinished,
+        metadata={"step": json.dumps(step), "training": training},
+    )
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load_checkpoint(
+    path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, training: str = ""
+) -> int:
+    """Reads a checkpoint into modules and optimiser, made as they were for `save`; returns its step.
+
+    Raises:
+        BadInput: it is of another training.
+    """
+    with safe_open(path, framework="pt") as file:
+        written = file.metadata()
+    if written["training"] != training:
+        raise BadInput(
+            f"{path} was saved by a training with other settings; name another file, or delete it."
+        )
+    step = int(json.loads(written["step"]))
+    tensors = load_file(path)
+    for name, module in modules.items():
+        module.load_state_dict(_below(tensors, name))
+    state: dict[int, Tensors] = {}
+    for key, tensor in _below(tensors, "optimiser").items():
+        index, _, part = key.partition("/")
+        state.setdefault(int(index), {})[part] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    return step
+
+
+def _below(tensors: Tensors, name: str) -> Tensors:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -11,8 +11,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from kdnas_core.distillation.capture import dot_scores
-from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.data.tokens import NOT_HIDDEN
+from kdnas_core.models.capture import dot_scores
 
 FEWEST_COMPARED = 3  # texts whose similarities vary
 LEAST_VARIANCE = 1e-3  # of cosine similarities; unrelated texts have about 1e-2

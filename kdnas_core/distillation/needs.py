@@ -8,21 +8,21 @@ import numpy as np
 import torch
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.importance import Importance, importance_of
+from kdnas_core.data.corpus import Text
+from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.losses import masked_lm
-from kdnas_core.distillation.masking import NOT_HIDDEN
-from kdnas_core.distillation.mixture import Text
 from kdnas_core.distillation.plan import Given, Plan
 from kdnas_core.distillation.recipes import terms_of
-from kdnas_core.distillation.sentence_encoders import Mode, pooling_mode
-from kdnas_core.distillation.targets import Targets
-from kdnas_core.distillation.teacher import Teacher, most_tokens
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.distillation.word_head import TeacherWords, WordHead, teacher_words
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.device import device
-from kdnas_core.measure.memory import cache_folder
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device
+from kdnas_core.models.importance import Importance, importance_of
+from kdnas_core.models.mlm_head import TeacherWords, WordHead, teacher_words
+from kdnas_core.models.pooling import Mode, pooling_mode
+from kdnas_core.models.targets import Targets
+from kdnas_core.models.teacher import Teacher, most_tokens
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import LOGITS, ObjectiveSpec
 
 TRAIN_STEPS = 200  # more only fits the proxy set by heart

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation import losses, projections
+from kdnas_core.distillation import losses
 from kdnas_core.distillation.loop import LayerRates, all_alike
-from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.plan import RELATED, Plan, PlannedTerm
 from kdnas_core.distillation.recipes import terms_of
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import Batch
 from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
-from kdnas_core.distillation.word_head import TeacherWords, WordHead
 from kdnas_core.distillation.yardstick import LastLayerMeter, Meter, VectorsMeter
+from kdnas_core.models.mapping import layer_map
+from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.targets import Batch
 from kdnas_core.spec import ObjectiveSpec, TermSpec, Yardstick
 
 HIDDEN, PROBE, YARDSTICK = "hidden", "hidden_probe", "yardstick"
@@ -32,6 +32,8 @@ _PAIRS = {
 
 Places = dict[tuple[int, int], float]
 FINISHED_RATE = 0.1  # of a layer whose turn is past
+
+RIDGE = 1e-4  # of the mean square of the student's states: keeps the least squares solvable
 
 
 class Objective(nn.Module):
@@ -124,7 +126,7 @@ class Objective(nn.Module):
 
     def fit(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
         """Fits all projections to the student as it is, by least squares."""
-        projections.fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
+        fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
 
     def fit_idle(self, passes: Iterable[tuple[Pass, Batch]], done: float) -> None:
         """Fits the projections that are trained no more: the probe's, and those of the first stage once past.
@@ -133,7 +135,7 @@ class Objective(nn.Module):
         follow the student. Nothing that is still to be trained is touched: looking changes no training.
         """
         past = [term for term, spec in self.terms if self._stages[spec.stage] < self._stage(done)]
-        projections.fit([term for term in [*past, self.probe] if isinstance(term, StateTerm)], passes)
+        fit([term for term in [*past, self.probe] if isinstance(term, StateTerm)], passes)
 
     def begins_second_stage(self, done: float, before: float) -> bool:
         """Whether the second stage begins between two shares of the steps."""
@@ -142,7 +144,7 @@ class Objective(nn.Module):
     def fit_second_stage(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
         """Fits the projections of the second stage to the student as the first has left it."""
         second = [term for term, spec in self.terms if self._stages[spec.stage] == 1]
-        projections.fit([term for term in second if isinstance(term, StateTerm)], passes)
+        fit([term for term in second if isinstance(term, StateTerm)], passes)
 
     def rates(self, done: float) -> LayerRates:
         """How fast the student's layers learn now: all alike, but where a progressive term has its turn.
@@ -265,3 +267,49 @@ def _terms(
             place = (len(layers) - 1, layers[-1][0])
             teacher_words = None if kind == "masked_lm" else words
             return [WordTerm(name, kind, place, head, teacher_words, planned.spec.temperature)]
+
+
+@torch.no_grad()
+def fit(terms: Sequence[StateTerm], passes: Iterable[tuple[Pass, Batch]]) -> None:
+    """Sets all projections of these terms to the least-squares solution for the student as it is.
+
+    Args:
+        terms: some of which may have no projections.
+        passes: of the student, with their batches; not begun where no term has any.
+    """
+    if not any(term.projections for term in terms):
+        return
+    sums: dict[nn.Linear, _Sums] = {}
+    for given, batch in passes:
+        for term in terms:
+            for layer, projection in term.projections.items():
+                seen = term.picked(batch.real(given.hidden[layer]), batch)
+                wanted = [term.picked(batch.teacher("hidden", t), batch) for t in term.layers[layer]]
+                if projection not in sums:
+                    sums[projection] = _Sums(projection)
+                sums[projection].add(seen, torch.cat(wanted, dim=1))
+    for projection, total in sums.items():
+        total.solve(projection)
+
+
+class _Sums:
+    """X^T X and X^T Y over all tokens, X with a column of ones for the bias."""
+
+    def __init__(self, projection: nn.Linear) -> None:
+        size = projection.in_features + 1
+        self.gram = torch.zeros(size, size, dtype=torch.float64)
+        self.cross = torch.zeros(size, projection.out_features, dtype=torch.float64)
+
+    def add(self, seen: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Takes in (tokens, H_S) states and what is wanted of them (tokens, H_T)."""
+        columns = torch.cat([seen.double(), torch.ones(len(seen), 1, dtype=torch.float64)], dim=1)
+        self.gram += columns.T @ columns
+        self.cross += columns.T @ wanted.double()
+
+    def solve(self, projection: nn.Linear) -> None:
+        """Writes the solution into the projection."""
+        ridge = RIDGE * self.gram.diagonal().mean()
+        # one at a time: the batched solve fails on some builds of MKL
+        weights = torch.linalg.solve(self.gram + ridge * torch.eye(len(self.gram)), self.cross).float()
+        projection.weight.copy_(weights[:-1].T)
+        projection.bias.copy_(weights[-1])

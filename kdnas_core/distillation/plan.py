@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.mapping import layer_map
 from kdnas_core.distillation.recipes import relation_heads, terms_of
-from kdnas_core.distillation.sentence_encoders import Mode
 from kdnas_core.errors import BadInput
+from kdnas_core.models.mapping import layer_map
+from kdnas_core.models.pooling import Mode
 from kdnas_core.spec import LOGITS, WORDS, ObjectiveSpec, TermKind, TermSpec
 
 if TYPE_CHECKING:  # pages plan without torch
-    from kdnas_core.distillation.targets import Output
+    from kdnas_core.models.targets import Output
+
 
 SAME_HEADS: tuple[TermKind, ...] = ("attention", "attention_kl", "attention_transfer", "value_relation")
 PAIRS: tuple[TermKind, ...] = (*SAME_HEADS, "relations")

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from kdnas_core.measure import memory
-from kdnas_core.measure.device import device, device_name
+from kdnas_core import files
+from kdnas_core.hardware import device, device_name
 
 WORTH_IT = 1.3  # a gain below this would be lost in the noise, and float32 is the safer choice
 
@@ -23,10 +23,10 @@ def autocast_dtype() -> torch.dtype | None:
     machine never differ by a measurement's noise.
     """
     question = {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    answer = memory.recall("bfloat16", question)
+    answer = files.recall("bfloat16", question)
     if answer is None:
         answer = {"gain": _measured_gain()}
-        memory.remember("bfloat16", question, answer)
+        files.remember("bfloat16", question, answer)
     log.info(f"bfloat16 autocast is {answer['gain']:.1f} times as fast as float32 here")
     return torch.bfloat16 if answer["gain"] >= WORTH_IT else None
 

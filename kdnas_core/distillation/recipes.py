@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.mapping import layer_map
+from kdnas_core.models.mapping import layer_map
 from kdnas_core.spec import Mapping, ObjectiveSpec, TermSpec
 
 RELATION_HEADS = 48  # MiniLMv2's, for widths of 384 and 768

@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import nn
 
+from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation import losses
-from kdnas_core.distillation.capture import Captured, dot_scores
-from kdnas_core.distillation.masking import NOT_HIDDEN
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import Batch, Kind, Output, pooled
-from kdnas_core.distillation.word_head import TeacherWords, WordHead
+from kdnas_core.models.capture import Captured, dot_scores
+from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.targets import Batch, Kind, Output, pooled
 
 StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map", "vector"]
 WordKind = Literal["prediction", "prediction_kl", "masked_lm"]

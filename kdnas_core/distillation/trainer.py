@@ -20,16 +20,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from kdnas_core.distillation.batches import by_length, passes
-from kdnas_core.distillation.capture import Captured, capture
+from kdnas_core.data.tokens import by_length, passes
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
-from kdnas_core.distillation.mapping import mean_over_layers
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
-from kdnas_core.distillation.online import OnlineTargets
-from kdnas_core.distillation.targets import Batch, Targets, Texts, make_batch
 from kdnas_core.distillation.terms import PairTerm, Pass
-from kdnas_core.distillation.vocabulary import Vocabulary, only_used_words
 from kdnas_core.distillation.yardstick import Meter, measured
+from kdnas_core.models.capture import Captured, capture
+from kdnas_core.models.mapping import mean_over_layers
+from kdnas_core.models.targets import Batch, Targets, Texts, make_batch
+from kdnas_core.models.teacher_outputs import OnlineTargets
+from kdnas_core.models.vocabulary import Vocabulary, only_used_words
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss after the one before the first step

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import Batch, pooled
 from kdnas_core.distillation.terms import Pass, StateTerm
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.targets import Batch, pooled
 
 FEWEST_TEXTS = 4  # of which an agreement can be told
 SAMPLES = 100  # of the bootstrap

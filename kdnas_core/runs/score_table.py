@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from kdnas_core.measure.tasks import ZERO_SHOT as ZERO_SHOT
-from kdnas_core.runs.rows import Score, Scored
+from kdnas_core.data.tasks import ZERO_SHOT as ZERO_SHOT
+from kdnas_core.runs.records import Score, Scored
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from sqlite_utils import Database, Migrations
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.runs.rows import (
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import (
     ACTIVE,
     KINDS,
     RESUMABLE,

@@ -17,12 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.measure.cost import parameters
-from kdnas_core.runs import scoring_journal, student_journal, sweep_journal
-from kdnas_core.runs.journal import StoreJournal
+from kdnas_core.models.student import parameters
+from kdnas_core.runs import student_journals
 from kdnas_core.runs.launch import worker_lock
-from kdnas_core.runs.progress import Told
-from kdnas_core.runs.rows import (
+from kdnas_core.runs.records import (
     Candidate,
     Job,
     Run,
@@ -33,11 +31,13 @@ from kdnas_core.runs.rows import (
     TeacherFacts,
     Worker,
 )
+from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.signals import put_off
 from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
-from kdnas_core.search.episodes import Controller, search
+from kdnas_core.search.loop import Controller, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec
@@ -144,7 +144,7 @@ def distil(store: Store, student: Student, told: Told = lambda activity, step, s
                 if is_asked():
                     raise Asked("interrupted")
 
-            student_journal.distil(store, student, check_both, told)
+            student_journals.distil(store, student, check_both, told)
 
         state = _worked(store, student.job, work)
     if is_asked():  # it came too late to end this work, but not to end the process
@@ -163,7 +163,7 @@ def score(store: Store, scoring: Scoring, told: Told = lambda activity, step, st
     Raises:
         KeyboardInterrupt: after the scoring was marked as interrupted.
     """
-    return _worked(store, scoring.job, lambda check: scoring_journal.score(store, scoring, check, told))
+    return _worked(store, scoring.job, lambda check: student_journals.score(store, scoring, check, told))
 
 
 def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, steps: None) -> RunState:
@@ -177,7 +177,7 @@ def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, step
     Raises:
         KeyboardInterrupt: after the sweep was marked as interrupted.
     """
-    return _worked(store, sweep.job, lambda check: sweep_journal.measure(store, sweep, check, told))
+    return _worked(store, sweep.job, lambda check: student_journals.measure(store, sweep, check, told))
 
 
 def _worked(store: Store, job: Job, work: Callable[[Check], None]) -> RunState:

@@ -13,19 +13,17 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.beginning import Beginning, begin
-from kdnas_core.distillation.importance import Importance
-from kdnas_core.distillation.layout import student_config
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.plan import Given
-from kdnas_core.distillation.student import new_student, save
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
-from kdnas_core.distillation.word_head import TeacherWords
-from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.cost import parameters
-from kdnas_core.measure.device import device
-from kdnas_core.measure.latency_model import FAR_OVER, model_here
-from kdnas_core.measure.proxy_task import ProxyTask, proxy_score
-from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
+from kdnas_core.hardware import device
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.latency.model import FAR_OVER, model_here
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.importance import Importance
+from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.student import new_student, parameters, save, student_config
 from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
 from kdnas_core.spec import RunSpec
 

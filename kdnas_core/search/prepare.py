@@ -7,32 +7,32 @@ from dataclasses import dataclass
 
 import torch
 
-from kdnas_core.distillation.corpus import check_corpus
+from kdnas_core.data.corpus import check_corpus
+from kdnas_core.data.splits import SplitTexts, proxy_texts
+from kdnas_core.data.tasks import read_task
+from kdnas_core.data.tokens import Passage
 from kdnas_core.distillation.needs import check_length, given_by, importance_for, own_words, words_in_use
-from kdnas_core.distillation.outputs import Wanted, teacher_targets
-from kdnas_core.distillation.pairs import Passage
 from kdnas_core.distillation.plan import Given, Plan, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers
-from kdnas_core.distillation.sentence_encoders import is_embedding_teacher
-from kdnas_core.distillation.sources import check_teacher
-from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.targets import Targets
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.distillation.word_head import TeacherWords
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.device import device
-from kdnas_core.measure.memory import cache_folder
-from kdnas_core.measure.proxy_task import ProxyTask, proxy_of
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.measure.runtimes import check_runtime
-from kdnas_core.measure.tasks import read_task
+from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_of
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.latency.runtimes import check_runtime
+from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.pooling import is_embedding_teacher
+from kdnas_core.models.sources import check_teacher
+from kdnas_core.models.student import new_student
+from kdnas_core.models.targets import Targets
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.search.texts import SplitTexts, proxy_texts
 from kdnas_core.spec import RunSpec
 
 

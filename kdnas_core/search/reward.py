@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdnas_core.measure.reading import LatencyReading
+from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec, RewardSpec
 
 

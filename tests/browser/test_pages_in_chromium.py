@@ -11,8 +11,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import progress
-from kdnas_core.runs.rows import LayerLoss
+from kdnas_core.dashboard.model import progress
+from kdnas_core.runs.records import LayerLoss
 from kdnas_core.runs.store import opened
 from tests.browser.conftest import Server
 from tests.filled_store import add_episode, begin_run, fill, judge, tinybert_spec

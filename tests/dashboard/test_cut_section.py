@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from kdnas_core.architecture import LayerSource
-from kdnas_core.dashboard import cut_section
+from kdnas_core.dashboard.model_page import cut_section
 
 
 def test_each_student_layer_is_told_with_the_teacher_layer_and_heads_it_was_cut_from() -> None:

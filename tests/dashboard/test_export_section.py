@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from kdnas_core.dashboard import controls, places
+from kdnas_core.dashboard.act import controls
+from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import Failure
-from kdnas_core.export import Exported, read_export
-from kdnas_core.export.checks import Checks
-from kdnas_core.export.sums import write_sums
-from kdnas_core.runs.sources import Source
+from kdnas_core.package.checks import Checks, Exported, read_export
+from kdnas_core.package.layout import write_sums
+from kdnas_core.runs.names import Source
 from kdnas_core.runs.store import opened
-from tests.export.makers import CHECKS
 from tests.filled_store import fill
+from tests.package.makers import CHECKS
 from tests.test_pages import buttons, db, shown, words
 
 __all__ = ["db"]  # the fixture

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from kdnas_core.dashboard import import_section, places, starting
+from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.home import import_section
+from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, RunSpec, parse_spec, quick_spec
@@ -35,7 +37,7 @@ def exported(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the process that loads the weights, which tests/test_importing.py has."""
-    monkeypatch.setattr("kdnas_core.importing.student.check_weights", lambda *_: None)
+    monkeypatch.setattr("kdnas_core.package.import_.check_weights", lambda *_: None)
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_a_student_that_does_not_load_is_not_imported_and_its_button_stays(
     def refuse(*_: object) -> None:
         raise BadInput("It is none.")
 
-    monkeypatch.setattr("kdnas_core.importing.student.check_weights", refuse)
+    monkeypatch.setattr("kdnas_core.package.import_.check_weights", refuse)
     app = press(dropped("s3.zip", zipped(exported)), IMPORT)
     assert "Not imported. It is none" in words(app)
     assert IMPORT in labels(app)

@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import budget, estimate, live, outlook, progress, starting, tables, wording
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.model import forecast, progress, time_estimate
+from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.run import frontier_section
+from kdnas_core.dashboard.ui import tables
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.device import device_name
+from kdnas_core.hardware import device_name
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, RunSpec, quick_spec
@@ -161,7 +166,7 @@ def test_no_time_left_is_told_before_a_candidate_is_judged_or_after_the_end(db: 
 
 def test_the_slider_starts_at_the_budget_of_the_run_to_the_last_digit(db: Path) -> None:
     run = live.read_run(db, fill(db, episodes=0)).run
-    scale = budget.scale(run)
+    scale = frontier_section.slider_scale(run)
     assert scale is not None
     assert scale.budget(scale.start) == progress.budget_of(run)
     assert scale.budget(scale.low) == scale.low > 0
@@ -173,7 +178,7 @@ def test_the_slider_starts_at_the_budget_of_the_run_to_the_last_digit(db: Path) 
 @pytest.mark.parametrize("milliseconds", [0.02, 0.5, 9.99, 250.0, 40_000.0])
 def test_the_slider_has_room_on_both_sides_of_any_budget(db: Path, milliseconds: float) -> None:
     spec = quick_spec().model_copy(update={"latency": LatencySpec(budget_ms=milliseconds)})
-    scale = budget.scale(live.read_run(db, fill(db, episodes=0, spec=spec)).run)
+    scale = frontier_section.slider_scale(live.read_run(db, fill(db, episodes=0, spec=spec)).run)
     assert scale is not None
     assert 0 < scale.low <= scale.start <= scale.high
 
@@ -227,25 +232,25 @@ def test_a_latency_reads_with_all_that_it_was_measured_under() -> None:
         assert part in words
 
 
-def foreseen(spec: RunSpec, teacher_ms: float | None = None) -> outlook.Outlook:
+def foreseen(spec: RunSpec, teacher_ms: float | None = None) -> forecast.Outlook:
     """The outlook for the quick search's space, by FLOPs."""
     space = SearchSpace.from_spec(spec.space, TEACHER)
-    return outlook.foresee(spec.latency, space, TEACHER, teacher_ms, None)
+    return forecast.foresee(spec.latency, space, TEACHER, teacher_ms, None)
 
 
 def test_a_search_is_estimated_by_a_rule_of_thumb_where_nothing_was_measured() -> None:
     spec = quick_spec()
-    rough = estimate.estimate(spec, foreseen(spec), None)
+    rough = time_estimate.estimate(spec, foreseen(spec), None)
     assert not rough.measured
     assert rough.candidates == 16
     assert 0 < rough.distilled <= 16
-    assert rough.seconds > 16 * estimate.LATENCY_S
+    assert rough.seconds > 16 * time_estimate.LATENCY_S
 
 
 def test_a_tighter_budget_leaves_fewer_to_distil_and_takes_less_time() -> None:
     spec = quick_spec()
     tight = spec.model_copy(update={"latency": LatencySpec(budget_ms=2.0)})
-    loose, strict = (estimate.estimate(one, foreseen(one, TEACHER_MS), None) for one in (spec, tight))
+    loose, strict = (time_estimate.estimate(one, foreseen(one, TEACHER_MS), None) for one in (spec, tight))
     assert strict.distilled < loose.distilled
     assert strict.seconds < loose.seconds
 
@@ -257,22 +262,22 @@ def test_what_is_far_over_the_budget_by_the_latency_model_takes_no_time() -> Non
     loads = (1.2,) * half + (9.0,) * (len(seen.loads) - half)
     by_flops = dataclasses.replace(seen, loads=loads)
     by_model = dataclasses.replace(by_flops, skipped_above=1.5)
-    assert estimate.estimate(spec, by_flops, None).seconds == pytest.approx(16 * estimate.LATENCY_S)
-    assert estimate.estimate(spec, by_model, None).seconds == pytest.approx(8 * estimate.LATENCY_S)
+    assert time_estimate.estimate(spec, by_flops, None).seconds == pytest.approx(16 * time_estimate.LATENCY_S)
+    assert time_estimate.estimate(spec, by_model, None).seconds == pytest.approx(8 * time_estimate.LATENCY_S)
 
 
 def test_the_pace_is_that_of_the_candidates_that_this_device_distilled(db: Path) -> None:
     run = fill(db)
-    assert estimate.pace_here(db) is None  # they were measured on another device
+    assert time_estimate.pace_here(db) is None  # they were measured on another device
     with opened(db) as store:
         for row in progress.distilled(store.candidates(run)):
             assert row.latency is not None
             here = dataclasses.replace(row.latency, device=device_name())
             store.update_candidate(row.id, latency=here.to_dict())
-    pace = estimate.pace_here(db)
+    pace = time_estimate.pace_here(db)
     assert pace is not None
     spec = quick_spec()
-    slow, quick = (estimate.estimate(spec, foreseen(spec, TEACHER_MS), one) for one in (pace / 10, pace))
+    slow, quick = (time_estimate.estimate(spec, foreseen(spec, TEACHER_MS), one) for one in (pace / 10, pace))
     assert quick.measured
     assert slow.seconds > quick.seconds
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import live, model_section
-from kdnas_core.measure.latency_model import Known
+from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.run import model_section
+from kdnas_core.latency.model import Known
 from kdnas_core.runs.store import opened
 from tests.filled_store import fill, latency_of
 

@@ -7,23 +7,15 @@ from typing import Any
 
 import pytest
 
-from kdnas_core.dashboard import (
-    asking,
-    distil_form,
-    estimate,
-    live,
-    live_students,
-    score_tables,
-    student_figures,
-    student_loss,
-    students_section,
-    terms,
-    wording,
-)
-from kdnas_core.dashboard.live_students import StudentView
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import requests
+from kdnas_core.dashboard.model import layer_terms, time_estimate
+from kdnas_core.dashboard.model_page import distil_form, scores_section, student_loss, students_section
+from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.device import device_name
-from kdnas_core.runs.rows import LayerLoss, Run, Score
+from kdnas_core.hardware import device_name
+from kdnas_core.runs.records import LayerLoss, Run, Score
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
 from tests.filled_store import fill
@@ -39,9 +31,9 @@ def db(tmp_path: Path) -> Path:
 def queued(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was checked, and the stores that were to be served, in that order."""
     done: list[Any] = []
-    monkeypatch.setattr(asking, "check_distillation", lambda db, source, how: done.append(source))
-    monkeypatch.setattr(asking, "check_evaluation", lambda db, source, how: done.append(source))
-    monkeypatch.setattr(asking, "ensure_worker", done.append)
+    monkeypatch.setattr(requests, "check_distillation", lambda db, source, how: done.append(source))
+    monkeypatch.setattr(requests, "check_evaluation", lambda db, source, how: done.append(source))
+    monkeypatch.setattr(requests, "ensure_worker", done.append)
     return done
 
 
@@ -72,7 +64,8 @@ def test_several_students_are_queued_in_the_order_asked_for_after_one_check(
     db: Path, queued: list[Any]
 ) -> None:
     assert (
-        asking.distil(db, ["3", "2"], {"epochs": 1.0, "corpus": ""}, silent) == "Students s6, s7 are queued."
+        requests.distil(db, ["3", "2"], {"epochs": 1.0, "corpus": ""}, silent)
+        == "Students s6, s7 are queued."
     )
     with opened(db, read_only=True) as store:
         assert [(row.candidate, row.spec) for row in store.students()[:2]] == [
@@ -96,7 +89,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     db: Path, queued: list[Any], fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=said):
-        asking.distil(db, ["1"], fields, silent)
+        requests.distil(db, ["1"], fields, silent)
     assert queued == []
 
 
@@ -104,15 +97,15 @@ def test_a_student_that_is_not_finished_is_neither_scored_nor_made_task_specific
     db: Path, queued: list[Any]
 ) -> None:
     with pytest.raises(BadInput, match="let it finish first"):
-        asking.score(db, "s3", {"tasks": ["packaged"]}, silent)
+        requests.score(db, "s3", {"tasks": ["packaged"]}, silent)
     with pytest.raises(BadInput, match="let it finish first"):
-        asking.distil(db, ["s3"], {"task": "packaged"}, silent)
+        requests.distil(db, ["s3"], {"task": "packaged"}, silent)
 
 
 def test_tasks_are_listed_by_commas_or_lines_each_once() -> None:
-    assert asking.tasks_of("packaged, a b\nhub:x/y:z,packaged,") == ["packaged", "a b", "hub:x/y:z"]
+    assert requests.tasks_of("packaged, a b\nhub:x/y:z,packaged,") == ["packaged", "a b", "hub:x/y:z"]
     with pytest.raises(BadInput, match="at least one task"):
-        asking.tasks_of(" ,\n")
+        requests.tasks_of(" ,\n")
 
 
 def test_the_best_come_with_the_least_loss_first_and_without_those_that_are_distilled(db: Path) -> None:
@@ -131,11 +124,11 @@ def test_the_best_come_with_the_least_loss_first_and_without_those_that_are_dist
 
 def test_the_time_of_a_text_is_told_only_from_a_mini_kd_on_this_device(db: Path) -> None:
     seen = live.read_candidate(db, 1)
-    assert estimate.seconds_of_texts(1_000, seen.run, seen.candidate, 128) is None
+    assert time_estimate.seconds_of_texts(1_000, seen.run, seen.candidate, 128) is None
     latency = dataclasses.replace(seen.candidate.latency, device=device_name())  # type: ignore[type-var]
     here = dataclasses.replace(seen.candidate, latency=latency)
-    short = estimate.seconds_of_texts(1_000, seen.run, here, 32)
-    long = estimate.seconds_of_texts(2_000, seen.run, here, 128)
+    short = time_estimate.seconds_of_texts(1_000, seen.run, here, 32)
+    long = time_estimate.seconds_of_texts(2_000, seen.run, here, 128)
     assert short is not None
     assert long is not None
     assert long > 8 * short > 0
@@ -152,12 +145,12 @@ def test_the_loss_over_steps_is_that_of_the_reward() -> None:
         LayerLoss(10, 1, 1, 0.2),
         LayerLoss(0, 1, 1, 9.0, "attention"),
     ]
-    found = dict(terms.over_steps(losses))
+    found = dict(layer_terms.over_steps(losses))
     assert found == pytest.approx({0: (0.75 + 0.25) / 2, 10: 0.2})
     probed = [*losses, LayerLoss(0, 1, 1, 0.4, "hidden_probe")]
-    assert terms.over_steps(probed) == [(0, 0.4)]
-    assert terms.over_steps([*probed, LayerLoss(0, 0, 0, 0.3, "yardstick")]) == [(0, 0.3)]
-    assert terms.over_steps([]) == []
+    assert layer_terms.over_steps(probed) == [(0, 0.4)]
+    assert layer_terms.over_steps([*probed, LayerLoss(0, 0, 0, 0.3, "yardstick")]) == [(0, 0.3)]
+    assert layer_terms.over_steps([]) == []
 
 
 def of(seen: StudentView, **fields: Any) -> StudentView:
@@ -188,7 +181,7 @@ def test_the_loss_of_the_mini_kd_is_drawn_only_where_it_compares(db: Path) -> No
 
 @pytest.mark.parametrize("points", [[], [(0, math.nan)], [(0, 1.0), (5, math.inf), (10, 0.3)]])
 def test_the_loss_is_drawn_whatever_it_is(points: list[tuple[int, float]]) -> None:
-    figure = student_figures.agreement_figure(points, 100, "agreement, %", ("mini-KD", 0.4))
+    figure = student_loss.agreement_figure(points, 100, "agreement, %", ("mini-KD", 0.4))
     figure.to_json()
     assert (figure.data[1].name, list(figure.data[1].y)) == ("mini-KD: 60.0 %", [60.0, 60.0])
     assert figure.layout.yaxis.title.text == "agreement, %"
@@ -197,25 +190,27 @@ def test_the_loss_is_drawn_whatever_it_is(points: list[tuple[int, float]]) -> No
 
 
 def test_the_agreement_over_steps_is_one_minus_the_loss_in_per_cent() -> None:
-    figure = student_figures.agreement_figure([(0, 1.0), (5, math.inf), (10, 0.25)], 10, "agreement, %")
+    figure = student_loss.agreement_figure([(0, 1.0), (5, math.inf), (10, 0.25)], 10, "agreement, %")
     assert list(figure.data[0].y) == [0.0, None, 75.0]
 
 
 def test_a_score_has_its_spread_where_there_are_several_seeds() -> None:
     one = [Score("student", "sst2", "accuracy", 0, 0.8), Score("teacher", "sst2", "accuracy", 0, 0.9)]
-    assert score_tables.scores_table(one)["Student"][0] == "80.0"
+    assert scores_section.scores_table(one)["Student"][0] == "80.0"
     as_it_is = [*one, Score("teacher", "sst2", "accuracy", 1, 0.9)]
-    assert score_tables.scores_table(as_it_is)["Student"][0] == "80.0"
+    assert scores_section.scores_table(as_it_is)["Student"][0] == "80.0"
     two = [*one, Score("student", "sst2", "accuracy", 1, 0.9)]
-    assert score_tables.scores_table(two)["Student"][0] == "85.0 ± 7.1"
-    assert "Without distillation" not in score_tables.scores_table(two)
+    assert scores_section.scores_table(two)["Student"][0] == "85.0 ± 7.1"
+    assert "Without distillation" not in scores_section.scores_table(two)
 
 
 def test_metrics_read_as_people_write_them() -> None:
-    assert score_tables.metric("f1") == "F1"
-    assert score_tables.metric("accuracy, de") == "accuracy, de"
-    assert score_tables.metric("matthews, validation_matched") == "Matthews' correlation, validation_matched"
-    assert score_tables.metric("a_new_one") == "a new one"
+    assert scores_section.metric("f1") == "F1"
+    assert scores_section.metric("accuracy, de") == "accuracy, de"
+    assert (
+        scores_section.metric("matthews, validation_matched") == "Matthews' correlation, validation_matched"
+    )
+    assert scores_section.metric("a_new_one") == "a new one"
 
 
 def test_how_a_student_is_distilled_reads_in_short() -> None:

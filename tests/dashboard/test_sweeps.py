@@ -7,23 +7,19 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from kdnas_core import hardware
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import (
-    controls,
-    latency_form,
-    live_students,
-    places,
-    sweep_figures,
-    sweep_tables,
-    sweeps_section,
-    wording,
-)
-from kdnas_core.dashboard.live_students import LatencyView
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import controls
+from kdnas_core.dashboard.model_page import sweep_figures, sweeps_section
+from kdnas_core.dashboard.read import live_students
+from kdnas_core.dashboard.read.live_students import LatencyView
+from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.device import device_name
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.measure.sweep import MODELS_S, points, seconds_of
-from kdnas_core.runs.rows import Candidate, Job, Sweep, Worker
+from kdnas_core.hardware import device_name
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.latency.sweep import MODELS_S, points, seconds_of
+from kdnas_core.runs.records import Candidate, Job, Sweep, Worker
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, SweepSpec
 from tests.filled_store import DEVICE, add_episode, begin_run, fill, reading
@@ -225,10 +221,10 @@ def test_a_sweep_is_paused_and_deleted_from_the_page(db: Path, queued: list[Path
 def test_cuda_is_offered_where_the_machine_has_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency_form, "CUDA", tmp_path / "none")
-    assert "torch-cuda" not in latency_form.runtimes()
-    monkeypatch.setattr(latency_form, "CUDA", tmp_path)
-    assert "torch-cuda" in latency_form.runtimes()
+    monkeypatch.setattr(hardware, "CUDA", tmp_path / "none")
+    assert "torch-cuda" not in hardware.runtimes()
+    monkeypatch.setattr(hardware, "CUDA", tmp_path)
+    assert "torch-cuda" in hardware.runtimes()
 
 
 # --- tables and words -------------------------------------------------------------------------------------
@@ -249,15 +245,15 @@ def test_the_reading_of_the_run_is_shown_once(view: LatencyView) -> None:
     own = view.candidate.latency
     assert own is not None
     again = dataclasses.replace(view, readings=[at(3.0), at(2.0, batch_size=4)])
-    assert sweep_tables.all_readings(again) == again.readings
+    assert sweep_figures.all_readings(again) == again.readings
     elsewhere = dataclasses.replace(view, readings=[at(3.0, device="another")])
-    assert sweep_tables.all_readings(elsewhere) == [own, *elsewhere.readings]
-    assert list(sweep_tables.runtimes_table(elsewhere)["Device"]) == [DEVICE, "another"]
+    assert sweep_figures.all_readings(elsewhere) == [own, *elsewhere.readings]
+    assert list(sweep_figures.runtimes_table(elsewhere)["Device"]) == [DEVICE, "another"]
 
 
 def test_a_disturbed_reading_is_marked_in_table_and_figure(view: LatencyView) -> None:
     seen = dataclasses.replace(view, readings=[at(3.0, clean=False), at(5.0, runtime="torch")])
-    assert list(sweep_tables.runtimes_table(seen)["Clean"]) == ["no", "yes"]
+    assert list(sweep_figures.runtimes_table(seen)["Clean"]) == ["no", "yes"]
     figure = sweep_figures.batch_figure(seen.readings, PROTOCOL)
     symbols = {name: line.marker.symbol for name, line in lines(figure).items() if line.mode != "lines"}
     assert symbols == {"ONNX Runtime": ("circle-open",), "torch": ("circle",)}
@@ -270,24 +266,24 @@ def test_the_time_that_a_sweep_takes_leaves_out_what_this_device_remembers(view:
     asked = points(how, view.run.spec.latency)
     seconds = seconds_of(asked, own.p50 + own.teacher_p50, view.run.spec.latency)
     assert seconds > MODELS_S
-    assert sweep_tables.foretold(view, how).startswith(
+    assert sweep_figures.foretold(view, how).startswith(
         f"2 measurements, about **{wording.duration(seconds)}**"
     )
     elsewhere = dataclasses.replace(view, readings=[taken_at(point) for point in asked])
-    assert sweep_tables.to_measure(elsewhere, how) == asked
+    assert sweep_figures.to_measure(elsewhere, how) == asked
     here = [dataclasses.replace(row, device=device_name()) for row in elsewhere.readings]
-    assert sweep_tables.to_measure(dataclasses.replace(view, readings=here[:1]), how) == asked[1:]
+    assert sweep_figures.to_measure(dataclasses.replace(view, readings=here[:1]), how) == asked[1:]
     disturbed = [dataclasses.replace(row, clean=False) for row in here]
-    assert sweep_tables.to_measure(dataclasses.replace(view, readings=disturbed), how) == asked
+    assert sweep_figures.to_measure(dataclasses.replace(view, readings=disturbed), how) == asked
     done = dataclasses.replace(view, readings=here)
-    assert sweep_tables.foretold(done, how) == "All of it is measured on this device already."
+    assert sweep_figures.foretold(done, how) == "All of it is measured on this device already."
 
 
 def test_a_student_that_was_never_measured_is_foretold_by_its_flops(view: LatencyView) -> None:
     unmeasured: Candidate = dataclasses.replace(view.candidate, latency=None)
-    assert "about **" in sweep_tables.foretold(dataclasses.replace(view, candidate=unmeasured), SMALL)
+    assert "about **" in sweep_figures.foretold(dataclasses.replace(view, candidate=unmeasured), SMALL)
     imported = dataclasses.replace(view.run, teacher=None)
-    told = sweep_tables.foretold(dataclasses.replace(view, candidate=unmeasured, run=imported), SMALL)
+    told = sweep_figures.foretold(dataclasses.replace(view, candidate=unmeasured, run=imported), SMALL)
     assert told == "8 measurements, one after another."
 
 
@@ -299,16 +295,16 @@ def test_lengths_that_a_finished_sweep_left_out_are_named(db: Path) -> None:
         store.update_sweep(sweep, step=count, steps=count)
         store.end(Job("sweeps", sweep), "finished")
     assert (
-        sweep_tables.left_out(view_of(db)) == "The teacher reads fewer than 512 tokens, so 512 are left out."
+        sweep_figures.left_out(view_of(db)) == "The teacher reads fewer than 512 tokens, so 512 are left out."
     )
 
 
 def test_nothing_is_left_out_of_a_whole_sweep(db: Path) -> None:
     fill(db)
     add_sweep(db, "finished")
-    assert sweep_tables.left_out(view_of(db)) is None
+    assert sweep_figures.left_out(view_of(db)) is None
     add_sweep(db, "paused", taken=2)
-    assert sweep_tables.left_out(view_of(db)) is None
+    assert sweep_figures.left_out(view_of(db)) is None
 
 
 def test_what_a_sweep_measures_reads_in_short() -> None:

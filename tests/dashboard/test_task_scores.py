@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kdnas_core.dashboard import figures, tables, wording
-from kdnas_core.runs.rows import Candidate
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.run import frontier_figure
+from kdnas_core.dashboard.ui import tables
+from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import opened
 from tests.filled_store import fill
 
@@ -29,7 +31,7 @@ def scored(plain: Candidate) -> Candidate:
 
 def test_a_run_with_tasks_is_drawn_by_their_scores(plain: Candidate, scored: Candidate) -> None:
     titles = [
-        figures.frontier_figure([row], budget_ms=None, teacher_ms=10.0).layout.yaxis.title.text
+        frontier_figure.frontier_figure([row], budget_ms=None, teacher_ms=10.0).layout.yaxis.title.text
         for row in (plain, scored)
     ]
     assert titles == ["agreement with the teacher, %", "score on the tasks, % (proxy)"]
@@ -42,7 +44,7 @@ def test_a_candidate_is_told_by_what_judges_it(plain: Candidate, scored: Candida
 
 
 def test_a_scored_candidate_is_drawn_at_its_score_in_per_cent(scored: Candidate) -> None:
-    figure = figures.frontier_figure([scored], budget_ms=None, teacher_ms=10.0)
+    figure = frontier_figure.frontier_figure([scored], budget_ms=None, teacher_ms=10.0)
     assert list(figure.data[0].y) == [pytest.approx(70.0)]
 
 

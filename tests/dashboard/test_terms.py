@@ -7,11 +7,15 @@ from typing import Any, get_args
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard import notes_section, objective_form, tables, terms, wording
-from kdnas_core.dashboard.terms import Depths, TermLoss
-from kdnas_core.runs.rows import LayerLoss
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import layer_terms
+from kdnas_core.dashboard.model.layer_terms import Depths, TermLoss
+from kdnas_core.dashboard.new_search import objective_form
+from kdnas_core.dashboard.run import notes_section
+from kdnas_core.dashboard.ui import tables
+from kdnas_core.runs.records import LayerLoss
 from kdnas_core.spec import ObjectiveSpec, Recipe, TermKind, TermSpec
-from tests.dashboard.test_figures import candidate
+from tests.dashboard.test_frontier_figure import candidate
 
 NARROW = Architecture(2, 96, 384, 3, embedding_size=48)
 LOSSES = [
@@ -26,13 +30,13 @@ LOSSES = [
 
 
 def test_hidden_states_come_first_of_the_terms_and_a_second_after_the_first() -> None:
-    assert terms.present(LOSSES) == ["hidden", "embedding", "attention"]
+    assert layer_terms.present(LOSSES) == ["hidden", "embedding", "attention"]
     more = [*LOSSES, LayerLoss(0, 1, 2, 1.0, "hidden-2"), LayerLoss(0, 1, 2, 1.0, "unheard_of")]
-    assert terms.present(more) == ["hidden", "hidden-2", "embedding", "attention", "unheard_of"]
+    assert layer_terms.present(more) == ["hidden", "hidden-2", "embedding", "attention", "unheard_of"]
 
 
 def test_a_term_comes_to_the_mean_over_its_layers_at_its_first_and_last_evaluation() -> None:
-    assert terms.summary(LOSSES) == [
+    assert layer_terms.summary(LOSSES) == [
         TermLoss("hidden", 1.0, 0.5),
         TermLoss("embedding", 0.9, None),
         TermLoss("attention", 6.0, 1.5),
@@ -62,7 +66,7 @@ def test_no_change_is_told_where_a_loss_is_no_number(first: float, last: float) 
 
 
 def test_the_table_of_terms_reads_in_words_and_three_digits() -> None:
-    table = tables.terms_table(terms.summary(LOSSES))
+    table = tables.terms_table(layer_terms.summary(LOSSES))
     assert list(table["Term"]) == ["Hidden states", "Embeddings", "Attention scores"]
     assert list(table["First"]) == ["1.00", "0.900", "6.00"]
     assert list(table["Last"]) == ["0.500", "–", "1.50"]
@@ -70,8 +74,8 @@ def test_the_table_of_terms_reads_in_words_and_three_digits() -> None:
 
 
 def test_only_losses_in_units_of_the_targets_variance_are_normalised() -> None:
-    assert all(terms.is_normalised(name) for name in ("yardstick", "hidden", "hidden-2", "embedding"))
-    assert not any(terms.is_normalised(name) for name in ("attention", "cosine", "prediction"))
+    assert all(layer_terms.is_normalised(name) for name in ("yardstick", "hidden", "hidden-2", "embedding"))
+    assert not any(layer_terms.is_normalised(name) for name in ("attention", "cosine", "prediction"))
 
 
 def test_what_lies_between_the_layers_of_a_model_is_not_outer() -> None:
@@ -87,7 +91,7 @@ def test_what_lies_between_the_layers_of_a_model_is_not_outer() -> None:
 def test_every_kind_of_term_has_its_words(kind: str) -> None:
     assert kind in wording.TERMS
     assert wording.term(f"{kind}-2") == f"{wording.term(kind)} (2)"
-    assert terms.kind(f"{kind}-2") == kind
+    assert layer_terms.kind(f"{kind}-2") == kind
 
 
 def test_the_second_relations_are_told_from_the_first() -> None:

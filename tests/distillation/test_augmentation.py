@@ -9,17 +9,23 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
-from kdnas_core.distillation import augmentation as module
-from kdnas_core.distillation import word_prediction
-from kdnas_core.distillation.augmentation import Augmentation, Row, augment
-from kdnas_core.distillation.teacher import Teacher, load_teacher
-from kdnas_core.distillation.vocabulary import Vocabulary
-from kdnas_core.distillation.whole_words import STOP_WORDS, UNSPACED, whole_words
-from kdnas_core.distillation.word_candidates import WordCandidates, augmenter_for
-from kdnas_core.distillation.word_head import TeacherWords
-from kdnas_core.distillation.word_places import Candidates, Place, Reading
-from kdnas_core.distillation.word_prediction import predict, predictor_of
+from kdnas_core.distillation.augmentation import prediction
+from kdnas_core.distillation.augmentation import variants as module
+from kdnas_core.distillation.augmentation.candidates import WordCandidates, augmenter_for
+from kdnas_core.distillation.augmentation.prediction import predict, predictor_of
+from kdnas_core.distillation.augmentation.variants import Augmentation, Row, augment
+from kdnas_core.distillation.augmentation.words import (
+    STOP_WORDS,
+    UNSPACED,
+    Candidates,
+    Place,
+    Reading,
+    whole_words,
+)
 from kdnas_core.errors import BadInput
+from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.vocabulary import Vocabulary
 from tests.sentences import is_one_sentence
 from tests.tiny import made_up_words, teacher_of, whole_vocabulary
 from tests.tiny_families import CONFIGS, family_teacher, model_of
@@ -106,7 +112,7 @@ def reference(teacher: Teacher, head: TeacherWords, reading: Reading, place: Pla
 def test_candidates_of_many_places_at_once_are_those_of_one_call_a_word(
     kind: str, teacher: Teacher, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(word_prediction, "BATCH", 200)
+    monkeypatch.setattr(prediction, "BATCH", 200)
     other = family_teacher(teacher, kind)
     head = head_of(other)
     some = [text.lower() for text in texts[:6]]
@@ -285,7 +291,7 @@ def test_variants_are_those_of_the_seed_whatever_the_other_rows(
     made = augment(rows, words, Augmentation(seed=1))
     assert augment(rows, words, Augmentation(seed=2)) != made
     monkeypatch.setattr(module, "SLAB", 5)
-    monkeypatch.setattr(word_prediction, "BATCH", 150)
+    monkeypatch.setattr(prediction, "BATCH", 150)
     assert augment(rows[::-1], words, Augmentation(seed=1)) == made[::-1]
     assert augment(rows[3:4], words, Augmentation(seed=1)) == made[3:4]
 

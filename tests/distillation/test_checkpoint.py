@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdnas_core.distillation import checkpoint
+from kdnas_core.distillation import loop
 
 
 class Killed(BaseException):
@@ -49,9 +49,9 @@ def test_what_was_saved_is_read_into_what_was_made_alike(tmp_path: Path) -> None
     modules, optimiser = made(seed=1)
     for _ in range(3):
         step(modules, optimiser)
-    checkpoint.save(tmp_path / "half" / "way.safetensors", modules, optimiser, 3)
+    loop.save_checkpoint(tmp_path / "half" / "way.safetensors", modules, optimiser, 3)
     others, other_optimiser = made(seed=2)
-    assert checkpoint.load(tmp_path / "half" / "way.safetensors", others, other_optimiser) == 3
+    assert loop.load_checkpoint(tmp_path / "half" / "way.safetensors", others, other_optimiser) == 3
     for one, other in zip(weights(modules), weights(others), strict=True):
         assert torch.equal(one, other)
     assert others["student"].same is others["student"].one
@@ -61,9 +61,9 @@ def test_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     modules, optimiser = made(seed=1)
     for _ in range(3):
         step(modules, optimiser)
-    checkpoint.save(tmp_path / "saved", modules, optimiser, 3)
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 3)
     others, other_optimiser = made(seed=2)
-    checkpoint.load(tmp_path / "saved", others, other_optimiser)
+    loop.load_checkpoint(tmp_path / "saved", others, other_optimiser)
     for late in (False, False, True, True):  # some weights are trained only now
         step(modules, optimiser, late)
         step(others, other_optimiser, late)
@@ -75,10 +75,10 @@ def test_saving_changes_nothing(tmp_path: Path) -> None:
     modules, optimiser = made(seed=1)
     step(modules, optimiser)
     before = weights(modules)
-    checkpoint.save(tmp_path / "saved", modules, optimiser, 1)
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 1)
     assert all(map(torch.equal, weights(modules), before))
     kept = optimiser.state_dict()["state"]
-    checkpoint.save(tmp_path / "saved", modules, optimiser, 1)
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 1)
     for index, state in optimiser.state_dict()["state"].items():
         assert all(torch.equal(tensor, kept[index][name]) for name, tensor in state.items())
 
@@ -87,9 +87,9 @@ def test_a_later_checkpoint_takes_the_place_of_the_earlier_and_nothing_else_is_l
     modules, optimiser = made(seed=1)
     for taken in (1, 2, 3):
         step(modules, optimiser)
-        checkpoint.save(tmp_path / "saved", modules, optimiser, taken)
+        loop.save_checkpoint(tmp_path / "saved", modules, optimiser, taken)
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
-    assert checkpoint.load(tmp_path / "saved", *made(seed=2)) == 3
+    assert loop.load_checkpoint(tmp_path / "saved", *made(seed=2)) == 3
 
 
 @pytest.mark.parametrize("moment", ["half written", "written", "not yet replaced"])
@@ -98,7 +98,7 @@ def test_a_process_that_is_killed_while_it_saves_leaves_the_earlier_checkpoint_w
 ) -> None:
     modules, optimiser = made(seed=1)
     step(modules, optimiser)
-    checkpoint.save(tmp_path / "saved", modules, optimiser, 1)
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 1)
     expected = weights(modules)
 
     def write_half(tensors: object, path: Path, metadata: object) -> None:
@@ -110,19 +110,19 @@ def test_a_process_that_is_killed_while_it_saves_leaves_the_earlier_checkpoint_w
 
     with monkeypatch.context() as patched:
         if moment == "half written":
-            patched.setattr(checkpoint, "save_file", write_half)
+            patched.setattr(loop, "save_file", write_half)
         elif moment == "written":
             patched.setattr(os, "fsync", kill)
         else:
             patched.setattr(Path, "replace", kill)
         step(modules, optimiser)
         with pytest.raises(Killed):
-            checkpoint.save(tmp_path / "saved", modules, optimiser, 2)
+            loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 2)
     others, other_optimiser = made(seed=2)
-    assert checkpoint.load(tmp_path / "saved", others, other_optimiser) == 1
+    assert loop.load_checkpoint(tmp_path / "saved", others, other_optimiser) == 1
     assert all(map(torch.equal, weights(others), expected))
-    checkpoint.save(tmp_path / "saved", modules, optimiser, 2)  # what was left is in nobody's way
-    assert checkpoint.load(tmp_path / "saved", others, other_optimiser) == 2
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 2)  # what was left is in nobody's way
+    assert loop.load_checkpoint(tmp_path / "saved", others, other_optimiser) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
@@ -133,15 +133,15 @@ def test_a_killed_first_save_leaves_no_checkpoint(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", kill)
     modules, optimiser = made(seed=1)
     with pytest.raises(Killed):
-        checkpoint.save(tmp_path / "saved.safetensors", modules, optimiser, 1)
+        loop.save_checkpoint(tmp_path / "saved.safetensors", modules, optimiser, 1)
     assert not (tmp_path / "saved.safetensors").exists()
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     modules, optimiser = made(seed=1)
     step(modules, optimiser)
-    checkpoint.save(tmp_path / "saved", modules, optimiser, 1)
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 1)
     others, other_optimiser = made(seed=2)
     others["student"].own = nn.Linear(3, 5)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        checkpoint.load(tmp_path / "saved", others, other_optimiser)
+        loop.load_checkpoint(tmp_path / "saved", others, other_optimiser)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kdnas_core.distillation import checkpoint, loop
+from kdnas_core.distillation import loop
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved, all_alike, share_of_rate
 from kdnas_core.errors import BadInput
 from tests.sentences import is_one_sentence
@@ -179,7 +179,7 @@ def test_where_steps_are_slow_one_is_kept_each_minute(
 ) -> None:
     now, kept = 1_000.0, []
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(checkpoint, "save", lambda *given: kept.append(given[3]))
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *given: kept.append(given[3]))
     fit = Fit(tmp_path / "saved", steps=500)
     for step in range(1, 13):
         now += 25.0
@@ -192,7 +192,7 @@ def test_nothing_is_written_where_nothing_is_to_be_saved(monkeypatch: pytest.Mon
     def never(*given: object) -> None:
         raise AssertionError("a checkpoint was written")
 
-    monkeypatch.setattr(checkpoint, "save", never)
+    monkeypatch.setattr(loop, "save_checkpoint", never)
     fit = Fit(None)
     fit.loop.keep(STEPS, now=True)
     assert fit.loop.steps_saved() == 0

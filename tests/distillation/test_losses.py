@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdnas_core.distillation.capture import check_relation_heads, dot_scores
+from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.losses import (
     attention_cross_entropy,
     attention_kl,
@@ -24,10 +24,10 @@ from kdnas_core.distillation.losses import (
     similarity_error,
     soft_cross_entropy,
 )
-from kdnas_core.distillation.masking import NOT_HIDDEN
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import pooled
 from kdnas_core.errors import BadInput
+from kdnas_core.models.capture import check_relation_heads, dot_scores
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.targets import pooled
 from tests.sentences import is_one_sentence
 
 Rows = list[list[float]]

@@ -16,10 +16,9 @@ from transformers import (
 )
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.corpus import check_corpus
-from kdnas_core.distillation.mixture import read_texts
-from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.teacher import Teacher, load_teacher
+from kdnas_core.data.corpus import check_corpus, read_texts
+from kdnas_core.models.student import new_student
+from kdnas_core.models.teacher import Teacher, load_teacher
 from tests.tiny_fields import tiny_fields
 from tests.tiny_runs import called, own_machine, searched
 from tests.tiny_xlmr import (

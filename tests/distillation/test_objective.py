@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.capture import Captured
 from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective
-from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.targets import Batch, Targets, make_batch
-from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
-from kdnas_core.distillation.vocabulary import Vocabulary
+from kdnas_core.models.capture import Captured
+from kdnas_core.models.student import new_student
+from kdnas_core.models.targets import Batch, Targets, make_batch
+from kdnas_core.models.teacher import Teacher
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec, Recipe, TermSpec
 from tests.tiny import (
     everything_of,

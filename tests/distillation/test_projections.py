@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from kdnas_core.distillation.capture import Captured
-from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.projections import fit
-from kdnas_core.distillation.targets import Batch, Targets, make_batch
+from kdnas_core.distillation.objective import fit
 from kdnas_core.distillation.terms import Pass, StateKind, StateTerm
+from kdnas_core.models.capture import Captured
+from kdnas_core.models.mapping import layer_map
+from kdnas_core.models.targets import Batch, Targets, make_batch
 from tests.tiny import made_up_targets
 
 Projection = Literal["per_layer", "shared"]

@@ -15,17 +15,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.capture import capture
-from kdnas_core.distillation.mapping import layer_map
-from kdnas_core.distillation.masking import NOT_HIDDEN
+from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import Given, plan
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.student import new_student
-from kdnas_core.distillation.targets import Batch, Kind, Targets, make_batch
-from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
-from kdnas_core.distillation.vocabulary import Vocabulary
+from kdnas_core.models.capture import capture
+from kdnas_core.models.mapping import layer_map
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.student import new_student
+from kdnas_core.models.targets import Batch, Kind, Targets, make_batch
+from kdnas_core.models.teacher import Teacher
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import WITHOUT_MAPPING, ObjectiveSpec
 from tests.tiny import (
     everything_of,

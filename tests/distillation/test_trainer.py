@@ -10,22 +10,22 @@ import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation import checkpoint, loop, trainer
-from kdnas_core.distillation.batches import by_length
-from kdnas_core.distillation.capture import capture
-from kdnas_core.distillation.corpus import read_corpus
+from kdnas_core.data.corpus import read_corpus
+from kdnas_core.data.tokens import by_length
+from kdnas_core.distillation import loop, trainer
 from kdnas_core.distillation.loop import Diverged
 from kdnas_core.distillation.needs import trained_words
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, make_objective
-from kdnas_core.distillation.outputs import Wanted, teacher_targets
 from kdnas_core.distillation.plan import Given, plan
-from kdnas_core.distillation.student import new_student, start_student
-from kdnas_core.distillation.targets import Batch, make_batch
-from kdnas_core.distillation.teacher import Teacher, load_teacher
 from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil, judged_by
-from kdnas_core.distillation.vocabulary import only_used_words
 from kdnas_core.errors import BadInput
+from kdnas_core.models.capture import capture
+from kdnas_core.models.student import new_student, start_student
+from kdnas_core.models.targets import Batch, make_batch
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.vocabulary import only_used_words
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec, Yardstick
 from tests.sentences import is_one_sentence
 from tests.tiny import (
@@ -552,7 +552,7 @@ def test_nothing_is_written_where_nothing_is_to_be_saved(
         raise AssertionError("a checkpoint was written")
 
     monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 1)
-    monkeypatch.setattr(checkpoint, "save", never)
+    monkeypatch.setattr(loop, "save_checkpoint", never)
     Training(teacher, plain).run(proxy_with(steps=2))
 
 

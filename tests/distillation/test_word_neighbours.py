@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdnas_core.distillation import word_neighbours as module
-from kdnas_core.distillation.teacher import Teacher
-from kdnas_core.distillation.word_neighbours import nearest, neighbours_in_embeddings, neighbours_in_glove
+from kdnas_core.distillation.augmentation import neighbours as module
+from kdnas_core.distillation.augmentation.neighbours import (
+    nearest,
+    neighbours_in_embeddings,
+    neighbours_in_glove,
+)
 from kdnas_core.errors import BadInput
+from kdnas_core.models.teacher import Teacher
 from tests.sentences import is_one_sentence
 from tests.tiny import teacher_of
 from tests.tiny_families import family_teacher

@@ -9,8 +9,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from kdnas_core.distillation.sentence_encoders import Mode
-from kdnas_core.distillation.targets import Batch, make_batch
 from kdnas_core.distillation.terms import Pass, StateTerm
 from kdnas_core.distillation.yardstick import (
     FEWEST_TEXTS,
@@ -21,6 +19,8 @@ from kdnas_core.distillation.yardstick import (
     measured,
     vectors_error,
 )
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.targets import Batch, make_batch
 from tests.tiny import made_up_targets
 
 Vectors = NDArray[np.float64]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdnas_core.runs.rows import Score, Scored
+from kdnas_core.runs.records import Score, Scored
 from kdnas_core.runs.score_table import (
     ZERO_SHOT,
     Averages,
@@ -12,7 +12,7 @@ from kdnas_core.runs.score_table import (
     retained,
     score_rows,
 )
-from kdnas_core.search import scores as scoring
+from kdnas_core.students import scores as scoring
 
 
 def of(subject: Scored, task: str, metric: str, *values: float) -> list[Score]:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.rows import LayerLoss, RunState, Worker
+from kdnas_core.runs.records import LayerLoss, RunState, Worker
 from kdnas_core.runs.store import METHOD, Store, connect, connect_read_only, migrations, opened
 from kdnas_core.spec import RunSpec, SearchSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts

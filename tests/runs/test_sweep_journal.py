@@ -13,13 +13,13 @@ import pytest
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.measure.sweep import Point, points
-from kdnas_core.runs import sweep_journal, worker
-from kdnas_core.runs.rows import Sweep, Worker
+from kdnas_core.latency import sweep_bench as search_sweep
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.latency.sweep import Point, points
+from kdnas_core.latency.sweep_bench import SweepListener, in_words
+from kdnas_core.runs import student_journals, worker
+from kdnas_core.runs.records import Sweep, Worker
 from kdnas_core.runs.store import Store, opened
-from kdnas_core.search import sweep as search_sweep
-from kdnas_core.search.sweep import SweepListener, in_words
 from kdnas_core.spec import RunSpec, SweepSpec
 from tests.filled_store import TEACHER, add_episode, begin_run, judge, reading
 from tests.sentences import is_one_sentence
@@ -58,7 +58,7 @@ class Measuring:
         self.taken: list[Point] = []
         self.calls: list[tuple[Any, ...]] = []
         self.after: Callable[[int], None] = lambda count: None
-        patch.setattr(sweep_journal, "measure_sweep", self)
+        patch.setattr(student_journals, "measure_sweep", self)
 
     def __call__(
         self, spec: RunSpec, how: SweepSpec, architecture: Architecture, taken: int, listener: SweepListener
@@ -150,7 +150,7 @@ def test_a_sweep_that_cannot_be_measured_fails_with_its_sentence(
     def refuse(*given: Any) -> None:
         raise BadInput("There is no folder gone; name one.")
 
-    monkeypatch.setattr(sweep_journal, "measure_sweep", refuse)
+    monkeypatch.setattr(student_journals, "measure_sweep", refuse)
     sweep = claimed(store)
     assert worker.measure(store, sweep) == "failed"
     assert store.sweep(sweep.id).error == "There is no folder gone; name one."
@@ -193,7 +193,7 @@ def real(tiny_teacher: Path, corpus_file: Path, tmp_path: Path) -> Iterator[Stor
 
 
 def test_a_real_sweep_measures_beside_the_teacher_and_leaves_out_what_that_does_not_read(real: Store) -> None:
-    note = sweep_journal.check_latency(real, real.candidate(1), TORCH)
+    note = student_journals.check_latency(real, real.candidate(1), TORCH)
     assert note == "The teacher reads fewer than 512 tokens, so 512 are left out."
     assert is_one_sentence(note)
     sweep = real.sweep(real.create_sweep(TORCH, 1, Worker.this_process()))

@@ -15,8 +15,8 @@ import pytest
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.runs.rows import Job, Worker
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import Job, Worker
 from kdnas_core.runs.store import Store, migrations, opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, SweepSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts

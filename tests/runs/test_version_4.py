@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.errors import BadInput
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.runs.rows import Job, Worker
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import Job, Worker
 from kdnas_core.runs.store import METHOD, migrations, opened
 from kdnas_core.spec import DistilSpec, SweepSpec, quick_spec
 from tests.filled_store import LANGUAGES, reading, teacher_facts

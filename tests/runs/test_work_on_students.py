@@ -14,15 +14,15 @@ import pytest
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.measure.scoring import TaskScore
-from kdnas_core.runs import progress, scoring_journal, signals, sources, student_journal, worker
-from kdnas_core.runs.rows import Job, LayerLoss, Score, Scoring, Student, Worker
+from kdnas_core.evaluation.scoring import TaskScore
+from kdnas_core.runs import names, signals, student_journals, worker
+from kdnas_core.runs.records import Job, LayerLoss, Score, Scoring, Student, Worker
 from kdnas_core.runs.score_table import ZERO_SHOT
 from kdnas_core.runs.store import Store, opened
-from kdnas_core.search import scores
-from kdnas_core.search.full import FullListener, FullResult
-from kdnas_core.search.scores import ScoreListener
 from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
+from kdnas_core.students import scores
+from kdnas_core.students.full import FullListener, FullResult
+from kdnas_core.students.scores import ScoreListener
 from tests.filled_store import TEACHER, add_episode, begin_run, judge
 from tests.sentences import is_one_sentence
 from tests.tiny_runs import wait_for
@@ -56,8 +56,8 @@ class Full:
         self.calls: list[tuple[Any, ...]] = []
         self.taken: list[int] = []
         self.at: Callable[[int], None] = lambda step: None
-        patch.setattr(student_journal, "distil_fully", self.fully)
-        patch.setattr(student_journal, "distil_for_task", self.for_task)
+        patch.setattr(student_journals, "distil_fully", self.fully)
+        patch.setattr(student_journals, "distil_for_task", self.for_task)
 
     def fully(
         self,
@@ -102,13 +102,13 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Full:
 
 
 def claimed_student(store: Store, name: str = "1", **fields: Any) -> Student:
-    source = sources.source_named(store, name)
-    return store.student(sources.new_student(store, source, DistilSpec(**fields), Worker.this_process()))
+    source = names.source_named(store, name)
+    return store.student(names.new_student(store, source, DistilSpec(**fields), Worker.this_process()))
 
 
 def claimed_scoring(store: Store, name: str = "1") -> Scoring:
-    source = sources.source_named(store, name)
-    return store.scoring(sources.new_scoring(store, source, TASKS, Worker.this_process()))
+    source = names.source_named(store, name)
+    return store.scoring(names.new_scoring(store, source, TASKS, Worker.this_process()))
 
 
 def claim(store: Store) -> Any:
@@ -196,7 +196,7 @@ def test_a_kill_that_comes_with_the_last_step_ends_the_process_and_not_the_stude
         os.kill(os.getpid(), signal.SIGTERM)
         return FullResult(0.25, {})
 
-    monkeypatch.setattr(student_journal, "distil_fully", no_more_steps)
+    monkeypatch.setattr(student_journals, "distil_fully", no_more_steps)
     student = claimed_student(store)
     with pytest.raises(KeyboardInterrupt):
         worker.distil(store, student)
@@ -261,7 +261,7 @@ def test_a_student_that_was_killed_after_its_last_word_is_not_distilled_again(
     store: Store, full: Full
 ) -> None:
     student = claimed_student(store)
-    student_journal.distil(store, student, lambda: None, lambda *progress: None)  # and then the kill
+    student_journals.distil(store, student, lambda: None, lambda *progress: None)  # and then the kill
     store.end(student.job, "interrupted")
     store.resume(student.job)
     assert worker.distil(store, claim(store)) == "finished"
@@ -301,18 +301,20 @@ def test_progress_is_written_now_and_then_and_at_the_end(
         update(student, **fields)
 
     monkeypatch.setattr(store, "update_student", spy)
-    monkeypatch.setattr(progress, "STEP_SECONDS", 60)
+    monkeypatch.setattr(student_journals, "STEP_SECONDS", 60)
     worker.distil(store, claimed_student(store))
     assert [fields["step"] for fields in written if "step" in fields] == [1, STEPS]
 
 
 def test_while_another_has_the_device_the_student_says_so_and_then_what_it_does(store: Store) -> None:
     student = claimed_student(store)
-    told = progress.Progress(store, student.job, store.update_student, lambda: None, lambda *progress: None)
+    told = student_journals.Progress(
+        store, student.job, store.update_student, lambda: None, lambda *progress: None
+    )
     told.say("distilling")
     told.waiting()
     told.waiting()
-    assert store.student(student.id).activity == progress.WAITING
+    assert store.student(student.id).activity == student_journals.WAITING
     told.step(1, 10)
     assert store.student(student.id).activity == "distilling"
 
@@ -338,7 +340,7 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
 
 @pytest.fixture
 def scoring_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring_journal, "score_models", score_models)
+    monkeypatch.setattr(student_journals, "score_models", score_models)
 
 
 @pytest.mark.usefixtures("scoring_stands_in")
@@ -366,11 +368,11 @@ def test_a_scoring_is_paused_with_what_it_has_and_goes_on(
         store.ask(scoring.job, "pause")
         wait_for(lambda: listener.step(1, 2), seconds=5)
 
-    monkeypatch.setattr(scoring_journal, "score_models", asked_on_the_way)
+    monkeypatch.setattr(student_journals, "score_models", asked_on_the_way)
     assert worker.score(store, scoring) == "paused"
     assert len(store.scores(scoring.id)) == 2
     assert store.candidate(1).scores == {}
-    monkeypatch.setattr(scoring_journal, "score_models", score_models)
+    monkeypatch.setattr(student_journals, "score_models", score_models)
     store.resume(scoring.job)
     assert worker.score(store, claim(store)) == "finished"
     assert len(store.scores(scoring.id)) == 5
@@ -381,7 +383,7 @@ def test_a_scoring_is_of_the_weights_that_were_named(
 ) -> None:
     worker.distil(store, claimed_student(store))
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(scoring_journal, "score_models", lambda *given: asked.append(given[:3]))
+    monkeypatch.setattr(student_journals, "score_models", lambda *given: asked.append(given[:3]))
     for name in ("1", "s1"):
         assert worker.score(store, claimed_scoring(store, name)) == "finished"
     spec = store.run(1).spec
@@ -404,9 +406,9 @@ def own_signals() -> Iterator[None]:
 
 @pytest.mark.usefixtures("own_signals", "scoring_stands_in")
 def test_a_worker_serves_students_and_scorings_in_the_order_of_the_queue(store: Store, full: Full) -> None:
-    student = sources.new_student(store, sources.source_named(store, "1"), DistilSpec())
-    scoring = sources.new_scoring(store, sources.source_named(store, "1"), TASKS)
-    last = sources.new_student(store, sources.source_named(store, "2"), DistilSpec())
+    student = names.new_student(store, names.source_named(store, "1"), DistilSpec())
+    scoring = names.new_scoring(store, names.source_named(store, "1"), TASKS)
+    last = names.new_student(store, names.source_named(store, "2"), DistilSpec())
     worker.serve(store.path, until_idle=True)
     rows = [store.student(student), store.scoring(scoring), store.student(last)]
     assert [row.state for row in rows] == ["finished"] * 3
@@ -442,12 +444,12 @@ def test_what_cannot_be_distilled_or_scored_is_refused_and_nothing_is_written(st
     store.end(unfinished.job, "paused")
 
     def distil(name: str, **fields: Any) -> str:
-        source = sources.source_named(store, name)
-        return refusal(lambda: sources.new_student(store, source, DistilSpec(**fields)))
+        source = names.source_named(store, name)
+        return refusal(lambda: names.new_student(store, source, DistilSpec(**fields)))
 
     def score(name: str) -> str:
-        source = sources.source_named(store, name)
-        return refusal(lambda: sources.new_scoring(store, source, TASKS))
+        source = names.source_named(store, name)
+        return refusal(lambda: names.new_scoring(store, source, TASKS))
 
     assert "is not judged yet" in distil(str(proposed))
     assert "is distilled already" in distil("s1")
@@ -456,8 +458,8 @@ def test_what_cannot_be_distilled_or_scored_is_refused_and_nothing_is_written(st
         assert "distil it in full first" in sentence
     assert "is paused and has no weights yet" in score("s1")
     for name in ("99", "s99"):
-        assert "There is no" in refusal(lambda name=name: sources.source_named(store, name))  # type: ignore[misc]
-    assert "names no candidate and no student" in refusal(lambda: sources.source_named(store, "x3"))
+        assert "There is no" in refusal(lambda name=name: names.source_named(store, name))  # type: ignore[misc]
+    assert "names no candidate and no student" in refusal(lambda: names.source_named(store, "x3"))
     (store.files(1, 1) / "model.safetensors").unlink()
     assert "are gone" in score("1")
     assert [row.id for row in store.students()] == [unfinished.id]

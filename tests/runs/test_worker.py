@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from kdnas_core.runs import launch, worker
-from kdnas_core.runs.rows import Candidate, LayerLoss, Run, Worker
+from kdnas_core.runs.records import Candidate, LayerLoss, Run, Worker
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController

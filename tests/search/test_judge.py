@@ -13,19 +13,19 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.data.tasks import Row, Task
 from kdnas_core.distillation import beginning, trainer
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
 from kdnas_core.distillation.plan import Given
-from kdnas_core.distillation.student import new_student, start_student
-from kdnas_core.distillation.teacher import Teacher
 from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
 from kdnas_core.distillation.trainer import HeldOut, ProxySet
-from kdnas_core.measure.bench import LatencyBench
-from kdnas_core.measure.device import device_lock
-from kdnas_core.measure.latency_model import LatencyModel
-from kdnas_core.measure.proxy_task import proxy_of
-from kdnas_core.measure.reading import LatencyReading
-from kdnas_core.measure.tasks import Row, Task
+from kdnas_core.evaluation.proxy_task import proxy_of
+from kdnas_core.hardware import device_lock
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.latency.model import LatencyModel
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.student import new_student, start_student
+from kdnas_core.models.teacher import Teacher
 from kdnas_core.search import judge as module
 from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
 from kdnas_core.spec import parse_spec

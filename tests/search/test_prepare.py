@@ -11,13 +11,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaModel
 
+from kdnas_core.data.tokens import NOT_HIDDEN, Passage
 from kdnas_core.distillation import needs
-from kdnas_core.distillation.masking import NOT_HIDDEN
-from kdnas_core.distillation.pairs import Passage
-from kdnas_core.distillation.teacher import load_teacher
 from kdnas_core.errors import BadInput
-from kdnas_core.measure import bench
-from kdnas_core.measure.latency import TimedRun, Timing
+from kdnas_core.latency import bench
+from kdnas_core.latency.protocol import TimedRun, Timing
+from kdnas_core.models.teacher import load_teacher
 from kdnas_core.search import prepare as module
 from kdnas_core.search.prepare import make_judge, prepare
 from kdnas_core.spec import USUAL_RUNTIMES, Runtime, parse_spec

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.search.controllers.lstm import LstmController
-from kdnas_core.search.episodes import Outcome
+from kdnas_core.search.loop import Outcome
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import SearchSpec, SpaceSpec
 from tests.sentences import is_one_sentence

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.search.episodes import Outcome, Proposal
+from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import SearchSpec
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.search.episodes import Outcome, Proposal
+from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.space import SearchSpace
 
 

@@ -8,7 +8,7 @@ import torch
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.search.controllers.lstm import LstmController, RewardPredictor
-from kdnas_core.search.episodes import Outcome, Proposal
+from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import KDNAS_SPACE, SearchSpec
 from tests import tiny  # noqa: F401  (one thread for things this small)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from kdnas_core.search.controllers.random import RandomController
-from kdnas_core.search.episodes import Outcome, Proposal
+from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.space import SearchSpace
 
 SPACE = SearchSpace((1, 2, 3), (16, 24), (32, 48), (2, 4), ("gelu",))

@@ -1,0 +1,249 @@
+"""The commands about students: distilling in full, scoring, and what is known of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdnas_core.cli.base import DEFAULT_DB, Db, Json, existing, prepare_libraries, say, show_result
+from kdnas_core.cli.progress_bar import steps_bar
+from kdnas_core.errors import BadInput
+from kdnas_core.package.import_ import import_student
+from kdnas_core.runs.names import (
+    check_student,
+    latest_scores,
+    new_scoring,
+    new_student,
+    source_named,
+    source_of,
+    weights_of,
+)
+from kdnas_core.runs.records import Score, Scoring, Student, Worker
+from kdnas_core.runs.score_table import ScoreRow, averages, score_rows
+from kdnas_core.runs.store import Store, bytes_of, opened
+from kdnas_core.spec import DistilSpec, ScoreSpec, parse_distil, parse_score, with_settings
+
+SourceName = Annotated[
+    str, typer.Argument(metavar="CANDIDATE-or-STUDENT", help="A candidate, as 12, or a student, as s3.")
+]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="field=value, for example batch_size=16; may be given again."),
+]
+Check = Annotated[bool, typer.Option("--check", help="Check what is asked for, and do nothing.")]
+
+Export = Annotated[Path, typer.Argument(help="The folder or the zip of an exported student.")]
+
+
+def distill(
+    source: SourceName,
+    db: Db = DEFAULT_DB,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="How often the texts are read.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Another than that of its run.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Make a student for this task of it.")] = None,
+    corpus: Annotated[str | None, typer.Option("--corpus", help="Another than that of its run.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the order of the texts.")] = None,
+    setting: Fields = None,
+    check: Check = False,
+    as_json: Json = False,
+) -> None:
+    """Distil a candidate in full, in the foreground. Ctrl-C interrupts it; `resume` goes on."""
+    fields = _given(epochs=epochs, recipe=recipe, task=task, corpus=corpus, seed=seed)
+    how = parse_distil(with_settings({}, setting or []) | fields)
+    _check_distillation(existing(db), source, how)
+    if check:
+        return
+    from kdnas_core.runs import worker
+
+    with opened(db) as store:
+        student = store.student(new_student(store, source_named(store, source), how, Worker.this_process()))
+        say(f"student {student.name} in {db}")
+        with steps_bar() as told:
+            worker.distil(store, student, told)
+        student = store.student(student.id)
+        show_result(_outcome(store, student), as_json, lambda: _student_lines(store, student))
+        _fail_if_failed(student)
+
+
+def _check_distillation(db: Path, name: str, how: DistilSpec) -> None:
+    with opened(db, read_only=True) as store:
+        source = source_named(store, name)
+        notes = check_student(store, source, how)
+        prepare_libraries()
+        from kdnas_core.runs.student_journals import check_distillation
+
+        check_distillation(store, source, how)
+    for note in notes:
+        say(note)
+
+
+def evaluate(
+    source: SourceName,
+    db: Db = DEFAULT_DB,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="`packaged`, a folder, or hub:NAME[:CONFIG]; may be given again."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Fine-tuned models on each task.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", help="The most rows of a training split.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Which to score.")] = None,
+    train_language: Annotated[
+        str | None, typer.Option("--train-language", help="Of tasks in several languages.")
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", help="together or apart: how sentences of pairs are read.")
+    ] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Also score the same student without distillation.")
+    ] = False,
+    setting: Fields = None,
+    check: Check = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune and score a student and its teacher on tasks, in the foreground; scores are remembered."""
+    fields = _given(
+        tasks=task,
+        seeds=seeds,
+        rows=rows,
+        split=split,
+        train_language=train_language,
+        pairs=pairs,
+        control=control or None,
+    )
+    fields = with_settings({}, setting or []) | fields
+    if "tasks" not in fields:
+        raise BadInput("Name a task: --task packaged, --task FOLDER or --task hub:NAME.")
+    how = parse_score(fields)
+    _check_evaluation(existing(db), source, how)
+    if check:
+        return
+    from kdnas_core.runs import worker
+
+    with opened(db) as store:
+        scoring = store.scoring(new_scoring(store, source_named(store, source), how, Worker.this_process()))
+        with steps_bar() as told:
+            worker.score(store, scoring, told)
+        scoring, scores = store.scoring(scoring.id), store.scores(scoring.id)
+        shown = {"state": scoring.state, **_scores_object(scores)}
+        show_result(shown, as_json, lambda: _score_lines(scores))
+        _fail_if_failed(scoring)
+
+
+def _check_evaluation(db: Path, name: str, how: ScoreSpec) -> None:
+    with opened(db, read_only=True) as store:
+        source = source_named(store, name)
+        weights_of(store, source)
+        prepare_libraries()
+        from kdnas_core.runs.student_journals import check_evaluation
+
+        check_evaluation(store, source, how)
+
+
+def students(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """List students, newest first."""
+    with opened(db, read_only=True) as store:
+        rows = store.students()
+        shown = {"students": [student_object(store, row) for row in rows]}
+        lines = [_student_line(store, row) for row in rows]
+        show_result(shown, as_json, lambda: lines or ["No students yet."])
+
+
+def show_student(store: Store, student: Student, as_json: bool) -> None:
+    """Prints a student with its scores."""
+    scores = latest_scores(store, source_of(store, student))
+    shown = {**student_object(store, student), **_scores_object(scores)}
+    show_result(shown, as_json, lambda: [*_student_lines(store, student), *_score_lines(scores)])
+
+
+def student_object(store: Store, student: Student) -> dict[str, Any]:
+    """The student object of `--json`, with where its files are and how large they are."""
+    folder = store.student_files(student.run, student.id)
+    return {**student.to_dict(), "path": str(folder.resolve()), "bytes": bytes_of(folder)}
+
+
+# --- inside -----------------------------------------------------------------------------------------------
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _fail_if_failed(work: Student | Scoring) -> None:
+    if work.state == "failed":
+        say(work.error or "It failed.")
+        raise typer.Exit(1)
+
+
+def _outcome(store: Store, student: Student) -> dict[str, Any]:
+    return {
+        "student": student.name,
+        "state": student.state,
+        "path": str(store.student_files(student.run, student.id).resolve()),
+        "seconds": round(student.seconds, 1),
+        "loss": student.loss,
+        "notes": list(student.notes),
+    }
+
+
+def _scores_object(scores: list[Score]) -> dict[str, Any]:
+    found = averages(scores)
+    return {
+        "scores": [row.to_dict() for row in score_rows(scores)],
+        "average": found.student,
+        "teacher_average": found.teacher,
+        "retained": found.retained,
+    }
+
+
+def _student_lines(store: Store, student: Student) -> list[str]:
+    folder = store.student_files(student.run, student.id)
+    return [_student_line(store, student), f"       {folder}", *(f"       {note}" for note in student.notes)]
+
+
+def _student_line(store: Store, student: Student) -> str:
+    origin = f"candidate {student.candidate}" if student.parent is None else f"s{student.parent}"
+    of = origin if student.spec.task is None else f"{origin} for {student.spec.task}"
+    size = bytes_of(store.student_files(student.run, student.id)) / 1e6
+    line = f"{student.name:>5}  {student.state:<12} {of:<24} {size:8.1f} MB"
+    return line if student.loss is None else f"{line}  loss {student.loss:.4f}"
+
+
+def _score_lines(scores: list[Score]) -> list[str]:
+    if not scores:
+        return []
+    found = averages(scores)
+    average = ScoreRow("average", "", found.student, found.teacher, found.retained, None, found.control)
+    names = " ".join(f"{name:>8}" for name in ("student", "spread", "teacher"))
+    head = f"{'task':<24} {'metric':<12} {names} {'retained':>9} {'control':>8}"
+    return [head, *map(_score_line, [*score_rows(scores), average])]
+
+
+def _score_line(row: ScoreRow) -> str:
+    figures = [_figure(figure) for figure in (row.student, row.spread, row.teacher)]
+    retained = "" if row.retained is None else f"{row.retained:.1%}"
+    return (
+        f"{row.task:<24} {row.metric:<12} {' '.join(figures)} {retained:>9} {_figure(row.control)}".rstrip()
+    )
+
+
+def _figure(value: float | None) -> str:
+    return f"{'' if value is None else f'{value:.4f}':>8}"
+
+
+def import_(path: Export, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Bring an exported student back, as a finished run: checked, with its figures, to go on with."""
+    if path.suffix.lower() == ".json":
+        raise BadInput(f"{path} is a search and no student; start it with `search --spec {path}`.")
+    done = import_student(db, path, str(path), lambda activity: say(f"{activity} ..."))
+    name = None if done.student is None else f"s{done.student}"
+    shown = {
+        "run": done.run,
+        "candidate": done.candidate,
+        "student": name,
+        "path": str(done.path),
+        "sha256": done.sha256,
+    }
+    title = f"candidate {done.candidate}" if name is None else f"student {name}"
+    show_result(shown, as_json, lambda: [f"run {done.run}: {title}, sha256 {done.sha256}", f"  {done.path}"])

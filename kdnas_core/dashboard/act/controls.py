@@ -1,0 +1,138 @@
+"""What the buttons do: one short connection that may write for each press, and a sentence of what came."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from itertools import count, takewhile
+from pathlib import Path
+
+from kdnas_core.package.checks import Exported, read_export
+from kdnas_core.package.export import export_student
+from kdnas_core.package.layout import WEIGHTS, parse_formats, sha256, write_zip
+from kdnas_core.runs.launch import ensure_worker
+from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import Job
+from kdnas_core.runs.store import opened
+
+Action = Callable[[Path, Job], str]
+
+
+def pause(db: Path, job: Job) -> str:
+    """Pauses work; a candidate in hand is judged anew when it goes on, a student goes on where it was.
+
+    Raises:
+        BadInput: as `Store.ask`.
+    """
+    with opened(db) as store:
+        state = store.ask(job, "pause")
+    return f"{job.title} will pause in a moment." if state == "running" else f"{job.title} is paused."
+
+
+def stop(db: Path, job: Job) -> str:
+    """Stops work; what was done stays.
+
+    Raises:
+        BadInput: as `Store.ask`.
+    """
+    with opened(db) as store:
+        state = store.ask(job, "stop")
+    return f"{job.title} will stop in a moment." if state == "running" else f"{job.title} is stopped."
+
+
+def resume(db: Path, job: Job) -> str:
+    """Queues work again and sees to it that a worker serves it.
+
+    Raises:
+        BadInput: as `Store.resume`.
+    """
+    with opened(db) as store:
+        store.resume(job)
+    ensure_worker(db)
+    return f"{job.title} goes on where it ended."
+
+
+def delete(db: Path, job: Job) -> str:
+    """Deletes work with all that is of it, and its files.
+
+    Raises:
+        BadInput: as `Store.delete`.
+    """
+    with opened(db) as store:
+        store.delete(job)
+    return f"{job.title} is deleted."
+
+
+def export_folder(db: Path, source: Source) -> Path:
+    """Where a candidate or a student is exported to next: beside the store, numbered from the second on."""
+    first = _first_export_folder(db, source)
+    return next(folder for folder in _numbered(first) if not folder.is_symlink() and not folder.exists())
+
+
+def _first_export_folder(db: Path, source: Source) -> Path:
+    kind = "candidate" if source.student is None else "student"
+    run = source.candidate.run
+    return db.resolve().parent / "exports" / f"{db.name}-run-{run}-{kind}-{source.name}"
+
+
+def _numbered(first: Path) -> Iterator[Path]:
+    return (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
+
+
+def export(db: Path, source: Source, with_onnx: bool, say: Callable[[str], None]) -> Exported:
+    """Exports a candidate or a student beside the store and checks what came out.
+
+    Args:
+        db: the store.
+        source: what is exported.
+        with_onnx: whether ONNX files are written too.
+        say: as for `export_student`.
+
+    Raises:
+        BadInput: as `export_student`.
+        Failure: what was written does not load, or is not the student.
+    """
+    formats = parse_formats("hf,onnx" if with_onnx else "hf")
+    with opened(db, read_only=True) as store:
+        return export_student(store, source.name, export_folder(db, source), formats, say)
+
+
+def earlier_export(db: Path, source: Source) -> Exported | None:
+    """The last export of it; None where there is none of these very weights, or it is not whole."""
+    ours = own_folder(db, source) / WEIGHTS
+    made = list(takewhile(Path.exists, _numbered(_first_export_folder(db, source))))
+    for folder in reversed(made if ours.is_file() else []):
+        with suppress(OSError, ValueError):
+            told = read_export(folder)
+            # a store made anew gives the same ids to other students
+            if told.sha256 == _digest(ours, ours.stat().st_mtime_ns):
+                return told
+    return None
+
+
+@lru_cache(maxsize=64)
+def _digest(weights: Path, changed: int) -> str:
+    """Of weights that were changed then: a page asks at each look."""
+    return sha256(weights)
+
+
+def own_folder(db: Path, source: Source) -> Path:
+    """Where the store keeps the files of a candidate or a student."""
+    candidate, student = source.candidate, source.student
+    with opened(db, read_only=True) as store:
+        if student is None:
+            return store.files(candidate.run, candidate.id)
+        return store.student_files(student.run, student.id)
+
+
+def zipped(folder: Path) -> bytes:
+    """An exported folder as one zip, made when it is asked for: Streamlit holds what it sends in memory.
+
+    Raises:
+        Failure: a file is not what was checked.
+    """
+    buffer = io.BytesIO()
+    write_zip(folder, buffer)
+    return buffer.getvalue()

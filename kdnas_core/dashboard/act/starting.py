@@ -1,0 +1,102 @@
+"""From the choices on the form to a run that a worker serves; nothing is written before all is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.data.corpus import check_corpus
+from kdnas_core.errors import BadInput
+from kdnas_core.latency import protocol as latency_protocol
+from kdnas_core.latency.model import LatencyModel, model_here
+from kdnas_core.models.sources import check_teacher, teacher_shape
+from kdnas_core.runs.launch import check_spec, ensure_worker
+from kdnas_core.runs.store import opened
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import LatencySpec, RunSpec, SpaceSpec, parse_spec
+
+
+def start(db: Path, fields: dict[str, Any], tell: Callable[[str], None]) -> int:
+    """Checks the fields of a spec, creates the run and returns its id; tells each step.
+
+    Raises:
+        BadInput: something does not fit; nothing was written.
+    """
+    spec = checked(fields)
+    tell("Loading the teacher and the corpus, measuring the teacher and the smallest student …")
+    check_spec(spec)
+    with opened(db) as store:
+        run = store.create_run(spec)
+    ensure_worker(db)
+    return run
+
+
+def checked(fields: dict[str, Any]) -> RunSpec:
+    """The spec of these fields, checked as far as that takes no time.
+
+    Raises:
+        BadInput: a field is not allowed, the space is empty, or the teacher or corpus cannot be used.
+    """
+    spec = parse_spec(fields)
+    check_teacher(spec.teacher)
+    check_corpus(spec.corpus)
+    shape = teacher_shape(spec.teacher)
+    if shape is not None:
+        SearchSpace.from_spec(spec.space, shape)
+    return spec
+
+
+def shape_of(teacher: str) -> Architecture | None:
+    """The teacher's shape, or None where it cannot be known yet.
+
+    Raises:
+        BadInput: there is no such teacher.
+    """
+    if not teacher.strip():
+        raise BadInput("Name a teacher: `packaged`, a folder, or a hub id such as org/name.")
+    return teacher_shape(teacher)
+
+
+def teacher_ms(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> float | None:
+    """The teacher's latency by a protocol as this machine remembers it; None where it was never measured."""
+    if shape is None:
+        return None
+    reading = latency_protocol.recall_latency(latency_protocol.question(teacher, shape, shape, protocol))
+    return None if reading is None else reading.p50
+
+
+def latency_model(protocol: LatencySpec) -> LatencyModel | None:
+    """The model fitted on what this device has measured by a protocol; None where that is too little."""
+    return model_here(protocol)
+
+
+def protocol(choices: dict[str, Any]) -> LatencySpec:
+    """The protocol with these choices, whatever the budget.
+
+    Raises:
+        BadInput: one is not allowed.
+    """
+    return parse_spec({"latency": choices}).latency
+
+
+def whole_numbers(knob: str, choices: list[int | str]) -> list[int]:
+    """The choices of a knob, some of them typed by hand.
+
+    Raises:
+        BadInput: one is not a whole number.
+    """
+    for choice in choices:
+        if not str(choice).strip().isdecimal():
+            raise BadInput(f"'{choice}' is not a whole number; {knob} takes numbers such as 192.")
+    return sorted({int(choice) for choice in choices})
+
+
+def space_spec(choices: dict[str, Any]) -> SpaceSpec:
+    """The space with these choices for its knobs.
+
+    Raises:
+        BadInput: a knob has no choice, or one that is not allowed.
+    """
+    return parse_spec({"space": choices}).space

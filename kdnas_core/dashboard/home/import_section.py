@@ -1,0 +1,160 @@
+"""The part of the home page where a search or an exported student is dropped, to go on with it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.ui import places, widgets
+from kdnas_core.package.import_ import Imported, Tell, import_student
+from kdnas_core.package.manifest import Found, Manifest, look
+from kdnas_core.spec import RunSpec, SpaceSpec
+
+LONGEST_TITLE = 80
+INTRODUCTION = (
+    "Drop the **run.json** of a search to run the same search here, or the **zip** of an exported student to"
+    " score it, distil it further and export it again. A zip of more than 1 GB:"
+    " `python -m kdnas_core import FILE`."
+)
+_BUSY, _REFUSED, _DONE = "import_busy", "import_refused", "import_done"
+
+
+def show(db: Path) -> None:
+    """Draws the place for a file, what is in it, and what can be done with it."""
+    with st.expander("Bring back a search or a student", icon=":material/upload_file:", key="import"):
+        st.markdown(INTRODUCTION)
+        given = st.file_uploader(
+            "A run.json, or the zip of a student", type=["json", "zip"], key="import_file"
+        )
+        if given is None:
+            st.session_state.pop(_REFUSED, None)
+            return
+        try:
+            found = look(given, title_of(given.name))
+        except widgets.TOLD as error:
+            widgets.trouble(error)
+            return
+        _offer(db, given, found)
+
+
+def title_of(name: str) -> str:
+    """The name of an uploaded file as it can stand in a sentence; its end tells what it is."""
+    return " ".join(name.split())[-LONGEST_TITLE:]
+
+
+def search_in_words(spec: RunSpec) -> str:
+    """What a search is about, as Markdown."""
+    objective = f"{wording.objective(spec.objective)}, {spec.proxy.steps:,} steps a candidate"
+    search = spec.search
+    facts = {
+        "Teacher": wording.plain(spec.teacher),
+        "Corpus": wording.plain(spec.corpus),
+        "Search space": space_in_words(spec.space),
+        "Latency budget": wording.budget(spec.latency, None),
+        "Mini-KD": objective,
+        "Search": f"{search.episodes} episodes of {search.candidates} candidates, by {search.controller}",
+        "Seed": str(spec.seed),
+    }
+    if spec.tasks:
+        facts["Tasks"] = ", ".join(wording.plain(wording.task(task)) for task in spec.tasks)
+    lines = [f"- {name}: {value}" for name, value in facts.items()]
+    return "\n".join([f"**The search {wording.plain(spec.name)}**", "", *lines])
+
+
+def space_in_words(space: SpaceSpec) -> str:
+    """The choices of a search space in short."""
+    chosen = space.model_dump(exclude_none=True)
+    if not chosen:
+        return "derived from the teacher"
+    knobs = {"presets": "published students"}
+    return "; ".join(
+        f"{knobs.get(knob, knob.replace('_', ' '))} {', '.join(map(str, choices))}"
+        for knob, choices in chosen.items()
+    )
+
+
+def student_in_words(manifest: Manifest) -> str:
+    """What an exported student is, as Markdown."""
+    student, judged = manifest.student, manifest.candidate
+    how = "" if student is None else wording.distillation(student.spec, manifest.spec.objective)
+    title = "A candidate of a search" if student is None else f"A student, distilled: {wording.plain(how)}"
+    tasks = len({score.task for score in manifest.scores})
+    loss = wording.number(judged.loss if student is None else student.loss)
+    lines = [
+        f"**{title}**",
+        "",
+        f"- {wording.shape(manifest.architecture)}",
+        f"- {wording.count(judged.parameters)} parameters · loss {loss}"
+        f" · {f'{tasks} tasks' if tasks != 1 else '1 task'} scored",
+    ]
+    if judged.latency is not None:
+        measured = wording.plain(wording.protocol(judged.latency))
+        lines.append(f"- {wording.milliseconds(judged.latency.p50)} p50, measured on {measured}")
+    return "\n".join(lines)
+
+
+def _offer(db: Path, given: UploadedFile, found: Found) -> None:
+    if found.manifest is not None:
+        st.markdown(student_in_words(found.manifest))
+        _offer_student(db, given)
+    st.markdown(search_in_words(found.spec))
+    _button(
+        "Start this search",
+        "import_search",
+        "Not started",
+        lambda tell: starting.start(db, found.spec.model_dump(), tell),
+    )
+    if run := st.session_state.pop(f"import_search{_DONE}", None):
+        st.switch_page(places.RUN, query_params={"run": str(run)})
+
+
+def _offer_student(db: Path, given: UploadedFile) -> None:
+    key = f"import_student_{given.file_id}"
+    done: Imported | None = st.session_state.get(f"{key}{_DONE}")
+    if done is None:
+        _button(
+            "Import this student",
+            key,
+            "Not imported",
+            lambda tell: import_student(
+                db, given, title_of(given.name), lambda activity: tell(f"{activity} …")
+            ),
+        )
+        return
+    st.success(f"Imported as run {done.run}, with the weights that were exported (sha256 `{done.sha256}`).")
+    is_student = done.student is not None
+    name = f"student s{done.student}" if is_student else f"candidate {done.candidate}"
+    address = {"student": str(done.student)} if is_student else {"candidate": str(done.candidate)}
+    page = places.STUDENT if is_student else places.CANDIDATE
+    st.page_link(page, label=f"Open {name}", icon=":material/arrow_forward:", query_params=address)
+
+
+def _button(label: str, key: str, refusal: str, act: Callable[[Tell], object]) -> None:
+    """A button whose work takes seconds, in which none can be pressed; keeps what `act` returns."""
+    busy = st.session_state.get(_BUSY)
+    st.button(label, key=key, type="primary", on_click=_press, args=(key,), disabled=busy is not None)
+    if st.session_state.get(_REFUSED, ("", ""))[0] == key:
+        widgets.trouble(st.session_state[_REFUSED][1])
+    if busy == key:
+        _act(key, refusal, act)
+
+
+def _press(key: str) -> None:
+    st.session_state[_BUSY] = key
+    st.session_state.pop(_REFUSED, None)
+
+
+def _act(key: str, refusal: str, act: Callable[[Tell], object]) -> None:
+    with st.status("Checking …", expanded=True):
+        try:
+            st.session_state[f"{key}{_DONE}"] = act(st.write)
+        except widgets.TOLD as error:
+            st.session_state[_REFUSED] = (key, f"{refusal}. {error}")
+        finally:
+            st.session_state.pop(_BUSY, None)
+    st.rerun()

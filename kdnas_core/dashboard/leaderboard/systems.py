@@ -1,0 +1,205 @@
+"""What was scored, as systems that compare: a row each, never across teachers or ways of scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
+
+from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.leaderboard.published import SYSTEMS, name_of, scaled
+from kdnas_core.dashboard.read.live_students import SystemView
+from kdnas_core.runs import score_table
+from kdnas_core.runs.records import Score, Scored
+from kdnas_core.runs.score_table import ZERO_SHOT
+
+Kind = Literal["teacher", "student", "mini-KD", "no distillation"]
+
+_SAME = 1e-3  # of one model's scores, when nothing but the machine's rounding differs
+_USUAL_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Group:
+    """What may be compared: one teacher, and one way of scoring."""
+
+    teacher: str
+    source: str
+    split: str
+    rows: int
+    train_language: str | None
+
+    @property
+    def title(self) -> str:
+        """For example "all-MiniLM-L6-v2 · validation split"."""
+        parts = [self.teacher, f"{self.split} split"]
+        if self.rows != _USUAL_ROWS:
+            parts.append(f"at most {self.rows:,} training rows")
+        if self.train_language:
+            parts.append(f"trained on {self.train_language}")
+        return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class System:
+    """One row.
+
+    Attributes:
+        kind: what it is; "mini-KD" is a candidate as its search left it.
+        name: recipe and shape, or that of a published student.
+        of: the candidate or student that it is, as in "12" or "s3"; "" for a teacher or a control.
+        architecture: its shape.
+        parameters: how many.
+        flops: of one sequence.
+        speedup: against the teacher, measured.
+        figures: one score a task, the mean over its metrics, at most 1.
+    """
+
+    kind: Kind
+    name: str
+    of: str
+    architecture: Architecture
+    parameters: int | None
+    flops: int | None
+    speedup: float | None
+    figures: dict[str, float]
+
+
+def group_of(view: SystemView) -> Group:
+    """Where a scoring belongs."""
+    how, run = view.scoring.spec, view.run
+    teacher = run.teacher.name if run.teacher else run.spec.teacher
+    return Group(teacher, run.spec.teacher, how.split, how.rows, how.train_language)
+
+
+def groups(views: Sequence[SystemView]) -> dict[Group, list[SystemView]]:
+    """The scorings by what may be compared, that of the newest first."""
+    found: dict[Group, list[SystemView]] = {}
+    for view in reversed(views):
+        found.setdefault(group_of(view), []).insert(0, view)
+    return found
+
+
+def systems_of(views: Sequence[SystemView]) -> list[System]:
+    """The systems of one group's scorings, oldest first: the teacher, the students, then the controls.
+
+    Where one was scored on a task more than once, the newest counts.
+    """
+    rows: dict[tuple[Kind, str], System] = {}
+    for view in views:
+        for key, system in _rows(view):
+            known = rows[key].figures if key in rows else {}
+            rows[key] = replace(system, figures={**known, **system.figures})
+    order: list[Kind] = ["teacher", "student", "mini-KD", "no distillation"]
+    return sorted(rows.values(), key=lambda system: order.index(system.kind))
+
+
+def _rows(view: SystemView) -> Iterator[tuple[tuple[Kind, str], System]]:
+    key = view.candidate.architecture.key
+    for subject in ("teacher", "student", "control"):
+        if not (figures := _figures(view, subject)):
+            continue
+        if subject == "teacher":
+            yield ("teacher", ""), _teacher(view, figures)
+        elif subject == "student":
+            kind: Kind = "mini-KD" if view.student is None else "student"
+            yield (kind, view.scoring.subject), _system(view, kind, name(view), view.scoring.subject, figures)
+        else:  # whichever student it was made beside, it is of the shape alone
+            shape = short_shape(view.candidate.architecture)
+            yield ("no distillation", key), _system(view, "no distillation", shape, "", figures)
+
+
+def _figures(view: SystemView, subject: Scored) -> dict[str, float]:
+    return score_table.figures_of(view.scores, subject)
+
+
+def _teacher(view: SystemView, figures: dict[str, float]) -> System:
+    facts = view.run.teacher
+    shape = view.candidate.architecture if facts is None else facts.architecture
+    name = view.run.spec.teacher if facts is None else facts.name
+    parameters = None if facts is None else facts.parameters
+    flops = None if facts is None else facts.flops
+    return System("teacher", name, "", shape, parameters, flops, 1.0, figures)
+
+
+def _system(view: SystemView, kind: Kind, name: str, of: str, figures: dict[str, float]) -> System:
+    row = view.candidate
+    speedup = None if row.latency is None else row.latency.speedup
+    return System(kind, name, of, row.architecture, row.parameters, row.flops, speedup, figures)
+
+
+def name(view: SystemView) -> str:
+    """Recipe and shape of what was scored, or the name of the published student that it is."""
+    objective = view.run.spec.objective
+    recipe = (view.student.spec.recipe if view.student else None) or objective.recipe
+    teacher = None if view.run.teacher is None else view.run.teacher.architecture
+    words = wording.objective(objective) if recipe == objective.recipe else wording.recipe(recipe)
+    found = _published(view.candidate.architecture, teacher, recipe)
+    named = found or f"{words} {short_shape(view.candidate.architecture)}"
+    task = view.student.spec.task if view.student else None
+    return f"{named} for {wording.task(task)}" if task else named
+
+
+def _published(shape: Architecture, teacher: Architecture | None, recipe: str | None) -> str | None:
+    """A published student's name where both the shape and the recipe are its own."""
+    for system in SYSTEMS:
+        preset = PRESETS[system.preset]
+        if system.recipe == recipe and shape in (preset, teacher and scaled(preset, teacher)):
+            return name_of(system, shape)
+    return None
+
+
+def short_shape(shape: Architecture) -> str:
+    """Layers, hidden size and FFN size, for example "3 × 192 × 768"."""
+    return f"{shape.layers} × {shape.hidden_size} × {shape.intermediate_size}"
+
+
+def tasks_of(systems: Sequence[System]) -> list[str]:
+    """The tasks that any system was scored on after fine-tuning, in the order of the first."""
+    return [task for task in _all_tasks(systems) if not task.endswith(ZERO_SHOT)]
+
+
+def zero_shot_tasks_of(systems: Sequence[System]) -> list[str]:
+    """Those on which vectors were compared without any fine-tuning."""
+    return [task for task in _all_tasks(systems) if task.endswith(ZERO_SHOT)]
+
+
+def _all_tasks(systems: Sequence[System]) -> list[str]:
+    return list(dict.fromkeys(task for system in systems for task in system.figures))
+
+
+def shared_tasks(systems: Sequence[System]) -> list[str]:
+    """The tasks that every one of them was scored on: only over these do averages compare."""
+    return [task for task in tasks_of(systems) if all(task in system.figures for system in systems)]
+
+
+def scored_on(systems: Sequence[System], tasks: Sequence[str]) -> list[System]:
+    """The systems that were scored on all of these tasks."""
+    return [system for system in systems if set(tasks) <= system.figures.keys()]
+
+
+def average(system: System, tasks: Sequence[str]) -> float | None:
+    """The mean of its figures of these tasks, all of which it has."""
+    return fmean(system.figures[task] for task in tasks) if tasks else None
+
+
+def retained(system: System, systems: Sequence[System], tasks: Sequence[str]) -> float | None:
+    """Its average over that of the teacher among the systems."""
+    teacher = next((row for row in systems if row.kind == "teacher"), None)
+    whole = None if teacher is None else average(teacher, tasks)
+    return score_table.retained(average(system, tasks), whole)
+
+
+def disagreements(views: Sequence[SystemView]) -> list[str]:
+    """Tasks on which the same teacher came out differently: another task of the same name, or other rows."""
+    seen: dict[tuple[str, str, int], list[float]] = {}
+    for score in _of_teacher(views):
+        seen.setdefault((score.task, score.metric, score.seed), []).append(score.value)
+    found = [task for (task, _, _), values in seen.items() if max(values) - min(values) > _SAME]
+    return list(dict.fromkeys(found))
+
+
+def _of_teacher(views: Sequence[SystemView]) -> Iterator[Score]:
+    return (score for view in views for score in view.scores if score.subject == "teacher")

@@ -1,0 +1,155 @@
+"""What is foreseen of a space's latencies before anything of it is measured. All of it is an estimate."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import wording
+from kdnas_core.latency.model import FAR_OVER, LatencyModel
+from kdnas_core.search.reward import budget_ms
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import LatencySpec
+
+MOST = 2_000  # architectures that are looked at; of a larger space they are drawn at random
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The estimated latencies of a space.
+
+    Attributes:
+        shapes: its architectures, or those of them that were drawn.
+        loads: the estimated latency of each as a multiple of the budget: up to 1 is within it; 0 where
+            nothing can be foreseen.
+        total: how many architectures the space has.
+        budget_ms: the budget; None where nothing can be said in milliseconds.
+        budget_is_estimated: whether that follows from an estimate of the teacher's latency.
+        model: what the estimate is made by; None where it is by FLOPs alone.
+        skipped_above: the load above which a search skips a shape without measuring it.
+    """
+
+    shapes: tuple[Architecture, ...]
+    loads: tuple[float, ...]
+    total: int
+    budget_ms: float | None
+    budget_is_estimated: bool
+    model: LatencyModel | None
+    skipped_above: float = math.inf
+
+    @property
+    def milliseconds(self) -> list[float]:
+        """The estimated latency of each shape; empty where that is unknown."""
+        budget = self.budget_ms
+        return [] if budget is None else [load * budget for load in self.loads]
+
+    @property
+    def within(self) -> list[Architecture]:
+        """The shapes that are expected within the budget."""
+        return [shape for shape, load in zip(self.shapes, self.loads, strict=True) if load <= 1]
+
+    @property
+    def share_skipped(self) -> float:
+        """The share of the shapes that a search would not measure, since they are far over the budget."""
+        return sum(load > self.skipped_above for load in self.loads) / len(self.loads)
+
+
+def foresee(
+    protocol: LatencySpec,
+    space: SearchSpace,
+    teacher: Architecture,
+    teacher_ms: float | None,
+    model: LatencyModel | None,
+) -> Outlook:
+    """The latencies of a space by the model; without one in proportion to FLOPs, from the teacher's.
+
+    Args:
+        protocol: by which latencies will be measured, and the budget.
+        space: whose latencies.
+        teacher: its shape.
+        teacher_ms: its latency by that protocol on this device; None where it was never measured.
+        model: for that protocol on this device; None where too little was measured.
+    """
+    shapes = _drawn(space)
+    teachers_own = teacher_ms or estimated_ms(teacher, protocol, model)
+    if teachers_own is None and protocol.budget_ms is not None:
+        return Outlook(shapes, (0.0,) * len(shapes), len(space), None, False, None)
+    latency = _estimator(protocol, teacher, teachers_own or 1.0, model)  # of 1: in units of the teacher's
+    budget = budget_ms(protocol, teachers_own or 1.0)
+    by_estimate = protocol.budget_ms is None and teacher_ms is None
+    return Outlook(
+        shapes,
+        tuple(latency(shape) / budget for shape in shapes),
+        len(space),
+        None if teachers_own is None else budget,
+        by_estimate,
+        model,
+        math.inf if space.presets else _skipped_above(model),
+    )
+
+
+def _skipped_above(model: LatencyModel | None) -> float:
+    return FAR_OVER if model is not None and model.may_skip else math.inf
+
+
+def estimated_ms(shape: Architecture, protocol: LatencySpec, model: LatencyModel | None) -> float | None:
+    """A shape's latency by the model, if there is one."""
+    if model is None:
+        return None
+    return model.estimate(shape, protocol.batch_size, protocol.sequence_length)
+
+
+def _estimator(
+    protocol: LatencySpec, teacher: Architecture, teacher_ms: float, model: LatencyModel | None
+) -> Callable[[Architecture], float]:
+    length = protocol.sequence_length
+    if model is not None:
+        return lambda shape: model.estimate(shape, protocol.batch_size, length)
+    return lambda shape: teacher_ms * shape.flops(length) / teacher.flops(length)
+
+
+def _drawn(space: SearchSpace) -> tuple[Architecture, ...]:
+    shapes = tuple(space)
+    if len(shapes) <= MOST:
+        return shapes
+    kept = sorted(random.Random(0).sample(range(len(shapes)), MOST))  # the same ones each time it is drawn
+    return tuple(shapes[place] for place in kept)
+
+
+def in_words(outlook: Outlook) -> str:
+    """How much of the space is expected within the budget, and what that estimate is worth."""
+    if outlook.budget_ms is None:
+        return (
+            "The latencies of this space cannot be estimated yet: nothing was measured in this way on this"
+            " device. The search begins with that."
+        )
+    return f"{_expected(outlook, outlook.budget_ms)} {_basis(outlook)}"
+
+
+def _expected(outlook: Outlook, budget: float) -> str:
+    limit = wording.estimated(budget) if outlook.budget_is_estimated else wording.milliseconds(budget)
+    within, looked_at = len(outlook.within), len(outlook.shapes)
+    if not within:
+        fastest = wording.estimated(min(outlook.milliseconds))
+        return f"**No architecture is expected within {limit}**: the fastest takes {fastest}."
+    if looked_at < outlook.total:
+        share = f"{100 * within / looked_at:.0f} % of {outlook.total:,} architectures"
+        drawn = f"{looked_at:,} of them, drawn at random, are looked at and shown."
+        return f"**About {share} are expected within {limit}**; {drawn}"
+    return f"**{within:,} of {outlook.total:,} architectures are expected within {limit}.**"
+
+
+def _basis(outlook: Outlook) -> str:
+    model = outlook.model
+    if model is None:
+        return (
+            "This is an estimate by FLOPs alone: too little was measured on this device yet; expect it to be"
+            " off by half."
+        )
+    return (
+        f"The estimate comes from {model.readings} latencies measured on this device; leaving one out it is"
+        f" off by {100 * model.median_error:.0f} % at the median, {100 * model.p90_error:.0f} % at p90."
+    )

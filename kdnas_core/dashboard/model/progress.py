@@ -1,0 +1,119 @@
+"""What a run's rows amount to: how far it is, how good it is so far, and what is best within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from kdnas_core.runs.records import Candidate, Run
+from kdnas_core.search import pareto
+from kdnas_core.search.reward import budget_ms
+from kdnas_core.search.space import SearchSpace
+
+JUDGED = ("over_budget", "done", "failed")
+_RECENT = 20  # candidates that say how long the next will take
+
+
+@dataclass(frozen=True)
+class EpisodeReward:
+    """Rewards of the candidates of one episode, and the best up to its end."""
+
+    episode: int
+    rewards: list[float]
+    mean: float
+    best_so_far: float
+
+
+def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that nothing more is to be done for."""
+    return [candidate for candidate in candidates if candidate.state in JUDGED]
+
+
+def distilled(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with a latency and a loss that are numbers: those that can be compared."""
+    return [
+        candidate
+        for candidate in candidates
+        if candidate.state == "done" and all(map(math.isfinite, candidate.point))
+    ]
+
+
+def skipped(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that were never measured: by the estimate they are far over the budget."""
+    return [row for row in candidates if row.latency is None and row.estimated_ms is not None]
+
+
+def speedup_of(candidate: Candidate) -> float | None:
+    """How many times faster than the teacher a candidate is; None where it was not measured."""
+    return None if candidate.latency is None else candidate.latency.speedup
+
+
+def teacher_ms(run: Run) -> float | None:
+    """The teacher's latency p50 in this run; None until it is measured."""
+    return None if run.teacher is None else run.teacher.latency.p50
+
+
+def frontier(candidates: Sequence[Candidate], budget: float | None) -> list[Candidate]:
+    """The Pareto frontier among those within the budget, by rising latency."""
+    within = [row for row in distilled(candidates) if budget is None or row.point[0] <= budget]
+    return [within[index] for index in pareto.frontier([row.point for row in within])]
+
+
+def best_within(candidates: Sequence[Candidate], budget: float) -> Candidate | None:
+    """The distilled candidate with the least loss within the budget; None where none is."""
+    rows = distilled(candidates)
+    index = pareto.pick([row.point for row in rows], budget)
+    return None if index is None else rows[index]
+
+
+def budget_of(run: Run) -> float | None:
+    """The run's budget in milliseconds; None until its teacher is measured where it needs that."""
+    if run.spec.latency.budget_ms is not None:
+        return run.spec.latency.budget_ms
+    return None if run.teacher is None else budget_ms(run.spec.latency, run.teacher.latency.p50)
+
+
+def planned(run: Run) -> int:
+    """How many candidates the run will judge: what was asked for, or all there are."""
+    if run.teacher is None:
+        return run.total
+    return min(run.total, len(SearchSpace.from_spec(run.spec.space, run.teacher.architecture)))
+
+
+def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
+    """The time that the rest of the run will take, at the pace of late; None before there is one."""
+    done = judged(candidates)
+    if not done or run.state not in ("running", "paused", "interrupted"):
+        return None
+    recent = [candidate.seconds for candidate in done[-_RECENT:]]
+    # no slower than the run as a whole: the latest candidates may have waited for another search's
+    pace = min(sum(recent) / len(recent), run.seconds / len(done) or math.inf)
+    return pace * max(0, planned(run) - len(done))
+
+
+def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[int, float]]:
+    """(candidates judged, share of the area up to the budget and a loss of 1 that is dominated)."""
+    front: list[pareto.Point] = []
+    shares = []
+    share = 0.0
+    for order, candidate in enumerate(judged(candidates), start=1):
+        if candidate.state == "done":
+            points = [*front, candidate.point]
+            front = [points[index] for index in pareto.frontier(points)]
+            share = pareto.hypervolume(front, (budget, 1.0)) / budget
+        shares.append((order, share))
+    return shares
+
+
+def episode_rewards(candidates: Sequence[Candidate]) -> list[EpisodeReward]:
+    """The rewards by episode; episodes without a reward are left out."""
+    rows = [row for row in candidates if row.reward is not None and math.isfinite(row.reward)]
+    summaries: list[EpisodeReward] = []
+    best = -math.inf
+    for episode, group in groupby(sorted(rows, key=lambda row: row.episode), key=lambda row: row.episode):
+        rewards = [row.reward for row in group if row.reward is not None]
+        best = max(best, *rewards)
+        summaries.append(EpisodeReward(episode, rewards, sum(rewards) / len(rewards), best))
+    return summaries

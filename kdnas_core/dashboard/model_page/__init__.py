@@ -1,0 +1,1 @@
+"""Sections and figures of the pages of a candidate and of a student."""

@@ -1,0 +1,125 @@
+"""The forms that ask for a student: a full distillation of a candidate, or of a student for a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import requests
+from kdnas_core.dashboard.model import time_estimate
+from kdnas_core.dashboard.ui import ask_button
+from kdnas_core.runs.records import Candidate, Run, Student
+from kdnas_core.spec import DistilSpec, Recipe
+
+USUAL = DistilSpec()
+TASK_EPOCHS = 3.0
+TEXTS_TOLD = 10_000
+RECIPES = [None, *(name for name in get_args(Recipe) if name != "custom")]
+PAIRS_HELP = (
+    "The share of the texts that become pairs of segments, read as one text: for tasks that weigh two texts"
+    " against each other."
+)
+CORPUS_HELP = "As on the form of a search; empty: the corpus of the search."
+TASK_HELP = "`packaged`, a folder with train and validation, or a data set such as `hub:nyu-mll/glue:sst2`."
+AUGMENT_HELP = "Variants of each row, with words that a masked-LM head or word vectors hold for likely."
+GLOVE_HELP = "A file of word vectors in GloVe's text format, for words of several pieces; may stay empty."
+
+
+@st.fragment(key="distil_form")
+def show(db: Path, run: Run, candidate: Candidate) -> None:
+    """Draws the form of a full distillation of a candidate, and what it will read."""
+    if candidate.state == "over_budget":
+        st.warning("This candidate misses the run's latency budget, and so will a student made from it.")
+    fields = _choices(run)
+    st.markdown(reading(fields, run, candidate))
+    ask_button.show(
+        "Distil in full",
+        f"distil_{candidate.id}",
+        lambda tell: requests.distil(db, [str(candidate.id)], fields, tell),
+    )
+
+
+def reading(fields: dict[str, Any], run: Run, candidate: Candidate) -> str:
+    """What a full distillation reads, and how long texts take where that is known from the mini-KD."""
+    often, length = fields["epochs"], fields["sequence_length"]
+    times = "once" if often == 1 else f"{often:g} times"
+    corpus = wording.plain(fields["corpus"] or run.spec.corpus)
+    told = (
+        f"Reads the corpus {corpus} **{times}**, at most {fields['sentences']:,} texts of it,"
+        f" each cut at {length} tokens; the teacher reads them too."
+    )
+    seconds = time_estimate.seconds_of_texts(TEXTS_TOLD, run, candidate, length)
+    if seconds is None:
+        return told
+    pace = "by the pace of this candidate's mini-KD"
+    return f"{told} **About {wording.duration(seconds)} for {TEXTS_TOLD:,} texts**, {pace}."
+
+
+def _choices(run: Run) -> dict[str, Any]:
+    first, second, third, fourth = st.columns(4)
+    searched = wording.objective(run.spec.objective)
+    fields = {
+        "epochs": first.number_input(
+            "Epochs", 0.1, 1_000.0, USUAL.epochs, 1.0, help="Passes over the texts."
+        ),
+        "recipe": second.selectbox(
+            "Recipe",
+            RECIPES,
+            format_func=lambda name: wording.recipe(name) if name else f"As in the search ({searched})",
+        ),
+        "sequence_length": third.number_input("Tokens a text", 8, 512, USUAL.sequence_length),
+        "learning_rate": fourth.number_input(
+            "Learning rate", 1e-7, 1.0, USUAL.learning_rate, 1e-4, format="%g"
+        ),
+    }
+    return fields | _more(run)
+
+
+def _more(run: Run) -> dict[str, Any]:
+    with st.expander("Corpus, texts and batches"):
+        left, right = st.columns(2)
+        return {
+            "corpus": left.text_input(
+                "Corpus", placeholder=f"as in the search: {run.spec.corpus}", help=CORPUS_HELP
+            ),
+            "sentences": right.number_input("Texts at most", 48, 1_000_000, USUAL.sentences),
+            "batch_size": left.number_input("Batch size", 1, 1_024, USUAL.batch_size),
+            "seed": right.number_input("Seed", 0, 2**32 - 1, USUAL.seed),
+            "pairs": left.number_input(
+                "Pairs of segments", 0.0, 1.0, None, 0.1, placeholder="as in the search", help=PAIRS_HELP
+            ),
+        }
+
+
+@st.fragment(key="task_form")
+def show_for_task(db: Path, student: Student) -> None:
+    """Draws the form that makes a student task-specific."""
+    st.header("Make it task-specific")
+    st.markdown(
+        "TinyBERT's second stage: a new student begins with these weights and learns one task from the"
+        " teacher that was fine-tuned on it."
+    )
+    fields = _task_choices()
+    ask_button.show(
+        "Distil for the task",
+        f"task_{student.id}",
+        lambda tell: requests.distil(db, [student.name], fields, tell),
+        disabled=not fields["task"].strip(),
+    )
+
+
+def _task_choices() -> dict[str, Any]:
+    left, right = st.columns([2, 1])
+    task = left.text_input("Task", "packaged", help=TASK_HELP)
+    epochs = right.number_input(
+        "Epochs", 0.1, 1_000.0, TASK_EPOCHS, 1.0, help="Passes over rows and variants."
+    )
+    augment = st.checkbox("Augment the rows", value=USUAL.augment, help=AUGMENT_HELP)
+    left, right = st.columns([2, 1])
+    glove = left.text_input("Word vectors", placeholder="none", disabled=not augment, help=GLOVE_HELP)
+    copies = right.number_input("Variants of a row at most", 1, 100, USUAL.copies, disabled=not augment)
+    chosen = {"task": task.strip(), "epochs": epochs, "augment": augment}
+    return chosen | ({"glove": glove.strip(), "copies": copies} if augment else {})

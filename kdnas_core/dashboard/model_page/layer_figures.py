@@ -1,0 +1,178 @@
+"""The figures of a student: which teacher layer each of its layers learns, how well, and how fast it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model.layer_terms import Depths
+from kdnas_core.dashboard.ui.charts import BLUE, CATEGORICAL, GREY, ORANGE, empty_figure, marked
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import LayerLoss
+
+# from learnt (0) to no better than the mean of the target (1)
+# light enough throughout for the dark numbers on it
+_SCALE = [[0.0, "#35b39c"], [0.5, "#93d9cb"], [1.0, "#eef1f6"]]
+_ON_SCALE = "#16202e"
+_GROUND = "rgba(124, 138, 165, 0.13)"
+_MANY_LINES = 12  # more would push the plot off a phone's screen with their legend
+_DASHES = ("solid", "dot", "dash", "dashdot")
+
+_ROW = 24  # pixels
+_NUMBERED = 40  # more bars than this have no room for their numbers
+
+
+def final_losses(losses: Sequence[LayerLoss]) -> list[LayerLoss]:
+    """The losses of the last evaluation."""
+    last = max((loss.step for loss in losses), default=0)
+    return [loss for loss in losses if loss.step == last]
+
+
+def mapping(losses: Sequence[LayerLoss]) -> dict[int, list[int]]:
+    """Which teacher layers each student layer learns from."""
+    targets: dict[int, set[int]] = {}
+    for loss in losses:
+        targets.setdefault(loss.layer, set()).add(loss.teacher_layer)
+    return {layer: sorted(targets[layer]) for layer in sorted(targets)}
+
+
+def mapping_words(losses: Sequence[LayerLoss], depths: Depths) -> str:
+    """The layer mapping in words, for example "1 ← 2, 4 · 2 ← 5"."""
+    pairs = mapping(losses).items()
+    return " · ".join(
+        f"{wording.layer(layer, depths.student)} ← "
+        + ", ".join(wording.layer(target, depths.teacher) for target in targets)
+        for layer, targets in pairs
+    )
+
+
+def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: bool = True) -> go.Figure:
+    """Final held-out loss by student and teacher layer; a pair that is not in the mapping has no number.
+
+    The colours of a normalised term end at 1, those of any other at its largest loss of all evaluations: how
+    far a cell has left the colour of that end is how much was learnt.
+    """
+    final = {(loss.layer, loss.teacher_layer): loss.loss for loss in final_losses(losses)}
+    students = sorted({layer for layer, _ in final})
+    teachers = sorted({*range(1, depths.teacher + 1), *(layer for _, layer in final)})
+    cells = [[_finite(final.get((student, teacher))) for teacher in teachers] for student in students]
+    figure = empty_figure("teacher layer", "student layer", height=max(340, 100 + 34 * len(students)))
+    axes = {
+        "x": [wording.layer(layer, depths.teacher) for layer in teachers],
+        "y": [wording.layer(layer, depths.student) for layer in students],
+        "xgap": 2,
+        "ygap": 2,
+    }
+    figure.add_heatmap(  # a ground that shows the pairs that are not in the mapping
+        z=[[0] * len(teachers) for _ in students],
+        colorscale=[[0, _GROUND], [1, _GROUND]],
+        showscale=False,
+        hoverinfo="skip",
+        **axes,
+    )
+    figure.add_heatmap(
+        z=cells,
+        text=[[_in_cell(cell, normalised) for cell in row] for row in cells],
+        texttemplate="%{text}",
+        textfont={"color": _ON_SCALE},
+        zmin=0,
+        zmax=1 if normalised else _largest(losses),
+        colorscale=_SCALE,
+        colorbar={"title": {"text": "loss"}, "thickness": 12},
+        hovertemplate="student layer %{y} from teacher layer %{x}: loss %{z:.4g}<extra></extra>",
+        **axes,
+    )
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
+    return figure
+
+
+def curves_figure(losses: Sequence[LayerLoss], depths: Depths, training: str = "mini-KD") -> go.Figure:
+    """Held-out loss over the steps of a training, a line for each pair of the layer mapping."""
+    figure = empty_figure(f"step of {training}", "held-out loss", height=340)
+    pairs = sorted({(loss.layer, loss.teacher_layer) for loss in losses})
+    targets = mapping(losses)
+    for layer, teacher in pairs:
+        rows = [loss for loss in losses if (loss.layer, loss.teacher_layer) == (layer, teacher)]
+        student_name, teacher_name = depths.names(layer, teacher)
+        figure.add_scatter(
+            x=[row.step for row in rows],
+            y=[_finite(row.loss) for row in rows],
+            mode="lines+markers",
+            name=f"{student_name} ← {teacher_name}",
+            line={
+                "color": CATEGORICAL[(layer - 1) % len(CATEGORICAL)],
+                "dash": _DASHES[targets[layer].index(teacher) % len(_DASHES)],
+            },
+            marker={"size": 5},
+            hovertemplate=f"student {student_name} ← teacher {teacher_name},"
+            " step %{x}: %{y:.4g}<extra></extra>",
+        )
+    figure.update_layout(showlegend=len(pairs) <= _MANY_LINES)
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def latency_figure(reading: LatencyReading) -> go.Figure:
+    """The distribution of the timed runs, with p50 and p95."""
+    figure = empty_figure("latency (ms)", "timed runs")
+    figure.add_histogram(
+        x=[sample for sample in reading.samples if math.isfinite(sample)],
+        nbinsx=30,
+        marker={"color": BLUE},
+        hovertemplate="%{x} ms: %{y} runs<extra></extra>",
+    )
+    marked(figure, reading.p50, f"p50 {wording.milliseconds(reading.p50)}", ORANGE)
+    marked(figure, reading.p95, f"p95 {wording.milliseconds(reading.p95)}", GREY, dash="dot", row=1)
+    figure.update_layout(bargap=0.05)
+    return figure
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _in_cell(loss: float | None, normalised: bool) -> str:
+    if loss is None:
+        return ""
+    return f"{loss:.2f}" if normalised else wording.significant(loss)
+
+
+def _largest(losses: Sequence[LayerLoss]) -> float:
+    return max((loss.loss for loss in losses if math.isfinite(loss.loss)), default=0.0) or 1.0
+
+
+def by_loss(languages: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The languages from the worst learnt to the best; one whose loss is no number is worst."""
+    return sorted(languages.items(), key=lambda pair: (math.isfinite(pair[1]), -pair[1], pair[0]))
+
+
+def language_figure(languages: Mapping[str, float]) -> go.Figure:
+    """Final held-out loss of each language as a bar, the worst on top."""
+    rows = by_loss(languages)
+    figure = empty_figure("held-out loss", "", height=max(220, 70 + _ROW * len(rows)))
+    figure.add_bar(
+        x=[loss if math.isfinite(loss) else None for _, loss in rows],
+        y=[name for name, _ in rows],
+        text=[wording.significant(loss) for _, loss in rows],
+        textposition="outside" if len(rows) <= _NUMBERED else "none",
+        cliponaxis=False,
+        orientation="h",
+        marker={"color": BLUE},
+        hovertemplate="%{y}: loss %{x:.4g}<extra></extra>",
+    )
+    largest = max((loss for _, loss in rows if math.isfinite(loss)), default=0.0)
+    figure.update_xaxes(range=[0, 1.15 * largest or 1.0])  # room for the number beside the longest bar
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, dtick=1)
+    figure.update_layout(bargap=0.3)
+    return figure
+
+
+def alt(languages: Mapping[str, float]) -> str:
+    """What the figure shows, for who cannot see it."""
+    rows = by_loss(languages)
+    worst, best = (f"{name} {wording.significant(loss)}" for name, loss in (rows[0], rows[-1]))
+    return f"Final held-out loss of {len(rows)} languages, from {worst} to {best}"

@@ -1,0 +1,138 @@
+"""The part of a page that shows what a student has learnt: by term, by language, and by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import layer_terms
+from kdnas_core.dashboard.model.layer_terms import Depths
+from kdnas_core.dashboard.model_page import layer_figures
+from kdnas_core.dashboard.read.live import CandidateView
+from kdnas_core.dashboard.read.live_students import StudentView
+from kdnas_core.dashboard.ui import tables
+from kdnas_core.dashboard.ui.charts import CONFIG
+from kdnas_core.runs.records import LayerLoss
+
+NORMALISED = "A loss of 0 copies the teacher layer; 1 is no better than its mean."
+YARDSTICK = "1 − the agreement with the teacher: 0 is the teacher itself, 1 no relation."
+PROBE = "Through projections fitted to the student as it is at each evaluation, never trained. "
+OTHER = "Lower is better; each term has a scale of its own."
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a training has left to be shown.
+
+    Attributes:
+        key: tells its widgets from those of another student.
+        training: what it was, in words.
+        losses: held out, of all its evaluations.
+        languages: the final loss on each, where there are several.
+        depths: of student and teacher.
+    """
+
+    key: str
+    training: str
+    losses: Sequence[LayerLoss]
+    languages: Mapping[str, float]
+    depths: Depths
+
+
+def of_candidate(seen: CandidateView) -> Learnt:
+    """What a candidate's mini-KD has left."""
+    candidate = seen.candidate
+    depths = Depths.of(seen.run, candidate)
+    return Learnt(f"{candidate.id}", "mini-KD", seen.losses, candidate.languages, depths)
+
+
+def of_student(seen: StudentView) -> Learnt:
+    """What the distillation of a student has left."""
+    student, depths = seen.student, Depths.of(seen.run, seen.candidate)
+    return Learnt(student.name, "distillation", seen.losses, student.languages, depths)
+
+
+def show(learnt: Learnt) -> None:
+    """Draws what is known of the losses; nothing before the first evaluation."""
+    _overview(learnt)
+    if not learnt.losses:
+        return
+    st.header("What each layer has learnt")
+    term = _term(learnt)
+    _layers(term, layer_terms.of_term(learnt.losses, term), learnt)
+
+
+def _overview(learnt: Learnt) -> None:
+    summary, languages = layer_terms.summary(learnt.losses), learnt.languages
+    left, right = st.columns(2)
+    if len(summary) > 1:
+        with left:
+            _by_term(summary)
+    if languages:
+        with right if len(summary) > 1 else left:
+            _by_language(languages)
+
+
+def _by_term(summary: Sequence[layer_terms.TermLoss]) -> None:
+    st.header("Loss by term")
+    st.dataframe(
+        tables.terms_table(summary),
+        hide_index=True,
+        placeholder=wording.UNKNOWN,
+        column_config=tables.TERM_COLUMNS,
+        alt="Each loss term's held-out loss at the first evaluation and the last",
+    )
+    st.markdown(":small[Held out; each is the mean over its layers]")
+
+
+def _by_language(languages: Mapping[str, float]) -> None:
+    st.header("Loss by language")
+    st.plotly_chart(
+        layer_figures.language_figure(languages),
+        key="languages",
+        config=CONFIG,
+        alt=layer_figures.alt(languages),
+    )
+
+
+def _term(learnt: Learnt) -> str:
+    present = layer_terms.present(learnt.losses)
+    if len(present) == 1:
+        return present[0]
+    key = f"term_{learnt.key}"
+    return st.radio("Loss term", present, format_func=wording.term, horizontal=True, key=key)
+
+
+def _layers(term: str, losses: Sequence[LayerLoss], learnt: Learnt) -> None:
+    depths = learnt.depths
+    normalised, words = layer_terms.is_normalised(term), layer_figures.mapping_words(losses, depths)
+    meaning = f"{PROBE if term == 'hidden_probe' else ''}{NORMALISED if normalised else OTHER}"
+    if term == "yardstick":
+        meaning = YARDSTICK
+    if term == "yardstick" or all(depths.are_outer(loss.layer, loss.teacher_layer) for loss in losses):
+        st.markdown(meaning)
+        _curves(term, losses, learnt)  # one number, which the curve ends at: there is nothing to map
+        return
+    st.markdown(f"Layer mapping, student ← teacher: {words}. {meaning}")
+    left, right = st.columns(2)
+    with left:
+        st.plotly_chart(
+            layer_figures.mapping_figure(losses, depths, normalised=normalised),
+            key=f"mapping_{term}",
+            config=CONFIG,
+            alt=f"Final held-out loss by student layer and teacher layer; layer mapping {words}",
+        )
+    with right:
+        _curves(term, losses, learnt)
+
+
+def _curves(term: str, losses: Sequence[LayerLoss], learnt: Learnt) -> None:
+    st.plotly_chart(
+        layer_figures.curves_figure(losses, learnt.depths, learnt.training),
+        key=f"curves_{term}",
+        config=CONFIG,
+        alt=f"Held-out loss of each layer over the steps of the {learnt.training}: {wording.term(term)}",
+    )

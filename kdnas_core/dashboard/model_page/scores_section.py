@@ -1,0 +1,231 @@
+"""The part of a page that scores a candidate or a student on tasks beside its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import requests
+from kdnas_core.dashboard.model_page import distil_form, export_section
+from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.read.live_students import ScoringView
+from kdnas_core.dashboard.ui import ask_button, widgets, work_controls
+from kdnas_core.data.tables import SCORABLE
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import Score, Scoring
+from kdnas_core.runs.score_table import ZERO_SHOT, ScoreRow, averages, score_rows
+from kdnas_core.spec import ScoreSpec
+
+USUAL = ScoreSpec(tasks=["packaged"])
+SCALE = "Scores are times 100; retained is the student's score as a share of the teacher's."
+CONTROL = "Also without distillation (control)"
+CONTROL_HELP = "The same shape with random weights, trained on the task alone: what distillation adds."
+PAIRS = {"as the teacher is used": None, "together": "together", "apart": "apart"}
+PAIRS_HELP = (
+    "Together: as one text. Apart: each by itself, and a head over both vectors, as sentence encoders are"
+    " served; that is how a teacher made for sentence vectors is used."
+)
+
+METRICS = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "matthews": "Matthews' correlation",
+    "pearson": "Pearson's correlation",
+    "spearman": "Spearman's correlation",
+}
+SCORE_COLUMNS = {
+    "Task": st.column_config.TextColumn(pinned=True),
+    "Student": st.column_config.TextColumn(alignment="right", help="mean over seeds ± their spread"),
+    "Teacher": st.column_config.NumberColumn(format="%.1f"),
+    "Retained (%)": st.column_config.NumberColumn(format="%.1f"),
+    "Without distillation": st.column_config.NumberColumn(format="%.1f"),
+}
+
+
+def show(db: Path, source: Source) -> None:
+    """Draws the form, and the scorings so far, which grow while they are worked on."""
+    st.header("Scores on tasks")
+    if export_section.has_weights(source):
+        _form(db, source)
+    else:
+        st.markdown(_why_not(source))
+    scorings = [view.scoring for view in _read(db, source)]
+    refresh = live.refresh_s(scorings)
+    st.fragment(_results, run_every=refresh, key="scores")(db, source, refresh)
+
+
+def _why_not(source: Source) -> str:
+    if source.student is not None:
+        return "It can be scored once its distillation is finished."
+    return "It has no weights to be scored with. Distil it in full, and score that student."
+
+
+@st.fragment(key="score_form")
+def _form(db: Path, source: Source) -> None:
+    """Fields are asked for by name once they are whole: an empty one cannot be queued."""
+    text = st.text_area(
+        "Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} Several: by commas or lines."
+    )
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    fields: dict[str, Any] = {
+        "seeds": left.number_input("Seeds", 1, 20, USUAL.seeds, help="Models fine-tuned on each task."),
+        "control": right.checkbox(CONTROL, help=CONTROL_HELP),
+        **_more(),
+    }
+    try:
+        fields["tasks"] = requests.tasks_of(text)
+    except BadInput as error:
+        widgets.trouble(error)
+    ask_button.show(
+        "Score",
+        f"score_{source.name}",
+        lambda tell: requests.score(db, source.name, fields, tell),
+        disabled="tasks" not in fields,
+    )
+
+
+def _more() -> dict[str, Any]:
+    with st.expander("Split, rows, language and pairs"):
+        pairs = st.radio("Sentences of a pair are read", list(PAIRS), horizontal=True, help=PAIRS_HELP)
+        left, middle, right = st.columns(3)
+        return {
+            "pairs": PAIRS[pairs],
+            "split": left.selectbox("Scored split", SCORABLE),
+            "rows": middle.number_input("Training rows at most", 16, 10_000_000, USUAL.rows),
+            "train_language": right.text_input(
+                "Language to train on", placeholder="the task's own", help="For tasks in several languages."
+            ).strip(),
+        }
+
+
+def _read(db: Path, source: Source) -> list[ScoringView]:
+    if source.student is not None:
+        return live_students.read_scorings(db, student=source.student.id)
+    return live_students.read_scorings(db, candidate=source.candidate.id)
+
+
+@widgets.sentences()
+def _results(db: Path, source: Source, refresh: float | None) -> None:
+    widgets.say()
+    views = _read(db, source)
+    for view in views:
+        with st.container(border=True, key=f"scoring_{view.scoring.id}"):
+            _scoring(db, view)
+    if live.refresh_s([view.scoring for view in views]) != refresh:
+        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+
+
+def _scoring(db: Path, view: ScoringView) -> None:
+    scoring = view.scoring
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**Scoring {scoring.id}** · {wording.plain(how(scoring.spec))}", width="content")
+        widgets.state_badge(scoring)
+        work_controls.change(db, scoring)
+        work_controls.delete_button(scoring)
+    what = f"Scoring {scoring.id} and its scores are deleted for good; what was scored stays."
+    work_controls.confirm_delete(db, scoring, what, st.rerun)
+    work_controls.trouble(scoring)
+    _progress(scoring)
+    if view.scores:
+        _table(view)
+
+
+def how(spec: ScoreSpec) -> str:
+    """What a scoring was asked for, for example "sst2, mrpc · 3 seeds · validation split"."""
+    parts = [", ".join(map(wording.task, spec.tasks)), "1 seed" if spec.seeds == 1 else f"{spec.seeds} seeds"]
+    parts.append(f"{spec.split} split")
+    if spec.rows != USUAL.rows:
+        parts.append(f"at most {spec.rows:,} training rows")
+    if spec.pairs:
+        parts.append(f"pairs read {spec.pairs}")
+    if spec.train_language:
+        parts.append(f"trained on {spec.train_language}")
+    return " · ".join(parts)
+
+
+def _progress(scoring: Scoring) -> None:
+    if scoring.state == "running":
+        share = scoring.step / scoring.steps if scoring.steps else 0.0
+        steps = f" · step {scoring.step:,} of {scoring.steps:,}" if scoring.steps else ""
+        st.progress(min(1.0, share), text=f"{wording.plain(scoring.activity or 'starting')}{steps}")
+
+
+def _table(view: ScoringView) -> None:
+    table = scores_table(view.scores)
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder=wording.UNKNOWN,
+        column_config=SCORE_COLUMNS,
+        alt="Scores of the student and its teacher, a row for each metric of each task",
+    )
+    if told := _summary(view):
+        st.markdown(told)
+    st.markdown(f":small[{SCALE}]")
+
+
+def _summary(view: ScoringView) -> str:
+    found = averages(view.scores)
+    parts = [
+        f"{name} {figure}"
+        for name, figure, known in (
+            ("student", wording.points(found.student), found.student),
+            ("teacher", wording.points(found.teacher), found.teacher),
+            ("retained", wording.percent(found.retained), found.retained),
+            ("without distillation", wording.points(found.control), found.control),
+        )
+        if known is not None
+    ]
+    if not parts:
+        return ""
+    so_far = "" if view.scoring.state == "finished" else " so far"
+    return f"**Average over tasks{so_far}:** {' · '.join(parts)}{_left_out(view.scores)}"
+
+
+def _left_out(scores: Sequence[Score]) -> str:
+    some = any(score.task.endswith(ZERO_SHOT) for score in scores)
+    return " (zero-shot scores are of another kind and not in it)" if some else ""
+
+
+def scores_table(scores: Sequence[Score]) -> pd.DataFrame:
+    """One row for each task and metric; the control only where there is one."""
+    rows = score_rows(scores)
+    table = pd.DataFrame([_row(row) for row in rows])
+    if all(row.control is None for row in rows):
+        return table.drop(columns="Without distillation", errors="ignore")
+    return table
+
+
+def metric(name: str) -> str:
+    """A metric in words, with its split where it has one: "accuracy, de"."""
+    first, comma, split = name.partition(",")
+    return METRICS.get(first, first.replace("_", " ")) + comma + split
+
+
+def _row(row: ScoreRow) -> dict[str, object]:
+    return {
+        "Task": row.task,
+        "Metric": metric(row.metric),
+        "Student": _spread(row),
+        "Teacher": _times_100(row.teacher),
+        "Retained (%)": _times_100(row.retained),
+        "Without distillation": _times_100(row.control),
+    }
+
+
+def _spread(row: ScoreRow) -> str | None:
+    if row.student is None:
+        return None
+    spread = f" ± {wording.points(row.spread)}" if row.spread is not None else ""
+    return wording.points(row.student) + spread
+
+
+def _times_100(value: float | None) -> float | None:
+    return None if value is None else 100 * value

@@ -1,0 +1,99 @@
+"""The head of a student's page: its state, the buttons that change it, how far it is, and what it came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import layer_terms, progress
+from kdnas_core.dashboard.model_page import student_loss, students_section
+from kdnas_core.dashboard.read.live_students import StudentView
+from kdnas_core.dashboard.ui import places, widgets, work_controls
+from kdnas_core.runs.records import Student
+
+
+def show(db: Path, seen: StudentView) -> None:
+    """Draws the head of a student's page."""
+    student = seen.student
+    _way_back(seen)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title(f"Student {student.name}", width="content")
+        widgets.state_badge(student)
+    widgets.say()
+    made_by = wording.plain(wording.distillation(student.spec, seen.run.spec.objective))
+    st.markdown(f"{made_by} · {wording.shape(seen.candidate.architecture)}")
+    with st.container(horizontal=True):
+        work_controls.change(db, student)
+        work_controls.delete_button(student)
+    work_controls.confirm_delete(db, student, _what_goes(seen), lambda: _leave(student))
+    work_controls.trouble(student)
+    if student.steps and student.state != "finished":
+        st.progress(min(1.0, student.step / student.steps), text=students_section.steps_words(student))
+    st.markdown(" · ".join(_facts(seen)))
+    _cards(seen)
+    for note in student.notes:
+        st.info(wording.plain(note))
+
+
+def _way_back(seen: StudentView) -> None:
+    student = seen.student
+    with st.container(horizontal=True):
+        st.page_link(
+            places.CANDIDATE,
+            label=f"Candidate {student.candidate}",
+            icon=":material/arrow_back:",
+            query_params={"candidate": str(student.candidate)},
+        )
+        if student.parent is not None:
+            st.page_link(
+                places.STUDENT,
+                label=f"Made from student s{student.parent}",
+                icon=":material/arrow_back:",
+                query_params={"student": str(student.parent)},
+            )
+
+
+def _what_goes(seen: StudentView) -> str:
+    size = wording.size(seen.size)
+    return f"Student {seen.student.name}, its weights ({size}) and its scores are deleted for good."
+
+
+def _leave(student: Student) -> None:
+    st.switch_page(places.CANDIDATE, query_params={"candidate": str(student.candidate)})
+
+
+def _facts(seen: StudentView) -> list[str]:
+    student, how = seen.student, seen.student.spec
+    read = f"task {how.task}" if how.task else f"corpus {how.corpus or seen.run.spec.corpus}"
+    facts = [wording.plain(f"Reads the {read}, cut at {how.sequence_length} tokens")]
+    if seen.size:
+        facts.append(f"{wording.size(seen.size)} on the disk")
+    return widgets.with_work(facts, student)
+
+
+def _cards(seen: StudentView) -> None:
+    candidate = seen.candidate
+    cards = (
+        _loss_card(seen),
+        ("Latency p50", wording.milliseconds(candidate.point[0]), "of its architecture"),
+        ("Speed-up", wording.times(progress.speedup_of(candidate)), "against the teacher"),
+        ("Parameters", wording.count(candidate.parameters), None),
+    )
+    with st.container(horizontal=True):
+        for label, value, beside in cards:
+            st.metric(
+                label, value, beside, delta_color="off", delta_arrow="off", border=True, width=170, height=118
+            )
+
+
+def _loss_card(seen: StudentView) -> tuple[str, str, str | None]:
+    student, mini = seen.student, student_loss.reference(seen)
+    if student.spec.task is not None:
+        return "Loss of predictions", wording.number(student.loss), None
+    beside = None if mini is None else f"{wording.agreement(mini[1])} after mini-KD"
+    points = layer_terms.over_steps(seen.losses)
+    if student.loss is None and points:
+        return "Agreement so far", wording.agreement(points[-1][1]), beside
+    return "Agreement", wording.agreement(student.loss, student.loss_se), beside

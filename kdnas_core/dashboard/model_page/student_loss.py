@@ -1,0 +1,103 @@
+"""The part of a student's page that draws its agreement with the teacher beside that after the mini-KD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import layer_terms
+from kdnas_core.dashboard.read.live_students import StudentView
+from kdnas_core.dashboard.ui.charts import BLUE, CONFIG, ORANGE, empty_figure
+
+OF_TASK = (
+    "Of the first stage, in which the teacher's layers are learnt: its hidden states on texts of the task."
+    " In the second stage predictions are learnt."
+)
+
+
+def show(seen: StudentView) -> None:
+    """Draws the agreement on held-out texts over steps; nothing before the first evaluation."""
+    points = layer_terms.over_steps(seen.losses)
+    if not points:
+        return
+    st.header("Agreement with the teacher")
+    compared, measure = reference(seen), wording.agreement_with(_yardstick(seen))
+    st.plotly_chart(
+        agreement_figure(points, seen.student.steps, measure, compared),
+        key="loss",
+        config=CONFIG,
+        alt=f"Agreement on held-out texts over {points[-1][0]:,} steps, from"
+        f" {wording.agreement(points[0][1])} to {wording.agreement(points[-1][1])}",
+    )
+    st.markdown(f":small[{meaning(seen)}]")
+
+
+def _yardstick(seen: StudentView) -> str | None:
+    """The run's, but for a student of a task, whose first stage is judged by all its layers."""
+    return "layers" if seen.student.spec.task is not None else seen.run.spec.objective.yardstick
+
+
+def reference(seen: StudentView) -> tuple[str, float] | None:
+    """The loss that the candidate's mini-KD ended at; None where it does not compare."""
+    loss, how = seen.candidate.loss, seen.student.spec
+    if loss is None or how.task is not None or how.corpus not in (None, seen.run.spec.corpus):
+        return None
+    layers = seen.run.spec.objective.yardstick in (None, "layers")
+    if layers and how.recipe not in (None, seen.run.spec.objective.recipe):
+        return None
+    return f"mini-KD of candidate {seen.candidate.id}", loss
+
+
+def meaning(seen: StudentView) -> str:
+    """What the line is, and how far it compares with the one beside it."""
+    how, run = seen.student.spec, seen.run
+    if how.task is not None:
+        return OF_TASK
+    if reference(seen) is None:
+        return "The mini-KD had another recipe or corpus: its figure does not compare."
+    if how.sequence_length != run.spec.proxy.sequence_length:
+        return (
+            f"On the same held-out texts, cut at {how.sequence_length} tokens here and at"
+            f" {run.spec.proxy.sequence_length} in the mini-KD: the two compare roughly."
+        )
+    return "On the same held-out texts as in the mini-KD."
+
+
+def agreement_figure(
+    points: Sequence[tuple[int, float]],
+    steps: int,
+    measure: str,
+    reference: tuple[str, float] | None = None,
+) -> go.Figure:
+    """One minus the held-out loss over so many steps, with that of a loss by name to compare it with."""
+    figure = empty_figure("step", measure, height=340)
+    figure.add_scatter(
+        x=[step for step, _ in points],
+        y=[100 * (1 - loss) if math.isfinite(loss) else None for _, loss in points],
+        mode="lines+markers",
+        name="full distillation",
+        line={"color": BLUE},
+        marker={"size": 6},
+        hovertemplate="step %{x}: %{y:.2f} %<extra></extra>",
+    )
+    right = max([1, steps, *(step for step, _ in points)])  # fixed, so that it does not jump as points arrive
+    if reference is not None:
+        _add_level(figure, *reference, right=right)
+    figure.update_xaxes(range=[-0.02 * right, 1.02 * right])
+    figure.update_layout(showlegend=reference is not None)
+    return figure
+
+
+def _add_level(figure: go.Figure, name: str, loss: float, right: int) -> None:
+    figure.add_scatter(
+        x=[0, right],
+        y=[100 * (1 - loss)] * 2,
+        mode="lines",
+        name=f"{name}: {wording.agreement(loss)}",
+        line={"color": ORANGE, "dash": "dash", "width": 2},
+        hovertemplate=f"{name}: {wording.agreement(loss)}<extra></extra>",
+    )

@@ -1,0 +1,1 @@
+"""Sections of the form of a new search."""

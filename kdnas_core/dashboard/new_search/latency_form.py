@@ -1,0 +1,81 @@
+"""The part of the form that chooses where and how latency is measured, and the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from kdnas_core import hardware
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.model import forecast
+from kdnas_core.latency.model import LatencyModel
+from kdnas_core.spec import LatencySpec
+
+MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
+RUNTIME_HELP = "Where your student will run: teacher and students are all measured there."
+LOWEST_MS = 0.01
+
+
+def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
+    """Draws the choices and returns the fields of a `LatencySpec`.
+
+    Raises:
+        BadInput: a choice about the protocol is not allowed.
+    """
+    st.header("Latency budget")
+    runtime = st.selectbox("Runtime", hardware.runtimes(), format_func=wording.runtime, help=RUNTIME_HELP)
+    place = st.container()
+    fields = {"runtime": runtime, **_protocol(runtime)}
+    protocol = starting.protocol(fields)
+    with place:
+        return fields | _budget(teacher, shape, protocol)
+
+
+def _protocol(runtime: str) -> dict[str, int]:
+    usual = LatencySpec()
+    with st.expander("How latency is measured"):
+        left, middle, right = st.columns(3)
+        return {
+            "threads": left.number_input(
+                "Threads", 1, 64, usual.threads, disabled=runtime == "torch-cuda", help="of the processor"
+            ),
+            "batch_size": middle.number_input("Texts at once", 1, 256, usual.batch_size),
+            "sequence_length": right.number_input("Tokens in each text", 8, 512, usual.sequence_length),
+            "warmup": left.number_input("Warm-up runs", 20, 1_000, usual.warmup, help="not counted"),
+            "runs": middle.number_input("Timed runs", 100, 10_000, usual.runs, help="of which p50 and p95"),
+        }
+
+
+def _budget(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> dict[str, float]:
+    teacher_ms = starting.teacher_ms(teacher, shape, protocol)
+    model = starting.latency_model(protocol)
+    kind = st.radio("Budget as", [SPEEDUP, MILLISECONDS], horizontal=True)
+    left, right = st.columns(2, vertical_alignment="bottom")
+    known = _teacher_line(teacher_ms, shape, protocol, model)
+    if kind == MILLISECONDS:
+        start = max(LOWEST_MS, round(teacher_ms / 2, 2)) if teacher_ms else 10.0
+        # a new key for each runtime, so that it starts afresh there, and is kept where only the rest changes
+        key = f"budget_ms_{protocol.runtime}_{teacher}"
+        value = left.number_input("At most (ms, p50)", LOWEST_MS, None, start, 0.5, key=key)
+        right.markdown(known)
+        return {"budget_ms": value}
+    value = left.number_input("At least so many times faster than the teacher", 0.1, None, 2.0, 0.5)
+    within = f", so at most {wording.milliseconds(teacher_ms / value)}" if teacher_ms else ""
+    right.markdown(known + within)
+    return {"budget_speedup": value}
+
+
+def _teacher_line(
+    teacher_ms: float | None, shape: Architecture | None, protocol: LatencySpec, model: LatencyModel | None
+) -> str:
+    if teacher_ms is not None:
+        return f"The teacher takes {wording.milliseconds(teacher_ms)} on this machine"
+    foreseen = None if shape is None else forecast.estimated_ms(shape, protocol, model)
+    about = "" if foreseen is None else f" ({wording.estimated(foreseen)})"
+    return (
+        f"The teacher is not measured in this way on this machine yet{about};"
+        " it will be before the search starts."
+    )

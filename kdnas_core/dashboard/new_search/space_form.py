@@ -1,0 +1,99 @@
+"""The part of the form that chooses the search space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import starting
+from kdnas_core.errors import BadInput
+from kdnas_core.search.space import KNOBS, SearchSpace
+from kdnas_core.spec import KDNAS_SPACE, SpaceSpec
+
+FROM_TEACHER, PUBLISHED, STUDENTS = "From the teacher's shape", "KD-NAS, as published", "Published students"
+LABELS = {
+    "layers": "Layers",
+    "hidden_size": "Hidden size",
+    "intermediate_size": "FFN size",
+    "attention_heads": "Attention heads",
+    "hidden_act": "Activation",
+}
+EMBEDDING = "Embedding size"
+
+
+def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
+    """Draws the choices and returns the fields of a `SpaceSpec`.
+
+    Raises:
+        BadInput: a choice is no number, or the choices leave no valid point.
+    """
+    st.header("Search space")
+    preset = st.radio("Start from", [FROM_TEACHER, PUBLISHED, STUDENTS], horizontal=True)
+    if preset == STUDENTS:
+        return _students(shape)
+    if preset == FROM_TEACHER and shape is None:
+        st.markdown("The space is derived from the teacher's shape once it is loaded.")
+        return {}
+    filled = KDNAS_SPACE if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape)
+    columns = st.columns(2)
+    chosen = _knobs(columns, filled.model_dump(), key=f"{preset}-{teacher}") | _embedding(columns[-1])
+    _size(chosen, shape)
+    return chosen
+
+
+def _students(shape: Architecture | None) -> dict[str, Any]:
+    picked = st.multiselect(
+        "Students",
+        PRESETS,
+        default=["tinybert4", "bert-small", "bert-mini", "bert-tiny"],
+        format_func=lambda name: f"{name} ({wording.shape(PRESETS[name])})",
+        help="Shapes that papers compare, measured and distilled here with the objective below.",
+    )
+    if not picked:
+        raise BadInput("Choose at least one published student, or another search space.")
+    chosen = {"presets": picked}
+    _size(chosen, shape)
+    return chosen
+
+
+def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key: str) -> dict[str, Any]:
+    published = KDNAS_SPACE.model_dump()
+    chosen: dict[str, Any] = {}
+    for place, knob in enumerate(KNOBS):
+        numbers = knob != "hidden_act"
+        picked = columns[place % 2].multiselect(
+            LABELS[knob],
+            sorted({*filled[knob], *published[knob]}),
+            default=filled[knob],
+            # a new key for each preset and teacher, so that their choices are filled in afresh
+            key=f"{knob}-{key}",
+            accept_new_options=numbers,
+            help="Type a number to add it." if numbers else None,
+        )
+        chosen[knob] = starting.whole_numbers(LABELS[knob], picked) if numbers else picked
+    return chosen
+
+
+def _embedding(column: DeltaGenerator) -> dict[str, Any]:
+    """The embedding sizes where any is chosen: narrower embeddings save what a large vocabulary costs."""
+    picked = column.multiselect(
+        EMBEDDING,
+        [64, 96, 128, 192, 256],
+        accept_new_options=True,
+        placeholder="As wide as the hidden states",
+        help="Narrower embeddings save most where the vocabulary is large. Type a number to add it.",
+    )
+    return {"embedding_size": starting.whole_numbers(EMBEDDING, picked)} if picked else {}
+
+
+def _size(chosen: dict[str, Any], shape: Architecture | None) -> None:
+    spec = starting.space_spec(chosen)
+    space = SearchSpace.from_spec(spec, shape or Architecture(1, 1, 1, 1))  # every knob is given
+    st.markdown(
+        f"**{len(space):,} architectures**, {space.shapes():,} distinct shapes (heads and activation aside)"
+    )

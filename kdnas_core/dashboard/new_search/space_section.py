@@ -1,0 +1,52 @@
+"""The part of the form that shows the latencies to expect of a space before anything is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.model import forecast
+from kdnas_core.dashboard.model.forecast import Outlook
+from kdnas_core.dashboard.new_search import space_figure
+from kdnas_core.dashboard.ui.charts import CONFIG
+from kdnas_core.latency.model import known_here
+from kdnas_core.search.space import SearchSpace
+from kdnas_core.spec import LatencySpec, parse_spec
+
+
+def show(fields: dict[str, Any], teacher: Architecture) -> Outlook:
+    """Draws the space of the choices made so far at its estimated latencies; returns these.
+
+    Raises:
+        BadInput: the choices leave no valid point.
+    """
+    spec = parse_spec({name: fields[name] for name in ("latency", "space")})
+    seen = forecast.foresee(
+        spec.latency,
+        SearchSpace.from_spec(spec.space, teacher),
+        teacher,
+        starting.teacher_ms(fields["teacher"], teacher, spec.latency),
+        starting.latency_model(spec.latency),
+    )
+    if seen.budget_ms is not None:
+        st.plotly_chart(
+            space_figure.space_figure(seen), key="space", config=CONFIG, alt=space_figure.alt(seen)
+        )
+        st.markdown(f"{forecast.in_words(seen)} {_beyond(seen, spec.latency)}")
+        st.markdown(":small[In the row of a number of layers wider students stand higher.]")
+    else:
+        st.markdown(forecast.in_words(seen))
+    return seen
+
+
+def _beyond(seen: Outlook, protocol: LatencySpec) -> str:
+    """What the error of the model does not cover: students larger than any that it was fitted on."""
+    if seen.model is None:
+        return ""
+    length = protocol.sequence_length
+    most = max(at.architecture.flops(length) for at in known_here(protocol))
+    beyond = sum(shape.flops(length) > most for shape in seen.shapes)
+    return f"{beyond:,} are larger than any of those; there it is less certain." if beyond else ""

@@ -1,0 +1,112 @@
+"""What the pages read of students, scorings and sweeps, through a connection that cannot change them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import Candidate, LayerLoss, Run, Score, Scoring, Student, Sweep
+from kdnas_core.runs.store import bytes_of, opened
+
+
+@dataclass(frozen=True)
+class StudentView:
+    """A student, whose it is, its losses, its folder, how many bytes that holds, and what was made of it."""
+
+    student: Student
+    candidate: Candidate
+    run: Run
+    losses: list[LayerLoss]
+    folder: Path
+    size: int
+    children: list[Student]
+
+
+@dataclass(frozen=True)
+class ScoringView:
+    """A scoring with its scores so far."""
+
+    scoring: Scoring
+    scores: list[Score]
+
+
+@dataclass(frozen=True)
+class LatencyView:
+    """A candidate and its run, the sweeps of its latencies, newest first, and their newest readings."""
+
+    candidate: Candidate
+    run: Run
+    sweeps: list[Sweep]
+    readings: list[LatencyReading]
+
+
+@dataclass(frozen=True)
+class SystemView:
+    """A finished scoring with whose it is: a student's, or a candidate's own where there is no student."""
+
+    scoring: Scoring
+    scores: list[Score]
+    run: Run
+    candidate: Candidate
+    student: Student | None
+
+
+def read_student(db: Path, student: int) -> StudentView:
+    """One student with all that its page shows.
+
+    Raises:
+        BadInput: there is no such student.
+    """
+    with opened(db, read_only=True) as store:
+        row = store.student(student)
+        folder = store.student_files(row.run, row.id)
+        children = [other for other in store.students(row.run) if other.parent == row.id]
+        candidate, run = store.candidate(row.candidate), store.run(row.run)
+        losses = store.student_losses(row.id)
+        return StudentView(row, candidate, run, losses, folder, bytes_of(folder), children)
+
+
+def read_students_of(db: Path, candidate: Candidate) -> list[Student]:
+    """The students of a candidate, newest first."""
+    with opened(db, read_only=True) as store:
+        return [row for row in store.students(candidate.run) if row.candidate == candidate.id]
+
+
+def read_scorings(db: Path, *, candidate: int | None = None, student: int | None = None) -> list[ScoringView]:
+    """The scorings of a candidate itself, or of a student, newest first."""
+    with opened(db, read_only=True) as store:
+        return [
+            ScoringView(row, store.scores(row.id))
+            for row in store.scorings(candidate=candidate, student=student)
+        ]
+
+
+def read_latencies(db: Path, candidate: int) -> LatencyView:
+    """What was measured of a candidate beyond its run.
+
+    Raises:
+        BadInput: there is no such candidate.
+    """
+    with opened(db, read_only=True) as store:
+        row = store.candidate(candidate)
+        sweeps, readings = store.sweeps(candidate=candidate), store.readings(candidate)
+        return LatencyView(row, store.run(row.run), sweeps, readings)
+
+
+def read_systems(db: Path) -> list[SystemView]:
+    """All finished scorings, oldest first; none where there is no store yet."""
+    if not db.exists():
+        return []
+    with opened(db, read_only=True) as store:
+        scores, students = store.all_scores(), {row.id: row for row in store.students()}
+        finished = [row for row in reversed(store.scorings()) if row.state == "finished"]
+        runs = {row.id: row for row in store.runs() if row.id in {scoring.run for scoring in finished}}
+        candidates = {row.id: row for run in runs for row in store.candidates(run)}
+    found = []
+    for scoring in finished:
+        student = students.get(scoring.student or 0)
+        candidate = candidates.get(student.candidate if student else scoring.candidate or 0)
+        if candidate and scoring.id in scores:  # else deleted while this was read
+            found.append(SystemView(scoring, scores[scoring.id], runs[scoring.run], candidate, student))
+    return found

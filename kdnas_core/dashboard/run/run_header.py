@@ -1,0 +1,57 @@
+"""The head of a run's page: its state, the buttons that change it, and how far it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.dashboard.ui import widgets, work_controls
+
+
+def show(db: Path, snapshot: Snapshot) -> None:
+    """Draws the head of a run's page."""
+    run = snapshot.run
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.title(f"Run {run.id} · {wording.plain(run.name)}", width="content")
+        widgets.state_badge(run)
+    widgets.say()
+    work_controls.buttons(db, run)
+    work_controls.trouble(run)
+    _progress(snapshot)
+
+
+def _progress(snapshot: Snapshot) -> None:
+    run, candidates = snapshot.run, snapshot.candidates
+    planned, judged = progress.planned(run), len(progress.judged(candidates))
+    states = Counter(row.state for row in candidates)
+    skipped = len(progress.skipped(candidates))
+    unmeasured = f" ({skipped} by an estimate alone, not measured)" if skipped else ""
+    st.progress(
+        min(1.0, judged / max(1, planned)),
+        text=f"Episode {run.episode} of {run.spec.search.episodes} · {judged} of {planned} candidates judged:"
+        f" {states['done']} distilled, {states['over_budget']} over budget{unmeasured},"
+        f" {states['failed']} failed",
+    )
+    st.markdown(" · ".join(_facts(snapshot)))
+
+
+def _facts(snapshot: Snapshot) -> list[str]:
+    run = snapshot.run
+    facts = [
+        f"Objective {wording.objective(run.spec.objective)}",
+        f"Budget {wording.budget(run.spec.latency, progress.budget_of(run))}",
+    ]
+    if run.teacher is not None:
+        facts.insert(
+            0,
+            f"Teacher {wording.plain(run.teacher.name)}, {wording.milliseconds(run.teacher.latency.p50)} p50",
+        )
+    left = progress.seconds_left(run, snapshot.candidates)
+    if left is not None and left >= 1:
+        facts.append(f"about {wording.duration(left)} left")
+    return widgets.with_work(facts, run)

@@ -1,0 +1,136 @@
+"""Starting the server: the store made ready, headers on every answer, a first search where there is none."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from streamlit import App, config
+
+from kdnas_core.dashboard.read import live
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.launch import ensure_worker
+from kdnas_core.runs.store import opened
+from kdnas_core.spec import quick_spec
+
+log = logging.getLogger(__name__)
+
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"frame-ancestors 'none'; base-uri 'self'; form-action 'self'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class SecurityHeaders:
+    """Adds headers to every answer that keep the pages out of foreign frames and their addresses private."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = [(name, value) for name, value in message["headers"] if name.lower() not in _NAMES]
+                message = {**message, "headers": [*given, *HEADERS]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+_NAMES = {name for name, _ in HEADERS}
+
+middleware = [Middleware(SecurityHeaders)]
+
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[None]:
+    """Brings the store up to date before the first page; a bad one is said here, and again on every page."""
+    try:
+        prepare(live.database())
+    except BadInput as error:
+        log.error("%s", error)
+    yield
+
+
+def prepare(db: Path) -> bool:
+    """Makes or migrates the store; whether it holds a run.
+
+    Raises:
+        BadInput: it cannot be used.
+    """
+    with opened(db) as store:
+        return bool(store.runs())
+
+
+def main(app: App) -> None:
+    """Serves the app as `python app.py` does, with a first search in a store that has none."""
+    db = live.database()
+    try:
+        port = chosen_port()
+        check_port(port)
+        first = not prepare(db)
+        run = start_first_search(db) if first else None
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    print(_greeting(run, port), flush=True)
+    app.run(config={"server.port": port})
+
+
+def chosen_port() -> int:
+    """The port to serve on: `STREAMLIT_SERVER_PORT`, else the config's; `App.run` reads the latter alone.
+
+    Raises:
+        BadInput: it is no port.
+    """
+    port = os.environ.get("STREAMLIT_SERVER_PORT") or str(config.get_option("server.port"))
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise BadInput(f"STREAMLIT_SERVER_PORT is {port!r}; set it to a port, such as 8502.")
+    return int(port)
+
+
+def check_port(port: int) -> None:
+    """Refuses a port that another program listens on.
+
+    Raises:
+        BadInput: it is in use; names it and how to choose another.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # as the server binds: a port of which only old connections linger is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise BadInput(
+                f"Port {port} is in use; set STREAMLIT_SERVER_PORT to another, such as {port + 1}."
+            ) from None
+
+
+def start_first_search(db: Path) -> int:
+    """Queues the quick search and starts a worker for it; returns the run."""
+    with opened(db) as store:
+        run = store.create_run(quick_spec())
+    ensure_worker(db)
+    return run
+
+
+def _greeting(first_run: int | None, port: int) -> str:
+    address = f"http://127.0.0.1:{port}"
+    if first_run is None:
+        return f"KD-NAS Studio at {address}; Ctrl+C ends the server, searches go on."
+    return (
+        f"KD-NAS Studio at {address}, where a first quick search has been started.\n"
+        f"Stop it on the page, or with `{sys.executable} -m kdnas_core stop {first_run}`.\n"
+        "Ctrl+C ends the server; searches go on."
+    )

@@ -1,0 +1,119 @@
+"""The tables of the pages: rows in, data frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.layer_terms import TermLoss
+from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.runs.records import Candidate
+
+RUN_COLUMNS = {
+    "Run": st.column_config.NumberColumn(pinned=True, format="%d", alignment="left"),
+    "Students": st.column_config.NumberColumn(format="%d", help="distilled in full, or to be"),
+}
+CANDIDATE_COLUMNS = {
+    "Candidate": st.column_config.NumberColumn(pinned=True, format="%d"),
+    "Latency p50 (ms)": st.column_config.NumberColumn(format="%.2f"),
+    "Not measured": st.column_config.TextColumn(
+        width=150, help="far over the budget by the latency model, so skipped; the model's estimate"
+    ),
+    "Speed-up": st.column_config.NumberColumn(format="%.1f×", help="against the teacher, measured in turns"),
+    "Agreement": st.column_config.NumberColumn(
+        format="%.1f %%", help="with the teacher on held-out text, after the mini-KD; 0 % is no relation"
+    ),
+    "±": st.column_config.NumberColumn(format="%.1f", help="its standard error over held-out texts"),
+    "Task score": st.column_config.NumberColumn(
+        format="%.3f", help="after some seconds of fine-tuning on a part of the tasks' training splits"
+    ),
+    "Reward": st.column_config.NumberColumn(format="%.3f"),
+    "Parameters (M)": st.column_config.NumberColumn(format="%.1f"),
+}
+# as text: losses of several scales stand in one column
+TERM_COLUMNS = {
+    "First": st.column_config.TextColumn(alignment="right"),
+    "Last": st.column_config.TextColumn(alignment="right"),
+    "Change": st.column_config.TextColumn(alignment="right"),
+}
+
+
+def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
+    """One row a run, in the order given."""
+    return pd.DataFrame([_run_row(snapshot, now) for snapshot in snapshots])
+
+
+def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
+    table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
+    told = {
+        "±": any(candidate.loss_se is not None for candidate in candidates),
+        "Not measured": bool(progress.skipped(candidates)),
+        "Embedding": any(candidate.architecture.embedding_size is not None for candidate in candidates),
+        "Task score": any(candidate.proxy_score is not None for candidate in candidates),
+    }
+    return table.drop(columns=[column for column, is_told in told.items() if not is_told], errors="ignore")
+
+
+def terms_table(summary: Sequence[TermLoss]) -> pd.DataFrame:
+    """One row a loss term, in the order given."""
+    return pd.DataFrame([_term_row(loss) for loss in summary])
+
+
+def _term_row(loss: TermLoss) -> dict[str, object]:
+    return {
+        "Term": wording.term(loss.term),
+        "First": wording.significant(loss.first),
+        "Last": wording.significant(loss.last),
+        "Change": wording.UNKNOWN if loss.change is None else f"{100 * loss.change:+.0f} %",
+    }
+
+
+def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
+    run, candidates = snapshot.run, snapshot.candidates
+    return {
+        "Run": run.id,
+        "Name": run.name,
+        "State": wording.state(run.state),
+        "Episode": f"{run.episode} of {run.spec.search.episodes}",
+        "Judged": f"{len(progress.judged(candidates))} of {progress.planned(run)}",
+        "Best within budget": _best(snapshot),
+        "Students": len(snapshot.students),
+        "Budget": wording.budget(run.spec.latency, progress.budget_of(run)),
+        "Last beat": wording.ago(run.heartbeat_at, now),
+    }
+
+
+def _best(snapshot: Snapshot) -> str:
+    budget = progress.budget_of(snapshot.run)
+    best = None if budget is None else progress.best_within(snapshot.candidates, budget)
+    if best is None:
+        return wording.UNKNOWN
+    return f"{wording.judged(best)} at {wording.milliseconds(best.point[0])}"
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, object]:
+    architecture, latency = candidate.architecture, candidate.latency
+    return {
+        "Candidate": candidate.id,
+        "Episode": candidate.episode,
+        "State": wording.state(candidate.state),
+        "Latency p50 (ms)": latency and latency.p50,
+        "Not measured": "" if latency else wording.estimated(candidate.estimated_ms),
+        "Speed-up": latency and latency.speedup,
+        "Agreement": None if candidate.loss is None else 100 * (1 - candidate.loss),
+        "±": candidate.loss_se and 100 * candidate.loss_se,
+        "Task score": candidate.proxy_score,
+        "Reward": candidate.reward,
+        "Layers": architecture.layers,
+        "Hidden": architecture.hidden_size,
+        "Embedding": architecture.embedding_size,
+        "FFN": architecture.intermediate_size,
+        "Heads": architecture.attention_heads,
+        "Activation": architecture.hidden_act,
+        "Parameters (M)": candidate.parameters and candidate.parameters / 1e6,
+    }

@@ -1,0 +1,94 @@
+"""Parts of a screen that several pages show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import controls
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.ui import places
+from kdnas_core.errors import BadInput, Failure
+from kdnas_core.runs.records import Candidate, Job, Run, Work
+
+TOLD = (BadInput, Failure)  # errors whose message is a sentence for the user
+_SAID = "said"
+
+
+def trouble(sentence: object) -> None:
+    """Shows what is wrong as it is written: names and paths in it are not to be read as Markdown."""
+    st.error(wording.plain(str(sentence)))
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Shows input that cannot be used as its sentence, and ends the page there."""
+    try:
+        yield
+    except TOLD as error:
+        trouble(error)
+        st.page_link(places.HOME, label="All searches", icon=":material/arrow_back:")
+        st.stop()
+
+
+def act(action: controls.Action, db: Path, job: Job) -> None:
+    """Does what a button says and keeps the sentence about it for `say`; a button's `on_click`."""
+    try:
+        st.session_state[_SAID] = (action(db, job), "ok")
+    except TOLD as error:
+        st.session_state[_SAID] = (str(error), "error")
+
+
+def keep(sentence: str) -> None:
+    """Keeps a sentence about what was done for `say`."""
+    st.session_state[_SAID] = (sentence, "ok")
+
+
+def say() -> None:
+    """Shows the sentence of the last button that was pressed, once."""
+    sentence, kind = st.session_state.pop(_SAID, ("", "ok"))
+    if sentence:
+        st.toast(wording.plain(sentence)) if kind == "ok" else trouble(sentence)
+
+
+def state_badge(work: Run | Work) -> None:
+    """The state of a piece of work, or what was asked of it and is not yet done."""
+    if work.state == "running" and work.request:
+        st.badge({"pause": "pausing", "stop": "stopping"}[work.request], color="orange")
+    else:
+        st.badge(wording.state(work.state), color=wording.RUN_COLOURS[work.state])  # type: ignore[arg-type]
+
+
+def with_work(facts: list[str], work: Run | Work) -> list[str]:
+    """Facts of a header with what is being done now before them and the time it took after them."""
+    if work.state == "running":
+        now = f"**Now: {wording.plain(work.activity or 'starting')}**"
+        return [now, *facts, f"last beat {wording.ago(work.heartbeat_at, time.time())}"]
+    return [*facts, f"{wording.duration(work.seconds)} of work"] if work.seconds >= 1 else facts
+
+
+def candidate_card(candidate: Candidate, title: str, key: str) -> None:
+    """A candidate in four lines, with the way to its page."""
+    latency, _ = candidate.point
+    speedup = wording.times(progress.speedup_of(candidate))
+    with st.container(border=True, key=key):
+        st.markdown(f"**{title}**")
+        st.markdown(wording.shape(candidate.architecture))
+        if candidate.latency is None and candidate.estimated_ms is not None:
+            st.markdown(f"{wording.estimated(candidate.estimated_ms)}, not measured · not distilled")
+        else:
+            st.markdown(
+                f"{wording.milliseconds(latency)} p50 · {speedup} the teacher's speed"
+                f" · {wording.judged(candidate)} · {wording.count(candidate.parameters)} parameters"
+            )
+        st.page_link(
+            places.CANDIDATE,
+            label=f"Open candidate {candidate.id}",
+            icon=":material/arrow_forward:",
+            query_params={"candidate": str(candidate.id)},
+        )

@@ -1,0 +1,117 @@
+"""The buttons that change a piece of work, be it a run, a student or a scoring, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard.act import controls
+from kdnas_core.dashboard.ui import widgets
+from kdnas_core.runs.records import ACTIVE, RESUMABLE, Run, Scoring, Student, Sweep
+
+Working = Run | Student | Scoring | Sweep
+
+_WAITS = {
+    "runs": "Waiting for a worker: one serves the oldest run first.",
+    "students": "Waiting for a worker: one serves what was queued first.",
+    "scorings": "Waiting for a worker: one serves what was queued first.",
+    "sweeps": "Waiting for a worker: one serves what was queued first.",
+}
+_KEPT = {
+    "runs": "The worker ended before the run did. All that was judged is kept; Resume goes on from there.",
+    "students": "The worker ended before the distillation did. Resume goes on from its last checkpoint.",
+    "scorings": "The worker ended before the scoring did. All scores so far are kept; Resume goes on.",
+    "sweeps": "The worker ended before the sweep did. All readings so far are kept; Resume goes on.",
+}
+
+
+def buttons(db: Path, work: Working) -> None:
+    """Draws those that its state allows."""
+    with st.container(horizontal=True):
+        change(db, work)
+
+
+def change(db: Path, work: Working) -> None:
+    """Draws the same buttons without a row of their own."""
+    if work.state in ACTIVE:
+        asked = work.request is not None
+        _button("Pause", ":material/pause:", controls.pause, db, work, disabled=asked)
+        _button("Stop", ":material/stop:", controls.stop, db, work, disabled=asked)
+    if work.state in RESUMABLE:
+        _button("Resume", ":material/play_arrow:", controls.resume, db, work)
+    if work.state == "paused":
+        _button("Stop", ":material/stop:", controls.stop, db, work)
+    if work.state == "queued":
+        _button("Start a worker", ":material/play_arrow:", controls.resume, db, work)
+
+
+def _button(
+    label: str, icon: str, action: controls.Action, db: Path, work: Working, *, disabled: bool = False
+) -> None:
+    st.button(
+        label,
+        key=f"{label}_{work.job.kind}_{work.id}",
+        icon=icon,
+        on_click=widgets.act,
+        args=(action, db, work.job),
+        disabled=disabled,
+    )
+
+
+def trouble(work: Working) -> None:
+    """Says what keeps it from going on."""
+    kind = work.job.kind
+    if work.state == "failed":
+        noun = work.job.title.split()[0].lower()
+        widgets.trouble(
+            work.error or f"The {noun} failed and left no reason; see the worker's log beside the store."
+        )
+    if work.state == "interrupted":
+        st.warning(_KEPT[kind])
+    if work.state == "queued":
+        st.markdown(_WAITS[kind])
+
+
+def delete_button(work: Working) -> None:
+    """Draws the button that asks whether to delete; `confirm_delete` draws the question."""
+    busy = work.state == "running"
+    st.button(
+        f"Delete {work.job.title.lower()} …",
+        key=f"delete_{work.job.kind}_{work.id}",
+        on_click=_ask_whether,
+        args=(work, True),
+        disabled=busy,
+        help="Stop it first." if busy else None,
+    )
+
+
+def confirm_delete(db: Path, work: Working, what: str, then: Callable[[], None]) -> None:
+    """Asks, where the button was pressed; no dialog, which would close when the page is drawn anew.
+
+    Args:
+        db: the store.
+        work: that may be deleted.
+        what: goes with it, as a sentence.
+        then: says where to go afterwards.
+    """
+    if not st.session_state.get(_asked(work)) or work.state == "running":
+        return
+    with st.container(border=True, key=f"confirm_{work.job.kind}_{work.id}"):
+        st.markdown(what)
+        with st.container(horizontal=True):
+            name = f"{work.job.kind}_{work.id}"
+            if st.button("Delete for good", type="primary", key=f"for_good_{name}"):
+                _ask_whether(work, False)
+                widgets.act(controls.delete, db, work.job)
+                then()
+            st.button("Keep it", key=f"keep_{name}", on_click=_ask_whether, args=(work, False))
+
+
+def _asked(work: Working) -> str:
+    return f"deleting_{work.job.kind}_{work.id}"
+
+
+def _ask_whether(work: Working, yes: bool) -> None:
+    st.session_state[_asked(work)] = yes

@@ -1,0 +1,171 @@
+"""Which texts of a corpus are learnt, and which are held out and learnt nowhere, nor anything like them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from kdnas_core.data.corpus import PACKAGED, Text, parts_of, read_texts
+from kdnas_core.data.packaged_task import judged_paragraphs
+from kdnas_core.data.tokens import Passage, in_chunks, with_pairs
+from kdnas_core.errors import BadInput
+from kdnas_core.spec import ProxySpec
+
+WORDS_IN_A_ROW = 5
+SHARED = 0.5  # of the word sequences of the shorter of two texts
+
+# a word each; scripts without spaces between words by the character
+_WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+")
+
+FEWEST_TEXTS = 48
+LEAST_LEARNT = 5  # times as many texts are learnt from as are held out, where the corpus is small
+PROXY_SEED = 0  # the proxy set is the same for every seed, so that losses of two runs can be compared
+
+
+class Repeats:
+    """Tells which texts repeat one of some others.
+
+    A text repeats another if the two share at least half of the shorter one's sequences of five words, case
+    and punctuation aside: so does one that holds the other, or is the other with some words changed. Texts of
+    fewer than five words are compared as wholes. (N-gram overlap, as GPT-3's authors clean their tests:
+    arXiv 2005.14165, appendix C.)
+    """
+
+    def __init__(self, others: Iterable[str]) -> None:
+        self.holders: dict[tuple[str, ...], list[int]] = {}  # word sequence -> the others that hold it
+        self.sizes: list[int] = []
+        for other in others:
+            sequences = _sequences(other)
+            for sequence in sequences:
+                self.holders.setdefault(sequence, []).append(len(self.sizes))
+            self.sizes.append(len(sequences))
+
+    def __contains__(self, text: str) -> bool:
+        sequences = _sequences(text)
+        shared = Counter(other for each in sequences for other in self.holders.get(each, ()))
+        return any(
+            count >= SHARED * min(len(sequences), self.sizes[other]) for other, count in shared.items()
+        )
+
+
+def _sequences(text: str) -> set[tuple[str, ...]]:
+    """All sequences of five words; of a shorter text the one of all its words; of one without words none."""
+    words = _WORD.findall(text.lower())
+    return set(zip(*(words[start:] for start in range(min(WORDS_IN_A_ROW, len(words)))), strict=False))
+
+
+@dataclass(frozen=True)
+class SplitTexts:
+    """The texts of a corpus.
+
+    Attributes:
+        held_out: to judge by.
+        learnt: to learn from, long ones in chunks; none repeats a held-out text.
+    """
+
+    held_out: list[Text]
+    learnt: list[Text]
+
+    def passages(self, pairs: float) -> list[Passage]:
+        """What is learnt from, a share of it made into pairs of segments."""
+        return with_pairs([text.text for text in self.learnt], pairs, PROXY_SEED)
+
+
+def proxy_texts(
+    corpus: str, cache: Path, proxy: ProxySpec, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]
+) -> SplitTexts:
+    """The texts of a run.
+
+    Args:
+        corpus: whatever `corpus.check_corpus` takes.
+        cache: folder for the packaged corpus.
+        proxy: how many texts, how long, and how languages are mixed.
+        tokenizer: the teacher's.
+        say: told in words what is read.
+
+    Raises:
+        BadInput: the corpus cannot be read, or is too small.
+    """
+    texts = _read(corpus, cache, proxy, proxy.sentences + proxy.held_out, say)
+    held_out = _held_out(texts, proxy)
+    return _split(corpus, cache, held_out, texts, proxy.sentences, proxy.sequence_length, tokenizer)
+
+
+def full_texts(
+    corpus: str,
+    cache: Path,
+    proxy: ProxySpec,
+    sentences: int,
+    sequence_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    say: Callable[[str], None],
+) -> SplitTexts:
+    """The texts of a full distillation, judged by the held-out texts of a run on the same corpus.
+
+    Those are read as the run reads them: how languages are mixed depends on how many texts are wanted.
+
+    Args:
+        corpus, cache, tokenizer, say: as for `proxy_texts`.
+        proxy: of the run.
+        sentences: to learn from at most, each chunk of a long text counted.
+        sequence_length: of a chunk, in tokens.
+
+    Raises:
+        BadInput: the corpus cannot be read, or is too small.
+    """
+    of_run, wanted = proxy.sentences + proxy.held_out, sentences + proxy.held_out
+    if len(parts_of(corpus)) == 1:  # a shorter reading is the beginning of a longer one
+        texts = _read(corpus, cache, proxy, max(of_run, wanted), say)
+        held_out, texts = _held_out(texts[:of_run], proxy), texts[:wanted]
+    else:
+        held_out = _held_out(_read(corpus, cache, proxy, of_run, say), proxy)
+        texts = _read(corpus, cache, proxy, wanted, say)
+    return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer)
+
+
+def _read(corpus: str, cache: Path, proxy: ProxySpec, limit: int, say: Callable[[str], None]) -> list[Text]:
+    texts = read_texts(corpus, cache, PROXY_SEED, limit, proxy.language_temperature, say)
+    check_texts(corpus, texts)
+    return texts
+
+
+def _held_out(texts: Sequence[Text], proxy: ProxySpec) -> list[Text]:
+    return list(texts[: min(proxy.held_out, len(texts) // LEAST_LEARNT)])
+
+
+def _split(
+    corpus: str,
+    cache: Path,
+    held_out: list[Text],
+    texts: Sequence[Text],
+    sentences: int,
+    sequence_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> SplitTexts:
+    apart = [text.text for text in held_out]
+    if any(part.source == PACKAGED for part in parts_of(corpus)):
+        apart += judged_paragraphs(cache)  # students are scored on them
+    repeats = Repeats(apart)
+    learnt = [text for text in texts if text.text not in repeats][:sentences]
+    check_texts(corpus, [*held_out, *learnt])
+    chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length)
+    pieces = [Text(chunk, text.language) for text, some in zip(learnt, chunks, strict=True) for chunk in some]
+    return SplitTexts(held_out, pieces[:sentences])
+
+
+def check_texts(corpus: str, texts: Sequence[Text]) -> None:
+    """Refuses a corpus that is too small to learn from and be judged by; near repeats do not count.
+
+    Raises:
+        BadInput: it is.
+    """
+    if len(texts) < FEWEST_TEXTS:
+        raise BadInput(
+            f"The corpus {corpus} has only {len(texts)} different texts; a proxy set needs at least "
+            f"{FEWEST_TEXTS}."
+        )

@@ -1,0 +1,236 @@
+"""Tasks of local folders: a table a split, or a folder a language with a table a split."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kdnas_core.data.tables import PAIRS, SCORABLE, TRAIN, Found, Splits, Table, quoted, text_columns
+from kdnas_core.data.text_files import reason
+from kdnas_core.errors import BadInput
+
+_CHOICES = (
+    "name 'packaged', hub:NAME[:CONFIG], or a folder with train and validation as "
+    ".jsonl, .csv, .tsv or .parquet"
+)
+_SPLIT = re.compile(rf"{TRAIN}|({'|'.join(SCORABLE)})(_\w+)?")  # validation_matched is one of two
+_ENGLISH = ("en", "english")
+
+_NUMBER = re.compile(r"[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)", re.ASCII | re.IGNORECASE)
+
+ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
+
+Columns = dict[str, list[Any]]
+
+
+def find_folder(source: str) -> Found:
+    """The task of a folder: its own splits, or those of its languages, which are its subfolders.
+
+    Raises:
+        BadInput: there is no such folder, or it does not hold a task.
+    """
+    folder = _folder(source)
+    splits, languages = _splits(folder, ""), _languages(folder)
+    if languages and not {TRAIN, SCORABLE[0]} <= set(splits):
+        if splits:
+            raise BadInput(
+                f"The task {source} has the split {next(iter(splits))} beside folders of languages; move it "
+                "into the folder of its own language."
+            )
+        return Found(_name(folder), languages, _train_language(source, languages))
+    return Found(_name(folder), {"": splits})
+
+
+def _folder(source: str) -> Path:
+    try:
+        folder = Path(source).expanduser()
+        is_folder, exists = bool(source) and folder.is_dir(), folder.exists()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL byte
+        is_folder = exists = False
+    if not is_folder and exists and source:
+        raise BadInput(f"The task {source} is a file; name the folder that holds its splits.")
+    if not is_folder:
+        raise BadInput(f"There is no folder {source[:200]!r}; {_CHOICES}.")
+    return folder
+
+
+def _name(folder: Path) -> str:
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    return sound(name)
+
+
+def _languages(folder: Path) -> dict[str, Splits]:
+    """Those subfolders that hold splits."""
+    inner = [path for path in _listed(folder) if path.is_dir() and not path.name.startswith(".")]
+    found = {sound(path.name): _splits(path, f"{sound(path.name)}/") for path in inner}
+    languages = {name: splits for name, splits in found.items() if splits}
+    if TRAIN in languages:
+        raise BadInput(f"The folder {folder} has a folder 'train', which no language is called; rename it.")
+    return languages
+
+
+def _train_language(source: str, languages: dict[str, Splits]) -> str:
+    able = [name for name, splits in languages.items() if TRAIN in splits]
+    if not able:
+        raise BadInput(
+            f"The task {source} has no train split in any of its languages; add one, as en/train.jsonl."
+        )
+    return next((name for name in able if name.lower() in _ENGLISH), able[0])
+
+
+def _splits(folder: Path, prefix: str) -> Splits:
+    found: dict[str, Path] = {}
+    for path in _listed(folder):
+        split = path.stem
+        if path.suffix.lower() not in ENDINGS or not _SPLIT.fullmatch(split) or not path.is_file():
+            continue
+        if split in found:
+            raise BadInput(f"The folder {folder} has {found[split].name} and {path.name}; keep one of them.")
+        found[split] = path
+    return {split: partial(read_table, path, f"{prefix}{split}") for split, path in found.items()}
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise BadInput(
+            f"The folder {folder} cannot be read ({error.strerror}); mend that, or name another."
+        ) from None
+
+
+def read_table(path: Path, where: str) -> Table:
+    """The texts and labels of one file.
+
+    Args:
+        path: the file.
+        where: what its split is called to the user.
+
+    Raises:
+        BadInput: it cannot be read, has not the columns, or a row has no text.
+    """
+    columns = read_columns(path)
+    if not any(columns.values()):
+        raise BadInput(f"The {where} split is empty; add examples to it.")
+    names = _text_columns(where, list(columns))
+    texts = [_texts(where, name, columns[name]) for name in names]
+    labels = _labels(where, columns, has_types=path.suffix.lower() not in (".csv", ".tsv"))
+    return Table(where, texts[0], texts[1] if names[1:] else None, labels)
+
+
+def _text_columns(where: str, columns: list[str]) -> tuple[str, ...]:
+    names = text_columns(columns)
+    # a question or a sentence can stand alone, a side of another pair cannot
+    for pair in PAIRS[:-1] if len(names) < 2 else ():
+        if len(lone := set(pair) & set(columns)) == 1:
+            raise BadInput(
+                f"The {where} split has a column {lone.pop()!r} without the other of {pair[0]!r} and "
+                f"{pair[1]!r}; add that one, or rename the first to 'sentence'."
+            )
+    if not names:
+        raise BadInput(
+            f"The {where} split has no column 'sentence', nor 'sentence1' and 'sentence2', but "
+            f"{quoted(columns)}; rename them."
+        )
+    return names
+
+
+def _labels(where: str, columns: Columns, has_types: bool) -> list[Any]:
+    if "label" in columns:
+        return columns["label"] if has_types else list(map(_number_or_word, columns["label"]))
+    if where.rpartition("/")[2].startswith(SCORABLE[1]):  # those of a test are often kept back
+        return [None] * len(next(iter(columns.values())))
+    raise BadInput(f"The {where} split has no column 'label', but {quoted(list(columns))}; rename one.")
+
+
+def _texts(where: str, column: str, values: list[Any]) -> list[str]:
+    for row, text in enumerate(values, 1):
+        if not isinstance(text, str) or not text.strip():
+            raise BadInput(f"Row {row} of {where} has no text in {column!r}; fill it or take the row out.")
+    return [sound(text) for text in values]
+
+
+def sound(text: str) -> str:
+    """Without halves of characters, which JSON and names of files can hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _number_or_word(cell: str) -> float | str:
+    """What a cell of a table without types was meant as; 007 stays a word."""
+    return float(cell) if _NUMBER.fullmatch(cell.strip()) else cell
+
+
+def read_columns(path: Path) -> Columns:
+    """All columns of a file by their names; a field that a row has not is None.
+
+    Cells of .csv and .tsv are text. A byte order mark and Windows' line ends are no part of anything.
+
+    Raises:
+        BadInput: it cannot be read; says why.
+    """
+    try:
+        match path.suffix.lower():
+            case ".jsonl":
+                return _from_jsonl(path)
+            case ".parquet":
+                return _from_parquet(path)
+            case ending:
+                return _from_csv(path, "\t" if ending == ".tsv" else ",")
+    except BadInput:
+        raise
+    except (OSError, ValueError, csv.Error) as error:  # what pyarrow raises is one of the first two
+        raise BadInput(
+            f"The file {path} cannot be read ({reason(error)}); mend it, or save it as .jsonl."
+        ) from None
+
+
+def _from_jsonl(path: Path) -> Columns:
+    # not splitlines(), which also cuts at characters that a text may hold
+    lines = path.read_text("utf-8-sig").split("\n")
+    rows = [_object(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise BadInput(
+            f"The file {path} cannot be read: line {number} is no JSON object; write one object a line."
+        )
+    return row
+
+
+def _from_csv(path: Path, separator: str) -> Columns:
+    # not pandas, which takes a first column that has no name for an index, and words for missing values
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        names = next(reader, [])
+        rows = [_cells(path, reader.line_num, row, names) for row in reader if row]
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise BadInput(f"The file {path} has two columns {twice[0]!r}; keep one of them.")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _cells(path: Path, line: int, row: list[str], names: list[str]) -> list[str]:
+    if len(row) != len(names):
+        raise BadInput(
+            f"The file {path} has {len(row)} cells on line {line} under {len(names)} columns; put a text "
+            "that holds the separator in double quotes."
+        )
+    return row
+
+
+def _from_parquet(path: Path) -> Columns:
+    import pyarrow.parquet
+
+    # the file itself: a reader of data sets would take a folder's name for a column
+    columns: Columns = pyarrow.parquet.ParquetFile(path).read().to_pydict()
+    return columns

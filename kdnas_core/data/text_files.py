@@ -1,0 +1,158 @@
+"""Text from a local file: lines, or the text column of a table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kdnas_core.errors import BadInput
+
+ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+LOCAL = "the path of a local .txt, .jsonl, .csv, .tsv or .parquet file"
+
+_NUMBER = re.compile(r"[+-]?(\d[\d_,]*)?\.?\d*([eE][+-]?\d+)?")
+
+
+def check_file(path: Path) -> None:
+    """Refuses, without reading a table, a file that `read_file` could not read.
+
+    Raises:
+        BadInput: it is missing, of another ending, empty, binary or not UTF-8.
+        OSError: the machine does not let it be read.
+    """
+    if not path.exists():
+        raise BadInput(f"{path} does not exist; check the path.")
+    if not path.is_file():
+        raise BadInput(f"{path} is not a file; name {LOCAL}.")
+    if path.suffix.lower() not in ENDINGS:
+        raise BadInput(f"{path} has an ending that is not known; name {LOCAL}.")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} is empty; name a file that holds text.")
+    if path.suffix.lower() == ".parquet":
+        _check_parquet(path)
+    else:
+        _check_utf8(path)
+
+
+def read_file(path: Path) -> Iterable[Any]:
+    """The passages of a file as they stand in it; of a table all values of its text column.
+
+    Raises:
+        BadInput: it cannot be read; says why.
+    """
+    readers = {".txt": _lines, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
+    try:
+        return readers.get(path.suffix.lower(), _from_csv)(path)
+    except BadInput:
+        raise
+    except (OSError, ValueError) as error:  # what pandas and pyarrow raise is a ValueError too
+        raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it as .txt.") from None
+
+
+def _check_parquet(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            raise BadInput(f"{path} is not a Parquet file, whatever its ending; save it as one.")
+
+
+def _check_utf8(path: Path) -> None:
+    offset = 0
+    with path.open("rb") as file:
+        if b"\0" in file.read(65_536):
+            raise BadInput(f"{path} is binary; save it as text in UTF-8.")
+        file.seek(0)
+        for number, line in enumerate(file, 1):  # no byte of a UTF-8 sequence is a line feed
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                place = f"byte {offset + error.start}, on line {number},"
+                raise BadInput(f"{path} is not UTF-8: {place} is not; save it as UTF-8.") from None
+            offset += len(line)
+
+
+def _lines(path: Path) -> list[str]:
+    # not splitlines(), which also cuts at characters that a passage may hold
+    return path.read_text("utf-8-sig").split("\n")
+
+
+def _from_jsonl(path: Path) -> Iterable[Any]:
+    rows = [_json_row(path, number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    return column_of_rows(rows, rows, str(path))
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise BadInput(f"{path} has no JSON object on line {number}; write one object a line.")
+    return row
+
+
+def _from_csv(path: Path) -> Iterable[Any]:
+    import pandas
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    table = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False)
+    names = [str(name) for name in table.columns]
+    strings = [name for name in names if any(isinstance(value, str) for value in table[name])]
+    column = table[text_column(names, strings, str(path))]
+    # a table without types: a number in a column of strings has become a string
+    return [value for value in column if isinstance(value, str) and not _NUMBER.fullmatch(value.strip())]
+
+
+def _from_parquet(path: Path) -> Iterable[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    schema = file.schema_arrow
+    kinds = (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view())
+    strings = [field.name for field in schema if field.type in kinds]
+    column = text_column(schema.names, strings, str(path))
+    values: list[Any] = file.read(columns=[column])[column].to_pylist()
+    return values
+
+
+def column_of_rows(rows: Iterable[dict[str, Any]], head: list[dict[str, Any]], source: str) -> Iterable[Any]:
+    """The values of the text column of rows, which the first of them (`head`) tell.
+
+    Raises:
+        BadInput: as `text_column`.
+    """
+    names = list(dict.fromkeys(name for row in head for name in row))
+    strings = [name for name in names if any(isinstance(row.get(name), str) for row in head)]
+    column = text_column(names, strings, source)
+    return (row.get(column) for row in rows)
+
+
+def text_column(names: list[str], strings: list[str], source: str) -> str:
+    """The column `text`, else `sentence`, else the only one of strings.
+
+    Args:
+        names: all columns.
+        strings: those of them that hold strings.
+        source: the table's name, for the refusal.
+
+    Raises:
+        BadInput: none of these can be told.
+    """
+    for name in ("text", "sentence"):
+        if name in names:
+            return name
+    if len(strings) == 1:
+        return strings[0]
+    columns = ", ".join(f"'{name}'" for name in names) or "none"
+    raise BadInput(
+        f"{source} has no column 'text' or 'sentence', but {columns}; rename one of them to 'text'."
+    )
+
+
+def reason(error: Exception) -> str:
+    """The message of an error as part of one sentence."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:200].rstrip(".").replace(". ", "; ")

@@ -1,0 +1,97 @@
+"""Scores of frozen sentence vectors: similarities as they are, and a linear classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdnas_core.data.tasks import Row, Task
+from kdnas_core.data.tokens import by_length
+from kdnas_core.evaluation.metrics import score
+
+BATCH = 64
+
+
+def can_compare(task: Task) -> bool:
+    """Whether its rows are pairs with a score each, which similarities can be held against."""
+    return task.is_pair and task.is_regression
+
+
+def similarity_score(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], sequence_length: int
+) -> float:
+    """Spearman's correlation of the cosine of mean vectors with the scores that people gave; -1 to 1.
+
+    Nothing is learnt: it is what the model's vectors are worth as they are. 0 where it is not defined.
+
+    Args:
+        model: an encoder, not changed.
+        tokenizer: its own.
+        rows: pairs with scores, higher for what is more alike.
+        sequence_length: at which sentences are cut, in tokens.
+
+    Raises:
+        ValueError: a row is no pair.
+    """
+    seconds = [row.second for row in rows if row.second is not None]
+    if len(seconds) < len(rows):
+        raise ValueError("Rows to compare are pairs.")
+    one = sentence_vectors(model, tokenizer, [row.first for row in rows], sequence_length)
+    other = sentence_vectors(model, tokenizer, seconds, sequence_length)
+    return score("spearman", [row.label for row in rows], cosine_similarity(one, other).tolist())
+
+
+def probe_accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Sequence[tuple[str, int]],
+    test: Sequence[tuple[str, int]],
+    sequence_length: int,
+) -> float:
+    """Accuracy on `test` of a logistic regression on mean vectors, fitted on `train`.
+
+    Args:
+        model: an encoder, not changed.
+        tokenizer: its own.
+        train: sentences with their labels.
+        test: sentences with their labels.
+        sequence_length: at which sentences are cut, in tokens.
+    """
+    features = [
+        sentence_vectors(model, tokenizer, [s for s, _ in rows], sequence_length) for rows in (train, test)
+    ]
+    labels = [[label for _, label in rows] for rows in (train, test)]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1_000))
+    classifier.fit(features[0].numpy(), labels[0])
+    return float(classifier.score(features[1].numpy(), labels[1]))
+
+
+@torch.inference_mode()
+def sentence_vectors(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[str],
+    sequence_length: int,
+) -> torch.Tensor:
+    """(sentences, H): the mean of the last hidden states over real tokens."""
+    vectors = torch.zeros(len(sentences), model.config.hidden_size)
+    for some in by_length([len(sentence) for sentence in sentences], BATCH):
+        inputs = tokenizer(
+            [sentences[index] for index in some],
+            truncation=True,
+            max_length=sequence_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        states = model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        ).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None]
+        vectors[some] = (states * mask).sum(1) / mask.sum(1)
+    return vectors

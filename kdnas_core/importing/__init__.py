@@ -1,1 +1,0 @@
-"""Import: a search or an exported student that comes back. What it holds was written by a stranger."""

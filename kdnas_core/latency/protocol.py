@@ -1,0 +1,142 @@
+"""The latency protocol: how every millisecond that the product shows was measured. The only one.
+
+The same in every runtime, with fixed threads, batch and length. Student and teacher take turns, run by run,
+so that their ratio survives a machine that slows down meanwhile. A run that had to share its device is thrown
+away and repeated: on the processor one whose wall time exceeds its CPU time by more than 15%.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdnas_core import files
+from kdnas_core.architecture import Architecture
+from kdnas_core.hardware import device_name
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.spec import LatencySpec, Runtime
+
+UNCLEAN = 1.15  # wall time over CPU time
+PATIENCE = 4  # times the wanted runs that may be tried before unclean ones are taken
+
+GRAPH = 2  # raised when the same protocol would time another graph; 2: with token types
+
+RunOnce = Callable[[], object]
+TimedRun = Callable[[], tuple[float, bool]]  # milliseconds, and whether the run had its device to itself
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The timed runs of one model: milliseconds, in order; `repeated` were thrown away."""
+
+    samples: tuple[float, ...]
+    repeated: int
+    clean: bool
+
+
+def question(
+    teacher: str, teacher_shape: Architecture, architecture: Architecture, protocol: LatencySpec
+) -> dict[str, Any]:
+    """What a remembered latency depends on; the budget is not part of it.
+
+    Args:
+        teacher: its source; a folder counts by its full path.
+        teacher_shape: its own architecture, beside which a student is timed.
+        architecture: what was measured.
+        protocol: how.
+    """
+    folder = Path(teacher).expanduser()
+    return {
+        "teacher": str(folder.resolve()) if folder.is_dir() else teacher,
+        "teacher_shape": teacher_shape.to_dict(),
+        "architecture": architecture.to_dict(),
+        "protocol": protocol.model_dump(exclude={"budget_ms", "budget_speedup"}),
+        "device": device_of(protocol.runtime),
+        "version": importlib.metadata.version(library_of(protocol.runtime)),
+        "graph": GRAPH,
+    }
+
+
+def library_of(runtime: Runtime) -> str:
+    """The package that runs a model in a runtime; the first word of a runtime is its name."""
+    return runtime.partition("-")[0]
+
+
+def device_of(runtime: Runtime) -> str:
+    """The machine and what it runs a model on, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
+    return f"{device_name()}, {_gpu()}" if runtime == "torch-cuda" else device_name()
+
+
+def _gpu() -> str:
+    import torch  # knows which of several it takes
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+
+
+def on_processor(run: RunOnce) -> TimedRun:
+    """A run on the processor, timed: clean where its thread had a core to itself."""
+
+    def timed() -> tuple[float, bool]:
+        wall, cpu = time.perf_counter(), time.thread_time()
+        run()
+        wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+        return wall * 1e3, wall <= UNCLEAN * cpu
+
+    return timed
+
+
+def time_in_turns(runners: Sequence[TimedRun], warmup: int, runs: int) -> list[Timing]:
+    """Times models in turns, one run each, until every one has `runs` clean runs.
+
+    Args:
+        runners: what to run, all on this thread.
+        warmup: runs of each that are not counted.
+        runs: counted runs of each.
+    """
+    for _ in range(warmup):
+        for run in runners:
+            run()
+    taken: list[list[tuple[float, bool]]] = [[] for _ in runners]
+    for _ in range(PATIENCE * runs):
+        if all(sum(clean for _, clean in timed) >= runs for timed in taken):
+            break
+        for run, timed in zip(runners, taken, strict=True):
+            timed.append(run())
+    return [_timing(timed, runs) for timed in taken]
+
+
+def _timing(timed: Sequence[tuple[float, bool]], runs: int) -> Timing:
+    clean = [milliseconds for milliseconds, is_clean in timed if is_clean]
+    if len(clean) >= runs:
+        return Timing(tuple(clean[:runs]), len(timed) - len(clean), clean=True)
+    return Timing(tuple(milliseconds for milliseconds, _ in timed), 0, clean=False)
+
+
+def reading(timing: Timing, teacher: Timing, protocol: LatencySpec) -> LatencyReading:
+    """A model's timing, with the teacher's of the same session, as it is stored and shown."""
+    return LatencyReading(
+        p50=float(np.percentile(timing.samples, 50)),
+        p95=float(np.percentile(timing.samples, 95)),
+        samples=tuple(round(sample, 5) for sample in timing.samples),
+        teacher_p50=float(np.percentile(teacher.samples, 50)),
+        runtime=protocol.runtime,
+        dtype="int8" if protocol.runtime == "onnxruntime-int8" else "float32",
+        threads=protocol.threads,
+        batch_size=protocol.batch_size,
+        sequence_length=protocol.sequence_length,
+        device=device_of(protocol.runtime),
+        repeated=timing.repeated,
+        clean=timing.clean and teacher.clean,
+    )
+
+
+def recall_latency(question: dict[str, Any]) -> LatencyReading | None:
+    """The remembered reading for a question made by `latency.question`."""
+    answer = files.recall("latency", question)
+    return None if answer is None else LatencyReading.from_dict(answer)

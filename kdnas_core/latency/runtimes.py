@@ -1,0 +1,154 @@
+"""Runtimes: a model made ready to be timed, in ONNX Runtime or in torch, on the processor or with CUDA."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from kdnas_core.errors import BadInput
+from kdnas_core.latency.onnx import input_names, quantise, write_onnx
+from kdnas_core.latency.protocol import RunOnce, TimedRun, on_processor
+from kdnas_core.spec import LatencySpec, Runtime
+
+Feed = dict[str, NDArray[np.int64]]
+
+
+def check_runtime(runtime: Runtime) -> None:
+    """Refuses a runtime that this machine lacks.
+
+    Raises:
+        BadInput: it is that of a CUDA device, and there is none.
+    """
+    if runtime == "torch-cuda" and not torch.cuda.is_available():
+        raise BadInput(
+            "The runtime 'torch-cuda' needs a CUDA device and a torch built for it, and there is none here; "
+            "choose 'torch', 'onnxruntime' or 'onnxruntime-int8'."
+        )
+
+
+def runner(model: PreTrainedModel, protocol: LatencySpec) -> TimedRun:
+    """One forward pass of a model on fixed random tokens, ready to be timed as its runtime needs it.
+
+    Args:
+        model: any encoder or classifier, on the processor, in float32; it is left as it is.
+        protocol: the runtime, and threads, batch size and sequence length.
+
+    Raises:
+        BadInput: this machine lacks the runtime.
+    """
+    check_runtime(protocol.runtime)
+    if protocol.runtime == "torch-cuda":
+        return on_cuda(_eager(_on_current_device(model), feed_of(model, protocol)))
+    if protocol.runtime == "torch":
+        return on_processor(_eager(model, feed_of(model, protocol)))
+    return session_runner(session_of(model, protocol), model, protocol)
+
+
+def session_runner(
+    session: onnxruntime.InferenceSession, model: PreTrainedModel, protocol: LatencySpec
+) -> TimedRun:
+    """One pass of a model in a session of ONNX Runtime made of it, as `runner`."""
+    feed = feed_of(model, protocol)
+    return on_processor(lambda: session.run(None, feed))
+
+
+@contextlib.contextmanager
+def threads(protocol: LatencySpec) -> Iterator[None]:
+    """Gives torch as many threads as the protocol says for a `with` block, which a whole timing is.
+
+    A session of ONNX Runtime has threads of its own. Set once, not in each run: setting it takes time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(protocol.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def feed_of(model: PreTrainedModel, protocol: LatencySpec) -> Feed:
+    """Random tokens of the protocol's batch size and length, always the same, and what goes with them."""
+    shape = (protocol.batch_size, protocol.sequence_length)
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, shape)
+    values = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    return {name: values.get(name, ids) for name in input_names(model)}
+
+
+def session_of(model: PreTrainedModel, protocol: LatencySpec) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime in float32 or with 8-bit weights; it takes any batch size and length."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        write_onnx(model, path)
+        if protocol.runtime == "onnxruntime-int8":
+            path, whole = path.with_stem("model_int8"), path
+            quantise(whole, path)
+        return session_from(path, protocol)
+
+
+def session_from(path: Path, protocol: LatencySpec) -> onnxruntime.InferenceSession:
+    """A session of a file of `write_onnx` or `quantise`, with the protocol's threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = protocol.threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _on_current_device(model: PreTrainedModel) -> PreTrainedModel:
+    copied = copy.deepcopy(model)
+    nn.Module.to(copied, "cuda")
+    return copied
+
+
+def _eager(model: PreTrainedModel, feed: Feed) -> RunOnce:
+    """A pass as stock `transformers` makes it, with the attention that a user gets who loads the model."""
+    tensors = {name: torch.from_numpy(values).to(model.device) for name, values in feed.items()}
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(**tensors)
+
+    return run
+
+
+def on_cuda(run: RunOnce) -> TimedRun:
+    """A run on the current CUDA device, timed by events; clean where no other process has that device.
+
+    The time is that between two events on the stream, pauses included in which the device waits for the
+    processor to launch the next kernel: for a small model most of it. Which processes have the device is told
+    by NVIDIA's management library, where the package pynvml is there; elsewhere, and where a container hides
+    others' processes, a run counts as clean, which is then not known. Graphical programs are not counted.
+    """
+
+    def timed() -> tuple[float, bool]:
+        begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        is_alone = _processes() <= 1  # this one has the device itself
+        torch.cuda.synchronize()
+        begun.record()
+        run()
+        ended.record()
+        torch.cuda.synchronize()
+        return float(begun.elapsed_time(ended)), is_alone
+
+    return timed
+
+
+def _processes() -> int:
+    """How many processes compute on the current CUDA device; 0 where that cannot be told.
+
+    They are counted, not compared by id: inside a container ids are others than outside.
+    """
+    try:
+        listed: str = torch.cuda.list_gpu_processes()
+    except Exception:  # the management library's own errors, which only it could name
+        return 0
+    return sum(line.startswith("process ") for line in listed.splitlines())

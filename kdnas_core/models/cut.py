@@ -1,0 +1,333 @@
+"""A student's weights cut out of its teacher.
+
+The residual stream is seen through P (H_T, H_S), the principal directions of the teacher's hidden states: a
+teacher weight W becomes W P where it reads the stream and P^T W where it writes to it. At the teacher's own
+width P is the identity: what has the teacher's shape is copied.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from kdnas_core.architecture import LayerSource
+from kdnas_core.errors import BadInput
+from kdnas_core.models.families import canonical, first_position, own_names
+from kdnas_core.models.importance import Importance
+from kdnas_core.models.targets import Targets
+from kdnas_core.models.teacher import Teacher
+
+WORDS = "embeddings.word_embeddings.weight"
+POSITIONS = "embeddings.position_embeddings.weight"
+SEGMENTS = "embeddings.token_type_embeddings.weight"
+NORM = "embeddings.LayerNorm"
+PROJECTION = "embeddings_project"
+
+PCA_TOKENS = 20_000
+
+Weights = dict[str, torch.Tensor]
+
+# All directions of what is still alive, by its id: of targets' states and of models' words.
+_FOUND: dict[int, torch.Tensor] = {}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A student's weights, by their names in its state dict, and what each of its layers was cut from."""
+
+    weights: Weights
+    sources: tuple[LayerSource, ...]
+
+
+@torch.no_grad()
+def cut_out(
+    student: PreTrainedModel,
+    teacher: Teacher,
+    targets: Targets,
+    importance: Importance,
+    sources: Sequence[int] | None = None,
+) -> Cut:
+    """Weights for a student.
+
+    Where the student has more than the teacher (heads, neurons, head width), the rest keeps the student's own
+    random weights. Of a MobileBERT only the table of words is given: its layers have no counterpart.
+
+    Args:
+        student: gives the shapes and the random rest; not changed.
+        teacher: is cut.
+        targets: its hidden states, for their principal directions.
+        importance: of its heads and neurons; those that matter most are kept.
+        sources: the teacher layer 1..N that each student layer is cut from; None for those that matter most.
+
+    Raises:
+        BadInput: the sources are not one for each layer, or one is no layer of the teacher.
+    """
+    layers = student.config.num_hidden_layers
+    sources = _checked(sources or importance.source_layers(layers), layers, teacher.layers)
+    family = student.config.model_type
+    own = canonical(student.state_dict(), family)
+    theirs = canonical(teacher.model.state_dict(), teacher.model.config.model_type)
+    if family == "mobilebert":
+        return Cut(cut_words(own, theirs, teacher.model), ())
+    directions = principal_directions(targets, student.config.hidden_size)
+    weights = cut_embeddings(own, theirs, student, teacher.model, directions)
+    heads, teacher_heads = student.config.num_attention_heads, teacher.architecture.attention_heads
+    kept = []
+    for i, source in enumerate(sources):
+        to, of = f"encoder.layer.{i}", f"encoder.layer.{source - 1}"
+        chosen = largest(importance.ranked_heads(source), heads)
+        neurons = importance.neurons[source - 1]
+        cut = cut_layer(
+            _below(own, to), _below(theirs, of), directions, heads, chosen, teacher_heads, neurons
+        )
+        weights |= {f"{to}.{name}": weight for name, weight in cut.items()}
+        kept.append(LayerSource(source, tuple(int(head) + 1 for head in chosen)))
+    return Cut(own_names(weights | _pooler(own, theirs, directions), family), tuple(kept))
+
+
+def _checked(sources: Sequence[int], layers: int, teacher_layers: int) -> Sequence[int]:
+    if len(sources) != layers:
+        raise BadInput(
+            f"The start names {len(sources)} teacher layers; name one for each of the {layers} layers."
+        )
+    for source in sources:
+        if not 1 <= source <= teacher_layers:
+            raise BadInput(
+                f"The start names layer {source}, but the teacher has layers 1 to {teacher_layers}; "
+                "name those."
+            )
+    return sources
+
+
+def _below(weights: Weights, prefix: str) -> Weights:
+    return {
+        name.removeprefix(f"{prefix}."): weight
+        for name, weight in weights.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def _pooler(own: Weights, theirs: Weights, p: torch.Tensor) -> Weights:
+    weight, bias = "pooler.dense.weight", "pooler.dense.bias"
+    if weight not in own or weight not in theirs:
+        return {}
+    return {weight: p.T @ theirs[weight] @ p, bias: p.T @ theirs[bias]}
+
+
+def cut_layer(
+    mine: Weights,
+    layer: Weights,
+    p: torch.Tensor,
+    heads: int,
+    kept_heads: torch.Tensor,
+    teacher_heads: int,
+    neurons: torch.Tensor,
+) -> Weights:
+    """A student's layer.
+
+    Args:
+        mine: the student's own layer: shapes, and what the teacher's cannot fill.
+        layer: the teacher's.
+        p: (H_T, H_S), with orthonormal columns.
+        heads: the student's.
+        kept_heads: indices of the teacher's heads that it is given, no more than it has.
+        teacher_heads: the teacher's.
+        neurons: (F_T,) how much each of the teacher's neurons matters.
+    """
+    attention = _attention(mine, layer, p, heads, kept_heads, teacher_heads)
+    return attention | _feed_forward(mine, layer, p, neurons)
+
+
+def largest(importance: torch.Tensor, count: int) -> torch.Tensor:
+    """Where the `count` largest are, in order, so that what is whole stays as it is."""
+    return importance.argsort(descending=True)[:count].sort().values
+
+
+def layer_norm(theirs: Weights, name: str, p: torch.Tensor) -> Weights:
+    """The diagonal of the scale as seen through P: all that a layer norm can hold of it."""
+    scale, shift = theirs[f"{name}.weight"], theirs[f"{name}.bias"]
+    return {f"{name}.weight": (scale[:, None] * p * p).sum(0), f"{name}.bias": p.T @ shift}
+
+
+def _attention(
+    mine: Weights, layer: Weights, p: torch.Tensor, heads: int, chosen: torch.Tensor, teacher_heads: int
+) -> Weights:
+    """The student's attention, of the chosen heads of the teacher."""
+    # W_q P with the bias as one more column, so that the cut products hold the bias as well
+    query, key, value = (
+        _per_head(
+            torch.cat(
+                [layer[f"attention.self.{name}.weight"] @ p, layer[f"attention.self.{name}.bias"][:, None]], 1
+            ),
+            teacher_heads,
+        )  # (heads, d_T, H_S + 1)
+        for name in ("query", "key", "value")
+    )
+    dense = "attention.output.dense"
+    output = _per_head((p.T @ layer[f"{dense}.weight"]).T, teacher_heads)  # (heads, d_T, H_S)
+    width = p.shape[1] // heads
+    query, key = _to_width(query[chosen], key[chosen], width)
+    output, value = _to_width(output[chosen], value[chosen], width)
+    # scores are divided by the square root of the head width, which changes
+    rescale = (width / (p.shape[0] // teacher_heads)) ** 0.25
+    cut = {}
+    for name, part in (("query", query * rescale), ("key", key * rescale), ("value", value)):
+        weight, bias = mine[f"attention.self.{name}.weight"], mine[f"attention.self.{name}.bias"]
+        cut[f"attention.self.{name}.weight"] = _filled(weight, part[:, :, :-1], heads, width)
+        cut[f"attention.self.{name}.bias"] = _filled(bias[:, None], part[:, :, -1:], heads, width)[:, 0]
+    cut[f"{dense}.weight"] = _filled(mine[f"{dense}.weight"].T, output, heads, width).T
+    cut[f"{dense}.bias"] = p.T @ layer[f"{dense}.bias"]
+    return cut | layer_norm(layer, "attention.output.LayerNorm", p)
+
+
+def _per_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """(heads * d, columns) -> (heads, d, columns)."""
+    return weight.unflatten(0, (heads, -1))
+
+
+def _to_width(left: torch.Tensor, right: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(heads, d, a) and (heads, d, b) -> (heads, r, a) and (heads, r, b), r = min(width, d).
+
+    Their products left^T right are the nearest of rank r; at the width d they are those that were given.
+    """
+    depth = left.shape[1]
+    if width == depth:
+        return left, right
+    rank = min(width, depth)
+    u, values, v = torch.linalg.svd(left.mT @ right, full_matrices=False)
+    root = values[:, :rank, None].sqrt()
+    return root * u.mT[:, :rank], root * v[:, :rank]
+
+
+def _filled(weight: torch.Tensor, parts: torch.Tensor, heads: int, width: int) -> torch.Tensor:
+    """`weight` (heads * width, columns) with `parts` (h, r, columns) as the first rows of its first heads."""
+    whole = weight.clone().unflatten(0, (heads, width))
+    whole[: parts.shape[0], : parts.shape[1]] = parts
+    return whole.flatten(0, 1)
+
+
+def _feed_forward(mine: Weights, layer: Weights, p: torch.Tensor, importance: torch.Tensor) -> Weights:
+    reads, writes = layer["intermediate.dense.weight"] @ p, p.T @ layer["output.dense.weight"]
+    chosen = largest(importance, mine["intermediate.dense.bias"].shape[0])
+    cut = {
+        name: mine[name].clone()
+        for name in ("intermediate.dense.weight", "intermediate.dense.bias", "output.dense.weight")
+    }
+    cut["intermediate.dense.weight"][: len(chosen)] = reads[chosen]
+    cut["intermediate.dense.bias"][: len(chosen)] = layer["intermediate.dense.bias"][chosen]
+    cut["output.dense.weight"][:, : len(chosen)] = writes[:, chosen]
+    cut["output.dense.bias"] = p.T @ layer["output.dense.bias"]
+    return cut | layer_norm(layer, "output.LayerNorm", p)
+
+
+def cut_embeddings(
+    own: Weights, theirs: Weights, student: PreTrainedModel, teacher: PreTrainedModel, p: torch.Tensor
+) -> Weights:
+    """Tables, layer norm and, where the student has one, the projection to its stream.
+
+    Args:
+        own: the student's weights, for their shapes.
+        theirs: the teacher's.
+        student: whose they are.
+        teacher: likewise.
+        p: (H_T, H_S), through which the stream is seen.
+    """
+    tables = _aligned(own, theirs, student, teacher)
+    projection, bias = _projection(theirs, p)
+    if f"{PROJECTION}.weight" in own:
+        # of that rank, nothing is nearer to the teacher's words
+        q = word_directions(teacher, own[WORDS].shape[1])  # (E_T, E_S)
+        return _factorised(tables, theirs, projection, bias, q)
+    if f"{PROJECTION}.weight" in theirs:
+        return _multiplied(tables, theirs, projection, bias)
+    return _through(tables, p) | layer_norm(theirs, NORM, p)
+
+
+def cut_words(own: Weights, theirs: Weights, teacher: PreTrainedModel) -> Weights:
+    """The table of words alone, by its principal directions."""
+    return {WORDS: theirs[WORDS] @ word_directions(teacher, own[WORDS].shape[1])}
+
+
+def _aligned(own: Weights, theirs: Weights, student: PreTrainedModel, teacher: PreTrainedModel) -> Weights:
+    """The teacher's tables with the student's rows: its positions may be counted from elsewhere."""
+    first, to = (
+        first_position(model.config.model_type, model.config.pad_token_id) for model in (teacher, student)
+    )
+    tables = {WORDS: theirs[WORDS], POSITIONS: theirs[POSITIONS][first - to :]}
+    if SEGMENTS in theirs:
+        return tables | {SEGMENTS: theirs[SEGMENTS]}
+    if SEGMENTS in own:  # the teacher knows of none, so they say nothing
+        return tables | {SEGMENTS: theirs[WORDS].new_zeros(len(own[SEGMENTS]), theirs[WORDS].shape[1])}
+    return tables
+
+
+def _projection(theirs: Weights, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(H_S, E_T) and (H_S,): from the teacher's tables to its stream, as the student sees it."""
+    if f"{PROJECTION}.weight" not in theirs:
+        return p.T, p.new_zeros(p.shape[1])
+    return p.T @ theirs[f"{PROJECTION}.weight"], p.T @ theirs[f"{PROJECTION}.bias"]
+
+
+def _factorised(
+    tables: Weights, theirs: Weights, projection: torch.Tensor, bias: torch.Tensor, q: torch.Tensor
+) -> Weights:
+    """Tables seen through q (E_T, E_S), and what is left of the teacher's projection."""
+    return {
+        **_through(tables, q),
+        **layer_norm(theirs, NORM, q),
+        f"{PROJECTION}.weight": projection @ q,
+        f"{PROJECTION}.bias": bias,
+    }
+
+
+def _multiplied(tables: Weights, theirs: Weights, projection: torch.Tensor, bias: torch.Tensor) -> Weights:
+    """Tables multiplied with the projection, for a student that has none after its layer norm."""
+    scaled = projection * theirs[f"{NORM}.weight"]
+    # what is normalised has variance 1; the projection of that has this one
+    spread = scaled.norm() / len(bias) ** 0.5
+    return {
+        **_through(tables, scaled.T),
+        f"{NORM}.weight": spread.expand(len(bias)).clone(),
+        f"{NORM}.bias": bias + projection @ theirs[f"{NORM}.bias"],
+    }
+
+
+def _through(tables: Weights, directions: torch.Tensor) -> Weights:
+    return {name: table @ directions for name, table in tables.items()}
+
+
+def principal_directions(targets: Targets, count: int) -> torch.Tensor:
+    """P (H, count): the directions in which the hidden states of all teacher layers together lie most.
+
+    Not centred, so that their mean is kept too. The identity where nothing is to be left out.
+    """
+    return _first(targets, targets.width, count, lambda: _gram_of_layers(targets.states_sample(PCA_TOKENS)))
+
+
+def word_directions(model: PreTrainedModel, count: int) -> torch.Tensor:
+    """The same (E, count) of the rows of a model's table of words (V, E), each row once."""
+    table = model.get_input_embeddings().get_parameter("weight").detach()
+    return _first(model, table.shape[1], count, lambda: table.T @ table)
+
+
+def _gram_of_layers(states: NDArray[np.float16]) -> torch.Tensor:
+    """(tokens, N, H) -> (H, H), layer by layer, since all in float32 would take gigabytes."""
+    layers = (torch.from_numpy(states[:, layer]).float() for layer in range(states.shape[1]))
+    return torch.stack([layer.T @ layer for layer in layers]).sum(0)
+
+
+def _first(owner: object, width: int, count: int, gram: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The first `count` eigenvectors of a Gram matrix, which is made where `owner` has none yet."""
+    if count >= width:
+        return torch.eye(width, count)
+    if id(owner) not in _FOUND:
+        vectors = torch.linalg.eigh(gram()).eigenvectors  # by rising eigenvalue
+        _FOUND[id(owner)] = vectors.flip(1)
+        weakref.finalize(owner, _FOUND.pop, id(owner))
+    return _FOUND[id(owner)][:, :count].contiguous()

@@ -1,0 +1,100 @@
+"""Masked-LM heads: the teacher's own, one trained for a teacher that has none, and the student's.
+
+All have the shape of BERT's: a dense layer, an activation, a layer norm, and scores against the rows of the
+word embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
+from transformers.activations import ACT2FN
+
+from kdnas_core.models.families import FAMILIES
+from kdnas_core.models.sources import teacher_folder
+from kdnas_core.models.teacher import Teacher
+from kdnas_core.models.vocabulary import Vocabulary
+
+
+class WordHead(nn.Module):
+    """States (tokens, H) -> what is compared with the rows of a word embedding (tokens, E)."""
+
+    def __init__(self, hidden_size: int, embedding_size: int, words: int, act: str, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, embedding_size)
+        self.norm = nn.LayerNorm(embedding_size, eps=eps)
+        self.bias = nn.Parameter(torch.zeros(words))
+        self.act = ACT2FN[act]
+        nn.init.eye_(self.dense.weight)  # to begin with, a state stands for the word it is most like
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Logits (tokens, words) of states (tokens, H), with the words' embeddings (words, E)."""
+        logits: torch.Tensor = F.linear(self.norm(self.act(self.dense(states))), table, self.bias)
+        return logits
+
+
+@dataclass(frozen=True)
+class TeacherWords:
+    """A frozen head with the embeddings of the words that it scores.
+
+    Attributes:
+        head: in eval mode, without gradients.
+        table: (words, E).
+    """
+
+    head: WordHead
+    table: torch.Tensor
+
+    @torch.no_grad()
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (tokens, words) of the teacher's last hidden states (tokens, H_T)."""
+        scores: torch.Tensor = self.head(states, self.table)
+        return scores
+
+    def only(self, vocabulary: Vocabulary) -> TeacherWords:
+        """The same head on the words in use alone."""
+        rows = torch.from_numpy(vocabulary.rows)
+        head = copy.deepcopy(self.head)
+        head.bias = nn.Parameter(self.head.bias[rows], requires_grad=False)
+        return TeacherWords(head, self.table[rows])
+
+
+def teacher_words(teacher: Teacher) -> TeacherWords | None:
+    """The teacher's own masked-LM head; None where its checkpoint holds none."""
+    folder = teacher_folder(teacher.name)
+    where: Path | str = teacher.name if folder is None else folder
+    family = teacher.model.config.model_type
+    model = _with_head(where, family)
+    if model is None:
+        return None
+    dense, norm, scores = (model.get_submodule(name) for name in FAMILIES[family].head)
+    assert isinstance(dense, nn.Linear) and isinstance(norm, nn.LayerNorm) and isinstance(scores, nn.Linear)
+    named = FAMILIES[family].head_act
+    act = "gelu" if named is None else getattr(model.config, named)
+    head = WordHead(dense.in_features, dense.out_features, scores.out_features, act, norm.eps)
+    head.dense, head.norm = dense, norm
+    if scores.bias is not None:
+        head.bias = nn.Parameter(scores.bias.detach().clone())
+    return TeacherWords(head.eval().requires_grad_(False), scores.weight.detach())
+
+
+def _with_head(where: Path | str, family: str) -> PreTrainedModel | None:
+    architectures: Sequence[str] = AutoConfig.from_pretrained(where).architectures or ()
+    if not any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures):
+        return None  # before a second reading of the weights
+    given: Any = AutoModelForMaskedLM.from_pretrained(
+        where, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    model, report = given
+    parts = tuple(name.rpartition(".")[0] or name for name in FAMILIES[family].head)
+    lacking = any(name.startswith(parts) for name in report["missing_keys"])
+    return None if lacking else model

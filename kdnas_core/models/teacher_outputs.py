@@ -1,0 +1,294 @@
+"""The teacher's outputs on texts: computed once and kept on the disk, or as each batch is read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
+from kdnas_core.errors import BadInput
+from kdnas_core.models.capture import Captured, capture
+from kdnas_core.models.targets import Kind, Output, Reader, Sheet, Targets, Texts, padded, tokenised
+from kdnas_core.models.teacher import Teacher
+
+BATCH = 32
+DAY_S = 86_400
+SPARE_BYTES = 500_000_000
+FOLDERS_KEPT = 4  # a search uses two; older ones are deleted so that the cache stays bounded
+
+Computed = Callable[[Output], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of the teacher besides all hidden states.
+
+    Attributes:
+        projections: queries, keys and values, by kind and layer.
+        hidden_words: whether words are hidden from the teacher for masked-LM.
+    """
+
+    projections: Collection[Output] = ()
+    hidden_words: bool = False
+
+
+def teacher_targets(
+    teacher: Teacher,
+    texts: Sequence[Passage],
+    sequence_length: int,
+    autocast: torch.dtype | None,
+    cache: Path,
+    progress: Callable[[float], None] = lambda share: None,
+    wanted: Wanted = Wanted(),
+) -> Targets:
+    """The teacher's outputs on some texts, computed unless the cache holds them.
+
+    Args:
+        teacher: whose outputs.
+        texts: or pairs; cut at `sequence_length` tokens each, special tokens included.
+        sequence_length: in tokens.
+        autocast: dtype to compute in, None for float32; outputs are kept as float16.
+        cache: folder for all cached outputs.
+        progress: called with the share done, 0 to 1.
+        wanted: what besides hidden states.
+
+    Raises:
+        BadInput: the disk has no room for them, or the tokenizer cannot hide words.
+    """
+    outputs = _outputs(teacher, wanted)
+    sheet = tokenised(teacher, texts, sequence_length, wanted.hidden_words)
+    question = [teacher.fingerprint, str(autocast), sorted(map(_name, outputs)), sheet.fingerprint]
+    folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+        try:
+            _compute(teacher, sheet, outputs, autocast, unfinished, progress)
+            with contextlib.suppress(OSError):  # another process had the same to compute and was first
+                unfinished.replace(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        _delete_old(folder.parent)
+    folder.touch()  # used just now: the last to be deleted
+    return _open(folder, outputs)
+
+
+def _outputs(teacher: Teacher, wanted: Wanted) -> list[Output]:
+    hidden: list[Output] = [("hidden", layer) for layer in range(teacher.layers + 1)]
+    return [*hidden, *wanted.projections]
+
+
+def _name(output: Output) -> str:
+    kind, layer = output
+    return f"{kind}-{layer}"
+
+
+def _open(folder: Path, outputs: Sequence[Output]) -> Targets:
+    def load(name: str, mode: Literal["r"] | None = None) -> Any:
+        return np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+
+    return Targets(
+        ids=load("ids"),
+        labels=load("labels"),
+        offsets=load("offsets"),
+        outputs={output: load(_name(output), "r") for output in outputs},
+        variance=load("variance"),
+        types=load("types") if (folder / "types.npy").is_file() else None,
+    )
+
+
+def _delete_old(folder: Path) -> None:
+    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    finished = [path for path in by_age if not path.name.startswith(".")]
+    # left by a process that was killed: nothing takes this long
+    abandoned = [
+        path for path in by_age if path not in finished and path.stat().st_mtime < time.time() - DAY_S
+    ]
+    for path in (*(_set_aside(old) for old in finished[:-FOLDERS_KEPT]), *abandoned):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Takes the folder's name from it first, so that a kill never leaves half of one under its name."""
+    return folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-")))
+
+
+def _compute(
+    teacher: Teacher,
+    sheet: Sheet,
+    outputs: Sequence[Output],
+    autocast: torch.dtype | None,
+    folder: Path,
+    progress: Callable[[float], None],
+) -> None:
+    shape = (len(sheet.ids), teacher.architecture.hidden_size)
+    _check_space(folder, bytes_needed=2 * math.prod(shape) * len(outputs))
+    files = {
+        output: np.lib.format.open_memmap(
+            folder / f"{_name(output)}.npy", mode="w+", dtype=np.float16, shape=shape
+        )
+        for output in outputs
+    }
+    total, squares = np.zeros((teacher.layers + 1, shape[1])), np.zeros((teacher.layers + 1, shape[1]))
+    texts = len(sheet.offsets) - 1
+    for done, (rows, computed) in enumerate(_forward(teacher, sheet, autocast), start=1):
+        for (kind, layer), file in files.items():
+            for row, state in zip(rows, computed((kind, layer)), strict=True):
+                part = state[: sheet.offsets[row + 1] - sheet.offsets[row]]  # without padding
+                file[sheet.offsets[row] : sheet.offsets[row + 1]] = part
+                if kind == "hidden":
+                    total[layer] += part.sum(axis=0, dtype=np.float64)
+                    squares[layer] += np.square(part, dtype=np.float64).sum(axis=0)
+        progress(min(1.0, done * BATCH / texts))
+    mean = total / shape[0]
+    np.save(folder / "variance.npy", (squares / shape[0] - mean**2).mean(axis=1))
+    arrays = {"ids": sheet.ids, "labels": sheet.labels, "offsets": sheet.offsets, "types": sheet.types}
+    for name, array in arrays.items():
+        if array is not None:
+            np.save(folder / f"{name}.npy", array)
+    for file in files.values():
+        file.flush()
+
+
+def _check_space(folder: Path, bytes_needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if bytes_needed > free - SPARE_BYTES:  # a memory map that meets a full disk kills the process
+        raise BadInput(
+            f"The teacher's outputs on the proxy set take {bytes_needed / 1e9:.1f} GB, but the cache has "
+            f"{free / 1e9:.1f} GB free; lower proxy.sentences or name a larger disk with KDNAS_CACHE."
+        )
+
+
+@torch.inference_mode()
+def _forward(
+    teacher: Teacher, sheet: Sheet, autocast: torch.dtype | None
+) -> Iterator[tuple[list[int], Computed]]:
+    """Yields batches of text indices, with a function that gives each output (B, n, H), padding included."""
+    with capture(teacher.model) as captured:
+        for rows in by_length(np.diff(sheet.offsets), BATCH):
+            slices = [sheet.slice(row) for row in rows]
+            ids, mask = padded([sheet.ids[part] for part in slices], teacher.tokenizer.pad_token_id)
+            types = {}
+            if sheet.types is not None:
+                types["token_type_ids"] = padded([sheet.types[part] for part in slices], 0)[0]
+            with torch.autocast("cpu", autocast, enabled=autocast is not None):
+                states = teacher.model(
+                    input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
+                ).hidden_states
+            yield rows, partial(_computed, states, captured)
+
+
+def _computed(states: Sequence[torch.Tensor], captured: Captured, output: Output) -> NDArray[np.float32]:
+    kind, layer = output
+    if kind == "hidden":
+        return states[layer].float().numpy()
+    tensors = {"query": captured.queries, "key": captured.keys, "value": captured.values}[kind]
+    return tensors[layer - 1].float().numpy()
+
+
+@dataclass(frozen=True)
+class OnlineTargets(Texts):
+    """A set of texts with a teacher at hand.
+
+    Attributes:
+        teacher: computes.
+        teacher_ids: (tokens,) as it reads them; the student may read them in other numbers.
+        whole_ids: (tokens,) the same with no word hidden.
+        numbers: (V,) what the student has for each id; None where that is the id.
+        projections: queries, keys and values that are wanted besides all hidden states.
+        autocast: dtype to compute in, None for float32.
+    """
+
+    teacher: Teacher
+    teacher_ids: NDArray[np.int64]
+    whole_ids: NDArray[np.int64]
+    numbers: NDArray[np.int64] | None
+    projections: frozenset[Output]
+    autocast: torch.dtype | None
+
+    @classmethod
+    def of(
+        cls,
+        teacher: Teacher,
+        sheet: Sheet,
+        variance: NDArray[np.float64],
+        autocast: torch.dtype | None,
+        projections: Collection[Output] = (),
+    ) -> OnlineTargets:
+        """Of the texts of a sheet."""
+        return cls(
+            ids=sheet.ids,
+            labels=sheet.labels,
+            offsets=sheet.offsets,
+            variance=variance,
+            types=sheet.types,
+            teacher=teacher,
+            teacher_ids=sheet.ids,
+            whole_ids=np.where(sheet.labels == NOT_HIDDEN, sheet.ids, sheet.labels),
+            numbers=None,
+            projections=frozenset(projections),
+            autocast=autocast,
+        )
+
+    @property
+    def width(self) -> int:
+        """H, the teacher's hidden size."""
+        return self.teacher.architecture.hidden_size
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> Self:
+        """The same texts with the new number of each id, (V,), for the student."""
+        return replace(super().renumbered(numbers), numbers=numbers)
+
+    def in_pass(self, number: int) -> Self:
+        """The texts with other words hidden in each pass (RoBERTa, arXiv 1907.11692, section 4.1)."""
+        if number == 0 or (self.labels == NOT_HIDDEN).all():
+            return self
+        ids, labels = hide_words(self.whole_ids, self.teacher.tokenizer, seed=number)
+        anew = replace(self, ids=ids, labels=labels, teacher_ids=ids)
+        return anew if self.numbers is None else anew.renumbered(self.numbers)
+
+    def reader(self, slices: Sequence[slice]) -> Reader:
+        """The teacher's outputs on some texts: computed at the first question, together."""
+        computed = cache(lambda: self._computed(slices))
+
+        def read(kind: Kind, layer: int) -> torch.Tensor:
+            return computed()[kind, layer].float()
+
+        return read
+
+    @torch.inference_mode()
+    def _computed(self, slices: Sequence[slice]) -> dict[Output, torch.Tensor]:
+        """All that is wanted, (real tokens, H) each; in half precision, since batches may be kept."""
+        ids, mask = padded([self.teacher_ids[part] for part in slices], self.teacher.tokenizer.pad_token_id)
+        types = {}
+        if self.types is not None:
+            types["token_type_ids"] = padded([self.types[part] for part in slices], 0)[0]
+        real = mask.bool()
+        with (
+            capture(self.teacher.model) as captured,
+            torch.autocast("cpu", self.autocast, enabled=self.autocast is not None),
+        ):
+            states = self.teacher.model(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
+            ).hidden_states
+        found: dict[Output, torch.Tensor] = {
+            ("hidden", layer): state[real].half() for layer, state in enumerate(states)
+        }
+        kept = {"query": captured.queries, "key": captured.keys, "value": captured.values}
+        for kind, layer in self.projections:
+            found[kind, layer] = kept[kind][layer - 1][real].half()
+        return found

@@ -1,0 +1,102 @@
+"""Makes an export: copied, completed, checked, described, and only then there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from kdnas_core.errors import Failure
+from kdnas_core.package.card import card
+from kdnas_core.package.checking import checked
+from kdnas_core.package.checks import RECORD, Checks, Exported, read_export
+from kdnas_core.package.children import Say
+from kdnas_core.package.facts import Facts, facts_of, record
+from kdnas_core.package.layout import TOKENIZER_FILES, Format, write_sums, write_zip
+from kdnas_core.package.target import archive_of, new_folder, place_of
+from kdnas_core.runs.names import Source, source_named, weights_of
+from kdnas_core.runs.store import Store
+
+HF: frozenset[Format] = frozenset({"hf"})
+# what a student is; a checkpoint that lies beside it is not
+_NEEDED = ("config.json", "model.safetensors")
+_TASK = "task.json"
+
+
+def _silently(activity: str) -> None:
+    pass
+
+
+def export_student(
+    store: Store,
+    name: int | str,
+    folder: Path,
+    formats: frozenset[Format] = HF,
+    say: Say = _silently,
+) -> Exported:
+    """Writes a candidate or a student as a folder that stock libraries load, and checks that they do.
+
+    Nothing is left at `folder` unless all of it was written and verified.
+
+    Args:
+        store: that holds it.
+        name: of the candidate, as in 12, or of the student, as in s3.
+        folder: must not exist yet.
+        formats: what to write beside the folder of `transformers`.
+        say: told what is being done, several times a second; may raise, and then nothing is left.
+
+    Raises:
+        BadInput: there is none such, it has no weights, or the folder cannot be written.
+        Failure: what was written does not load, or is not the student.
+    """
+    folder = place_of(folder)
+    source = source_named(store, str(name))
+    weights = weights_of(store, source)
+    facts = facts_of(store, source)
+    with new_folder(folder, "zip" in formats) as unfinished:
+        say("copying")
+        _copy(weights, unfinished, source)
+        checks = checked(unfinished, facts, "onnx" in formats, say)
+        say("writing the model card and the checksums")
+        _describe(unfinished, facts, checks)
+        if "zip" in formats:
+            say("writing the zip")
+            write_zip(unfinished, archive_of(unfinished))
+    return read_export(folder)
+
+
+def _copy(weights: Path, folder: Path, source: Source) -> None:
+    for name in (*_NEEDED, *TOKENIZER_FILES, _TASK):
+        if name in _NEEDED or (weights / name).is_file():
+            _copy_file(weights / name, folder / name, source)
+    _unset_cutting(folder / "tokenizer.json")
+
+
+def _copy_file(path: Path, target: Path, source: Source) -> None:
+    try:
+        reading = path.open("rb")
+    except OSError:
+        raise Failure(f"The files of {source.title.lower()} could not be read whole; try again.") from None
+    with reading, target.open("wb") as writing:
+        shutil.copyfileobj(reading, writing)
+
+
+def _unset_cutting(tokenizer: Path) -> None:
+    """Without the length and the padding of the last batch in training, which the library keeps in the file.
+
+    Stock `transformers` sets both anew for each batch, `tokenizers` alone would go on with them.
+    """
+    if not tokenizer.is_file():
+        return
+    fields = json.loads(tokenizer.read_text(encoding="utf-8"))
+    if fields.get("truncation") or fields.get("padding"):
+        fields |= {"truncation": None, "padding": None}
+        tokenizer.write_text(json.dumps(fields, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _describe(folder: Path, facts: Facts, checks: Checks) -> None:
+    (folder / "run.json").write_text(facts.run.spec.to_json() + "\n", encoding="utf-8")
+    fields = {**record(facts), "checks": checks.to_dict()}
+    (folder / RECORD).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card(facts, checks, folder), encoding="utf-8")
+    write_sums(folder)

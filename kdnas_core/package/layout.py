@@ -1,0 +1,99 @@
+"""The files of an exported student: which there are, their sums, and all of them as a zip."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import IO, Literal, get_args
+
+from kdnas_core.errors import BadInput, Failure
+
+Format = Literal["hf", "onnx", "zip"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+# files of a tokenizer, of which an export has some; none of them can hold code
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+
+SUMS = "SHA256SUMS"
+WEIGHTS = "model.safetensors"
+
+
+def parse_formats(text: str) -> frozenset[Format]:
+    """The formats of a comma list; `hf`, the folder that all else lies in, is always one of them.
+
+    Raises:
+        BadInput: one of them is not known.
+    """
+    named = [name.strip() for name in text.split(",")]
+    for name in named:
+        if name not in FORMATS:
+            choices = ", ".join(FORMATS)
+            raise BadInput(
+                f"The format {name[:60]!r} is not known; write --format with {choices}, or several."
+            )
+    return frozenset(each for each in FORMATS if each in named or each == "hf")
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(folder: Path) -> list[str]:
+    """The files of a folder, by their names relative to it, in order."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the digests of all files of a folder but of the list itself."""
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in files_of(folder) if name != SUMS]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """The digests that a folder lists, by the name of the file.
+
+    Raises:
+        OSError: it has no such list.
+        ValueError: a line of it is none.
+    """
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+
+
+def check_sums(folder: Path) -> None:
+    """Refuses an export that is no longer what was checked.
+
+    Raises:
+        Failure: a file is not as it is listed; names it.
+    """
+    try:
+        for name, digest in read_sums(folder).items():
+            if sha256(folder / name) != digest:
+                raise Failure(
+                    f"The file {name} of {folder} was changed since it was checked; export it anew."
+                )
+    except (OSError, ValueError):
+        raise Failure(f"The files of {folder} are not whole any more; export it anew.") from None
+
+
+def write_zip(folder: Path, out: Path | IO[bytes]) -> None:
+    """Writes the files of an export as a zip, with the folder's name as its top folder.
+
+    Raises:
+        Failure: a file is not what was checked.
+    """
+    check_sums(folder)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # weights do not compress
+        for name in files_of(folder):
+            archive.write(folder / name, f"{folder.name}/{name}")

@@ -1,0 +1,185 @@
+"""The files of an export, in a zip or in a folder. Names and sizes are checked; only known files are read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+from kdnas_core.errors import BadInput
+from kdnas_core.package.checks import RECORD
+from kdnas_core.package.layout import SUMS as SUMS
+from kdnas_core.package.layout import TOKENIZER_FILES
+from kdnas_core.package.layout import WEIGHTS as WEIGHTS
+
+MANIFEST = RECORD
+SPEC = "run.json"
+CONFIG = "config.json"
+TOKENIZER = frozenset(TOKENIZER_FILES)
+KEPT = frozenset({CONFIG, WEIGHTS}) | TOKENIZER  # none of them can hold code
+
+MOST_FILES = 1_000
+MOST_BYTES = 8 * 2**30  # of weights
+MOST_TEXT_BYTES = 64 * 2**20  # of any other file
+CHUNK = 2**20
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is known of an export before it is taken in.
+
+    Attributes:
+        title: of the zip or folder, for messages.
+        files: how each known file that is there is opened.
+    """
+
+    title: str
+    files: dict[str, Callable[[], IO[bytes]]]
+
+    def read(self, name: str) -> bytes:
+        """A file whole; raises as `chunks`."""
+        return b"".join(self.chunks(name))
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """A file piece by piece. Its size is counted here, whatever a header says.
+
+        Raises:
+            BadInput: there is none such, it is damaged, or larger than such a file can be.
+        """
+        if name not in self.files:
+            raise BadInput(f"{self.title} has no {name}; import a whole export.")
+        left = MOST_BYTES if name == WEIGHTS else MOST_TEXT_BYTES
+        try:
+            with self.files[name]() as file:
+                while chunk := file.read(CHUNK):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise BadInput(f"The file {name} in {self.title} is too large to be a student's.")
+                    yield chunk
+        except DAMAGED as error:
+            reason = str(getattr(error, "strerror", None) or error or "it ends too soon").rstrip(".")
+            raise BadInput(
+                f"The file {name} in {self.title} cannot be read ({reason}); get it anew."
+            ) from None
+
+
+@contextmanager
+def opened_package(source: Path | BinaryIO, title: str) -> Iterator[Package]:
+    """A folder, or a zip as a file or as it was uploaded, for the length of a `with` block.
+
+    Args:
+        source: the folder, the zip, or an open zip.
+        title: what to call it.
+
+    Raises:
+        BadInput: it is neither, or one of its names is not one of an export.
+    """
+    if isinstance(source, Path) and _is_folder(source, title):
+        yield Package(title, _files_of_folder(source, title))
+        return
+    try:
+        archive = zipfile.ZipFile(source)
+    except FileNotFoundError:
+        raise BadInput(f"There is no {title}; name the zip or the folder of an exported student.") from None
+    except (*DAMAGED, ValueError):
+        raise BadInput(
+            f"{title} is no zip that can be read; name the zip or folder of an exported student."
+        ) from None
+    with archive:
+        yield Package(title, _files_of_zip(archive, title))
+
+
+def copied(package: Package, folder: Path) -> dict[str, str]:
+    """Copies the files that a student needs to a folder, on the disk for good; their SHA-256 by name.
+
+    Raises:
+        BadInput: as `Package.chunks`.
+        OSError: the folder cannot be written.
+    """
+    return {name: _copied(package.chunks(name), folder / name) for name in sorted(KEPT & set(package.files))}
+
+
+def _copied(chunks: Iterable[bytes], target: Path) -> str:
+    digest = hashlib.sha256()
+    with target.open("xb") as copy:
+        for chunk in chunks:
+            copy.write(chunk)
+            digest.update(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return digest.hexdigest()
+
+
+def _is_folder(path: Path, title: str) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise BadInput(f"{title} cannot be read ({error.strerror}); name a zip or a folder.") from None
+
+
+def _files_of_folder(folder: Path, title: str) -> dict[str, Callable[[], IO[bytes]]]:
+    found = {name: folder / name for name in KEPT | {MANIFEST, SPEC, SUMS}}
+    there = {name: path for name, path in found.items() if path.is_symlink() or path.exists()}
+    for name, path in there.items():
+        if path.is_symlink() or not path.is_file():  # a link could lead to any file of this machine
+            raise BadInput(f"The file {name} in {title} is a link or none; copy the export with its files.")
+    return {name: partial(_opened, path) for name, path in there.items()}
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _files_of_zip(archive: zipfile.ZipFile, title: str) -> dict[str, Callable[[], IO[bytes]]]:
+    entries = archive.infolist()
+    if len(entries) > MOST_FILES:
+        raise BadInput(f"{title} has {len(entries)} files; an export has less than {MOST_FILES}.")
+    for entry in entries:
+        _check_entry(entry, title)
+    names = Counter(entry.filename.casefold() for entry in entries)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise BadInput(f"{title} has two files called {shown(twice[0])}; get the export anew.")
+    files = {entry.filename: entry for entry in entries if not entry.is_dir()}
+    root = _root(files, title)
+    there = {name: files[root + name] for name in KEPT | {MANIFEST, SPEC, SUMS} if root + name in files}
+    return {name: partial(archive.open, entry) for name, entry in there.items()}
+
+
+def _check_entry(entry: zipfile.ZipInfo, title: str) -> None:
+    name = entry.orig_filename  # zipfile itself ends a name at a NUL
+    parts = name.removesuffix("/").split("/")
+    leaves = any(part in ("", ".", "..") for part in parts) or re.match(r"[A-Za-z]:", name)
+    if leaves or "\0" in name or "\\" in name:
+        raise BadInput(f"{title} has a file called {shown(name)}, which no export has; do not trust it.")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise BadInput(f"{title} has a link, {shown(name)}, which no export has; do not trust it.")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadInput(f"{title} is packed in a way that no export is; pack its folder anew as a plain zip.")
+
+
+def _root(names: Iterable[str], title: str) -> str:
+    """The folder of the zip that the export is in, with its slash; empty where it is in none."""
+    paths = [PurePosixPath(name) for name in names]
+    for sought in (MANIFEST, SPEC):
+        found = [path for path in paths if path.name == sought and len(path.parts) <= 2]
+        if len(found) > 1:
+            raise BadInput(f"{title} has several exports in it; import one at a time.")
+        if found:
+            return str(found[0])[: -len(sought)]
+    return ""
+
+
+def shown(text: str) -> str:
+    """A stranger's word as it can stand in a sentence: short, and without what cannot be seen."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")

@@ -1,0 +1,140 @@
+"""What a user names to distil, score or export: a candidate, as in `12`, or a student, as in `s3`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.records import Candidate, Score, Student, Worker, parts_of_name
+from kdnas_core.runs.store import Store
+from kdnas_core.spec import DistilSpec, ScoreSpec
+
+
+@dataclass(frozen=True)
+class Source:
+    """A candidate, or a student with the candidate that it has its architecture from."""
+
+    candidate: Candidate
+    student: Student | None = None
+
+    @property
+    def name(self) -> str:
+        """As a user writes it: 12 or s3."""
+        return str(self.candidate.id) if self.student is None else self.student.name
+
+    @property
+    def title(self) -> str:
+        """What a sentence about it begins with."""
+        return f"Candidate {self.name}" if self.student is None else f"Student {self.name}"
+
+
+def source_named(store: Store, name: str) -> Source:
+    """The candidate or student of a name.
+
+    Raises:
+        BadInput: it is no such name, or there is none such.
+    """
+    is_student, number = parts_of_name(name, "candidate")
+    if not is_student:
+        return Source(store.candidate(number))
+    return source_of(store, store.student(number))
+
+
+def source_of(store: Store, student: Student) -> Source:
+    """A student as a source."""
+    return Source(store.candidate(student.candidate), student)
+
+
+def weights_of(store: Store, source: Source) -> Path:
+    """The folder with the weights of a source.
+
+    Raises:
+        BadInput: it has none, or not yet; says why.
+    """
+    candidate, student = source.candidate, source.student
+    if student is None:
+        folder = store.files(candidate.run, candidate.id)
+        advice = f"distil it in full first: `distill {candidate.id}`"
+        if not candidate.weights:
+            raise BadInput(f"{source.title} has no weights, since {_why_none(candidate)}; {advice}.")
+    else:
+        folder = store.student_files(student.run, student.id)
+        advice = f"distil {'its candidate' if student.parent is None else 'one'} anew"
+        if student.state != "finished":
+            raise BadInput(f"{source.title} is {student.state} and has no weights yet; let it finish first.")
+    if not (folder / "model.safetensors").is_file():
+        raise BadInput(f"The weights of {source.title.lower()} are gone from {folder}; {advice}.")
+    return folder
+
+
+def latest_scores(store: Store, source: Source) -> list[Score]:
+    """Of each task the scores of the last scoring of a source that is finished."""
+    if source.student is None:
+        scorings = store.scorings(candidate=source.candidate.id)
+    else:
+        scorings = store.scorings(student=source.student.id)
+    found: dict[str, list[Score]] = {}
+    for scoring in reversed(scorings):
+        if scoring.state == "finished":
+            scores = store.scores(scoring.id)
+            for task in dict.fromkeys(score.task for score in scores):
+                found[task] = [score for score in scores if score.task == task]
+    return [score for scores in found.values() for score in scores]
+
+
+def _why_none(candidate: Candidate) -> str:
+    if candidate.state == "done":
+        return "only students on the frontier keep theirs in its run (search.keep_weights)"
+    return f"it is {candidate.state.replace('_', ' ')} and was not distilled to the end"
+
+
+def check_student(store: Store, source: Source, how: DistilSpec) -> list[str]:
+    """Refuses what cannot be distilled; returns what is to be known of the student from the start.
+
+    Raises:
+        BadInput: says why.
+    """
+    if how.task is not None:
+        weights_of(store, source)
+    elif source.student is not None:
+        raise BadInput(
+            f"{source.title} is distilled already; name a task with --task, or distil its candidate "
+            f"{source.candidate.id} anew."
+        )
+    if source.candidate.state in ("proposed", "distilling"):
+        raise BadInput(f"{source.title} is not judged yet; let its run go on until it is.")
+    return _warnings(source.candidate)
+
+
+def _warnings(candidate: Candidate) -> list[str]:
+    if candidate.state == "over_budget":
+        return [f"Candidate {candidate.id} is over the latency budget of its run."]
+    if candidate.state == "failed":
+        return [
+            f"Candidate {candidate.id} failed in its run: {(candidate.error or 'no reason').rstrip('.')}."
+        ]
+    return []
+
+
+def new_student(store: Store, source: Source, how: DistilSpec, worker: Worker | None = None) -> int:
+    """Queues a student made from a source, or starts it as this worker's; returns its id.
+
+    Raises:
+        BadInput: as `check_student`.
+    """
+    notes = check_student(store, source, how)
+    parent = None if source.student is None else source.student.id
+    return store.create_student(source.candidate.id, how, parent=parent, notes=notes, worker=worker)
+
+
+def new_scoring(store: Store, source: Source, how: ScoreSpec, worker: Worker | None = None) -> int:
+    """Queues the scoring of a source, or starts it as this worker's; returns its id.
+
+    Raises:
+        BadInput: as `weights_of`.
+    """
+    weights_of(store, source)
+    if source.student is None:
+        return store.create_scoring(how, candidate=source.candidate.id, worker=worker)
+    return store.create_scoring(how, student=source.student.id, worker=worker)

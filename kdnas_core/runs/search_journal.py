@@ -1,0 +1,168 @@
+"""The journal of a search in the store: each candidate is written the moment something is known of it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from kdnas_core.distillation.objective import Places
+from kdnas_core.runs.records import Candidate, LayerLoss
+from kdnas_core.runs.store import Store
+from kdnas_core.search.judge import Judge, Listener, Measured
+from kdnas_core.search.loop import Outcome, Proposal
+from kdnas_core.search.pareto import frontier
+
+STEP_SECONDS = 0.5  # between two progress rows of one mini-KD
+
+log = logging.getLogger(__name__)
+
+
+class StoreJournal:
+    """Reads and writes one run's episodes; judges a candidate where its row says it is not judged.
+
+    Args:
+        store: open for writing, in this thread.
+        run: whose journal.
+        judge: judges one candidate.
+        check: called often; raises to end the search.
+        told: called with each candidate once it is judged.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: int,
+        judge: Judge,
+        check: Callable[[], None],
+        told: Callable[[Candidate], None],
+    ) -> None:
+        self.store = store
+        self.run = run
+        self.judge = judge
+        self.check = check
+        self.told = told
+
+    def has(self, episode: int) -> bool:
+        """Whether the episode's candidates have been proposed."""
+        return bool(self._candidates(episode))
+
+    def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
+        """Writes an episode's candidates, all or none."""
+        rows = [(proposal.architecture, proposal.predicted_reward) for proposal in proposals]
+        self.store.begin_episode(self.run, episode, rows)
+
+    def outcomes(self, episode: int) -> list[Outcome]:
+        """The episode's outcomes, judging what is not judged yet."""
+        for candidate in self._candidates(episode):
+            if candidate.state == "proposed":
+                self._judge(candidate)
+        return [_outcome(candidate) for candidate in self._candidates(episode)]
+
+    def _candidates(self, episode: int) -> list[Candidate]:
+        return [candidate for candidate in self.store.candidates(self.run) if candidate.episode == episode]
+
+    def _judge(self, candidate: Candidate) -> None:
+        self.check()
+        self.store.set_activity(self.run, f"measuring the latency of {candidate.architecture.key}")
+        started = time.time()
+        try:
+            judgement = self.judge.judge(
+                candidate.architecture, self.store.files(self.run, candidate.id), self._listener(candidate.id)
+            )
+        except (RuntimeError, ValueError, MemoryError) as error:
+            # one bad candidate must not end the search
+            log.exception(f"candidate {candidate.id} failed")
+            self._finish(candidate.id, started, state="failed", error=str(error) or type(error).__name__)
+        else:
+            if judgement.estimated_ms is not None:
+                self._not_measured(candidate, judgement.estimated_ms)
+            self._finish(
+                candidate.id,
+                started,
+                state=judgement.state,
+                loss=judgement.loss,
+                loss_se=judgement.loss_se,
+                cut_from=[asdict(source) for source in judgement.cut_from],
+                reward=judgement.reward,
+                languages=judgement.languages,
+                scores=judgement.scores,
+                weights=int(judgement.state == "done"),
+            )
+            self._drop_weights()
+        self.told(self.store.candidate(candidate.id))
+
+    def _not_measured(self, candidate: Candidate, estimated_ms: float) -> None:
+        """Writes what is known of a candidate that was not built: neither parameters nor a latency."""
+        spec = self.judge.spec
+        self.store.update_candidate(
+            candidate.id,
+            estimated_ms=estimated_ms,
+            flops=candidate.architecture.flops(spec.latency.sequence_length),
+            steps=spec.proxy.steps,
+        )
+
+    def _finish(self, candidate: int, started: float, **fields: object) -> None:
+        self.store.update_candidate(candidate, seconds=time.time() - started, **fields)
+
+    def _listener(self, candidate: int) -> Listener:
+        last_written = 0.0
+
+        def measured(costs: Measured) -> None:
+            self.check()
+            self.store.update_candidate(
+                candidate,
+                state="distilling",
+                parameters=costs.parameters,
+                flops=costs.flops,
+                latency=costs.latency.to_dict(),
+                steps=self.judge.spec.proxy.steps,
+            )
+            self.store.set_activity(self.run, f"mini-KD of candidate {candidate}")
+
+        def step(taken: int) -> None:
+            nonlocal last_written
+            self.check()
+            if time.monotonic() - last_written > STEP_SECONDS or taken == self.judge.spec.proxy.steps:
+                self.store.update_candidate(candidate, step=taken)
+                last_written = time.monotonic()
+
+        def noted(notes: Sequence[str]) -> None:
+            self.store.update_candidate(candidate, notes=list(notes))
+
+        def held_out(taken: int, terms: dict[str, Places]) -> None:
+            rows = [
+                LayerLoss(taken, layer, of, loss, term)
+                for term, places in terms.items()
+                for (layer, of), loss in places.items()
+            ]
+            self.store.add_layer_losses(candidate, rows)
+
+        return Listener(self.check, measured, noted, step, held_out)
+
+    def _drop_weights(self) -> None:
+        """Deletes the weights of students that are no longer on the frontier, where the spec says so."""
+        if self.judge.spec.search.keep_weights == "all":
+            return
+        done = [candidate for candidate in self.store.candidates(self.run) if candidate.state == "done"]
+        kept = frontier([candidate.point for candidate in done])
+        kept += frontier([_by_speedup(candidate) for candidate in done])  # what `pick --speedup` may take
+        used = self.store.candidates_in_use(self.run)
+        for index, candidate in enumerate(done):
+            if candidate.weights and index not in kept and candidate.id not in used:
+                for path in self.store.files(self.run, candidate.id).iterdir():
+                    if path.name != "config.json":
+                        path.unlink() if path.is_file() else shutil.rmtree(path)
+                self.store.update_candidate(candidate.id, weights=0)
+
+
+def _by_speedup(candidate: Candidate) -> tuple[float, float]:
+    latency, loss = candidate.point
+    return (1 / candidate.latency.speedup if candidate.latency else latency), loss
+
+
+def _outcome(candidate: Candidate) -> Outcome:
+    reward = 0.0 if candidate.state == "over_budget" else candidate.reward
+    return Outcome(candidate.architecture, reward)

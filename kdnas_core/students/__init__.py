@@ -1,0 +1,1 @@
+"""Making and scoring the student that was chosen."""

@@ -1,0 +1,248 @@
+"""Full distillation: one candidate of a search on the whole corpus, with the teacher online."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.data.corpus import check_corpus
+from kdnas_core.data.splits import SplitTexts, full_texts
+from kdnas_core.data.tokens import Passage
+from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.needs import check_length, given_by, importance_for, own_words, words_in_use
+from kdnas_core.distillation.objective import Places
+from kdnas_core.distillation.plan import Given, Plan, plan
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device, turns
+from kdnas_core.models.importance import Importance
+from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.pooling import is_embedding_teacher
+from kdnas_core.models.sources import check_teacher
+from kdnas_core.models.student import save
+from kdnas_core.models.targets import Targets, tokenised
+from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher_outputs import OnlineTargets, Wanted, teacher_targets
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
+
+SAMPLE = 1_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
+LOOKS = 20  # evaluations on the way, where it is long enough
+STEPS_A_LOOK = 100
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class FullListener:
+    """Told how a full distillation goes on; any may raise to end it early, and what was learnt is kept.
+
+    Attributes:
+        waiting: another process of ours has the device.
+        say: what is being done, in words.
+        begun: steps that the training takes in all.
+        noted: sentences about what could not be learnt, or was done in another way.
+        step: steps taken.
+        held_out: steps taken, and held-out losses by term and (layer, teacher layer).
+    """
+
+    waiting: Callable[[], None]
+    say: Callable[[str], None]
+    begun: Callable[[int], None]
+    noted: Callable[[Sequence[str]], None]
+    step: Callable[[int], None]
+    held_out: Callable[[int, dict[str, Places]], None]
+
+
+@dataclass(frozen=True)
+class FullResult:
+    """The outcome of a full distillation.
+
+    Attributes:
+        loss: on held-out texts, as that of the candidates of its run.
+        languages: the same on each language, where there are several.
+        loss_se: standard error of the loss over texts, where it is known.
+        cut_from: what each of its layers began with; empty where that was random.
+    """
+
+    loss: float
+    languages: dict[str, float]
+    loss_se: float | None = None
+    cut_from: tuple[LayerSource, ...] = ()
+
+
+def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> None:
+    """Refuses what could not be distilled, before anything is written.
+
+    Raises:
+        BadInput: says why in one sentence.
+    """
+    check_teacher(spec.teacher)
+    check_corpus(how.corpus or spec.corpus)
+    teacher = load_teacher(spec.teacher)
+    check_length("sequence_length", how.sequence_length, teacher)
+    objective = objective_of(spec.filled_for(is_embedding_teacher(spec.teacher)), how)
+    plan(objective, architecture, given_by(teacher, objective, own_words(objective, architecture, teacher)))
+
+
+def distil_fully(
+    spec: RunSpec, how: DistilSpec, architecture: Architecture, folder: Path, listener: FullListener
+) -> FullResult:
+    """Distils a student on the whole corpus, or goes on where an earlier call was ended.
+
+    The teacher's outputs are computed batch by batch, so that the disk holds no more than the student, its
+    one checkpoint and a sample of outputs.
+
+    Args:
+        spec: of the run that the candidate is of.
+        how: what is different from the run: corpus, recipe, epochs and the like.
+        architecture: of the candidate.
+        folder: for the checkpoint, and in the end for the student as stock `transformers` loads it.
+        listener: told how it goes on.
+
+    Raises:
+        BadInput: as `check_full`.
+        Diverged: the loss is not finite.
+    """
+    listener.say("loading the teacher")
+    teacher = load_teacher(spec.teacher)
+    spec = spec.filled_for(is_embedding_teacher(spec.teacher))
+    material = _material(spec, how, architecture, teacher, listener)
+    steps = math.ceil(how.epochs * len(material.data.learnt) / how.batch_size)
+    proxy = training_of(how.batch_size, how.learning_rate, steps)
+    begun = begin(
+        teacher,
+        architecture,
+        material.objective,
+        material.given,
+        material.data,
+        material.words,
+        how.seed,
+        material.importance,
+    )
+    listener.noted(begun.notes)
+    listener.begun(steps)
+    listener.say("distilling on the full corpus")
+    autocast = autocast_dtype()
+    saved, looks = folder / CHECKPOINT, max(1, min(LOOKS, steps // STEPS_A_LOOK))
+    with turns(listener.waiting) as let_others:
+        watcher = watcher_of(listener, let_others)
+        result = distil(
+            begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, looks
+        )
+    save(begun.student, teacher.tokenizer, folder)
+    saved.unlink(missing_ok=True)
+    return FullResult(result.loss, result.languages, result.standard_error, begun.sources)
+
+
+def training_of(batch_size: int, learning_rate: float, steps: int) -> ProxySpec:
+    """How a full distillation trains; its steps follow from a corpus, and no spec limits them."""
+    return ProxySpec(batch_size=batch_size, learning_rate=learning_rate).model_copy(update={"steps": steps})
+
+
+def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watcher:
+    """Tells a listener of each step and look, and lets others have the device (`turns`) after each step."""
+
+    def step(taken: int) -> None:
+        listener.step(taken)
+        let_others()
+
+    return Watcher(step, lambda result: listener.held_out(result.step, result.terms))
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a student is taught with."""
+
+    objective: ObjectiveSpec
+    given: Given
+    data: ProxySet
+    words: TeacherWords | None
+    importance: Importance | None
+
+
+def _material(
+    spec: RunSpec, how: DistilSpec, architecture: Architecture, teacher: Teacher, listener: FullListener
+) -> _Material:
+    objective = objective_of(spec, how)
+    own = own_words(objective, architecture, teacher)
+    given = given_by(teacher, objective, own)
+    planned = plan(objective, architecture, given)
+    texts = _texts(spec, how, teacher, listener)
+    data = _data(teacher, texts, spec, how, planned, listener)
+    say, waiting = listener.say, listener.waiting
+    return _Material(
+        objective,
+        given,
+        data,
+        words_in_use(teacher, own, data, [planned], how.seed, say, waiting),
+        importance_for(objective, teacher, given.pooling, texts.learnt, say, waiting),
+    )
+
+
+def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
+    """What is learnt: as in the run, or by another recipe, whose mapping and start are then its own.
+
+    Args:
+        spec: of the run, filled in for its teacher.
+        how: what is different from it.
+    """
+    given = spec.objective
+    if how.recipe is None or how.recipe == given.recipe:
+        return given
+    return ObjectiveSpec(
+        use=given.use,
+        yardstick=given.yardstick,
+        recipe=how.recipe,
+        projection=given.projection,
+        start=given.start,
+        head=given.head,
+        first_stage=given.first_stage,
+    )
+
+
+def _texts(spec: RunSpec, how: DistilSpec, teacher: Teacher, listener: FullListener) -> SplitTexts:
+    corpus = how.corpus or spec.corpus
+    listener.say("reading the corpus")
+    with device(listener.waiting):
+        return full_texts(
+            corpus,
+            cache_folder(),
+            spec.proxy,
+            how.sentences,
+            how.sequence_length,
+            teacher.tokenizer,
+            listener.say,
+        )
+
+
+def _data(
+    teacher: Teacher,
+    texts: SplitTexts,
+    spec: RunSpec,
+    how: DistilSpec,
+    planned: Plan,
+    listener: FullListener,
+) -> ProxySet:
+    pairs = spec.proxy.pairs if how.pairs is None else how.pairs
+    learnt = texts.passages(pairs or 0.0)
+    autocast = autocast_dtype()
+    wanted = Wanted(sorted(planned.reads), planned.hides_words)
+
+    def stored(some: Sequence[Passage], length: int, name: str) -> Targets:
+        def progress(share: float) -> None:
+            listener.say(f"teacher outputs on {name}: {share:.0%}")
+
+        with device(listener.waiting):
+            return teacher_targets(teacher, some, length, autocast, cache_folder(), progress, wanted)
+
+    # as long as the run's, so that losses can be compared
+    judged = stored([text.text for text in texts.held_out], spec.proxy.sequence_length, "held-out texts")
+    sample = stored(learnt[:SAMPLE], how.sequence_length, "a sample of the corpus")
+    listener.say(f"tokenising {len(learnt)} texts")
+    sheet = tokenised(teacher, learnt, how.sequence_length, planned.hides_words)
+    full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
+    languages = [text.language for text in texts.held_out]
+    return ProxySet.of(sample, judged, teacher.model.config, languages, full)

@@ -1,0 +1,164 @@
+"""Scores of a student on tasks, beside those of its teacher and of the same student without distillation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+
+from kdnas_core.data.tasks import ZERO_SHOT as ZERO_SHOT
+from kdnas_core.data.tasks import Task, read_task
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.evaluation.fine_tuning import FineTuning
+from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
+from kdnas_core.evaluation.zero_shot import can_compare, similarity_score
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device
+from kdnas_core.models.pooling import is_embedding_teacher
+from kdnas_core.models.sources import check_teacher
+from kdnas_core.models.student import read_student
+from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
+from kdnas_core.spec import RunSpec, ScoreSpec
+from kdnas_core.students.task_teacher import STUDENT_DROPOUT, usual_settings
+
+Subject = Literal["student", "teacher", "control"]
+TASK = "task.json"  # beside a task-specific student: which task it is for
+
+
+@dataclass(frozen=True)
+class ScoreListener:
+    """Told how scoring goes on; any may raise to end it early.
+
+    Attributes:
+        waiting: another process of ours has the device.
+        say: what is being done, in words.
+        step: steps taken of the fine-tuning in hand, of how many.
+        scored: a task of a subject.
+    """
+
+    waiting: Callable[[], None]
+    say: Callable[[str], None]
+    step: Callable[[int, int], None]
+    scored: Callable[[Subject, TaskScore], None]
+
+
+def check_scoring(spec: RunSpec, how: ScoreSpec) -> None:
+    """Refuses what could not be scored, before anything is written.
+
+    Raises:
+        BadInput: the teacher or a task cannot be read; says why in one sentence.
+    """
+    check_teacher(spec.teacher)
+    list(_tasks(how))
+
+
+def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreListener) -> None:
+    """Scores a student and its teacher on tasks, each in the same way.
+
+    What this machine has scored before is remembered: the teacher is scored once, and a scoring that was
+    ended goes on. An embedding teacher and its student are also compared without any training, by the
+    similarity of their sentence vectors, and read pairs apart where `how` says nothing else.
+
+    Args:
+        spec: of the run that the student is of.
+        how: tasks, seeds, and whether the control is scored too.
+        student: its folder.
+        listener: told how it goes on, and each score.
+
+    Raises:
+        BadInput: as `check_scoring`.
+        Diverged: fine-tuning did, at every learning rate.
+    """
+    listener.say("reading the tasks")
+    tasks = list(_tasks(how))
+    teacher = load_teacher(spec.teacher)
+    compared = is_embedding_teacher(spec.teacher)
+    models = dict(_models(teacher, student, how))
+    settings = usual_settings(teacher, how.rows)
+    small = replace(settings, dropout=STUDENT_DROPOUT)
+    tuned: dict[Subject, FineTuning] = {"teacher": settings, "student": small, "control": small}
+    reads_apart = compared if how.pairs is None else how.pairs == "apart"
+    for task in tasks:
+        own = is_for(student, task)
+        apart = reads_apart and not own  # its student reads a pair as one text: so do those beside it
+        for subject, model in models.items():
+            if subject == "student" and own:
+                listener.scored(subject, _as_it_is(student, model, task, settings, listener))
+            else:
+                _score(subject, model, task, tuned[subject], how.seeds, apart, listener)
+            if compared and can_compare(task) and subject != "control":
+                listener.say(f"{subject}: {task.name}, similarity")
+                listener.scored(subject, _zero_shot(model, task, settings, listener))
+
+
+def _tasks(how: ScoreSpec) -> Iterator[Task]:
+    for source in how.tasks:
+        yield read_task(source, cache_folder(), split=how.split, train_language=how.train_language)
+
+
+def _models(teacher: Teacher, student: Path, how: ScoreSpec) -> Iterator[tuple[Subject, Scored]]:
+    yield "teacher", Scored(teacher.model, teacher.tokenizer, teacher.fingerprint)
+    encoder = read_student(student)
+    yield "student", Scored(encoder, teacher.tokenizer, fingerprint(encoder))
+    if how.control:
+        undistilled = _random(encoder)
+        yield "control", Scored(undistilled, teacher.tokenizer, fingerprint(undistilled))
+
+
+def _random(encoder: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same shape that has learnt nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModel.from_config(encoder.config, dtype=torch.float32)
+    return model.eval()
+
+
+def is_for(student: Path, task: Task) -> bool:
+    """Whether a student was distilled for this very task, so that it has a head for it."""
+    path = student / TASK
+    return path.is_file() and json.loads(path.read_text())["fingerprint"] == task.fingerprint
+
+
+def _as_it_is(
+    student: Path, model: Scored, task: Task, settings: FineTuning, listener: ScoreListener
+) -> TaskScore:
+    """What a student scores on the task that it was distilled for: nothing is left to train."""
+    listener.say(f"student: {task.name}, as it is")
+    classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        student, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    with device(listener.waiting):
+        values = values_of(classifier.eval(), model.tokenizer, task, settings, autocast_dtype())
+    return TaskScore(task.name, (values,))
+
+
+def _score(
+    subject: Subject,
+    model: Scored,
+    task: Task,
+    settings: FineTuning,
+    seeds: int,
+    reads_apart: bool,
+    listener: ScoreListener,
+) -> None:
+    def step(activity: str, taken: int, steps: int) -> None:
+        if taken == 1:
+            listener.say(f"{subject}: {activity}")
+        listener.step(taken, steps)
+
+    told = ScoringListener(listener.waiting, step)
+    found = score_on(model, task, settings, range(seeds), autocast_dtype(), told, reads_apart)
+    listener.scored(subject, found)
+
+
+def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:
+    """On the test split where there is one, as such models are compared."""
+    rows = task.splits["test" if "test" in task.splits else task.scored[0]]
+    with device(listener.waiting):
+        value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length)
+    return TaskScore(f"{task.name}{ZERO_SHOT}", ({"spearman": value},))

@@ -1,0 +1,267 @@
+"""TinyBERT's second stage: a student learns one task from its teacher fine-tuned on it, on augmented rows.
+
+First intermediate layers (embeddings, attention, hidden states), then predictions (arXiv 1909.10351, 4.2).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from kdnas_core.data.tasks import Row, Task, read_task
+from kdnas_core.data.tokens import Passage
+from kdnas_core.distillation.augmentation.candidates import augmenter_for
+from kdnas_core.distillation.augmentation.variants import Augmentation, augment
+from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.needs import check_length
+from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.trainer import ProxySet, distil
+from kdnas_core.evaluation.classifier import logits_of, tokens_of
+from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, soft_loss
+from kdnas_core.files import cache_folder
+from kdnas_core.hardware import device, turns
+from kdnas_core.models.mlm_head import teacher_words
+from kdnas_core.models.student import read_student, save, shape_of_model
+from kdnas_core.models.targets import Targets, tokenised
+from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
+from kdnas_core.models.teacher_outputs import OnlineTargets, Wanted, teacher_targets
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, TermKind, TermSpec
+from kdnas_core.students.full import (
+    CHECKPOINT,
+    LOOKS,
+    SAMPLE,
+    FullListener,
+    FullResult,
+    training_of,
+    watcher_of,
+)
+from kdnas_core.students.scores import TASK
+from kdnas_core.students.task_teacher import STUDENT_DROPOUT, taught_teacher, usual_settings
+
+INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
+INTERMEDIATE_RATE = 5e-4
+MOST_HELD_OUT = 200
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A task with what a student is taught of it.
+
+    Attributes:
+        task: the task.
+        rows: of the training split, with their variants.
+        teacher: fine-tuned on the task.
+        classifier: the same with its head.
+    """
+
+    task: Task
+    rows: list[Row]
+    teacher: Teacher
+    classifier: PreTrainedModel
+
+
+def distil_for_task(
+    spec: RunSpec,
+    how: DistilSpec,
+    start: Path,
+    folder: Path,
+    listener: FullListener,
+    without: Collection[TermKind] = (),
+) -> FullResult:
+    """Distils a student for a task, or goes on where an earlier call was ended.
+
+    Args:
+        spec: of the run that the student is of.
+        how: with the task, and whether its rows get variants.
+        start: folder of the student to begin with.
+        folder: for checkpoints, and in the end for the student with its head, as stock `transformers` loads
+            it.
+        listener: told how it goes on.
+        without: loss terms to leave out of the first stage, to learn what they are worth.
+
+    Raises:
+        BadInput: the task cannot be read, rows may be longer than the teacher reads, or the student has
+            nothing to learn by.
+        Diverged: the loss is not finite.
+    """
+    assert how.task is not None
+    listener.say("reading the task")
+    task = read_task(how.task, cache_folder())
+    teacher = load_teacher(spec.teacher)
+    check_length("sequence_length", how.sequence_length, teacher)
+    classifier = taught_teacher(teacher, task, listener.waiting, listener.say)
+    base = classifier.base_model
+    assert isinstance(base, PreTrainedModel)
+    taught = replace(teacher, model=base, fingerprint=fingerprint(base))
+    rows = augmented(task, teacher, how, listener) if how.augment else task.splits["train"]
+    lessons = Lessons(task, rows, taught, classifier)
+    steps = math.ceil(how.epochs * len(rows) / how.batch_size)
+    listener.begun(2 * steps)
+    student = read_student(start)
+    objective = intermediate_objective(student.config.num_hidden_layers, without)
+    _intermediate(lessons, how, student, objective, folder, listener, steps)
+    pupil = _prediction(lessons, how, student, folder, listener, steps)
+    loss = _loss(lessons, pupil)
+    save(pupil, teacher.tokenizer, folder)
+    (folder / TASK).write_text(json.dumps({"task": how.task, "fingerprint": task.fingerprint}))
+    for checkpoint in (CHECKPOINT, INTERMEDIATE):
+        (folder / checkpoint).unlink(missing_ok=True)
+    return FullResult(loss, {})
+
+
+def augmented(task: Task, teacher: Teacher, how: DistilSpec, listener: FullListener) -> list[Row]:
+    """The rows of the training split, each followed by its variants with its label."""
+    glove = None if how.glove is None else Path(how.glove)
+    words, notes = augmenter_for(
+        teacher, teacher_words(teacher), glove, how.sequence_length, autocast_dtype()
+    )
+    listener.noted(notes)
+    rows = task.splits["train"]
+
+    def progress(share: float) -> None:
+        listener.say(f"augmenting the rows of {task.name}: {share:.0%}")
+
+    settings = Augmentation(copies=how.copies, seed=how.seed)
+    with device(listener.waiting):
+        variants = augment([(row.first, row.second) for row in rows], words, settings, progress)
+    return [
+        each
+        for row, some in zip(rows, variants, strict=True)
+        for each in (row, *(Row(first, second, row.label) for first, second in some))
+    ]
+
+
+def _passage(row: Row) -> Passage:
+    return row.first if row.second is None else (row.first, row.second)
+
+
+def _intermediate(
+    lessons: Lessons,
+    how: DistilSpec,
+    student: PreTrainedModel,
+    objective: ObjectiveSpec,
+    folder: Path,
+    listener: FullListener,
+    steps: int,
+) -> None:
+    """The first stage: embeddings, attention and hidden states of the fine-tuned teacher.
+
+    Once it is over its checkpoint still holds the student, so that a second stage that was ended begins anew
+    with the same.
+    """
+    architecture = shape_of_model(student)
+    given = Given(lessons.teacher.architecture, predicts_words=False, hides_words=False)
+    data = _data(lessons, how, Wanted(sorted(plan(objective, architecture, given).reads)), listener)
+    begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student=student)
+    listener.noted(begun.notes)
+    listener.say(f"learning the layers of the teacher of {lessons.task.name}")
+    proxy = training_of(how.batch_size, INTERMEDIATE_RATE, steps)
+    with turns(listener.waiting) as let_others:
+        watcher = watcher_of(listener, let_others)
+        saved = folder / INTERMEDIATE
+        distil(student, begun.objective, data, proxy, how.seed, autocast_dtype(), watcher, saved, LOOKS)
+
+
+def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> ObjectiveSpec:
+    """TinyBERT's intermediate stage alone (eq. 11), or some of its terms."""
+    terms = [
+        TermSpec(kind="embedding"),
+        TermSpec(kind="attention", weight=layers),
+        TermSpec(kind="hidden", weight=layers),
+    ]
+    return ObjectiveSpec(recipe="custom", terms=[term for term in terms if term.kind not in without])
+
+
+def _data(lessons: Lessons, how: DistilSpec, wanted: Wanted, listener: FullListener) -> ProxySet:
+    """All rows online; the texts of the scored split say how far the student is, and are not learnt."""
+    autocast, teacher = autocast_dtype(), lessons.teacher
+    passages = [_passage(row) for row in lessons.rows]
+
+    def stored(some: Sequence[Passage]) -> Targets:
+        with device(listener.waiting):
+            return teacher_targets(
+                teacher, some, how.sequence_length, autocast, cache_folder(), wanted=wanted
+            )
+
+    order = np.random.default_rng(0).permutation(len(passages))[:SAMPLE]
+    sample = stored([passages[index] for index in order])
+    held_out = stored([_passage(row) for row in _held_out(lessons.task)])
+    sheet = tokenised(teacher, passages, how.sequence_length)
+    full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
+    return ProxySet.of(sample, held_out, teacher.model.config, full=full)
+
+
+def _held_out(task: Task) -> list[Row]:
+    return task.splits[task.scored[0]][:MOST_HELD_OUT]
+
+
+def _prediction(
+    lessons: Lessons,
+    how: DistilSpec,
+    student: PreTrainedModel,
+    folder: Path,
+    listener: FullListener,
+    steps: int,
+) -> PreTrainedModel:
+    """The second stage: what the teacher predicts for each row and variant."""
+    settings = FineTuning(
+        batch_size=how.batch_size, sequence_length=how.sequence_length, dropout=STUDENT_DROPOUT
+    )
+    rate = _rate(lessons, student, settings, listener)
+    autocast = autocast_dtype()
+    listener.say(f"learning the predictions of the teacher of {lessons.task.name}")
+    with turns(listener.waiting) as let_others:
+        lesson = _soft(lessons, lessons.rows, settings.sequence_length, autocast)
+
+        def progress(taken: int, of: int) -> None:
+            listener.step(steps + taken)
+            let_others()
+
+        saved = folder / CHECKPOINT
+        return fine_tuned(student, lesson, settings, rate, how.seed, autocast, progress, steps, saved)
+
+
+def _rate(
+    lessons: Lessons,
+    student: PreTrainedModel,
+    settings: FineTuning,
+    listener: FullListener,
+) -> float:
+    """Chosen as for any fine-tuning, on a cut of the training split by its labels."""
+    scored = Scored(student, lessons.teacher.tokenizer, fingerprint(student))
+
+    def told(activity: str, taken: int, steps: int) -> None:
+        if taken % 50 == 0:
+            listener.say(f"{activity}, step {taken} of {steps}")
+
+    return chosen_rate(
+        scored, lessons.task, settings, autocast_dtype(), ScoringListener(listener.waiting, told)
+    )
+
+
+def _soft(
+    lessons: Lessons, rows: Sequence[Row], sequence_length: int, autocast: torch.dtype | None
+) -> Lesson:
+    tokens = tokens_of(rows, lessons.teacher.tokenizer, sequence_length)
+    return Lesson(lessons.task, tokens, logits_of(lessons.classifier, tokens, autocast))
+
+
+def _loss(lessons: Lessons, pupil: PreTrainedModel) -> float:
+    """How far the student's predictions are from the teacher's, on texts that it has not learnt."""
+    autocast = autocast_dtype()
+    length = usual_settings(lessons.teacher).sequence_length
+    tokens = tokens_of(_held_out(lessons.task), lessons.teacher.tokenizer, length)
+    both: list[NDArray[np.float32]] = [
+        logits_of(model, tokens, autocast) for model in (pupil, lessons.classifier)
+    ]
+    return soft_loss(lessons.task, *both)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kdnas_core.errors import Failure
+from kdnas_core.package import children
+from tests.sentences import is_one_sentence
+from tests.tiny_runs import wait_for
+
+HEAD = "import json, os, sys, time\nasked = json.load(sys.stdin)\n"
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], Path]:
+    def made(body: str) -> Path:
+        path = tmp_path / "with_some_library.py"
+        path.write_text(HEAD + body)
+        return path
+
+    return made
+
+
+def test_a_clean_process_knows_nothing_of_this_project(
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    path = script(
+        "import importlib.util as u\n"
+        "print('noise')\n"
+        "ours, offline = u.find_spec('kdnas_core'), os.environ['HF_HUB_OFFLINE']\n"
+        "print(json.dumps({'folder': sys.argv[1], 'asked': asked, 'ours': ours, 'offline': offline}))"
+    )
+    found = children.in_clean_process(path, tmp_path, {"length": 3}, lambda activity: None)
+    assert found == {"folder": str(tmp_path), "asked": {"length": 3}, "ours": None, "offline": "1"}
+
+
+def test_what_a_child_does_is_told(script: Callable[[str], Path], tmp_path: Path) -> None:
+    said: list[str] = []
+    path = script("print('> first', flush=True)\ntime.sleep(1)\nprint('{}')")
+    children.in_clean_process(path, tmp_path, {}, said.append)
+    assert list(dict.fromkeys(said)) == ["loading it with some library alone", "first"]
+
+
+def test_a_child_that_fails_is_told_in_a_sentence(script: Callable[[str], Path], tmp_path: Path) -> None:
+    path = script("raise ValueError('it is broken.')")
+    with pytest.raises(Failure, match=r"some library alone failed .*it is broken") as error:
+        children.in_clean_process(path, tmp_path, {}, lambda activity: None)
+    assert is_one_sentence(str(error.value))
+
+
+def test_a_child_that_takes_too_long_is_ended(
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "TIMEOUT_S", 0.5)
+    with pytest.raises(Failure, match="took longer"):
+        children.in_clean_process(script("time.sleep(600)"), tmp_path, {}, lambda activity: None)
+
+
+def test_a_child_ends_with_the_one_that_asked(script: Callable[[str], Path], tmp_path: Path) -> None:
+    path = script("open(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
+
+    def leaving(activity: str) -> None:
+        if (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        children.in_clean_process(path, tmp_path, {}, leaving)
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not psutil.pid_exists(pid))
+    assert os.getpid() != pid

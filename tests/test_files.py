@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdnas_core.files import cache_folder, recall, remember, remembered, write_whole
+from kdnas_core.latency.protocol import recall_latency
+from tests.tiny import reading_of
+
+QUESTION = {"model": "packaged", "threads": 1}
+
+
+def test_the_cache_is_where_the_environment_says(fresh_cache: Path) -> None:
+    assert cache_folder() == fresh_cache
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_cache_is_else_the_users_own(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("KDNAS_CACHE")
+    if value is not None:
+        monkeypatch.setenv("KDNAS_CACHE", value)
+    assert cache_folder().name == "kdnas-studio"
+    assert cache_folder().is_absolute()
+
+
+def test_an_answer_is_remembered_and_a_later_one_replaces_it(fresh_cache: Path) -> None:
+    assert recall("gain", QUESTION) is None
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert recall("gain", QUESTION) == {"gain": 1.5}
+    remember("gain", QUESTION, {"gain": 2.0})
+    assert recall("gain", QUESTION) == {"gain": 2.0}
+    assert len(list((fresh_cache / "gain").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_other_questions_and_other_kinds_have_other_answers() -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert recall("gain", {**QUESTION, "threads": 2}) is None
+    assert recall("gain", {"model": "packaged"}) is None
+    assert recall("latency", QUESTION) is None
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_the_order_of_a_questions_fields_does_not_matter() -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert recall("gain", dict(reversed(QUESTION.items()))) == {"gain": 1.5}
+
+
+def test_a_fact_is_kept_with_its_question_so_that_a_person_can_read_it(fresh_cache: Path) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    (path,) = (fresh_cache / "gain").iterdir()
+    assert json.loads(path.read_text()) == {"question": QUESTION, "answer": {"gain": 1.5}}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"answer"', b"\0" * 64, b"\xff\xfe\xfd"])
+def test_a_damaged_fact_is_as_if_it_were_never_remembered(fresh_cache: Path, content: bytes) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    (path,) = (fresh_cache / "gain").iterdir()
+    path.write_bytes(content)
+    assert recall("gain", QUESTION) is None
+    remember("gain", QUESTION, {"gain": 2.5})
+    assert recall("gain", QUESTION) == {"gain": 2.5}
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_latency_is_recalled_as_it_was_read() -> None:
+    assert recall_latency(QUESTION) is None
+    remember("latency", QUESTION, reading_of(3.25).to_dict())
+    assert recall_latency(QUESTION) == reading_of(3.25)
+
+
+def test_all_facts_of_a_kind_are_listed_with_their_questions(fresh_cache: Path) -> None:
+    assert remembered("gain") == []
+    facts = [({"threads": threads}, {"gain": threads / 2}) for threads in range(5)]
+    for question, answer in facts:
+        remember("gain", question, answer)
+    remember("other", QUESTION, {"gain": 9.0})
+    listed = remembered("gain")
+    assert sorted(listed, key=lambda fact: fact[0]["threads"]) == facts
+    assert remembered("gain") == listed
+
+
+def test_a_fact_that_changes_or_goes_is_listed_as_it_is_now(fresh_cache: Path) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    assert remembered("gain") == [(QUESTION, {"gain": 1.5})]
+    remember("gain", QUESTION, {"gain": 2.25})
+    assert remembered("gain") == [(QUESTION, {"gain": 2.25})]
+    (path,) = (fresh_cache / "gain").iterdir()
+    path.unlink()
+    assert remembered("gain") == []
+
+
+def test_a_fact_that_stays_the_same_is_read_once(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    remembered("gain")
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert remembered("gain") == [(QUESTION, {"gain": 1.5})]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"answer"', b"\0" * 64, b"\xff\xfe\xfd", b"[]", b"3", b"{}", b'{"question": 1, "answer": 2}'],
+)
+def test_damaged_facts_are_not_listed(fresh_cache: Path, content: bytes) -> None:
+    remember("gain", QUESTION, {"gain": 1.5})
+    (fresh_cache / "gain" / "damaged.json").write_bytes(content)
+    (fresh_cache / "gain" / "folder.json").mkdir()
+    assert remembered("gain") == [(QUESTION, {"gain": 1.5})]
+
+
+def test_writing_replaces_a_file_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "fact.json"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_crash_while_writing_leaves_the_earlier_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fact.json"
+    write_whole(path, b"first")
+
+    def crash(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"second")
+    assert path.read_bytes() == b"first"

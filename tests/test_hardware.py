@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import filelock
+import pytest
+
+from kdnas_core import hardware as module
+from kdnas_core.hardware import device, device_lock, turns
+
+TRY = """
+import filelock
+from kdnas_core.hardware import device_lock
+try:
+    with device_lock().acquire(timeout=0.1):
+        print("had it")
+except filelock.Timeout:
+    print("shut out")
+"""
+
+HOLD = """
+import time
+from kdnas_core.hardware import device_lock
+with device_lock():
+    print("holding", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock of this test alone, in this process and in those that it starts."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+def other_process() -> str:
+    return subprocess.run(
+        [sys.executable, "-c", TRY], capture_output=True, text=True, check=True, env=os.environ.copy()
+    ).stdout.strip()
+
+
+def test_one_process_shuts_out_another_until_it_is_done() -> None:
+    with device_lock():
+        assert other_process() == "shut out"
+    assert other_process() == "had it"
+
+
+def test_the_lock_goes_with_a_process_that_is_killed() -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "holding"
+        with pytest.raises(filelock.Timeout):
+            device_lock().acquire(timeout=0.1)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with device_lock().acquire(timeout=5):
+        pass
+
+
+def test_an_exception_lets_go_of_the_lock() -> None:
+    with pytest.raises(ZeroDivisionError), device_lock():
+        raise ZeroDivisionError
+    assert other_process() == "had it"
+
+
+# Turns
+
+
+class GivenUp(Exception):
+    pass
+
+
+def is_free() -> bool:
+    try:
+        with device_lock().acquire(timeout=0):
+            return True
+    except filelock.Timeout:
+        return False
+
+
+class Clock:
+    """A clock that only moves when it is told to, and by sleeping."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.free_while_asleep: list[bool] = []
+        monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds == module.PAUSE_S
+        self.free_while_asleep.append(is_free())
+        self.now += seconds
+
+
+def test_a_long_block_has_the_device_to_itself() -> None:
+    with turns():
+        assert other_process() == "shut out"
+    assert other_process() == "had it"
+
+
+def test_others_are_let_in_each_ten_seconds_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    with turns() as let_others:
+        let_after = []
+        for second in range(1, 36):
+            clock.now += 1
+            asleep = len(clock.free_while_asleep)
+            let_others()
+            let_after += [second] * (len(clock.free_while_asleep) - asleep)
+            assert not is_free()
+    assert let_after == [11, 22, 33]  # its turn begins when it has the device again
+    assert clock.free_while_asleep == [True] * 3
+    assert is_free()
+
+
+def test_who_waits_gets_the_device_when_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_S", 0.0)
+    had_it = threading.Event()
+
+    def measure() -> None:
+        with device():
+            had_it.set()
+
+    with turns() as let_others:
+        waiting = threading.Thread(target=measure)
+        waiting.start()
+        assert not had_it.wait(0.1)
+        for _ in range(20):
+            let_others()
+            if had_it.is_set():
+                break
+        assert had_it.is_set()
+        waiting.join()
+        assert not is_free()
+
+
+def test_who_does_not_get_its_turn_back_can_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
+    clock, other, waits = Clock(monkeypatch), device_lock(), []
+
+    def waiting() -> None:
+        waits.append(1)
+        if len(waits) == 3:
+            raise GivenUp
+
+    monkeypatch.setattr(clock, "sleep", lambda seconds: other.acquire())
+    with pytest.raises(GivenUp), turns(waiting) as let_others:
+        clock.now += 11
+        let_others()
+    assert len(waits) == 3
+    assert not is_free()  # the other still has it
+    other.release()
+    assert is_free()
+
+
+@pytest.mark.parametrize("taken", [turns, device])
+def test_waiting_is_told_until_the_device_is_free(
+    taken: Callable[..., AbstractContextManager[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
+    other, waits = device_lock(), []
+    other.acquire()
+
+    def waiting() -> None:
+        waits.append(1)
+        if len(waits) == 4:
+            other.release()
+
+    with taken(waiting):
+        assert not is_free()
+    assert len(waits) == 4
+    assert is_free()
+
+
+def test_an_exception_in_a_long_block_lets_go_of_the_device() -> None:
+    with pytest.raises(ZeroDivisionError), turns():
+        raise ZeroDivisionError
+    assert is_free()
