@@ -39,7 +39,7 @@ def test_every_python_file_that_the_architecture_names_exists() -> None:
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    places = (ROOT / "kdnas_core" / "dashboard" / "places.py").read_text(encoding="utf-8")
+    places = (ROOT / "kdnas_core" / "dashboard" / "ui" / "places.py").read_text(encoding="utf-8")
     assert [page.name for page in (ROOT / "pages").glob("*.py") if page.name not in places] == []
 
 

@@ -55,9 +55,13 @@ middleware = [Middleware(SecurityHeaders)]
 
 @asynccontextmanager
 async def lifespan(app: App) -> AsyncIterator[None]:
-    """Brings the store up to date before the first page; a bad one is said here, and again on every page."""
+    """Brings the store up to date before the first page, and takes up what is queued in it.
+
+    A bad store is said here, and again on every page.
+    """
     try:
         prepare(live.database())
+        take_up(live.database())
     except BadInput as error:
         log.error("%s", error)
     yield
@@ -71,6 +75,14 @@ def prepare(db: Path) -> bool:
     """
     with opened(db) as store:
         return bool(store.runs())
+
+
+def take_up(db: Path) -> None:
+    """Starts a worker where work is queued that no worker serves, as after the machine was started anew."""
+    with opened(db) as store:
+        waiting = store.is_waiting()
+    if waiting:
+        ensure_worker(db)
 
 
 def main(app: App) -> None:

@@ -213,7 +213,7 @@ def protocol(reading: LatencyReading) -> str:
     return (
         f"{reading.device} · {runtime(reading.runtime)} ({reading.dtype})"
         f" · {_plural(reading.threads, 'thread')} · batch {reading.batch_size}"
-        f" · {reading.sequence_length} tokens · {_plural(len(reading.samples), 'timed run')}"
+        f" · {reading.sequence_length} tokens · {_plural(reading.n, 'timed run')}"
     )
 
 

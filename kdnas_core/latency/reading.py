@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -14,7 +14,7 @@ class LatencyReading:
     Attributes:
         p50: median of `samples`.
         p95: their 95th percentile.
-        samples: every timed run that counted, in order.
+        samples: every timed run that counted, in order; none where they were left in the store.
         teacher_p50: median of the teacher's runs, interleaved with these one to one.
         runtime: for example "onnxruntime".
         dtype: of weights and arithmetic.
@@ -23,12 +23,13 @@ class LatencyReading:
         sequence_length: tokens in each.
         device: name of the machine and its processor.
         repeated: runs thrown away because something else had the core meanwhile.
+        n: how many timed runs counted.
         clean: False where too few clean runs could be had; the samples then include unclean ones.
     """
 
     p50: float
     p95: float
-    samples: tuple[float, ...]
+    samples: tuple[float, ...] = field(compare=False)  # the same measurement with them or without
     teacher_p50: float
     runtime: str
     dtype: str
@@ -38,6 +39,11 @@ class LatencyReading:
     device: str
     repeated: int
     clean: bool
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples:
+            object.__setattr__(self, "n", len(self.samples))
 
     @property
     def speedup(self) -> float:

@@ -166,7 +166,7 @@ def protocol_of(reading: LatencyReading) -> str:
     unclean = "" if reading.clean else "; the machine was busy, so it is an upper bound"
     return (
         f"{reading.dtype}, {threads}, batch {reading.batch_size}, {reading.sequence_length} tokens, "
-        f"{len(reading.samples)} runs in turns with the teacher's{unclean}"
+        f"{reading.n} runs in turns with the teacher's{unclean}"
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import re
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
-
-import psutil
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.tasks import PROXY
@@ -70,32 +70,33 @@ def parts_of_name(name: str, other: str) -> tuple[bool, int]:
 
 
 @dataclass(frozen=True)
+class Lease:
+    """A job as one worker has it: each claim of it has a higher fence than those before."""
+
+    job: Job
+    fence: int
+
+
+@dataclass(frozen=True)
 class Worker:
-    """The process that serves a run: enough to tell it from a later one with the same pid."""
+    """The process that serves a job."""
 
     pid: int
-    created: float
     host: str
 
     @classmethod
     def this_process(cls) -> Worker:
         """The process that asks."""
-        process = psutil.Process()
-        return cls(process.pid, process.create_time(), platform.node())
+        return cls(os.getpid(), platform.node())
+
+    @classmethod
+    def from_json(cls, text: str) -> Worker:
+        """The worker whose fields this is."""
+        return cls(**json.loads(text))
 
     def is_elsewhere(self) -> bool:
         """Whether the process is on another host."""
         return self.host != platform.node()
-
-    def is_alive(self) -> bool:
-        """Whether the process still runs; a zombie does not, and one on another host cannot be told dead."""
-        if self.is_elsewhere():
-            return True
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
 
 
 @dataclass(frozen=True)
@@ -115,22 +116,59 @@ class TeacherFacts:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One search. Times are seconds since the epoch; `seconds` is the time it was worked on."""
+class Work:
+    """What runs, students, scorings and sweeps share: times are seconds since the epoch.
+
+    Attributes:
+        id: among its kind.
+        state: as it is now: of work whose worker does not live, interrupted.
+        created_at: when it was asked for.
+        finished_at: when it was last ended, in whatever state.
+        heartbeat_at: when its worker last said that it lives.
+        worker: the process that serves it, or last did.
+        fence: rises with each claim.
+        attempts: claims since a worker last ended it itself.
+        request: what is asked of its worker.
+        activity: what is done now, in words.
+        step: steps taken of the training in hand ...
+        steps: ... of so many, 0 while that is not known.
+        seconds: it was worked on.
+        error: why it failed.
+    """
 
     id: int
-    name: str
     state: RunState
-    spec: RunSpec
     created_at: float
     finished_at: float | None
     heartbeat_at: float | None
     worker: Worker | None
+    fence: int
+    attempts: int
     request: Literal["pause", "stop"] | None
-    episode: int
     activity: str
+    step: int
+    steps: int
     seconds: float
     error: str | None
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        raise NotImplementedError
+
+    @property
+    def lease(self) -> Lease:
+        """Its last one."""
+        return Lease(self.job, self.fence)
+
+
+@dataclass(frozen=True)
+class Run(Work):
+    """One search."""
+
+    name: str
+    spec: RunSpec
+    episode: int
     teacher: TeacherFacts | None
 
     @property
@@ -153,6 +191,7 @@ class Candidate:
     language of the corpus. `estimated_ms` is the latency that was foreseen for one that was not measured,
     since it would have been far over the budget. `loss_se` is the standard error of the loss over held-out
     texts, where the yardstick has one; `cut_from` says what each layer began with, where it was cut out.
+    `attempts` counts those that ended their process.
     """
 
     id: int
@@ -177,6 +216,7 @@ class Candidate:
     estimated_ms: float | None = None
     loss_se: float | None = None
     cut_from: tuple[LayerSource, ...] = ()
+    attempts: int = 0
 
     @property
     def proxy_score(self) -> float | None:
@@ -205,7 +245,7 @@ class Candidate:
             "architecture": self.architecture.to_dict(),
             "parameters": self.parameters,
             "flops": self.flops,
-            "latency_ms": latency and {"p50": latency.p50, "p95": latency.p95, "n": len(latency.samples)},
+            "latency_ms": latency and {"p50": latency.p50, "p95": latency.p95, "n": latency.n},
             "speedup": latency and latency.speedup,
             "estimated_ms": self.estimated_ms,
             "loss": self.loss,
@@ -236,45 +276,11 @@ class LayerLoss:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What students, scorings and sweeps share with runs: times are seconds since the epoch.
-
-    Attributes:
-        id: among its kind.
-        run: of its candidate.
-        state: as of a run.
-        created_at: when it was asked for.
-        finished_at: when it was last ended, in whatever state.
-        heartbeat_at: when its worker last said that it lives.
-        worker: the process that serves it, or last did.
-        request: what is asked of that.
-        activity: what is done now, in words.
-        step: steps taken of the training in hand ...
-        steps: ... of so many, 0 while that is not known.
-        seconds: it was worked on.
-        error: why it failed.
-    """
-
-    id: int
-    run: int
-    state: RunState
-    created_at: float
-    finished_at: float | None
-    heartbeat_at: float | None
-    worker: Worker | None
-    request: Literal["pause", "stop"] | None
-    activity: str
-    step: int
-    steps: int
-    seconds: float
-    error: str | None
-
-
-@dataclass(frozen=True)
 class Student(Work):
     """A candidate that is distilled in full, or a student made from one for a task.
 
     Attributes:
+        run: of its candidate.
         candidate: whose architecture it has.
         parent: the student whose weights it begins with; None for none, or the candidate's. It may have been
             deleted since: ids are never given again.
@@ -286,6 +292,7 @@ class Student(Work):
         cut_from: what each layer began with, where it was cut out of the teacher.
     """
 
+    run: int
     candidate: int
     parent: int | None
     spec: DistilSpec
@@ -341,11 +348,13 @@ class Scoring(Work):
     """The scoring of a candidate or a student, and of its teacher, on tasks.
 
     Attributes:
+        run: of its candidate.
         candidate: that is scored; None where a student is.
         student: that is scored; None where a candidate is.
         spec: on which tasks, and how.
     """
 
+    run: int
     candidate: int | None
     student: int | None
     spec: ScoreSpec
@@ -368,10 +377,12 @@ class Sweep(Work):
     They hold for every student that has its architecture.
 
     Attributes:
+        run: of its candidate.
         candidate: that is measured.
         spec: in what ways.
     """
 
+    run: int
     candidate: int
     spec: SweepSpec
 

@@ -15,6 +15,7 @@ from kdnas_core.search.judge import Judge, Listener, Measured
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.pareto import frontier
 
+MOST_ATTEMPTS = 3  # at a candidate that ends its process
 STEP_SECONDS = 0.5  # between two progress rows of one mini-KD
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class StoreJournal:
 
     def has(self, episode: int) -> bool:
         """Whether the episode's candidates have been proposed."""
-        return bool(self._candidates(episode))
+        return bool(self.store.candidates(self.run, episode))
 
     def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
         """Writes an episode's candidates, all or none."""
@@ -56,18 +57,21 @@ class StoreJournal:
 
     def outcomes(self, episode: int) -> list[Outcome]:
         """The episode's outcomes, judging what is not judged yet."""
-        for candidate in self._candidates(episode):
+        for candidate in self.store.candidates(self.run, episode):
             if candidate.state == "proposed":
                 self._judge(candidate)
-        return [_outcome(candidate) for candidate in self._candidates(episode)]
-
-    def _candidates(self, episode: int) -> list[Candidate]:
-        return [candidate for candidate in self.store.candidates(self.run) if candidate.episode == episode]
+        return [_outcome(candidate) for candidate in self.store.candidates(self.run, episode)]
 
     def _judge(self, candidate: Candidate) -> None:
         self.check()
         self.store.set_activity(self.run, f"measuring the latency of {candidate.architecture.key}")
-        started = time.time()
+        started = time.monotonic()
+        if candidate.attempts >= MOST_ATTEMPTS:
+            error = f"It ended its process {candidate.attempts} times: is there too little memory for it?"
+            self._finish(candidate.id, started, state="failed", error=error)
+            self.told(self.store.candidate(candidate.id))
+            return
+        self.store.begin_attempt(candidate.id)
         try:
             judgement = self.judge.judge(
                 candidate.architecture, self.store.files(self.run, candidate.id), self._listener(candidate.id)
@@ -105,7 +109,7 @@ class StoreJournal:
         )
 
     def _finish(self, candidate: int, started: float, **fields: object) -> None:
-        self.store.update_candidate(candidate, seconds=time.time() - started, **fields)
+        self.store.update_candidate(candidate, seconds=time.monotonic() - started, **fields)
 
     def _listener(self, candidate: int) -> Listener:
         last_written = 0.0

@@ -22,18 +22,19 @@ from kdnas_core.runs import student_journals
 from kdnas_core.runs.launch import worker_lock
 from kdnas_core.runs.records import (
     Candidate,
-    Job,
+    Lease,
     Run,
     RunState,
     Scoring,
     Student,
     Sweep,
     TeacherFacts,
+    Work,
     Worker,
 )
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.signals import put_off
-from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store import LeaseLost, Store, opened
 from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
@@ -43,6 +44,7 @@ from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec
 
 HEARTBEAT_S = 1.0
+MOST_WORKED_S = 10.0  # between two beats; the rest of it the process was stopped, or the machine asleep
 POLL_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -120,7 +122,7 @@ def work_on(
     Raises:
         KeyboardInterrupt: after the run was marked as interrupted.
     """
-    return _worked(store, run.job, lambda check: _search(store, run, prepared, check, told))
+    return _worked(store, run, lambda leased, check: _search(leased, run, prepared, check, told))
 
 
 def distil(store: Store, student: Student, told: Told = lambda activity, step, steps: None) -> RunState:
@@ -138,15 +140,15 @@ def distil(store: Store, student: Student, told: Told = lambda activity, step, s
     """
     with put_off() as is_asked:
 
-        def work(check: Check) -> None:
+        def work(leased: Store, check: Check) -> None:
             def check_both() -> None:
                 check()
                 if is_asked():
                     raise Asked("interrupted")
 
-            student_journals.distil(store, student, check_both, told)
+            student_journals.distil(leased, student, check_both, told)
 
-        state = _worked(store, student.job, work)
+        state = _worked(store, student, work)
     if is_asked():  # it came too late to end this work, but not to end the process
         raise KeyboardInterrupt
     return state
@@ -163,7 +165,7 @@ def score(store: Store, scoring: Scoring, told: Told = lambda activity, step, st
     Raises:
         KeyboardInterrupt: after the scoring was marked as interrupted.
     """
-    return _worked(store, scoring.job, lambda check: student_journals.score(store, scoring, check, told))
+    return _worked(store, scoring, lambda leased, check: student_journals.score(leased, scoring, check, told))
 
 
 def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, steps: None) -> RunState:
@@ -177,13 +179,18 @@ def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, step
     Raises:
         KeyboardInterrupt: after the sweep was marked as interrupted.
     """
-    return _worked(store, sweep.job, lambda check: student_journals.measure(store, sweep, check, told))
+    return _worked(store, sweep, lambda leased, check: student_journals.measure(leased, sweep, check, told))
 
 
-def _worked(store: Store, job: Job, work: Callable[[Check], None]) -> RunState:
-    with _heartbeat(store.path, job) as check:
-        state, error = _outcome(lambda: work(check))
-    store.end(job, state, error)
+def _worked(store: Store, claimed: Work, work: Callable[[Store, Check], None]) -> RunState:
+    job, leased = claimed.job, store.leased(claimed.lease)
+    try:
+        with _heartbeat(store.path, claimed.lease) as check:
+            state, error = _outcome(lambda: work(leased, check))
+        leased.end(job, state, error)
+    except LeaseLost as lost:
+        log.warning(str(lost))
+        return "interrupted"
     log.info(f"{job.title.lower()}: {state}{f' ({error})' if error else ''}")
     if state == "interrupted":
         raise KeyboardInterrupt
@@ -197,6 +204,8 @@ def _outcome(work: Callable[[], None]) -> tuple[RunState, str | None]:
         return asked.state, None
     except KeyboardInterrupt:
         return "interrupted", None
+    except LeaseLost:
+        raise
     except (BadInput, Failure) as error:
         return "failed", str(error)
     except Exception as error:
@@ -238,28 +247,41 @@ def _facts(prepared: Prepared) -> TeacherFacts:
 
 
 @contextmanager
-def _heartbeat(db: Path, job: Job) -> Iterator[Check]:
-    """Says that this process lives; gives a check that raises `Asked` once a request was seen."""
+def _heartbeat(db: Path, lease: Lease) -> Iterator[Check]:
+    """Says that this process lives; gives a check that raises `Asked` or `LeaseLost` once that was seen."""
     request: list[RunState] = []
+    lost = threading.Event()
     ended = threading.Event()
+    last = time.monotonic()
 
     def beat() -> None:
+        nonlocal last
+        now = time.monotonic()
+        worked, last = min(now - last, MOST_WORKED_S), now
         with opened(db) as store:  # a connection of its own: they do not cross threads
-            while not ended.wait(HEARTBEAT_S):
-                try:
-                    store.heartbeat(job)
-                    asked = store.work(job).request
-                except Exception:  # a disk that is full for a moment must not end the beat
-                    log.exception(f"{job.title.lower()}: no heartbeat")
-                    continue
-                states: dict[str | None, list[RunState]] = {"pause": ["paused"], "stop": ["stopped"]}
-                request[:] = states.get(asked, [])  # the last word counts, also one taken back
+            store.leased(lease).heartbeat(lease.job, worked)
+            asked = store.work(lease.job).request
+        states: dict[str | None, list[RunState]] = {"pause": ["paused"], "stop": ["stopped"]}
+        request[:] = states.get(asked, [])  # the last word counts, also one taken back
+
+    def beat_on() -> None:
+        over = False
+        while not over and not lost.is_set():
+            over = ended.wait(HEARTBEAT_S)
+            try:
+                beat()
+            except LeaseLost:
+                lost.set()
+            except Exception:  # a disk that is full for a moment must not end the beat
+                log.exception(f"{lease.job.title.lower()}: no heartbeat")
 
     def check() -> None:
+        if lost.is_set():
+            raise LeaseLost(f"{lease.job.title} is no longer this process's.")
         if request:
             raise Asked(request[0])
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=beat_on, daemon=True)
     thread.start()
     try:
         yield check

@@ -184,3 +184,24 @@ def test_a_bad_store_does_not_keep_the_server_from_saying_so(
 
     run_apart(start_up())
     assert "cannot hold the runs" in caplog.text
+
+
+@pytest.mark.parametrize("is_queued", [True, False])
+def test_what_was_queued_is_taken_up_when_the_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_queued: bool
+) -> None:
+    db = tmp_path / "runs.db"
+    with opened(db) as store:
+        run = store.create_run(quick_spec())
+        if not is_queued:
+            store.ask(run, "stop")
+    served: list[Path] = []
+    monkeypatch.setenv("KDNAS_DB", str(db))
+    monkeypatch.setattr(server, "ensure_worker", served.append)
+
+    async def start_up() -> None:
+        async with server.lifespan(object()):  # type: ignore[arg-type]
+            pass
+
+    run_apart(start_up())
+    assert served == ([db] if is_queued else [])

@@ -427,7 +427,7 @@ def test_a_file_is_no_task_but_its_folder_is(tmp_path: Path, monkeypatch: pytest
 
 def test_tasks_are_named_without_anything_heavy() -> None:
     program = (
-        "import sys, kdnas_core.measure.tasks; "
+        "import sys, kdnas_core.data.tasks; "
         "heavy = {'torch', 'transformers', 'datasets', 'sklearn'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

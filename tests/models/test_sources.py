@@ -132,7 +132,7 @@ def test_a_config_that_does_not_say_its_shape_is_refused_by_the_field(folder: Pa
 
 def test_nothing_heavy_is_imported_to_look_at_a_teacher() -> None:
     seen = subprocess.run(
-        [sys.executable, "-c", "import sys, kdnas_core.distillation.sources; print('torch' in sys.modules)"],
+        [sys.executable, "-c", "import sys, kdnas_core.models.sources; print('torch' in sys.modules)"],
         capture_output=True,
         text=True,
         check=True,

@@ -148,7 +148,7 @@ def test_a_student_that_is_not_finished_is_not_exported(
 ) -> None:
     with opened(copied(store, db, tmp_path)) as copy:
         a_student(copy, candidate, DistilSpec())
-        copy._db.execute("UPDATE students SET state = 'paused'")
+        copy._db.execute("UPDATE jobs SET state = 'paused' WHERE kind = 'students'")
         with pytest.raises(BadInput, match="has no weights yet"):
             export_student(copy, "s1", tmp_path / "target")
     assert not (tmp_path / "target").exists()

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,10 @@ from tests.exported import SHAPE, sha256, write_export, write_json, write_sums, 
 from tests.filled_store import DEVICE, reading, teacher_facts
 from tests.sentences import is_one_sentence
 from tests.tiny_families import CONFIGS
-from tests.tiny_runs import files_in, own_machine
+from tests.tiny_runs import files_in
 
 FULL = DistilSpec(epochs=2.0, seed=9)
 KEPT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with own_machine(tmp_path_factory.mktemp("machine")):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -510,9 +504,9 @@ def test_what_a_killed_import_has_left_is_cleared_by_the_next(
     script = f"""
 import os, signal
 from pathlib import Path
-from kdnas_core.importing import student
-student.check_weights = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-student.import_student(Path({str(db)!r}), Path({str(candidate)!r}), "it", print)
+from kdnas_core.package import import_
+import_.check_weights = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+import_.import_student(Path({str(db)!r}), Path({str(candidate)!r}), "it", print)
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
     assert killed.returncode == -9

@@ -42,7 +42,7 @@ def made(db: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, 
             scoring,
             [Score("student", "sst2", "accuracy", 0, 0.8), Score("teacher", "sst2", "accuracy", 0, 0.9)],
         )
-        store._db.execute("UPDATE scorings SET state = 'finished'")
+        store._db.execute("UPDATE jobs SET state = 'finished' WHERE kind = 'scorings'")
         target = tmp_path_factory.mktemp("whole") / "my student 🙂"
         exported = export_student(store, candidate.id, target, parse_formats("onnx,zip"), said.append)
     return exported, candidate, said

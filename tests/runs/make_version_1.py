@@ -37,7 +37,7 @@ def _finished(store: Store) -> None:
 def _killed_and_paused(store: Store) -> None:
     spec = RunSpec(name="killed", seed=3, search=SearchSpec(controller="random", episodes=2, candidates=4))
     run = store.create_run(spec)
-    store.claim_run(Worker(pid=1, created=0.0, host=platform.node()))
+    store.claim_run(Worker(pid=1, host=platform.node()))
     filled = spec.model_copy(update={"space": spec.space.filled_from(TEACHER)})
     store.set_teacher(run, filled, teacher_facts())
     done, failed, half, proposed = add_episode(

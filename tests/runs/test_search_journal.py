@@ -15,7 +15,7 @@ from kdnas_core.runs.worker import Asked
 from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
 from kdnas_core.search.loop import Outcome, Proposal, search
 from kdnas_core.spec import RunSpec, ScoreSpec, SearchSpec
-from tests.filled_store import begin_run, reading
+from tests.filled_store import add_episode, begin_run, reading
 
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 
@@ -294,6 +294,22 @@ def test_a_failed_candidate_is_not_tried_again_when_the_run_goes_on(store: Store
     search(Scripted([A]), journal, 1, 1)
     assert judge.judged == []
     assert states(store, run) == ["failed"]
+
+
+def test_a_candidate_that_ended_its_process_three_times_has_failed_and_the_search_goes_on(
+    store: Store, run: int
+) -> None:
+    told: list[Candidate] = []
+    (killer, fine) = add_episode(store, run, 1, [A, B])
+    for _ in range(2):
+        store.begin_attempt(killer)
+    journal, judge = journal_of(store, run, {A: done(0.4, 2.0), B: done(0.4, 2.0)}, told=told.append)
+    store.begin_attempt(killer)  # the third, in which it was killed too
+    search(Scripted([A, B]), journal, 1, 2)
+    assert states(store, run) == ["failed", "done"]
+    assert judge.judged == [B]
+    assert "ended its process 3 times" in (store.candidate(killer).error or "")
+    assert [row.id for row in told] == [killer, fine]
 
 
 def test_each_judged_candidate_is_told_of_once_as_it_stands_in_the_store(store: Store, run: int) -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from hypothesis import strategies as st
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import LayerLoss, RunState, Worker
-from kdnas_core.runs.store import METHOD, Store, connect, connect_read_only, migrations, opened
+from kdnas_core.runs.store import METHOD, LeaseLost, Store, connect, connect_read_only, opened
+from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.spec import RunSpec, SearchSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts
 from tests.sentences import is_one_sentence
-from tests.tiny_runs import files_in, wait_for
+from tests.tiny_runs import ROOT, files_in, wait_for
 
 VERSION_1 = Path(__file__).parent / "fixtures" / "version_1.db"
 VERSIONS = [
@@ -37,10 +39,11 @@ VERSIONS = [
     "3_students_scorings",
     "4_sweeps_estimates",
     "5_standard_errors_cuts",
+    "6_jobs_samples",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")
-DEAD = Worker(pid=1, created=0.0, host=Worker.this_process().host)  # the first process was not made in 1970
+DEAD = Worker(pid=1, host=Worker.this_process().host)  # it holds no lock
 
 
 @pytest.fixture
@@ -259,15 +262,14 @@ def test_a_run_or_candidate_that_does_not_exist_is_said_in_a_sentence(store: Sto
         assert is_one_sentence(str(refused.value))
 
 
-def test_a_beat_counts_the_time_since_the_last_as_worked(store: Store, db: Path) -> None:
+def test_a_beat_counts_what_was_worked_since_the_last(store: Store, db: Path) -> None:
     run = begin_run(store)
-    raw(db, "UPDATE runs SET heartbeat_at = heartbeat_at - 10 WHERE id = ?", run)
-    store.heartbeat(run)
-    assert store.run(run).seconds == pytest.approx(10, abs=1)
+    raw(db, "UPDATE jobs SET heartbeat_at = heartbeat_at + 3600 WHERE subject = ?", run)  # a clock stepped
+    store.heartbeat(run, 10.0)
+    assert store.run(run).seconds == 10
     store.end_run(run, "finished")
-    worked = store.run(run).seconds
-    store.heartbeat(run)  # a late one
-    assert store.run(run).seconds == worked
+    store.heartbeat(run, 5.0)  # a late one
+    assert store.run(run).seconds == 10
 
 
 # --- ids --------------------------------------------------------------------------------------------------
@@ -401,55 +403,119 @@ def test_the_oldest_queued_run_is_claimed_first(store: Store) -> None:
 # --- workers that die -------------------------------------------------------------------------------------
 
 
+CLAIM = """
+import sys, time
+from pathlib import Path
+from kdnas_core.runs.records import Worker
+from kdnas_core.runs.store import opened
+with opened(Path(sys.argv[1])) as store:
+    print(store.claim_run(Worker.this_process()).id, flush=True)
+    time.sleep(60)
+"""
+
+
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+def serving(store: Store, db: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has claimed the first run."""
+    store.create_run(quick_spec())
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(db)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
     yield process
     process.kill()
     process.wait()
 
 
-def worker_of(process: subprocess.Popen[bytes]) -> Worker:
-    return Worker(process.pid, psutil.Process(process.pid).create_time(), DEAD.host)
-
-
 def test_a_run_reads_as_running_while_its_worker_lives(
-    store: Store, sleeper: subprocess.Popen[bytes]
+    store: Store, db: Path, serving: subprocess.Popen[str]
 ) -> None:
-    run = store.create_run(quick_spec())
-    store.claim_run(worker_of(sleeper))
-    assert store.run(run).state == "running"
+    raw(db, "UPDATE jobs SET heartbeat_at = heartbeat_at - 86400")  # whatever the clock says
+    assert store.run(1).state == "running"
+    serving.send_signal(signal.SIGSTOP)  # it cannot beat, but it can wake
+    assert store.run(1).state == "running"
 
 
 def test_a_killed_worker_is_seen_at_once_even_as_a_zombie(
-    store: Store, sleeper: subprocess.Popen[bytes]
+    store: Store, serving: subprocess.Popen[str]
 ) -> None:
-    run = store.create_run(quick_spec())
-    store.claim_run(worker_of(sleeper))
-    sleeper.kill()  # and nobody waits for it: a zombie
-    wait_for(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_ZOMBIE)
-    assert store.run(run).state == "interrupted"
-    sleeper.wait()
-    assert not psutil.pid_exists(sleeper.pid)
-    assert store.run(run).state == "interrupted"
+    serving.kill()  # and nobody waits for it: a zombie
+    wait_for(lambda: psutil.Process(serving.pid).status() == psutil.STATUS_ZOMBIE)
+    assert store.run(1).state == "interrupted"
+    serving.wait()
     assert [run.state for run in store.runs()] == ["interrupted"]
 
 
-def test_a_reader_sees_a_killed_worker_too(store: Store, db: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    run = store.create_run(quick_spec())
-    store.claim_run(worker_of(sleeper))
-    sleeper.kill()
-    sleeper.wait()
+def test_a_reader_sees_a_killed_worker_too(db: Path, serving: subprocess.Popen[str]) -> None:
+    serving.kill()
+    serving.wait()
     with opened(db, read_only=True) as reader:
-        assert reader.run(run).state == "interrupted"
+        assert reader.run(1).state == "interrupted"
 
 
 def test_another_process_with_the_pid_of_a_dead_worker_is_not_taken_for_it(
-    store: Store, sleeper: subprocess.Popen[bytes]
+    store: Store, db: Path, serving: subprocess.Popen[str]
 ) -> None:
-    run = store.create_run(quick_spec())
-    store.claim_run(replace(worker_of(sleeper), created=time.time() - 3600))
-    assert store.run(run).state == "interrupted"
+    serving.kill()
+    serving.wait()
+    raw(db, "UPDATE jobs SET owner = json_set(owner, '$.pid', ?)", os.getpid())
+    assert store.run(1).state == "interrupted"
+
+
+# --- leases -----------------------------------------------------------------------------------------------
+
+
+def test_whoever_lost_a_lease_writes_nothing_more(store: Store, db: Path) -> None:
+    run = begin_run(store)
+    (candidate,) = add_episode(store, run, 1, [A])
+    first = store.leased(store.run(run).lease)
+    raw(db, "UPDATE jobs SET state = 'queued'")  # as if its host had been unreachable
+    again = store.claim_run(Worker.this_process())
+    assert again is not None and again.fence == 2
+    writes: tuple[Callable[[], None], ...] = (
+        lambda: first.update_candidate(candidate, step=3),
+        lambda: first.add_layer_losses(candidate, [LayerLoss(1, 1, 1, 0.5)]),
+        lambda: first.begin_attempt(candidate),
+        lambda: first.begin_episode(run, 2, [(B, None)]),
+        lambda: first.set_activity(run, "still at it"),
+        lambda: first.heartbeat(run, 9.0),
+        lambda: first.end_run(run, "failed"),
+    )
+    for write in writes:
+        with pytest.raises(LeaseLost):
+            write()
+    row = store.run(run)
+    assert (row.state, row.activity, row.seconds, row.episode) == ("running", "", 0, 1)
+    assert [each.step for each in store.candidates(run)] == [0] and store.layer_losses(candidate) == []
+    store.leased(again.lease).set_activity(run, "at it")
+    assert store.run(run).activity == "at it"
+
+
+@pytest.mark.parametrize("over", ["stop", "delete"])
+def test_a_lease_ends_with_its_work(store: Store, db: Path, over: str) -> None:
+    run = begin_run(store)
+    leased = store.leased(store.run(run).lease)
+    leased.end_run(run, "stopped")
+    if over == "delete":
+        store.delete_run(run)
+    with pytest.raises(LeaseLost):
+        leased.set_activity(run, "still at it")
+
+
+def test_attempts_that_ended_the_process_are_counted_and_others_are_not(store: Store, db: Path) -> None:
+    run = store.create_run(quick_spec(), DEAD)
+    (candidate,) = add_episode(store, run, 1, [A])
+    store.begin_attempt(candidate)
+    store.resume(run)  # its worker was killed
+    claimed = store.claim_run(Worker.this_process())
+    assert claimed is not None and claimed.attempts == 2
+    assert store.candidate(candidate).attempts == 1
+    store.begin_attempt(candidate)
+    store.end_run(run, "paused")
+    assert (store.candidate(candidate).attempts, store.run(run).attempts) == (1, 0)
+
+
+# --- workers on other hosts -------------------------------------------------------------------------------
 
 
 def test_a_worker_of_another_host_that_still_beats_is_not_taken_for_dead(store: Store) -> None:
@@ -462,7 +528,7 @@ def test_a_worker_of_another_host_that_last_beat_a_day_ago_is_dead(store: Store,
     """A container that is made anew has another host name: its killed run must not be locked for ever."""
     run = store.create_run(quick_spec())
     store.claim_run(replace(DEAD, host="another-host"))
-    raw(db, "UPDATE runs SET heartbeat_at = heartbeat_at - 86400")
+    raw(db, "UPDATE jobs SET heartbeat_at = heartbeat_at - 86400")
     assert store.run(run).state == "interrupted"
 
 
@@ -499,7 +565,7 @@ def test_going_on_after_a_kill_forgets_what_was_half_done_and_nothing_else(store
 
 def test_a_claim_alone_forgets_what_was_half_done(store: Store, db: Path) -> None:
     run, (_, half, _) = killed_in_episode_two(store)
-    raw(db, "UPDATE runs SET state = 'queued' WHERE id = ?", run)
+    raw(db, "UPDATE jobs SET state = 'queued' WHERE subject = ?", run)
     store.claim_run(Worker.this_process())
     assert store.candidate(half).state == "proposed"
     assert store.layer_losses(half) == []
@@ -783,7 +849,8 @@ def test_a_store_of_version_1_opens_and_reads_back(db: Path, read_only: bool) ->
     shutil.copyfile(VERSION_1, db)
     with opened(db, read_only=read_only) as store:
         killed, finished = store.runs()
-        assert [finished.name, finished.state, finished.teacher] == ["quick", "finished", teacher_facts()]
+        assert [finished.name, finished.state] == ["quick", "finished"]
+        assert store.run(finished.id).teacher == teacher_facts()
         assert (killed.name, killed.state, killed.spec.seed) == ("killed", "paused", 3)
         assert killed.spec.search == SearchSpec(controller="random", episodes=2, candidates=4)
         states = [candidate.state for candidate in store.candidates(finished.id)]
@@ -793,8 +860,9 @@ def test_a_store_of_version_1_opens_and_reads_back(db: Path, read_only: bool) ->
         done, failed, half, _ = store.candidates(killed.id)
         assert done.architecture == Architecture(3, 192, 768, 12, "gelu")
         assert done.loss == pytest.approx(0.50314505)
-        assert done.latency is not None
-        assert len(done.latency.samples) == 100
+        assert done.latency is not None and (done.latency.samples, done.latency.n) == ((), 100)
+        whole = store.candidate(done.id).latency
+        assert whole is not None and len(whole.samples) == 100
         assert done.weights
         assert failed.error == "the loss was nan at step 3"
         assert (half.step, half.steps, half.loss) == (40, 80, None)

@@ -200,7 +200,7 @@ def test_a_real_sweep_measures_beside_the_teacher_and_leaves_out_what_that_does_
     assert worker.measure(real, sweep) == "finished", real.sweep(sweep.id).error
     readings = real.readings(1)
     assert keys(readings) == {("torch", 1, 16), ("torch", 1, 8), ("torch", 2, 16)}
-    assert all(len(row.samples) >= 100 and row.teacher_p50 > 0 for row in readings)
+    assert all(row.n >= 100 and row.teacher_p50 > 0 for row in readings)
     again = real.sweep(real.create_sweep(TORCH, 1, Worker.this_process()))
     assert worker.measure(real, again) == "finished"
     clean = [row for row in readings if row.clean]

@@ -17,7 +17,8 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.records import Job, Worker
-from kdnas_core.runs.store import Store, migrations, opened
+from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, SweepSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts
 from tests.sentences import is_one_sentence

@@ -12,7 +12,8 @@ import pytest
 from kdnas_core.errors import BadInput
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.records import Job, Worker
-from kdnas_core.runs.store import METHOD, migrations, opened
+from kdnas_core.runs.store import METHOD, opened
+from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.spec import DistilSpec, SweepSpec, quick_spec
 from tests.filled_store import LANGUAGES, reading, teacher_facts
 from tests.runs.make_version_1 import SHAPES
@@ -31,15 +32,17 @@ def db(tmp_path: Path) -> Path:
 def test_its_runs_and_candidates_read_back(db: Path, read_only: bool) -> None:
     with opened(db, read_only=read_only) as store:
         paused, finished = store.runs()
-        assert (finished.name, finished.state, finished.teacher) == ("quick", "finished", teacher_facts())
+        assert (finished.name, finished.state) == ("quick", "finished")
+        assert store.run(finished.id).teacher == teacher_facts()
         assert (paused.name, paused.state, paused.spec.seed) == ("quick", "paused", 3)
         rows = store.candidates(finished.id)
         assert [row.state for row in rows] == ["done", "over_budget", "done"]
         assert [row.architecture for row in rows] == SHAPES
         assert [row.loss for row in rows] == [pytest.approx(0.50314505), None, pytest.approx(0.44706703)]
         assert [row.state for row in store.candidates(paused.id)] == ["done", "proposed"]
-        assert rows[0].latency is not None
-        assert len(rows[0].latency.samples) == 100
+        assert rows[0].latency is not None and rows[0].latency.n == 100
+        whole = store.candidate(rows[0].id).latency
+        assert whole is not None and len(whole.samples) == 100
         losses = store.layer_losses(rows[0].id)
         assert {loss.term for loss in losses} == {"hidden"}
         assert len(losses) == 25  # 5 evaluations of 2 + 2 + 1 losses: the last layer's two teachers are one
@@ -119,7 +122,7 @@ def test_its_run_without_a_judged_candidate_goes_on_by_what_is_usual_now(db: Pat
 def test_what_was_queued_and_not_judged_is_worked_on_as_a_run_of_this_version(db: Path) -> None:
     with opened(db) as store:
         store._db.execute("DELETE FROM candidates WHERE run = 2")
-        store._db.execute("UPDATE runs SET state = 'queued' WHERE id = 2")
+        store._db.execute("UPDATE jobs SET state = 'queued' WHERE kind = 'runs' AND subject = 2")
         claimed = store.claim_run(Worker.this_process())
         assert claimed is not None
         assert (claimed.id, claimed.spec.objective.yardstick) == (2, None)
@@ -127,7 +130,7 @@ def test_what_was_queued_and_not_judged_is_worked_on_as_a_run_of_this_version(db
 
 def test_what_was_queued_with_a_judged_candidate_fails_in_a_sentence_and_the_next_is_taken(db: Path) -> None:
     with opened(db) as store:
-        store._db.execute("UPDATE runs SET state = 'queued' WHERE id = 2")
+        store._db.execute("UPDATE jobs SET state = 'queued' WHERE kind = 'runs' AND subject = 2")
         newer = store.create_run(quick_spec())
         claimed = store.claim_run(Worker.this_process())
         assert claimed is not None

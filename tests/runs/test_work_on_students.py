@@ -294,13 +294,13 @@ def test_progress_is_written_now_and_then_and_at_the_end(
     store: Store, full: Full, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[dict[str, Any]] = []
-    update = store.update_student
+    update = Store.update_student
 
-    def spy(student: int, **fields: Any) -> None:
+    def spy(store: Store, student: int, **fields: Any) -> None:
         written.append(fields)
-        update(student, **fields)
+        update(store, student, **fields)
 
-    monkeypatch.setattr(store, "update_student", spy)
+    monkeypatch.setattr(Store, "update_student", spy)
     monkeypatch.setattr(student_journals, "STEP_SECONDS", 60)
     worker.distil(store, claimed_student(store))
     assert [fields["step"] for fields in written if "step" in fields] == [1, STEPS]

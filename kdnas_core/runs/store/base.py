@@ -1,0 +1,223 @@
+"""What all parts of the store share: the connection, writing under a lease, and rows as they are kept."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from sqlite_utils import Database
+
+from kdnas_core.runs.records import Job, Kind, LayerLoss, Lease, Worker
+from kdnas_core.runs.store import lease_locks
+from kdnas_core.runs.store.migrations import migrations
+
+BUSY_S = 30
+FRESH = {"request": None, "error": None, "finished_at": None}  # of what is queued or claimed anew
+JOB_COLUMNS = (
+    *("state", "created_at", "finished_at", "heartbeat_at", "owner", "fence", "attempts", "request"),
+    *("activity", "step", "steps", "seconds", "error"),
+)
+
+
+class LeaseLost(Exception):
+    """The work is no longer this process's: what it would still write is refused."""
+
+
+class Base:
+    """One connection to a store; use it in the thread that opened it.
+
+    Args:
+        path: of the file.
+        connection: to it.
+        lease: of the work that all writes are for; None for writes that are nobody's work.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lease: Lease | None = None) -> None:
+        self.path = path
+        self._db = Database(connection)
+        self._lease = lease
+
+    def close(self) -> None:
+        """Closes the connection; the store is of no use afterwards."""
+        self._db.close()
+
+    def leased(self, lease: Lease) -> Self:
+        """The same store, whose every write raises `LeaseLost` once the lease is no longer the last one."""
+        return type(self)(self.path, self._db.conn, lease)
+
+    def files(self, run: int, candidate: int | None = None) -> Path:
+        """The folder of a run's files, or of one of its candidates' weights; made by who writes there."""
+        folder = files_of(self.path) / str(run)
+        return folder if candidate is None else folder / str(candidate)
+
+    @property
+    def _leases(self) -> Path:
+        """The folder of the locks by which workers on this host are known to live."""
+        return files_of(self.path.resolve()) / "leases"
+
+    def migrate(self) -> None:
+        """Brings the tables up to date; safe from several processes at once."""
+        if migrations.pending(self._db):
+            with self._write():
+                migrations.apply(self._db)
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        # IMMEDIATE: a deferred transaction that reads first fails at once when another wrote meanwhile.
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            if self._lease is not None:
+                self._check_lease(self._lease)
+            yield
+        except BaseException:
+            self._db.conn.rollback()
+            raise
+        self._db.conn.commit()
+
+    def _check_lease(self, lease: Lease) -> None:
+        found = self._db.query(
+            "SELECT 1 FROM jobs WHERE kind = ? AND subject = ? AND fence = ? AND state = 'running'",
+            [lease.job.kind, lease.job.id, lease.fence],
+        )
+        if not list(found):
+            raise LeaseLost(f"{lease.job.title} is no longer this process's.")
+
+    def _create(self, kind: Kind, row: dict[str, Any], worker: Worker | None) -> int:
+        with self._write():
+            subject = self._inserted(kind, row)
+            job = Job(kind, subject)
+            self._inserted(
+                "jobs", {"kind": kind, "subject": subject, "state": "queued", "created_at": time.time()}
+            )
+            if worker is not None:
+                self._lease_to(worker, job)
+        return subject
+
+    def _lease_to(self, worker: Worker, job: Job) -> None:
+        fence = self._fence(job) + 1
+        owned = {"owner": json.dumps(asdict(worker)), "heartbeat_at": time.time(), "fence": fence}
+        self._db.execute(
+            "UPDATE jobs SET attempts = attempts + 1 WHERE kind = ? AND subject = ?", [job.kind, job.id]
+        )
+        self._set_job(job, {**FRESH, "state": "running", "activity": "", **owned})
+        if worker == Worker.this_process():
+            lease_locks.hold(self._leases, Lease(job, fence))
+
+    def _fence(self, job: Job) -> int:
+        found = self._db.query("SELECT fence FROM jobs WHERE kind = ? AND subject = ?", [job.kind, job.id])
+        fence: int = next(found)["fence"]
+        return fence
+
+    def _update(self, table: str, row: int, fields: dict[str, Any]) -> None:
+        with self._write():
+            self._set(table, row, fields)
+
+    def _set(self, table: str, row: int, fields: dict[str, Any]) -> None:
+        self._db.table(table).update(row, kept(fields))
+
+    def _set_job(self, job: Job, fields: dict[str, Any]) -> None:
+        """Sets columns of a job, within a transaction."""
+        columns = ", ".join(f"{name} = :{name}" for name in fields)
+        self._db.execute(
+            f"UPDATE jobs SET {columns} WHERE kind = :kind AND subject = :id",
+            {**fields, "kind": job.kind, "id": job.id},
+        )
+
+    def _update_work(self, job: Job, fields: dict[str, Any]) -> None:
+        """Sets columns of a piece of work, of its job or of its own table."""
+        of_job = {name: value for name, value in fields.items() if name in JOB_COLUMNS}
+        own = {name: value for name, value in fields.items() if name not in JOB_COLUMNS}
+        with self._write():
+            if of_job:
+                self._set_job(job, of_job)
+            if own:
+                self._set(job.kind, job.id, own)
+
+    def _inserted(self, table: str, row: dict[str, Any]) -> int:
+        made = self._db.table(table).insert(kept(row), pk="id").last_pk
+        assert isinstance(made, int)
+        return made
+
+    def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:
+        """Rows with these values, where they are given; without the samples of latencies, which are many."""
+        where, given = _where(wanted)
+        columns = ", ".join(light_columns(self._db, table))
+        return list(self._db.query(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order}", given))
+
+    def _select_work(self, job_kind: str, **wanted: int | None) -> list[dict[str, Any]]:
+        """Rows of work with the columns of their jobs, newest first; as `_select`."""
+        where, given = _where(wanted, "work.")
+        columns = ", ".join(f"work.{name}" for name in light_columns(self._db, job_kind))
+        job = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
+        return list(
+            self._db.query(
+                f"""SELECT {columns}, {job} FROM {job_kind} AS work
+                JOIN jobs ON jobs.kind = '{job_kind}' AND jobs.subject = work.id
+                WHERE {where} ORDER BY work.id DESC""",
+                given,
+            )
+        )
+
+    def _samples(self, table: str, row: int) -> list[float]:
+        """The samples of a row's latency."""
+        found = [
+            each["samples"] for each in self._db.query(f"SELECT samples FROM {table} WHERE id = ?", [row])
+        ]
+        samples: list[float] = json.loads(found[0]) if found and found[0] else []
+        return samples
+
+    def _add_losses(self, table: str, owner: str, row: int, losses: Sequence[LayerLoss]) -> None:
+        with self._write():
+            self._db.table(table).insert_all(
+                [{owner: row, **asdict(loss)} for loss in losses],
+                pk=(owner, "step", "term", "layer", "teacher_layer"),
+                replace=True,  # an evaluation that a training which went on makes again
+            )
+
+
+def files_of(path: Path) -> Path:
+    """The folder beside a store that holds the files of its runs."""
+    return path.with_name(f"{path.name}.files")
+
+
+def kept(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields as columns: dictionaries, lists and tuples as JSON."""
+    return {
+        name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
+        for name, value in fields.items()
+    }
+
+
+def apart(column: str, reading: dict[str, Any] | None) -> dict[str, Any]:
+    """A latency reading as a column, and its samples as another.
+
+    Args:
+        column: for the reading.
+        reading: by `LatencyReading.to_dict`.
+    """
+    if reading is None:
+        return {column: None, "samples": None}
+    rest = {name: value for name, value in reading.items() if name != "samples"}
+    return {column: rest, "samples": list(reading["samples"])}
+
+
+def _where(wanted: dict[str, int | None], prefix: str = "") -> tuple[str, dict[str, int]]:
+    given = {column: value for column, value in wanted.items() if value is not None}
+    return " AND ".join(f"{prefix}{column} = :{column}" for column in given) or "TRUE", given
+
+
+def light_columns(db: Database, table: str) -> tuple[str, ...]:
+    """The columns of a table without the samples of latencies."""
+    return _light_columns(table, tuple(db.table(table).columns_dict))
+
+
+@cache
+def _light_columns(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in columns if name != "samples")

@@ -1,0 +1,259 @@
+"""The one table of work: what is queued, whose it is, and how it ended.
+
+A job is claimed under a lease: a fence, which is a number that rises with each claim, and a file lock, which
+ends with the process that holds it. On the owner's host the lock says whether it lives; elsewhere its last
+heartbeat does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection
+from typing import Literal
+
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.records import (
+    ACTIVE,
+    KINDS,
+    RESUMABLE,
+    Job,
+    Kind,
+    Lease,
+    Run,
+    RunState,
+    Scoring,
+    Student,
+    Sweep,
+    Worker,
+)
+from kdnas_core.runs.score_table import figures_of
+from kdnas_core.runs.store import lease_locks
+from kdnas_core.runs.store.base import FRESH
+from kdnas_core.runs.store.measurements import Measurements
+from kdnas_core.runs.store.runs import METHOD, Runs
+
+_NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
+# what else is of no use, or has nothing to read, once such a piece of work is deleted
+_DEPENDING: dict[Kind, str] = {
+    "runs": """SELECT 'students' AS kind, id FROM students WHERE run = :id
+        UNION ALL SELECT 'scorings', id FROM scorings WHERE run = :id
+        UNION ALL SELECT 'sweeps', id FROM sweeps WHERE run = :id""",
+    "students": """SELECT 'students' AS kind, id FROM students WHERE parent = :id
+        UNION ALL SELECT 'scorings', id FROM scorings WHERE student = :id""",
+    "scorings": _NOTHING,
+    "sweeps": _NOTHING,
+}
+
+
+class Jobs(Runs, Measurements):
+    """Runs, students, scorings and sweeps as work. A number alone is a run's id."""
+
+    def work(self, job: Job | int) -> Run | Student | Scoring | Sweep:
+        """One piece of work.
+
+        Raises:
+            BadInput: there is none such.
+        """
+        job = _job(job)
+        look: dict[Kind, Callable[[int], Run | Student | Scoring | Sweep]] = {
+            "runs": self.run,
+            "students": self.student,
+            "scorings": self.scoring,
+            "sweeps": self.sweep,
+        }
+        return look[job.kind](job.id)
+
+    def is_waiting(self) -> bool:
+        """Whether anything is queued."""
+        return bool(list(self._db.query("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1")))
+
+    def claim(
+        self, worker: Worker, kinds: Collection[Kind] = KINDS
+    ) -> Run | Student | Scoring | Sweep | None:
+        """Makes the piece of work of these kinds that was queued first this worker's; None for none."""
+        with self._write():
+            queued = self._db.query(
+                "SELECT kind, subject FROM jobs WHERE state = 'queued' ORDER BY created_at, id"
+            )
+            jobs = (Job(row["kind"], row["subject"]) for row in list(queued) if row["kind"] in kinds)
+            job = next((job for job in jobs if self._may_go_on(job)), None)
+            if job is None:
+                return None
+            self._lease_to(worker, job)
+            self._forget_unfinished(job)  # what a killed worker left half done is to be done again
+        return self.work(job)
+
+    def claim_run(self, worker: Worker) -> Run | None:
+        """Makes the oldest queued run this worker's; None where there is none."""
+        claimed = self.claim(worker, {"runs"})
+        return claimed if isinstance(claimed, Run) else None
+
+    def heartbeat(self, job: Job | int, seconds: float = 0.0) -> None:
+        """Says that the worker lives, and that so many seconds were worked since it last said so."""
+        job = _job(job)
+        with self._write():
+            self._db.execute(
+                """UPDATE jobs SET seconds = seconds + :seconds, heartbeat_at = :now
+                WHERE kind = :kind AND subject = :id AND state = 'running'""",
+                {"seconds": seconds, "now": time.time(), "kind": job.kind, "id": job.id},
+            )
+
+    def set_activity(self, job: Job | int, activity: str) -> None:
+        """What the worker does now, in words for the page."""
+        self._update_work(_job(job), {"activity": activity})
+
+    def end(self, job: Job | int, state: RunState, error: str | None = None) -> None:
+        """Takes work from its worker: finished, failed, paused, stopped or interrupted.
+
+        A finished scoring takes the place of earlier ones that asked the same; the figures of a candidate
+        become its `scores`.
+        """
+        job = _job(job)
+        now = time.time()
+        ended = {"state": state, "error": error, "request": None, "activity": "", "finished_at": now}
+        with self._write():
+            self._forget_unfinished(job, ended_well=True)
+            self._set_job(job, {**ended, "heartbeat_at": now, "attempts": 0})
+            if job.kind == "scorings" and state == "finished":
+                self._publish(job.id)
+            fence = self._fence(job)
+        lease_locks.release(self._leases, Lease(job, fence))
+
+    def end_run(self, run: int, state: RunState, error: str | None = None) -> None:
+        """Takes the run from its worker, as `end` does."""
+        self.end(Job("runs", run), state, error)
+
+    def ask(self, job: Job | int, request: Literal["pause", "stop"]) -> RunState:
+        """Asks that a run, student or scoring pause or stop, and returns its state.
+
+        A running one obeys within seconds, when its worker next looks; any other changes here.
+
+        Raises:
+            BadInput: there is none such, or it is over.
+        """
+        job = _job(job)
+        with self._write():
+            state = self.work(job).state
+            if state == "running":
+                self._set_job(job, {"request": request})
+                return state
+            if state in ("finished", "failed") or (request == "pause" and state == "stopped"):
+                what = job.title.split()[0].lower()
+                raise BadInput(f"{job.title} is {state}; only a {what} that is not over can {request}.")
+            asked: RunState = "paused" if request == "pause" else "stopped"
+            self._forget_unfinished(job)
+            self._set_job(job, {"state": asked, "request": None, "owner": None})
+            return asked
+
+    def resume(self, job: Job | int) -> RunState:
+        """Queues what was paused, stopped, interrupted or failed; what is active stays as it is.
+
+        Raises:
+            BadInput: there is none such, it is finished, or another version has judged candidates of a run.
+        """
+        job = _job(job)
+        with self._write():
+            state = self.work(job).state
+            if state in ACTIVE:
+                self._set_job(job, {"request": None})
+                return state
+            if state not in RESUMABLE:
+                raise BadInput(f"{job.title} is {state}; there is nothing left to resume.")
+            self._forget_unfinished(job)
+            if job.kind == "runs":
+                self._take_up_method(job.id)
+            self._set_job(job, {**FRESH, "state": "queued", "owner": None})
+            return "queued"
+
+    def delete(self, job: Job | int) -> None:
+        """Deletes a run, a student or a scoring with all that is of it, and their files.
+
+        Raises:
+            BadInput: there is none such, or a worker is at it or at something that needs it.
+        """
+        job = _job(job)
+        with self._write():
+            row = self.work(job)
+            if row.state == "running":
+                raise BadInput(f"{job.title} is running; stop it before you delete it.")
+            self._refuse_if_needed(job)
+            self._db.table(job.kind).delete(job.id)
+        if isinstance(row, Run):
+            shutil.rmtree(self.files(row.id), ignore_errors=True)
+        elif isinstance(row, Student):
+            shutil.rmtree(self.student_files(row.run, row.id), ignore_errors=True)
+
+    def delete_run(self, run: int) -> None:
+        """Deletes a run, its candidates and their files, as `delete` does."""
+        self.delete(Job("runs", run))
+
+    def _refuse_if_needed(self, job: Job) -> None:
+        for found in self._db.query(_DEPENDING[job.kind], {"id": job.id}):
+            other = Job(found["kind"], found["id"])
+            # a student that is queued would find nothing to begin with; of a run all goes with it
+            busy = ("running",) if job.kind == "runs" else ACTIVE
+            if (state := self.work(other).state) in busy:
+                title = other.title[0].lower() + other.title[1:]
+                raise BadInput(f"{job.title} is needed by {title}, which is {state}; stop that first.")
+
+    def _may_go_on(self, job: Job) -> bool:
+        """Whether what is queued can be worked on; a run of another method that cannot fails and says why."""
+        if job.kind != "runs":
+            return True
+        try:
+            self._take_up_method(job.id)
+        except BadInput as refused:
+            self._set_job(job, {"state": "failed", "error": str(refused)})
+            return False
+        return True
+
+    def _take_up_method(self, run: int) -> None:
+        """Refuses to mix losses of two methods in one run, where they could not be told apart."""
+        (row,) = self._db.query(
+            """SELECT method,
+                EXISTS (SELECT * FROM candidates WHERE run = runs.id AND state = 'done') AS judged
+            FROM runs WHERE id = ?""",
+            [run],
+        )
+        if row["method"] != METHOD and row["judged"]:
+            raise BadInput(
+                f"Run {run} was begun by another version of the product, whose losses do not compare with "
+                "those of this one; it can be looked at as it is, and a new search goes on."
+            )
+        self._db.table("runs").update(run, {"method": METHOD})
+
+    def _publish(self, scoring: int) -> None:
+        """What follows from a scoring that is finished."""
+        row = self.scoring(scoring)
+        if row.candidate is not None:
+            known = self.candidate(row.candidate).scores
+            self._set("candidates", row.candidate, {"scores": {**known, **figures_of(self.scores(scoring))}})
+        for other in self.scorings(candidate=row.candidate, student=row.student):
+            if other.id < row.id and other.spec == row.spec and other.state not in ACTIVE:
+                self._db.table("scorings").delete(other.id)
+
+    def _forget_unfinished(self, job: Job, ended_well: bool = False) -> None:
+        """Of a run the candidate in hand; a student goes on from its checkpoint, the rest loses nothing.
+
+        Args:
+            job: that ended, or is claimed anew.
+            ended_well: whether its process is there to say so: the attempt at the candidate then counts not.
+        """
+        if job.kind != "runs":
+            return
+        self._db.execute(
+            """DELETE FROM layer_losses WHERE candidate IN
+            (SELECT id FROM candidates WHERE run = ? AND state IN ('proposed', 'distilling'))""",
+            [job.id],
+        )
+        self._db.execute(
+            """UPDATE candidates SET state = 'proposed', step = 0, notes = '[]', languages = '{}',
+                attempts = MAX(0, attempts - ?)
+            WHERE run = ? AND (state = 'distilling' OR state = 'proposed' AND attempts > 0)""",
+            [int(ended_well), job.id],
+        )
+
+
+def _job(job: Job | int) -> Job:
+    return job if isinstance(job, Job) else Job("runs", job)

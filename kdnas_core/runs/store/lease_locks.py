@@ -1,0 +1,52 @@
+"""File locks by which a worker on this host is known to live: each ends with its process."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kdnas_core.runs.records import Lease
+
+LOOK_S = 0.02  # two looks: another process may be looking at the same moment
+
+_held: dict[Path, FileLock] = {}
+
+
+def hold(folder: Path, lease: Lease) -> None:
+    """Locks the file of a lease in this folder until this process ends or releases it."""
+    path = _path(folder, lease)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for earlier in path.parent.glob(f"{lease.job.kind}-{lease.job.id}-*.lock"):
+        if earlier != path:  # of a process that was killed
+            _held.pop(earlier, None)
+            earlier.unlink(missing_ok=True)
+    lock = FileLock(path)
+    lock.acquire()
+    _held[path] = lock
+
+
+def release(folder: Path, lease: Lease) -> None:
+    """Lets the lease go; nothing where this process does not hold it."""
+    path = _path(folder, lease)
+    lock = _held.pop(path, None)
+    if lock is not None:
+        lock.release()
+        path.unlink(missing_ok=True)
+
+
+def is_held(folder: Path, lease: Lease) -> bool:
+    """Whether a process on this host holds the lease."""
+    path = _path(folder, lease)
+    if path in _held:
+        return True
+    if not path.exists():
+        return False
+    with suppress(Timeout), FileLock(path).acquire(timeout=LOOK_S, poll_interval=LOOK_S / 2):
+        return False
+    return True
+
+
+def _path(folder: Path, lease: Lease) -> Path:
+    return folder / f"{lease.job.kind}-{lease.job.id}-{lease.fence}.lock"

@@ -1,0 +1,161 @@
+"""The schema, version by version: each migration brings a store of the version before up to date."""
+
+from __future__ import annotations
+
+import json
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("kdnas")
+
+
+@migrations(name="1_runs_candidates_layer_losses")
+def _version_1(db: Database) -> None:
+    # AUTOINCREMENT: the id of a deleted run is never given to another, so an old link cannot show a new run.
+    db.execute("""
+        CREATE TABLE runs (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, state TEXT NOT NULL, spec TEXT NOT NULL,
+            created_at REAL NOT NULL, finished_at REAL, heartbeat_at REAL, worker TEXT, request TEXT,
+            episode INTEGER NOT NULL DEFAULT 0, activity TEXT NOT NULL DEFAULT '',
+            seconds REAL NOT NULL DEFAULT 0, error TEXT, teacher TEXT)""")
+    db.execute("""
+        CREATE TABLE candidates (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            episode INTEGER NOT NULL, state TEXT NOT NULL, key TEXT NOT NULL, architecture TEXT NOT NULL,
+            parameters INTEGER, flops INTEGER, latency TEXT, loss REAL, reward REAL, predicted_reward REAL,
+            scores TEXT NOT NULL DEFAULT '{}', seconds REAL NOT NULL DEFAULT 0, error TEXT,
+            step INTEGER NOT NULL DEFAULT 0, steps INTEGER NOT NULL DEFAULT 0,
+            weights INTEGER NOT NULL DEFAULT 0, UNIQUE (run, key))""")
+    db.execute("""
+        CREATE TABLE layer_losses (
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE, step INTEGER NOT NULL,
+            layer INTEGER NOT NULL, teacher_layer INTEGER NOT NULL, loss REAL NOT NULL,
+            PRIMARY KEY (candidate, step, layer, teacher_layer))""")
+
+
+@migrations(name="2_terms_notes_languages")
+def _version_2(db: Database) -> None:
+    db.execute("ALTER TABLE candidates ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'")
+    db.execute("ALTER TABLE candidates ADD COLUMN languages TEXT NOT NULL DEFAULT '{}'")
+    db.execute("ALTER TABLE runs ADD COLUMN method INTEGER NOT NULL DEFAULT 1")
+    # SQLite cannot change a primary key: the table is made anew, what it holds was the loss of hidden states
+    db.execute("ALTER TABLE layer_losses RENAME TO layer_losses_1")
+    db.execute("""
+        CREATE TABLE layer_losses (
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE, step INTEGER NOT NULL,
+            term TEXT NOT NULL DEFAULT 'hidden', layer INTEGER NOT NULL, teacher_layer INTEGER NOT NULL,
+            loss REAL NOT NULL, PRIMARY KEY (candidate, step, term, layer, teacher_layer))""")
+    db.execute("""
+        INSERT INTO layer_losses (candidate, step, layer, teacher_layer, loss)
+        SELECT candidate, step, layer, teacher_layer, loss FROM layer_losses_1""")
+    db.execute("DROP TABLE layer_losses_1")
+
+
+# the columns of a piece of work that is not a run
+_WORK = """state TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, heartbeat_at REAL, worker TEXT,
+    request TEXT, activity TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0,
+    steps INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, error TEXT"""
+
+
+@migrations(name="3_students_scorings")
+def _version_3(db: Database) -> None:
+    # no REFERENCES: a student stays as it is when the one that it was made from is deleted
+    db.execute(f"""
+        CREATE TABLE students (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE, parent INTEGER,
+            spec TEXT NOT NULL, loss REAL, notes TEXT NOT NULL DEFAULT '[]',
+            languages TEXT NOT NULL DEFAULT '{{}}', {_WORK})""")
+    db.execute("""
+        CREATE TABLE student_losses (
+            student INTEGER NOT NULL REFERENCES students ON DELETE CASCADE, step INTEGER NOT NULL,
+            term TEXT NOT NULL DEFAULT 'hidden', layer INTEGER NOT NULL, teacher_layer INTEGER NOT NULL,
+            loss REAL NOT NULL, PRIMARY KEY (student, step, term, layer, teacher_layer))""")
+    db.execute(f"""
+        CREATE TABLE scorings (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER REFERENCES candidates ON DELETE CASCADE,
+            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL, {_WORK})""")
+    db.execute("""
+        CREATE TABLE scores (
+            scoring INTEGER NOT NULL REFERENCES scorings ON DELETE CASCADE, subject TEXT NOT NULL,
+            task TEXT NOT NULL, metric TEXT NOT NULL, seed INTEGER NOT NULL, value REAL NOT NULL, rate REAL,
+            PRIMARY KEY (scoring, subject, task, metric, seed))""")
+
+
+@migrations(name="4_sweeps_estimates")
+def _version_4(db: Database) -> None:
+    db.execute("ALTER TABLE candidates ADD COLUMN estimated_ms REAL")
+    db.execute(f"""
+        CREATE TABLE sweeps (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER NOT NULL REFERENCES candidates ON DELETE CASCADE,
+            spec TEXT NOT NULL, {_WORK})""")
+    db.execute("""
+        CREATE TABLE readings (
+            sweep INTEGER NOT NULL REFERENCES sweeps ON DELETE CASCADE, runtime TEXT NOT NULL,
+            batch_size INTEGER NOT NULL, sequence_length INTEGER NOT NULL, reading TEXT NOT NULL,
+            PRIMARY KEY (sweep, runtime, batch_size, sequence_length))""")
+
+
+@migrations(name="5_standard_errors_cuts")
+def _version_5(db: Database) -> None:
+    for table in ("candidates", "students"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN loss_se REAL")
+        db.execute(f"ALTER TABLE {table} ADD COLUMN cut_from TEXT NOT NULL DEFAULT '[]'")
+
+
+# the columns of a piece of work that become those of its job
+_OF_JOBS = (
+    *("state", "created_at", "finished_at", "heartbeat_at", "request", "activity"),
+    *("seconds", "error", "step", "steps"),
+)
+
+
+@migrations(name="6_jobs_samples")
+def _version_6(db: Database) -> None:
+    db.execute("""
+        CREATE TABLE jobs (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, subject INTEGER NOT NULL,
+            state TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, heartbeat_at REAL, owner TEXT,
+            fence INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, request TEXT,
+            activity TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0,
+            steps INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, error TEXT,
+            UNIQUE (kind, subject))""")
+    db.execute("CREATE INDEX jobs_by_state ON jobs (state, created_at, id)")
+    for kind in ("runs", "students", "scorings", "sweeps"):
+        had = [name for name in _OF_JOBS if kind != "runs" or name not in ("step", "steps")]
+        names = ", ".join(had)
+        # no owner: a worker of that version holds no lock by which it could be told to live
+        db.execute(f"INSERT INTO jobs (kind, subject, {names}) SELECT '{kind}', id, {names} FROM {kind}")
+        for name in (*had, "worker"):
+            db.execute(f"ALTER TABLE {kind} DROP COLUMN {name}")
+        db.execute(f"""
+            CREATE TRIGGER {kind}_end_their_job AFTER DELETE ON {kind}
+            BEGIN DELETE FROM jobs WHERE kind = '{kind}' AND subject = OLD.id; END""")
+    db.execute("ALTER TABLE candidates ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0")
+    for table, column in (("candidates", "latency"), ("runs", "teacher"), ("readings", "reading")):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN samples TEXT")
+        for row in list(db.query(f"SELECT rowid AS row, {column} AS kept FROM {table}")):
+            if row["kept"] is not None:
+                kept = json.loads(row["kept"])
+                reading = kept["latency"] if table == "runs" else kept
+                samples = reading.pop("samples")
+                reading["n"] = len(samples)
+                db.execute(
+                    f"UPDATE {table} SET {column} = ?, samples = ? WHERE rowid = ?",
+                    [json.dumps(kept), json.dumps(samples), row["row"]],
+                )
+    for table, columns in (
+        ("candidates", "run, episode"),
+        ("students", "run"),
+        ("students", "candidate"),
+        ("students", "parent"),
+        ("scorings", "run"),
+        ("scorings", "candidate"),
+        ("scorings", "student"),
+        ("sweeps", "run"),
+        ("sweeps", "candidate"),
+    ):
+        name = f"{table}_by_{columns.replace(', ', '_')}"
+        db.execute(f"CREATE INDEX {name} ON {table} ({columns})")

@@ -1,0 +1,122 @@
+"""Rows of the store as the typed records that it hands out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.records import (
+    Candidate,
+    Job,
+    Kind,
+    LayerLoss,
+    Lease,
+    Run,
+    RunState,
+    Scoring,
+    Student,
+    Sweep,
+    TeacherFacts,
+    Worker,
+)
+from kdnas_core.runs.store import lease_locks
+from kdnas_core.spec import DistilSpec, ScoreSpec, SweepSpec, parse_spec_json
+
+FIRST_YARDSTICKS = 3  # the first method under which a run chooses what its candidates are compared by
+LEASE_S = 60  # after a worker's last beat, for one on another host, whose lock cannot be seen
+
+
+def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> Run:
+    """A run, whose teacher's latency has these samples."""
+    teacher = json.loads(row["teacher"]) if row["teacher"] else None
+    spec = parse_spec_json(row["spec"])
+    if row["method"] < FIRST_YARDSTICKS and spec.objective.yardstick is None:
+        spec = spec.judged_by_layers()
+    kept = {name: value for name, value in row.items() if name != "method"}
+    facts = teacher and _teacher(teacher, samples)
+    return Run(**{**_served(kept, "runs", leases), "spec": spec, "teacher": facts})
+
+
+def student_of(row: dict[str, Any], leases: Path) -> Student:
+    """A student."""
+    return Student(
+        **{
+            **_served(row, "students", leases),
+            "spec": DistilSpec.model_validate_json(row["spec"]),
+            "notes": tuple(json.loads(row["notes"])),
+            "languages": json.loads(row["languages"]),
+            "cut_from": _sources(row),
+        }
+    )
+
+
+def scoring_of(row: dict[str, Any], leases: Path) -> Scoring:
+    """A scoring."""
+    spec = ScoreSpec.model_validate_json(row["spec"])
+    return Scoring(**{**_served(row, "scorings", leases), "spec": spec})
+
+
+def sweep_of(row: dict[str, Any], leases: Path) -> Sweep:
+    """A sweep."""
+    return Sweep(**{**_served(row, "sweeps", leases), "spec": SweepSpec.model_validate_json(row["spec"])})
+
+
+def candidate_of(row: dict[str, Any], samples: Sequence[float] = ()) -> Candidate:
+    """A candidate, whose latency has these samples."""
+    latency = json.loads(row["latency"]) if row["latency"] else None
+    return Candidate(
+        **{
+            **{name: value for name, value in row.items() if name != "key"},
+            "architecture": Architecture(**json.loads(row["architecture"])),
+            "latency": latency and reading_of(latency, samples),
+            "scores": json.loads(row["scores"]),
+            "notes": tuple(json.loads(row["notes"])),
+            "languages": json.loads(row["languages"]),
+            "cut_from": _sources(row),
+            "weights": bool(row["weights"]),
+        }
+    )
+
+
+def reading_of(fields: dict[str, Any], samples: Sequence[float]) -> LatencyReading:
+    """A latency, from its fields and the samples that are kept apart."""
+    return LatencyReading.from_dict({**fields, "samples": samples})
+
+
+def losses_in_order(found: Iterable[dict[str, Any]]) -> list[LayerLoss]:
+    """Losses by step, term, layer and teacher layer."""
+    owners = ("candidate", "student")
+    losses = [LayerLoss(**{name: row[name] for name in row if name not in owners}) for row in found]
+    return sorted(losses, key=lambda loss: (loss.step, loss.term, loss.layer, loss.teacher_layer))
+
+
+def _served(row: dict[str, Any], kind: Kind, leases: Path) -> dict[str, Any]:
+    """The row with its worker, and with its state as it is while that worker lives, or does not."""
+    rest = {name: value for name, value in row.items() if name != "owner"}
+    worker = Worker.from_json(row["owner"]) if row["owner"] else None
+    state: RunState = row["state"]
+    if state == "running" and not _lives(worker, Lease(Job(kind, row["id"]), row["fence"]), row, leases):
+        state = "interrupted"
+    return {**rest, "state": state, "worker": worker}
+
+
+def _lives(worker: Worker | None, lease: Lease, row: dict[str, Any], leases: Path) -> bool:
+    if worker is None:
+        return False
+    if worker.is_elsewhere():
+        return time.time() - (row["heartbeat_at"] or 0) <= LEASE_S
+    return lease_locks.is_held(leases, lease)
+
+
+def _sources(row: dict[str, Any]) -> tuple[LayerSource, ...]:
+    return tuple(LayerSource.from_dict(each) for each in json.loads(row["cut_from"]))
+
+
+def _teacher(facts: dict[str, Any], samples: Sequence[float]) -> TeacherFacts:
+    shape, latency = Architecture(**facts["architecture"]), reading_of(facts["latency"], samples)
+    return TeacherFacts(**{**facts, "architecture": shape, "latency": latency})

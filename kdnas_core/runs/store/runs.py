@@ -1,0 +1,47 @@
+"""The rows of runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.records import Job, Run, TeacherFacts, Worker
+from kdnas_core.runs.store.base import Base, apart
+from kdnas_core.runs.store.rows import run_of
+from kdnas_core.spec import RunSpec
+
+METHOD = 4  # raised when the same spec gives a candidate another loss than before
+
+
+class Runs(Base):
+    """Runs: one row a search."""
+
+    def create_run(self, spec: RunSpec, worker: Worker | None = None) -> int:
+        """Queues a run, or starts it as this worker's at once, and returns its id."""
+        return self._create("runs", {"name": spec.name, "spec": spec.to_json(), "method": METHOD}, worker)
+
+    def runs(self) -> list[Run]:
+        """All runs, newest first; without the samples of their teachers' latencies."""
+        return [run_of(row, self._leases) for row in self._select_work("runs")]
+
+    def run(self, run: int) -> Run:
+        """One run.
+
+        Raises:
+            BadInput: there is no such run.
+        """
+        rows = self._select_work("runs", id=run)
+        if not rows:
+            raise BadInput(f"There is no run {run} in {self.path}; `python -m kdnas_core runs` lists them.")
+        return run_of(rows[0], self._leases, self._samples("runs", run))
+
+    def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
+        """Keeps the teacher's measurements and the spec with its space filled in."""
+        self._update_work(Job("runs", run), {"spec": spec.to_json(), **teacher_columns(teacher)})
+
+
+def teacher_columns(teacher: TeacherFacts) -> dict[str, Any]:
+    """What is kept of a teacher, as columns of its run."""
+    facts = teacher.to_dict()
+    latency = apart("latency", facts["latency"])
+    return {"teacher": {**facts, "latency": latency["latency"]}, "samples": latency["samples"]}

@@ -1,0 +1,78 @@
+"""The rows of students, and of their losses by layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdnas_core.errors import BadInput
+from kdnas_core.runs.records import Job, LayerLoss, Student, Worker
+from kdnas_core.runs.store.candidates import Candidates
+from kdnas_core.runs.store.rows import losses_in_order, student_of
+from kdnas_core.spec import DistilSpec
+
+
+class Students(Candidates):
+    """Students: one row a distillation in full."""
+
+    def create_student(
+        self,
+        candidate: int,
+        spec: DistilSpec,
+        *,
+        parent: int | None = None,
+        notes: Sequence[str] = (),
+        worker: Worker | None = None,
+    ) -> int:
+        """Queues a student, or starts it as this worker's at once, and returns its id.
+
+        Args:
+            candidate: whose architecture it gets.
+            spec: how it is distilled.
+            parent: the student whose weights a task-specific one begins with; the candidate's, if None.
+            notes: what is to be known of it from the start.
+            worker: who serves it, where that is known.
+
+        Raises:
+            BadInput: there is no such candidate or parent.
+        """
+        if parent is not None:
+            self.student(parent)
+        begun = {"candidate": candidate, "parent": parent, "notes": json.dumps(list(notes))}
+        row = {"run": self.candidate(candidate).run, "spec": spec.model_dump_json(), **begun}
+        return self._create("students", row, worker)
+
+    def students(self, run: int | None = None) -> list[Student]:
+        """All students, or those of a run, newest first."""
+        return [student_of(row, self._leases) for row in self._select_work("students", run=run)]
+
+    def student(self, student: int) -> Student:
+        """One student.
+
+        Raises:
+            BadInput: there is no such student.
+        """
+        rows = self._select_work("students", id=student)
+        if not rows:
+            raise BadInput(
+                f"There is no student s{student} in {self.path}; `python -m kdnas_core students` lists them."
+            )
+        return student_of(rows[0], self._leases)
+
+    def update_student(self, student: int, **fields: Any) -> None:
+        """Sets columns of a student; dictionaries, lists and tuples are kept as JSON."""
+        self._update_work(Job("students", student), fields)
+
+    def add_student_losses(self, student: int, losses: Sequence[LayerLoss]) -> None:
+        """Adds the held-out losses of one evaluation during a student's distillation."""
+        self._add_losses("student_losses", "student", student, losses)
+
+    def student_losses(self, student: int) -> list[LayerLoss]:
+        """A student's held-out losses by step, term, layer and teacher layer."""
+        return losses_in_order(self._db.query("SELECT * FROM student_losses WHERE student = ?", [student]))
+
+    def student_files(self, run: int, student: int) -> Path:
+        """The folder of a student's weights, and of its checkpoint; made by who writes there."""
+        return self.files(run) / "students" / str(student)

@@ -1,0 +1,190 @@
+"""RunSpec: all that a user chooses for a run, validated, with a JSON round trip."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from kdnas_core.errors import BadInput
+from kdnas_core.spec.base import Strict, parsed
+from kdnas_core.spec.latency import LatencySpec
+from kdnas_core.spec.objective import USUAL_PAIRS, ObjectiveSpec
+from kdnas_core.spec.space import KDNAS_SPACE, SpaceSpec
+
+
+class ProxySpec(Strict):
+    """The proxy set and the mini-KD that judges a candidate on it.
+
+    `pairs` is the share of the training texts that become pairs of segments; left out, what is usual for the
+    use of the students.
+    """
+
+    sentences: int = Field(default=4_000, ge=32, le=1_000_000)
+    held_out: int = Field(default=400, ge=16, le=100_000)
+    sequence_length: int = Field(default=64, ge=8, le=512)
+    steps: int = Field(default=200, ge=1, le=1_000_000)
+    batch_size: int = Field(default=32, ge=1, le=1_024)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    accumulation: int = Field(default=1, ge=1, le=1_024)  # passes whose gradients make one step's
+    language_temperature: float = Field(default=3.0, ge=1, le=1_000)  # 1: languages as large as their corpora
+    pairs: float | None = Field(default=None, ge=0, le=1)
+
+
+class RewardSpec(Strict):
+    """Constants of the KD-NAS reward, `(1 - L) * (lat_S / (beta * lat_T)) ** alpha`.
+
+    In the mode "accuracy" (its first version, task-specific) the score on the run's tasks stands in the place
+    of 1 - L.
+    """
+
+    mode: Literal["kdnas", "accuracy"] = "kdnas"
+    alpha: float = Field(default=-0.06, le=0, ge=-10)
+    beta: float = Field(default=0.6, gt=0, le=1)
+
+
+class SearchSpec(Strict):
+    """How candidates are proposed, and how many."""
+
+    controller: Literal["lstm", "random"] = "lstm"
+    episodes: int = Field(default=15, ge=1, le=1_000)
+    candidates: int = Field(default=20, ge=1, le=1_000)
+    pool: int = Field(default=150, ge=1, le=100_000)
+    epsilon_start: float = Field(default=1.0, ge=0, le=1)
+    epsilon_decay: float = Field(default=0.05, ge=0, le=1)
+    epsilon_floor: float = Field(default=0.05, ge=0, le=1)
+    reward: RewardSpec = RewardSpec()
+    keep_weights: Literal["all", "frontier"] = "frontier"
+
+
+class RunSpec(Strict):
+    """All that a user chooses for a run.
+
+    `space` may be given as the word "kdnas" for the published space, "teacher" (the default) for one
+    derived from the teacher's own shape when the run is prepared, or the name of a published student.
+    `tasks` are downstream tasks: each candidate is fine-tuned for some seconds on a part of their training
+    splits and scored on another, and the scores take the place of the loss on the frontier.
+    """
+
+    name: str = Field(default="search", min_length=1, max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    teacher: str = Field(default="packaged", min_length=1)
+    corpus: str = Field(default="packaged", min_length=1)
+    space: SpaceSpec = SpaceSpec()
+    latency: LatencySpec = LatencySpec(budget_speedup=2.0)
+    objective: ObjectiveSpec = ObjectiveSpec()
+    proxy: ProxySpec = ProxySpec()
+    search: SearchSpec = SearchSpec()
+    tasks: list[Annotated[str, Field(min_length=1)]] = Field(default=[], validate_default=True)
+
+    def filled_for(self, makes_vectors: bool) -> RunSpec:
+        """This spec with the objective, and what follows from it, as it is usual; see `ObjectiveSpec`."""
+        objective = self.objective.filled_for(makes_vectors)
+        assert objective.use is not None
+        pairs = USUAL_PAIRS[objective.use] if self.proxy.pairs is None else self.proxy.pairs
+        proxy = self.proxy.model_copy(update={"pairs": pairs})
+        return self.model_copy(update={"objective": objective, "proxy": proxy})
+
+    def judged_by_layers(self) -> RunSpec:
+        """This spec as the first versions understood it, which knew no other yardstick."""
+        first = {"yardstick": "layers", "recipe": self.objective.recipe or "kdnas"}
+        return self.model_copy(update={"objective": self.objective.model_copy(update=first)})
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _named_space(cls, given: Any) -> Any:
+        return (
+            {"kdnas": KDNAS_SPACE, "teacher": SpaceSpec()}.get(given) or SpaceSpec(presets=[given])
+            if isinstance(given, str)
+            else given
+        )
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_for_accuracy(cls, tasks: list[str], given: ValidationInfo) -> list[str]:
+        search = given.data.get("search")  # lacks where that is refused itself
+        if search is not None and search.reward.mode == "accuracy" and not tasks:
+            raise ValueError("the reward 'accuracy' needs a task, name one, such as [\"packaged\"]")
+        return tasks
+
+    def to_json(self) -> str:
+        """The spec as JSON; `parse_spec` reads it back to an equal spec."""
+        return self.model_dump_json(indent=2)
+
+
+def parse_spec(fields: dict[str, Any]) -> RunSpec:
+    """The spec with these fields, the rest at their defaults.
+
+    Raises:
+        BadInput: a field is unknown or its value is not allowed; names the field.
+    """
+    return parsed(RunSpec, fields)
+
+
+def parse_spec_json(text: str) -> RunSpec:
+    """The spec written in a JSON text.
+
+    Raises:
+        BadInput: the text is not a JSON object, or not a valid spec.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"The spec is not JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise BadInput("The spec must be a JSON object of the fields of a RunSpec.")
+    return parse_spec(fields)
+
+
+def quick_spec(seed: int = 0) -> RunSpec:
+    """The search that runs on a first start: minutes on two cores, real in every part."""
+    return RunSpec(
+        name="quick",
+        seed=seed,
+        latency=LatencySpec(budget_speedup=2.0),
+        proxy=ProxySpec(sentences=1_500, held_out=160, sequence_length=48, steps=40, batch_size=24),
+        search=SearchSpec(episodes=4, candidates=4, epsilon_decay=0.25, keep_weights="all"),
+    )
+
+
+def with_settings(fields: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """A copy of spec fields with `path.to.field=value` settings applied in order.
+
+    A value is read as JSON where it is JSON, else as text: `seed=7`, `space.layers=[2,3]`, `name=mine`.
+
+    Raises:
+        BadInput: a setting has no '=' or its path runs through a value that has no fields.
+    """
+    fields = json.loads(json.dumps(fields))
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path.strip():
+            raise BadInput(f"'{setting}' is not a setting; write path.to.field=value.")
+        _set(fields, path.strip().split("."), _json_or_text(value), setting)
+    return fields
+
+
+def _set(fields: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    *parents, name = path
+    for parent in parents:
+        if fields.get(parent) is None:
+            fields[parent] = {}
+        fields = fields[parent]
+        if not isinstance(fields, dict):
+            raise BadInput(f"'{setting}' cannot be set: '{parent}' has no fields.")
+    if name in ("budget_ms", "budget_speedup"):  # setting one budget replaces the other
+        fields.pop("budget_ms", None)
+        fields.pop("budget_speedup", None)
+    fields[name] = value
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
