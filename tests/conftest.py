@@ -10,12 +10,16 @@ from pydoc_data import topics
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.tiny_fields import tiny_fields
 
 # Before anything of the product is imported: no test may see or change what this machine remembers.
 _CACHE = tempfile.mkdtemp(prefix="kdnas-tests-")
 os.environ["KDNAS_CACHE"] = _CACHE
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads would fight for them
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 SENTENCES = 400
 
@@ -59,6 +63,18 @@ def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     )
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def harvested() -> Path:
+    """A folder that holds the harvest of this machine and nothing else, made once for all test processes."""
+    from kdnas_core.data.harvest import harvest
+
+    own = Path(tempfile.gettempdir()) / f"kdnas-tests-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    with FileLock(own / "harvest.lock"):
+        harvest(own / "harvest")
+    return own / "harvest"
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def counted(model: torch.nn.Module, but: str = "nothing") -> float:
     return sum(weight.numel() for name, weight in model.named_parameters() if but not in name) / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence_length", [1, 50, 128])
 @pytest.mark.parametrize(
     "architecture",

@@ -736,6 +736,7 @@ def test_check_refuses_what_search_refuses_and_writes_nothing(folder: Path, spec
     assert files_in(folder) == {}
 
 
+@pytest.mark.slow
 def test_as_a_process_bad_input_is_one_sentence_and_2_and_a_help_is_0(folder: Path) -> None:
     """The real thing once; the tests above call the same function."""
     called = call_process("search", "--set", "colour=blue", "--json")
@@ -747,6 +748,7 @@ def test_as_a_process_bad_input_is_one_sentence_and_2_and_a_help_is_0(folder: Pa
 # --- the same again ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_spec_and_seed_give_the_same_students_in_the_same_order(
     searched: tuple[Path, dict[str, Any], list[str]], spec_file: Path
 ) -> None:

@@ -30,6 +30,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdnas_core.package.import_.check_weights", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_an_exported_zip_comes_back_and_is_told_as_one_object(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "s3.zip").write_bytes(zipped(exported))
     found = call("import", tmp_path / "s3.zip", "--db", tmp_path / "runs.db", "--json").json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ def command(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_quick_search_fills_a_frontier_and_its_pick_can_be_exported(tmp_path: Path) -> None:
+def test_the_quick_search_fills_a_frontier_and_its_pick_can_be_exported(
+    tmp_path: Path, harvested: Path
+) -> None:
+    shutil.copytree(harvested, tmp_path / "cache")
     summary = command(tmp_path, "search", "--quick")
     assert summary["state"] == "finished"
     assert summary["failed"] == 0

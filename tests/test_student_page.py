@@ -109,6 +109,7 @@ def test_a_failed_student_shows_its_sentence_and_a_task_specific_one_its_origin(
     assert any("Made from student s1" in link.proto.label for link in app.get("page_link"))
 
 
+@pytest.mark.slow
 def test_pause_stop_and_resume_of_a_student_reach_the_store(db: Path, queued: list[Path]) -> None:
     fill(db, students=True)
     press(shown(places.STUDENT, student=RUNNING), "Pause")

@@ -16,18 +16,22 @@ import logging
 import os
 import platform
 import re
+import subprocess
+import sys
 import sysconfig
 import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 # Raise it whenever the same packages would give other paragraphs: every cache is then harvested anew.
 HARVEST_VERSION = 1
+MOST_PROCESSES = 8
 
 SHORTEST = 60  # characters; below it mostly one-line summaries that say no more than the name they document
 LONGEST = 2_000  # characters; above it mostly generated lists of properties
@@ -127,7 +131,7 @@ def harvest_sources(
     remembered = _read(path)
     if remembered is not None:
         return remembered
-    paragraphs = list(_unrepeated(_paragraphs(sources, progress or logger.info)))
+    paragraphs = list(_unrepeated(_all_paragraphs(sources, progress or logger.info)))
     _write(path, paragraphs)
     return paragraphs
 
@@ -158,16 +162,40 @@ def _fingerprint(sources: list[Source]) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
-def _paragraphs(sources: list[Source], progress: Callable[[str], None]) -> Iterator[Paragraph]:
-    for number, source in enumerate(sources, 1):
-        progress(f"Reading the documentation of {source.package} ({number} of {len(sources)})")
-        # sorted: the order in which a file system lists a folder is its own
-        for module, path in sorted(_modules(source)):
-            for document in _documents(path, module):
-                for block in re.split(r"\n\s*\n", inspect.cleandoc(document)):
-                    text = prose(block)
-                    if text is not None:
-                        yield Paragraph(text, source.package, module)
+def _all_paragraphs(sources: list[Source], progress: Callable[[str], None]) -> Iterator[Paragraph]:
+    """In the order of the sources; several are read at once, each in a process of its own."""
+    with ThreadPoolExecutor(min(MOST_PROCESSES, os.cpu_count() or 1)) as pool:
+        reading = [pool.submit(_read_apart, source) for source in sources]
+        for number, (source, read) in enumerate(zip(sources, reading, strict=True), 1):
+            progress(f"Reading the documentation of {source.package} ({number} of {len(sources)})")
+            yield from read.result()
+
+
+def _read_apart(source: Source) -> list[Paragraph]:
+    """The paragraphs of a source, read by a child: a fork of a process with threads may hang."""
+    given = {**asdict(source), "folders": [str(folder) for folder in source.folders]}
+    child = subprocess.run(
+        [sys.executable, "-I", str(Path(__file__).resolve())],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if child.returncode:
+        logger.warning(f"the documentation of {source.package} is read here: {child.stderr[-500:]}")
+        return list(_paragraphs(source))
+    return [Paragraph(**json.loads(line)) for line in child.stdout.splitlines()]
+
+
+def _paragraphs(source: Source) -> Iterator[Paragraph]:
+    # sorted: the order in which a file system lists a folder is its own
+    for module, path in sorted(_modules(source)):
+        for document in _documents(path, module):
+            for block in re.split(r"\n\s*\n", inspect.cleandoc(document)):
+                text = prose(block)
+                if text is not None:
+                    yield Paragraph(text, source.package, module)
 
 
 def _unrepeated(paragraphs: Iterable[Paragraph]) -> Iterator[Paragraph]:
@@ -243,7 +271,15 @@ def _in_body(body: list[ast.stmt]) -> Iterator[str]:
 
 def _attaches_documentation(value: ast.expr) -> bool:
     """NumPy, SciPy and PyTorch document compiled functions by a call: `add_docstr(torch.abs, "...")`."""
-    return isinstance(value, ast.Call) and "doc" in ast.unparse(value.func)
+    return isinstance(value, ast.Call) and any("doc" in name for name in _names(value.func))
+
+
+def _names(tree: ast.expr) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
 
 
 def _strings(tree: ast.AST) -> Iterator[str]:
@@ -312,3 +348,15 @@ def _write(path: Path, paragraphs: list[Paragraph]) -> None:
             unfinished.unlink()
             raise
     unfinished.replace(path)
+
+
+def _main() -> None:
+    """Prints the paragraphs of the source that stdin holds: see `_read_apart`."""
+    given = json.load(sys.stdin)
+    source = Source(given["package"], given["version"], tuple(map(Path, given["folders"])))
+    for paragraph in _paragraphs(source):
+        print(json.dumps(vars(paragraph)))
+
+
+if __name__ == "__main__":
+    _main()

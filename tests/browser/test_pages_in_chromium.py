@@ -17,7 +17,7 @@ from kdnas_core.runs.store import opened
 from tests.browser.conftest import Server
 from tests.filled_store import add_episode, begin_run, fill, judge, tinybert_spec
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 POINTS = ".st-key-frontier_1 .js-plotly-plot .points path.point"
 # drawn by Streamlit alone: the slider's value has the colour of buttons, too dark for text on a dark page

@@ -15,7 +15,7 @@ from tests.browser.test_pages_in_chromium import broken_rules, open_page
 from tests.filled_store import fill
 from tests.filled_systems import fill_systems
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PAGES = [
     "/student?student=1",

@@ -102,6 +102,7 @@ def test_a_search_that_cannot_run_here_says_why_beside_its_button(
     assert not db.exists()
 
 
+@pytest.mark.slow
 def test_a_dropped_student_comes_back_and_its_pages_show_it(db: Path, exported: Path, unloaded: None) -> None:
     app = dropped("s3.zip", zipped(exported))
     told = words(app)

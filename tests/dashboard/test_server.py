@@ -164,6 +164,7 @@ def test_a_start_with_a_run_in_the_store_starts_no_other(
         assert len(store.runs()) == 1
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_store_ends_the_start_with_one_sentence(tmp_path: Path, free_port: int) -> None:
     db = tmp_path / "runs.db"
     db.write_bytes(b"not a database at all, but long enough to look at" * 20)

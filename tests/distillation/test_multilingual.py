@@ -102,6 +102,7 @@ def test_what_no_language_has_is_unknown(teacher: Teacher) -> None:
     assert teacher.tokenizer.unk_token_id in teacher.tokenizer("ქართული")["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real texts are not on this machine")
 def test_real_languages_are_tokenised_without_unknowns(tmp_path: Path) -> None:
     texts = multilingual_texts()

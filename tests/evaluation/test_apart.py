@@ -107,6 +107,7 @@ def test_scores_are_learnt_in_their_own_units(teacher: Teacher) -> None:
     assert abs(said.mean() - labels.mean()) < labels.std()
 
 
+@pytest.mark.slow
 def test_a_task_of_words_in_the_second_sentence_is_learnt(teacher: Teacher) -> None:
     task = word_task(pairs=True)
     model = fine_tuned(teacher.model, _lesson(task, teacher), HOW, 2e-3, 0, None, steps=80)

@@ -89,6 +89,7 @@ def test_a_task_where_one_word_decides_is_learnt(soft: bool, pairs: bool, teache
     assert not model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 def test_scores_are_learnt_in_their_own_units(soft: bool, teacher: Teacher) -> None:
     task = count_task()

@@ -45,6 +45,7 @@ def test_the_split_that_is_scored_is_not_looked_at(tiny_teacher: Path) -> None:
     assert [ids.tolist() for ids in one.judged.ids] == [ids.tolist() for ids in other.judged.ids]
 
 
+@pytest.mark.slow
 def test_a_student_that_can_learn_the_task_scores_well_and_is_left_as_it_was(tiny_teacher: Path) -> None:
     teacher = teacher_of(tiny_teacher)
     proxy, steps = proxy_of(a_task(2_400), teacher.tokenizer, 48), []

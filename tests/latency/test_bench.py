@@ -151,6 +151,7 @@ def test_a_timing_has_the_threads_of_the_protocol_around_it(
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", USUAL_RUNTIMES)
 def test_a_real_student_is_measured_once_in_each_runtime(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runtime: Runtime

@@ -40,6 +40,7 @@ def roberta() -> PreTrainedModel:
     return RobertaModel(RobertaConfig(**SHAPE, type_vocab_size=1))  # counts positions from the padding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [bert, roberta])
 def test_onnx_runtime_gives_what_torch_gives_on_padded_batches_of_any_size(
     make: Callable[[], PreTrainedModel], tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -71,6 +72,7 @@ def test_onnx_runtime_gives_what_torch_gives_on_padded_batches_of_any_size(
         np.testing.assert_allclose(got[mask == 1], expected[mask == 1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_file_says_nothing_of_the_machine_that_wrote_it(tmp_path: Path) -> None:
     write_onnx(bert(), tmp_path / "model.onnx")
     written = (tmp_path / "model.onnx").read_bytes()
@@ -83,6 +85,7 @@ def test_a_model_is_given_token_types_where_it_tells_them_apart() -> None:
     assert input_names(roberta()) == ("input_ids", "attention_mask")
 
 
+@pytest.mark.slow
 def test_a_classifier_gives_its_logits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(**SHAPE | {"num_labels": 3})).eval()
@@ -99,6 +102,7 @@ def test_a_classifier_gives_its_logits(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_quantised_model_is_smaller_near_to_float32_and_takes_any_size(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def protocol_of(runtime: Runtime, **fields: int) -> LatencySpec:
     return LatencySpec(runtime=runtime, threads=3, batch_size=2, sequence_length=40, **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", USUAL_RUNTIMES)
 def test_a_model_can_be_timed_in_every_runtime_of_the_processor(
     model: PreTrainedModel, runtime: Runtime

@@ -79,6 +79,7 @@ def by_differences(teacher: Teacher, texts: list[str], mode: Mode, path: str, pa
     return (total / len(texts)) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["mean", "cls"])
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_the_effect_of_a_head_or_neuron_is_the_change_of_the_vector_where_it_is_scaled_down(
@@ -107,6 +108,7 @@ def test_the_effect_of_a_head_or_neuron_is_the_change_of_the_vector_where_it_is_
         assert float(found.neurons[layer, neuron]) == pytest.approx(effect, rel=0.1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_probes_of_each_text_rank_heads_and_neurons_as_many_do(
     teacher: Teacher, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,7 @@ def learnt(teacher: Teacher, data: ProxySet) -> tuple[HeldOut, dict[str, torch.T
     return distil(student, objective, data, proxy, 0, None, watcher), student.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["texts", "pairs"])
 def test_a_student_learns_the_same_from_both(kind: str, teacher: Teacher, texts: list[str]) -> None:
     wanted = everything_of(teacher)
@@ -195,6 +196,7 @@ def test_a_student_learns_the_same_from_both(kind: str, teacher: Teacher, texts:
         torch.testing.assert_close(own[name], weight, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_what_is_learnt_is_the_whole_corpus_and_not_its_sample(teacher: Teacher, texts: list[str]) -> None:
     wanted = everything_of(teacher)
     sample, _ = both(teacher, texts[:20], wanted)

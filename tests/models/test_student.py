@@ -43,6 +43,7 @@ def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_every_point_of_a_space_is_saved_and_loaded_by_stock_transformers(
     teacher: Teacher, tmp_path: Path
 ) -> None:

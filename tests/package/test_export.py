@@ -124,6 +124,7 @@ def test_a_student_is_exported_by_its_name_and_its_checkpoint_stays(
         assert (tmp_path / "target" / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_task_specific_student_is_exported_with_its_head_and_not_without(
     store: Store, db: Path, candidate: Candidate, tmp_path: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_student_that_is_not_finished_is_not_exported(
     assert not (tmp_path / "target").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_load_are_not_offered(
     store: Store, db: Path, candidate: Candidate, tmp_path: Path
 ) -> None:
@@ -168,6 +170,7 @@ def test_weights_that_do_not_load_are_not_offered(
     assert files_in(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_another_students_weights_are_not_offered(
     store: Store, db: Path, candidate: Candidate, tmp_path: Path
 ) -> None:

@@ -29,6 +29,8 @@ from kdnas_core.runs.records import Candidate, Score
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import ScoreSpec, parse_spec_json
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["A dog runs.", "It is a much longer sentence than that.", "No."]
 
 
@@ -107,6 +109,7 @@ def test_int8_is_scored_on_the_packaged_task(exported: Exported) -> None:
     assert check.int8_retained == pytest.approx(check.score_int8 / check.score_fp32)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_makes_vectors_as_the_teacher_does(exported: Exported) -> None:
     """In a process that knows nothing of this project: first tokens of length 1, cut at 48 tokens."""
     code = (

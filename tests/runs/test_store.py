@@ -611,6 +611,7 @@ def _claim_all(db: Path) -> list[int]:
     return claimed
 
 
+@pytest.mark.slow
 def test_each_queued_run_is_claimed_by_one_of_several_processes(db: Path) -> None:
     with opened(db) as store:
         queued = [store.create_run(quick_spec()) for _ in range(60)]
@@ -625,6 +626,7 @@ def _pause_and_resume(db: Path, run: int, times: int) -> None:
             store.resume(run)
 
 
+@pytest.mark.slow
 def test_what_reads_before_it_writes_is_not_locked_out_by_others_that_do(db: Path) -> None:
     with opened(db) as store:
         runs = [store.create_run(quick_spec()) for _ in range(4)]
@@ -653,6 +655,7 @@ def _write_or_read(writes: bool, db: Path, run: int, candidate: int, times: int)
     (_write if writes else _read)(db, run, candidate, times)
 
 
+@pytest.mark.slow
 def test_writers_and_readers_at_once_lose_nothing_and_are_never_locked_out(db: Path) -> None:
     with opened(db) as store:
         run = begin_run(store)
@@ -680,6 +683,7 @@ def _open_new_ones(folder: Path, starts_at: float, count: int) -> None:
             store.create_run(quick_spec())
 
 
+@pytest.mark.slow
 def test_several_processes_may_make_and_migrate_a_store_at_once(tmp_path: Path) -> None:
     count = 40
     old = range(0, count, 4)  # of version 1, with two runs

@@ -192,6 +192,7 @@ def real(tiny_teacher: Path, corpus_file: Path, tmp_path: Path) -> Iterator[Stor
         yield store
 
 
+@pytest.mark.slow
 def test_a_real_sweep_measures_beside_the_teacher_and_leaves_out_what_that_does_not_read(real: Store) -> None:
     note = student_journals.check_latency(real, real.candidate(1), TORCH)
     assert note == "The teacher reads fewer than 512 tokens, so 512 are left out."

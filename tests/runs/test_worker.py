@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -138,6 +139,7 @@ def asked_meanwhile(
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("request_", "state"), [("pause", "paused"), ("stop", "stopped")])
 def test_a_running_search_obeys_within_a_step_and_goes_on_where_it_was(
     db: Path,
@@ -169,6 +171,7 @@ def test_a_running_search_obeys_within_a_step_and_goes_on_where_it_was(
         assert len({candidate.architecture for candidate in after}) == len(after) == run.total
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_what_the_spec_asked_for(db: Path, spec: RunSpec, prepared: Prepared) -> None:
     told: list[Candidate] = []
     with opened(db) as store:
@@ -227,6 +230,7 @@ def own_signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_signals")
 def test_a_run_that_cannot_be_searched_fails_with_one_sentence_and_the_worker_lives_on(
     db: Path, spec: RunSpec, bad_spec: RunSpec
@@ -277,7 +281,6 @@ def as_proposed(candidate: Candidate) -> tuple[Any, ...]:
     return candidate.episode, candidate.architecture, candidate.state, candidate.steps, candidate.weights
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_five_times_loses_no_candidate_and_changes_nothing(
     db: Path, tmp_path: Path, long_spec: RunSpec
 ) -> None:
@@ -318,6 +321,39 @@ def test_a_worker_that_is_killed_five_times_loses_no_candidate_and_changes_nothi
             if candidate.state == "done":
                 weights = store.files(run, candidate.id) / "model.safetensors"
                 assert weights.is_file()
+
+
+@pytest.mark.slow
+def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
+    db: Path, tmp_path: Path, long_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another host: on its own its lock would keep the run for it."""
+    (run,) = queue(db, long_spec)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TMPDIR", str(tmp_path))  # it shares no lock of the device either
+        process = start_worker(db)
+    with opened(db) as store:
+        wait_for(lambda: in_hand(store, run))
+        process.send_signal(signal.SIGSTOP)
+        assert store.run(run).state == "running"
+        with closing(sqlite3.connect(db)) as raw, raw:
+            raw.execute("UPDATE jobs SET owner = json_set(owner, '$.host', 'another-host')")
+            assert store.run(run).state == "running"
+            raw.execute("UPDATE jobs SET heartbeat_at = heartbeat_at - 3600")
+        assert store.run(run).state == "interrupted"
+        store.resume(run)
+        again = store.claim_run(Worker.this_process())
+        assert again is not None
+        assert worker.work_on(store, again) == "finished"
+        after = store.run(run), store.candidates(run), [store.layer_losses(row + 1) for row in range(6)]
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=30) == 0
+        assert (
+            store.run(run),
+            store.candidates(run),
+            [store.layer_losses(row + 1) for row in range(6)],
+        ) == after
+    assert "no longer this process's" in (tmp_path / "worker.log").read_text()
 
 
 @pytest.mark.slow

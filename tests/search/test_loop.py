@@ -72,6 +72,7 @@ def test_a_search_asks_for_every_episode_and_judges_every_candidate_once(name: s
     assert len(journal.order) == len(set(journal.order)) == EPISODES * CANDIDATES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_a_search_goes_on_from_any_point_as_if_it_had_never_been_ended(name: str) -> None:
     whole = FakeJournal()

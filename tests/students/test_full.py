@@ -166,6 +166,7 @@ def test_nothing_but_the_student_is_left_on_the_disk(spec: RunSpec, tmp_path: Pa
     assert not any("checkpoint" in name or "unfinished" in name for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "error"), [(3, Killed), (37, Killed), (79, Killed), (37, Asked)])
 def test_a_distillation_that_was_ended_goes_on_to_the_same_student(
     moment: int, error: type[BaseException], spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,7 @@ def accuracy(folder: Path, task: str) -> float:
 # What is learnt
 
 
+@pytest.mark.slow
 def test_a_student_learns_a_task_and_is_left_as_stock_transformers_loads_it(
     spec: RunSpec,
     tiny_teacher: Path,
@@ -164,6 +165,7 @@ def test_pairs_are_learnt_in_both_stages_with_what_tells_their_sentences_apart(
     assert 0 <= accuracy(tmp_path / "student", task) <= 1
 
 
+@pytest.mark.slow
 def test_scores_are_learnt_too(spec: RunSpec, start: Path, tmp_path: Path) -> None:
     task = written(tmp_path / "counts", count_rows(ROWS), count_rows(20, seed=1))
     result = taught(spec, task, start, tmp_path / "student", epochs=6)
@@ -237,6 +239,7 @@ def test_the_second_stage_learns_what_the_fine_tuned_teacher_says_to_each_row(
     assert soft.soft.std(axis=0).min() > 0
 
 
+@pytest.mark.slow
 def test_the_teacher_is_fine_tuned_once_for_all_students_of_a_task(
     spec: RunSpec, words: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +261,7 @@ def test_few_fine_tuned_teachers_are_kept(
     assert len(list((cache_folder() / "task-teachers").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_student_of_a_task_is_scored_on_it_as_it_is(
     spec: RunSpec, words: str, whole: Whole, tmp_path: Path
 ) -> None:
@@ -288,6 +292,7 @@ def test_a_loss_term_can_be_left_out(
 # Steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "steps"), [({}, STEPS), ({"batch_size": 8}, 24), ({"epochs": 0.5}, 3), ({"batch_size": 32}, 6)]
 )
