@@ -12,15 +12,12 @@ from kdnas_core.package.checking import checked
 from kdnas_core.package.checks import RECORD, Checks, Exported, read_export
 from kdnas_core.package.children import Say
 from kdnas_core.package.facts import Facts, facts_of, record
-from kdnas_core.package.layout import TOKENIZER_FILES, Format, write_sums, write_zip
+from kdnas_core.package.layout import FILES, NEEDED, Format, write_sums, write_zip
 from kdnas_core.package.target import archive_of, new_folder, place_of
 from kdnas_core.runs.names import Source, source_named, weights_of
 from kdnas_core.runs.store import Store
 
 HF: frozenset[Format] = frozenset({"hf"})
-# what a student is; a checkpoint that lies beside it is not
-_NEEDED = ("config.json", "model.safetensors")
-_TASK = "task.json"
 
 
 def _silently(activity: str) -> None:
@@ -66,8 +63,8 @@ def export_student(
 
 
 def _copy(weights: Path, folder: Path, source: Source) -> None:
-    for name in (*_NEEDED, *TOKENIZER_FILES, _TASK):
-        if name in _NEEDED or (weights / name).is_file():
+    for name in FILES:  # a checkpoint that lies beside them is none of the student's
+        if name in NEEDED or (weights / name).is_file():
             _copy_file(weights / name, folder / name, source)
     _unset_cutting(folder / "tokenizer.json")
 

@@ -37,6 +37,7 @@ from kdnas_core.package.opened import (
 from kdnas_core.runs.records import CandidateState, Job, Worker
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.spec import RunSpec, ScoreSpec
+from kdnas_core.students.task_file import TASK_FILE, fingerprint_of_task
 
 SUFFIX = " (imported)"
 LONGEST_NAME = 100  # of a run
@@ -125,6 +126,7 @@ def import_student(db: Path, source: Path | BinaryIO, title: str, tell: Tell) ->
                 sums = copied(package, folder)
                 check_sums(package, sums)
                 check_shape(folder, manifest.architecture, title)
+                _keep_task(folder, manifest)
                 tell("Loading it with stock transformers in a clean process")
                 check_weights(folder, manifest, title)
                 with opened(db) as store:
@@ -280,6 +282,13 @@ def check_shape(folder: Path, architecture: Architecture, title: str) -> None:
             f"The config in {title} is that of another architecture than its {MANIFEST} says; "
             "export the student anew."
         )
+
+
+def _keep_task(folder: Path, manifest: Manifest) -> None:
+    """Keeps what says which task a student is for, where it is for one and says so."""
+    is_for_a_task = manifest.student is not None and manifest.student.spec.task is not None
+    if not is_for_a_task or fingerprint_of_task(folder) is None:
+        (folder / TASK_FILE).unlink(missing_ok=True)
 
 
 def check_weights(folder: Path, manifest: Manifest, title: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Literal, get_args
 
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.students.task_file import TASK_FILE
 
 Format = Literal["hf", "onnx", "zip"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -24,7 +25,11 @@ TOKENIZER_FILES = (
 )
 
 SUMS = "SHA256SUMS"
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+NEEDED = (CONFIG, WEIGHTS)
+# all that makes a student, of which an export has some and an import takes no more; none can hold code
+FILES = (*NEEDED, *TOKENIZER_FILES, TASK_FILE)
 
 
 def parse_formats(text: str) -> frozenset[Format]:

@@ -18,15 +18,15 @@ from typing import IO, BinaryIO
 
 from kdnas_core.errors import BadInput
 from kdnas_core.package.checks import RECORD
+from kdnas_core.package.layout import CONFIG as CONFIG
+from kdnas_core.package.layout import FILES, TOKENIZER_FILES
 from kdnas_core.package.layout import SUMS as SUMS
-from kdnas_core.package.layout import TOKENIZER_FILES
 from kdnas_core.package.layout import WEIGHTS as WEIGHTS
 
 MANIFEST = RECORD
 SPEC = "run.json"
-CONFIG = "config.json"
 TOKENIZER = frozenset(TOKENIZER_FILES)
-KEPT = frozenset({CONFIG, WEIGHTS}) | TOKENIZER  # none of them can hold code
+KEPT = frozenset(FILES)
 
 MOST_FILES = 1_000
 MOST_BYTES = 8 * 2**30  # of weights

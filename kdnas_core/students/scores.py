@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +23,10 @@ from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import read_student
 from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
 from kdnas_core.spec import RunSpec, ScoreSpec
+from kdnas_core.students.task_file import fingerprint_of_task
 from kdnas_core.students.task_teacher import STUDENT_DROPOUT, usual_settings
 
 Subject = Literal["student", "teacher", "control"]
-TASK = "task.json"  # beside a task-specific student: which task it is for
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,7 @@ def _random(encoder: PreTrainedModel) -> PreTrainedModel:
 
 def is_for(student: Path, task: Task) -> bool:
     """Whether a student was distilled for this very task, so that it has a head for it."""
-    path = student / TASK
-    return path.is_file() and json.loads(path.read_text())["fingerprint"] == task.fingerprint
+    return fingerprint_of_task(student) == task.fingerprint
 
 
 def _as_it_is(

@@ -5,7 +5,6 @@ First intermediate layers (embeddings, attention, hidden states), then predictio
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +44,7 @@ from kdnas_core.students.full import (
     training_of,
     watcher_of,
 )
-from kdnas_core.students.scores import TASK
+from kdnas_core.students.task_file import write_task
 from kdnas_core.students.task_teacher import STUDENT_DROPOUT, taught_teacher, usual_settings
 
 INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
@@ -113,7 +112,7 @@ def distil_for_task(
     pupil = _prediction(lessons, how, student, folder, listener, steps)
     loss = _loss(lessons, pupil)
     save(pupil, teacher.tokenizer, folder)
-    (folder / TASK).write_text(json.dumps({"task": how.task, "fingerprint": task.fingerprint}))
+    write_task(folder, how.task, task.fingerprint)
     for checkpoint in (CHECKPOINT, INTERMEDIATE):
         (folder / checkpoint).unlink(missing_ok=True)
     return FullResult(loss, {})

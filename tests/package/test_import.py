@@ -28,6 +28,7 @@ from kdnas_core.package.manifest import look
 from kdnas_core.runs.names import source_named, weights_of
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.spec import DistilSpec, RunSpec, quick_spec
+from kdnas_core.students.task_file import TASK_FILE, fingerprint_of_task, write_task
 from tests.exported import SHAPE, sha256, write_export, write_json, write_sums, zipped
 from tests.filled_store import DEVICE, reading, teacher_facts
 from tests.sentences import is_one_sentence
@@ -169,9 +170,31 @@ def test_a_candidate_comes_back_from_its_folder_with_weights_of_its_own(candidat
 
 def test_a_student_for_a_task_comes_back_with_its_head(tiny_teacher: Path, db: Path, tmp_path: Path) -> None:
     folder = write_export(tmp_path / "s4", tiny_teacher, student=DistilSpec(task="packaged"))
-    taken(db, folder)
+    write_task(folder, "packaged", "0123")
+    write_sums(folder)
+    imported = taken(db, folder)
     with opened(db, read_only=True) as store:
         assert store.student(1).spec.task == "packaged"
+    assert fingerprint_of_task(imported.path) == "0123"
+
+
+@pytest.mark.parametrize("content", ['{"task": 7', '{"fingerprint": 7}', "[]"])
+def test_a_file_that_names_no_task_is_left_out(
+    tiny_teacher: Path, db: Path, tmp_path: Path, unloaded: None, content: str
+) -> None:
+    folder = write_export(tmp_path / "s4", tiny_teacher, student=DistilSpec(task="packaged"))
+    (folder / TASK_FILE).write_text(content)
+    write_sums(folder)
+    assert not (taken(db, folder).path / TASK_FILE).exists()
+
+
+def test_a_student_that_is_for_no_task_comes_back_without_one(
+    tiny_teacher: Path, db: Path, tmp_path: Path, unloaded: None
+) -> None:
+    folder = write_export(tmp_path / "s3", tiny_teacher, student=FULL)
+    write_task(folder, "packaged", "0123")
+    write_sums(folder)
+    assert not (taken(db, folder).path / TASK_FILE).exists()
 
 
 def test_importing_again_makes_another_run(candidate: Path, db: Path, unloaded: None) -> None:

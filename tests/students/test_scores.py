@@ -25,7 +25,8 @@ from kdnas_core.models.teacher import Teacher
 from kdnas_core.spec import RunSpec, ScoreSpec, parse_spec
 from kdnas_core.students import scores as module
 from kdnas_core.students import task_teacher
-from kdnas_core.students.scores import TASK, ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
+from kdnas_core.students.scores import ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
+from kdnas_core.students.task_file import write_task
 from tests.evaluation.test_classifier import count_rows, word_rows
 from tests.sentences import is_one_sentence
 from tests.tiny import teacher_of
@@ -323,7 +324,7 @@ def test_beside_a_student_made_for_a_task_of_pairs_all_read_them_as_it_does(
     task, folder = read_task(counts, tmp_path), tmp_path / "own"
     encoder = new_student(teacher_of(tiny_teacher), SMALL, 1)
     save(new_classifier(encoder, task, seed=0), teacher_of(tiny_teacher).tokenizer, folder)
-    (folder / TASK).write_text(json.dumps({"task": counts, "fingerprint": task.fingerprint}))
+    write_task(folder, counts, task.fingerprint)
     names = scored(of_vectors, folder, tasks=[counts], control=True).names
     assert [name for name in names if not name[1].endswith(ZERO_SHOT)] == [
         ("teacher", "counts"),

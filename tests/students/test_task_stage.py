@@ -33,7 +33,8 @@ from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, parse_spec
 from kdnas_core.students import task_stage as module
 from kdnas_core.students import task_teacher
 from kdnas_core.students.full import FullResult
-from kdnas_core.students.scores import TASK, ScoreListener, score_models
+from kdnas_core.students.scores import ScoreListener, score_models
+from kdnas_core.students.task_file import TASK_FILE
 from kdnas_core.students.task_stage import distil_for_task
 from tests.evaluation.test_classifier import count_rows, word_rows
 from tests.students.test_full import Asked, Killed, Told
@@ -182,9 +183,9 @@ def test_nothing_but_the_student_is_left_on_the_disk(
     before = files_in(start)
     taught(spec, words, start, tmp_path / "student")
     names = set(files_in(tmp_path / "student"))
-    assert names == {*files_in(start), TASK}
+    assert names == {*files_in(start), TASK_FILE}
     assert files_in(start) == before
-    kept = json.loads((tmp_path / "student" / TASK).read_text())
+    kept = json.loads((tmp_path / "student" / TASK_FILE).read_text())
     assert kept == {"task": words, "fingerprint": read_task(words, tmp_path).fingerprint}
 
 
@@ -401,7 +402,7 @@ def test_it_goes_on_where_it_was_ended_while_it_tidied_up(
         patch.setattr(Path, "unlink", ends_once(Path.unlink))
         with pytest.raises(Killed):
             taught(spec, words, start, tmp_path / "ended")
-    assert (tmp_path / "ended" / TASK).is_file()  # what was learnt is whole
+    assert (tmp_path / "ended" / TASK_FILE).is_file()  # what was learnt is whole
     assert accuracy(tmp_path / "ended", words) == accuracy(whole.folder, words)
     result = taught(spec, words, start, tmp_path / "ended")
     assert result.loss == pytest.approx(whole.result.loss, abs=1e-4)
