@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from kdnas_core.data.text_files import LOCAL, column_of_rows, reason
+from kdnas_core.data.readers import reason
+from kdnas_core.data.text_files import LOCAL, column_of_rows
 from kdnas_core.errors import BadInput
 
 logger = logging.getLogger(__name__)

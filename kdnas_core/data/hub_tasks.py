@@ -9,8 +9,8 @@ from typing import Any
 
 from kdnas_core.data.hub import HUB, HubName, parse_hub
 from kdnas_core.data.labels import HIDDEN
+from kdnas_core.data.readers import reason
 from kdnas_core.data.tables import TRAIN, Found, Splits, Table, quoted, text_columns
-from kdnas_core.data.text_files import reason
 from kdnas_core.errors import BadInput
 
 logger = logging.getLogger(__name__)

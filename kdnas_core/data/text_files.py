@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kdnas_core.data import readers
+from kdnas_core.data.readers import read_columns, reason
 from kdnas_core.errors import BadInput
 
-ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+ENDINGS = (".txt", *readers.ENDINGS)
 LOCAL = "the path of a local .txt, .jsonl, .csv, .tsv or .parquet file"
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_,]*)?\.?\d*([eE][+-]?\d+)?")
@@ -43,13 +44,12 @@ def read_file(path: Path) -> Iterable[Any]:
     Raises:
         BadInput: it cannot be read; says why.
     """
-    readers = {".txt": _lines, ".jsonl": _from_jsonl, ".parquet": _from_parquet}
+    if path.suffix.lower() != ".txt":
+        return _from_table(path)
     try:
-        return readers.get(path.suffix.lower(), _from_csv)(path)
-    except BadInput:
-        raise
-    except (OSError, ValueError) as error:  # what pandas and pyarrow raise is a ValueError too
-        raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it as .txt.") from None
+        return _lines(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it in UTF-8.") from None
 
 
 def _check_parquet(path: Path) -> None:
@@ -78,44 +78,16 @@ def _lines(path: Path) -> list[str]:
     return path.read_text("utf-8-sig").split("\n")
 
 
-def _from_jsonl(path: Path) -> Iterable[Any]:
-    rows = [_json_row(path, number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
-    return column_of_rows(rows, rows, str(path))
+def _from_table(path: Path) -> Iterable[Any]:
+    columns = read_columns(path)
+    if path.suffix.lower() in (".csv", ".tsv"):  # a table without types: a number is no text
+        columns = {name: [_text(cell) for cell in cells] for name, cells in columns.items()}
+    strings = [name for name, cells in columns.items() if any(isinstance(cell, str) for cell in cells)]
+    return columns[text_column(list(columns), strings, str(path))]
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise BadInput(f"{path} has no JSON object on line {number}; write one object a line.")
-    return row
-
-
-def _from_csv(path: Path) -> Iterable[Any]:
-    import pandas
-
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    table = pandas.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False)
-    names = [str(name) for name in table.columns]
-    strings = [name for name in names if any(isinstance(value, str) for value in table[name])]
-    column = table[text_column(names, strings, str(path))]
-    # a table without types: a number in a column of strings has become a string
-    return [value for value in column if isinstance(value, str) and not _NUMBER.fullmatch(value.strip())]
-
-
-def _from_parquet(path: Path) -> Iterable[Any]:
-    import pyarrow
-    import pyarrow.parquet
-
-    file = pyarrow.parquet.ParquetFile(path)
-    schema = file.schema_arrow
-    kinds = (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view())
-    strings = [field.name for field in schema if field.type in kinds]
-    column = text_column(schema.names, strings, str(path))
-    values: list[Any] = file.read(columns=[column])[column].to_pylist()
-    return values
+def _text(cell: str) -> str | None:
+    return cell if cell.strip() and not _NUMBER.fullmatch(cell.strip()) else None
 
 
 def column_of_rows(rows: Iterable[dict[str, Any]], head: list[dict[str, Any]], source: str) -> Iterable[Any]:
@@ -150,9 +122,3 @@ def text_column(names: list[str], strings: list[str], source: str) -> str:
     raise BadInput(
         f"{source} has no column 'text' or 'sentence', but {columns}; rename one of them to 'text'."
     )
-
-
-def reason(error: Exception) -> str:
-    """The message of an error as part of one sentence."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words[:200].rstrip(".").replace(". ", "; ")

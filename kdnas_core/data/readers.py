@@ -1,0 +1,92 @@
+"""Local tables: the columns of a .jsonl, .csv, .tsv or .parquet file as they were written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from kdnas_core.errors import BadInput
+
+ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
+
+Columns = dict[str, list[Any]]
+
+
+def read_columns(path: Path) -> Columns:
+    """All columns of a file by their names; a field that a row has not is None.
+
+    Cells of .csv and .tsv are text. A byte order mark and Windows' line ends are no part of anything.
+
+    Raises:
+        BadInput: it cannot be read; says why.
+    """
+    try:
+        match path.suffix.lower():
+            case ".jsonl":
+                return _from_jsonl(path)
+            case ".parquet":
+                return _from_parquet(path)
+            case ending:
+                return _from_csv(path, "\t" if ending == ".tsv" else ",")
+    except BadInput:
+        raise
+    except (OSError, ValueError, csv.Error) as error:  # what pyarrow raises is one of the first two
+        raise BadInput(
+            f"The file {path} cannot be read ({reason(error)}); mend it, or save it as .jsonl."
+        ) from None
+
+
+def _from_jsonl(path: Path) -> Columns:
+    # not splitlines(), which also cuts at characters that a text may hold
+    lines = path.read_text("utf-8-sig").split("\n")
+    rows = [_object(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise BadInput(
+            f"The file {path} cannot be read: line {number} is no JSON object; write one object a line."
+        )
+    return row
+
+
+def _from_csv(path: Path, separator: str) -> Columns:
+    # not pandas, which takes a first column that has no name for an index, and words for missing values
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        names = next(reader, [])
+        rows = [_cells(path, reader.line_num, row, names) for row in reader if row]
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise BadInput(f"The file {path} has two columns {twice[0]!r}; keep one of them.")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _cells(path: Path, line: int, row: list[str], names: list[str]) -> list[str]:
+    if len(row) != len(names):
+        raise BadInput(
+            f"The file {path} has {len(row)} cells on line {line} under {len(names)} columns; put a text "
+            "that holds the separator in double quotes."
+        )
+    return row
+
+
+def _from_parquet(path: Path) -> Columns:
+    import pyarrow.parquet
+
+    # the file itself: a reader of data sets would take a folder's name for a column
+    columns: Columns = pyarrow.parquet.ParquetFile(path).read().to_pydict()
+    return columns
+
+
+def reason(error: Exception) -> str:
+    """The message of an error as part of one sentence."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words[:200].rstrip(".").replace(". ", "; ")
