@@ -21,8 +21,8 @@ from kdnas_core.distillation.augmentation.candidates import augmenter_for
 from kdnas_core.distillation.augmentation.prediction import predict, predictor_of
 from kdnas_core.distillation.augmentation.words import Asked, Candidates, in_its_place, whole_words
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
-from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.hardware import exclusive
+from kdnas_core.models.mlm_head import MlmHead, TeacherHead
 from kdnas_core.models.teacher import Teacher, load_teacher
 
 SENTENCES, PLAIN_WORDS, ROUNDS = 200, 40, 5
@@ -46,7 +46,7 @@ def main() -> None:
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, Candidates] = {}
-    with device():
+    with exclusive():
         for _ in range(ROUNDS):
             for name, (places, way) in ways.items():
                 began = time.perf_counter()
@@ -68,14 +68,14 @@ def _report(rates: dict[str, list[float]], found: dict[str, Candidates], words: 
     print(json.dumps({"words": words, "words_a_second": medians, "shared_candidates": alike, **ratios}))
 
 
-def _head(teacher: Teacher) -> TeacherWords:
+def _head(teacher: Teacher) -> TeacherHead:
     table = teacher.model.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
-    head = WordHead(table.shape[1], table.shape[1], len(table), "gelu", eps=1e-12)
-    return TeacherWords(head.eval().requires_grad_(False), table.detach())
+    head = MlmHead(table.shape[1], table.shape[1], len(table), "gelu", eps=1e-12)
+    return TeacherHead(head.eval().requires_grad_(False), table.detach())
 
 
-def _places(teacher: Teacher, head: TeacherWords) -> list[Asked]:
+def _places(teacher: Teacher, head: TeacherHead) -> list[Asked]:
     """Words of one piece in sentences of the packaged corpus."""
     texts = read_corpus("packaged", cache_folder(), seed=0, limit=2 * SENTENCES)
     sentences = [part for text in texts for part in text.split(". ") if len(part) in CHARACTERS]
@@ -86,7 +86,7 @@ def _places(teacher: Teacher, head: TeacherWords) -> list[Asked]:
 
 @torch.inference_mode()
 def _plain(
-    teacher: Teacher, head: TeacherWords, words: dict[int, str], pair: bool, asked: Sequence[Asked]
+    teacher: Teacher, head: TeacherHead, words: dict[int, str], pair: bool, asked: Sequence[Asked]
 ) -> Candidates:
     """One call a word, as TinyBERT's code does: tokenised anew, logits of all tokens, all of them sorted."""
     tokenizer = teacher.tokenizer

@@ -24,7 +24,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.data.tasks import read_task
 from kdnas_core.data.tokens import with_pairs
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.evaluation.fine_tuning import FineTuning
@@ -121,7 +121,7 @@ def _scores(
 ) -> dict[str, object]:
     teacher, data = material.teacher, material.sets[share]
     objective = ObjectiveSpec().filled_for(makes_vectors=True)
-    given = Given(teacher.architecture, predicts_words=False, hides_words=True)
+    given = TeacherProfile(teacher.architecture, predicts_words=False, hides_words=True)
     begun = begin(teacher, shape, objective, given, data, None, seed, material.cuts[cut])
     tokens = len(data.train.ids) / len(data.train) * PROXY.batch_size
     proxy = PROXY.model_copy(update={"steps": round(TOKENS / tokens)})

@@ -22,7 +22,7 @@ from pathlib import Path
 from scipy.stats import kendalltau
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.onnx import quantise, write_onnx
 from kdnas_core.latency.protocol import TimedRun, time_in_turns
 from kdnas_core.latency.runtimes import runner, threads
@@ -174,7 +174,7 @@ def _measured(teacher: Teacher, shape: Architecture, runtime: Runtime, folder: P
 
 
 def _ours(runners: list[TimedRun], protocol: LatencySpec) -> list[float]:
-    with device(), threads(protocol):
+    with exclusive(), threads(protocol):
         timings = time_in_turns(runners, protocol.warmup, protocol.runs)
     return [statistics.median(timing.samples) for timing in timings]
 

@@ -1,4 +1,4 @@
-"""How well does the latency model foresee a shape that it has not seen?
+"""How well does the latency model estimate a shape that it has not seen?
 
 Run it with `python -m benchmarks.latency_model [--runtime R] [--shapes N]`. It measures random shapes of
 the packaged teacher's own space by the protocol, beside that teacher, and remembers them: run again, it only
@@ -16,7 +16,7 @@ import numpy as np
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.bench import LatencyBench
-from kdnas_core.latency.model import Known, fitted, level
+from kdnas_core.latency.model import Known, fitted, without_drift
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import new_student
 from kdnas_core.models.teacher import Teacher, load_teacher
@@ -38,7 +38,7 @@ def main() -> None:
     shapes = space.sample(random.Random(0), asked.shapes, ())
     protocol = LatencySpec(budget_speedup=2, runtime=asked.runtime)
     readings = _measured(teacher, shapes, protocol)
-    known = level(("packaged", shape, reading) for shape, reading in readings)
+    known = without_drift(("packaged", shape, reading) for shape, reading in readings)
     _print_table(known)
     unclean = sum(not reading.clean for _, reading in readings)
     print(json.dumps({"runtime": asked.runtime, "shapes": len(known), "unclean": unclean, **_errors(known)}))

@@ -19,22 +19,22 @@ from transformers import PreTrainedModel
 from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.packaged_task import packaged_task
-from kdnas_core.distillation.needs import trained_words
+from kdnas_core.distillation.needs import trained_head
 from kdnas_core.distillation.objective import Objective, make_objective
-from kdnas_core.distillation.plan import RELATED, Given, plan
+from kdnas_core.distillation.plan import RELATED, TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil, judged_by
 from kdnas_core.evaluation.zero_shot import probe_accuracy
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.models.importance import Importance, importance_of
 from kdnas_core.models.mapping import mean_over_layers
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import start_student
 from kdnas_core.models.targets import Output
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, teacher_targets
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec
 
 SHAPE = Architecture(3, 192, 768, 12)
@@ -53,7 +53,7 @@ class Material:
     teacher: Teacher
     plain: ProxySet
     hidden_words: ProxySet
-    words: TeacherWords
+    words: TeacherHead
     importance: Importance
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     given = parser.parse_args()
     proxy = ProxySpec(steps=given.steps, learning_rate=given.learning_rate, sequence_length=64, batch_size=32)
     autocast_dtype()  # measured now, under the same lock, unless it is remembered
-    with device():
+    with exclusive():
         material = _material(proxy)
         rows = [_row("teacher", [(material.teacher.model, 0.0)], material)]
         rows += [
@@ -110,12 +110,12 @@ def _material(proxy: ProxySpec) -> Material:
                 proxy.sequence_length,
                 autocast_dtype(),
                 cache_folder(),
-                wanted=Wanted(outputs, hidden_words),
+                wanted=NeededOutputs(outputs, hidden_words),
             )
             for part in (learnt, held_out)
         )
         sets[hidden_words] = ProxySet.of(train, judged, teacher.model.config)
-    words = trained_words(teacher, sets[True].train, sets[True].vocabulary, seed=0)
+    words = trained_head(teacher, sets[True].train, sets[True].vocabulary, seed=0)
     importance = importance_of(teacher, learnt, "mean", cache_folder())
     return Material(teacher, sets[False], sets[True], words, importance)
 
@@ -131,7 +131,9 @@ def _trained(
 ) -> tuple[PreTrainedModel, float]:
     began = time.perf_counter()
     student = _student(spec, material, seed)
-    planned = plan(spec, SHAPE, Given(material.teacher.architecture, predicts_words=True, hides_words=True))
+    planned = plan(
+        spec, SHAPE, TeacherProfile(material.teacher.architecture, predicts_words=True, hides_words=True)
+    )
     data = material.hidden_words if planned.hides_words else material.plain
     objective = _objective(spec, material, data)
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
@@ -143,7 +145,7 @@ def _objective(
     spec: ObjectiveSpec, material: Material, data: ProxySet, shape: Architecture = SHAPE
 ) -> Objective:
     teacher = material.teacher.architecture
-    planned = plan(spec, shape, Given(teacher, predicts_words=True, hides_words=True))
+    planned = plan(spec, shape, TeacherProfile(teacher, predicts_words=True, hides_words=True))
     table = (len(data.vocabulary.rows), shape.hidden_size)
     return make_objective(planned, spec, shape, teacher, material.words, table, seed=0)
 

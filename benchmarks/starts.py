@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from benchmarks.rows import texts_of
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.models.importance import Importance, importance_of
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.teacher_outputs import teacher_targets
@@ -112,9 +112,9 @@ def _one(
 ) -> Row:
     results: list[HeldOut] = []
     watcher = Watcher(step=lambda step: None, held_out=results.append)
-    given = Given(teacher.architecture, predicts_words=False, hides_words=True)
+    given = TeacherProfile(teacher.architecture, predicts_words=False, hides_words=True)
     autocast = autocast_dtype()
-    with device():
+    with exclusive():
         began = time.perf_counter()
         begun = begin(teacher, shape, spec, given, data, None, 0, importance)
         distil(begun.student, begun.objective, data, PROXY, 0, autocast, watcher)

@@ -18,10 +18,10 @@ from transformers import BertConfig, BertModel
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.objective import make_objective
-from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
@@ -40,7 +40,7 @@ def main() -> None:
         (size, used): [] for size in VOCABULARIES for used in (True, False)
     }
     autocast_dtype()  # measured now, under the same lock, unless it is remembered
-    with device():
+    with exclusive():
         for _ in range(ROUNDS):
             for size, used in times:
                 times[size, used] += _steps(targets, size, used)
@@ -89,7 +89,7 @@ def _steps(targets: Targets, size: int, used: bool) -> list[float]:
     vocabulary = Vocabulary.used([targets], size, pad=0) if used else whole
     renumbered = vocabulary.renumbered(targets)
     spec = ObjectiveSpec()
-    planned = plan(spec, STUDENT, Given(TEACHER, predicts_words=False, hides_words=False))
+    planned = plan(spec, STUDENT, TeacherProfile(TEACHER, predicts_words=False, hides_words=False))
     objective = make_objective(planned, spec, STUDENT, TEACHER, None, (1, 1), seed=0)
     began = [time.perf_counter()]
     looking: list[float] = []  # moments at which an evaluation ended: those are no part of a step

@@ -34,7 +34,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.data.tasks import Task, read_task
 from kdnas_core.data.tokens import Passage, with_pairs
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.distillation.yardstick import vectors_error
@@ -185,7 +185,7 @@ def _trained(
     told: Callable[[PreTrainedModel, HeldOut], None],
 ) -> PreTrainedModel:
     teacher = material.teacher
-    given = Given(teacher.architecture, predicts_words=False, hides_words=True)
+    given = TeacherProfile(teacher.architecture, predicts_words=False, hides_words=True)
     begun = begin(teacher, shape, material.objective, given, material.data, None, SEED, material.importance)
     watcher = Watcher(step=lambda step: None, held_out=lambda found: told(begun.student, found))
     proxy = PROXY.model_copy(update={"steps": steps})

@@ -18,7 +18,7 @@ from kdnas_core.spec import USUAL_RUNTIMES, Runtime
 CUDA = Path("/dev/nvidiactl")  # there where a driver is, and looking costs nothing
 LOOK_EVERY_S = 0.5
 TURN_S = 10.0
-PAUSE_S = 0.2  # several times as long as who waits takes to look again
+PAUSE_S = 0.2  # several times the interval at which a waiting process polls
 
 
 def device_lock() -> FileLock:
@@ -31,7 +31,7 @@ def device_lock() -> FileLock:
 
 
 @contextmanager
-def device(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Has the device to itself for a `with` block.
 
     Args:
@@ -53,7 +53,7 @@ def turns(waiting: Callable[[], None] = lambda: None) -> Iterator[Callable[[], N
     does not wait for an hour of training.
 
     Args:
-        waiting: as for `device`.
+        waiting: as for `exclusive`.
     """
     lock = device_lock()
     taken_at = _take(lock, waiting)

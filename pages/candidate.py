@@ -63,8 +63,8 @@ def over_budget(candidate: Candidate) -> str:
 
 def measurements(candidate: Candidate) -> None:
     latency = candidate.latency
-    foreseen = candidate.predicted_reward  # the first episode is drawn at random, without a prediction
-    predicted = None if foreseen is None else f"predicted {wording.number(foreseen)}"
+    expected = candidate.predicted_reward  # the first episode is drawn at random, without a prediction
+    predicted = None if expected is None else f"predicted {wording.number(expected)}"
     p95 = None if latency is None else f"p95 {wording.milliseconds(latency.p95)}"
     cards = (
         ("Latency p50", wording.milliseconds(candidate.point[0]), p95),

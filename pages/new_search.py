@@ -11,7 +11,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests, starting
 from kdnas_core.dashboard.model import time_estimate
-from kdnas_core.dashboard.model.forecast import Outlook
+from kdnas_core.dashboard.model.forecast import Forecast
 from kdnas_core.dashboard.new_search import latency_form, objective_form, space_form, space_section
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.ui import places, widgets
@@ -111,7 +111,7 @@ def tasks() -> tuple[list[str], dict[str, str]]:
     return requests.tasks_of(text) if text.strip() else [], {"mode": mode}
 
 
-def time_needed(db: Path, fields: dict[str, Any], seen: Outlook | None) -> None:
+def time_needed(db: Path, fields: dict[str, Any], seen: Forecast | None) -> None:
     if seen is None:
         st.markdown("How long it will take is known once the teacher has been loaded.")
         return

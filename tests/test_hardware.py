@@ -13,7 +13,7 @@ import filelock
 import pytest
 
 from kdnas_core import hardware as module
-from kdnas_core.hardware import device, device_lock, turns
+from kdnas_core.hardware import device_lock, exclusive, turns
 
 TRY = """
 import filelock
@@ -131,7 +131,7 @@ def test_who_waits_gets_the_device_when_it_is_let_go(monkeypatch: pytest.MonkeyP
     had_it = threading.Event()
 
     def measure() -> None:
-        with device():
+        with exclusive():
             had_it.set()
 
     with turns() as let_others:
@@ -166,7 +166,7 @@ def test_who_does_not_get_its_turn_back_can_give_up(monkeypatch: pytest.MonkeyPa
     assert is_free()
 
 
-@pytest.mark.parametrize("taken", [turns, device])
+@pytest.mark.parametrize("taken", [turns, exclusive])
 def test_waiting_is_told_until_the_device_is_free(
     taken: Callable[..., AbstractContextManager[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,22 +12,22 @@ import torch
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
-from kdnas_core.distillation.plan import RELATED, Given, plan
+from kdnas_core.distillation.plan import RELATED, TeacherProfile, plan
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.files import cache_folder
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.importance import Importance
-from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.mlm_head import MlmHead, TeacherHead
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, teacher_targets
 from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec
 
 torch.set_num_threads(1)  # things this small are not worth a second
 
 
-HIDDEN_STATES = Wanted()  # and nothing else
+HIDDEN_STATES = NeededOutputs()  # and nothing else
 
 
 @cache
@@ -37,16 +37,16 @@ def teacher_of(folder: Path) -> Teacher:
 
 
 def targets_of(
-    teacher: Teacher, texts: Sequence[str], sequence_length: int = 64, wanted: Wanted = HIDDEN_STATES
+    teacher: Teacher, texts: Sequence[str], sequence_length: int = 64, wanted: NeededOutputs = HIDDEN_STATES
 ) -> Targets:
     """What the teacher says to some texts."""
     return teacher_targets(teacher, texts, sequence_length, None, cache_folder(), wanted=wanted)
 
 
-def everything_of(teacher: Teacher) -> Wanted:
+def everything_of(teacher: Teacher) -> NeededOutputs:
     """Queries, keys and values of all layers, with words hidden: what any objective can ask for."""
     layers = range(1, teacher.layers + 1)
-    return Wanted([(kind, layer) for kind in RELATED for layer in layers], hidden_words=True)
+    return NeededOutputs([(kind, layer) for kind in RELATED for layer in layers], hidden_words=True)
 
 
 def made_up_targets(seed: int, lengths: Sequence[int], layers: int, width: int) -> Targets:
@@ -87,23 +87,23 @@ def proxy_set_of(
     return ProxySet.of(train, held_out, teacher.model.config, languages)
 
 
-def made_up_words(teacher: Teacher, vocabulary: Vocabulary) -> TeacherWords:
+def made_up_words(teacher: Teacher, vocabulary: Vocabulary) -> TeacherHead:
     """A random masked-LM head for a teacher, with a sharp opinion."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         width = teacher.architecture.hidden_size
         table = torch.randn(len(vocabulary.rows), width)
-        head = WordHead(width, width, len(vocabulary.rows), "gelu", eps=1e-12)
+        head = MlmHead(width, width, len(vocabulary.rows), "gelu", eps=1e-12)
         torch.nn.init.normal_(head.dense.weight)
         torch.nn.init.normal_(head.bias)
-    return TeacherWords(head.eval().requires_grad_(False), table)
+    return TeacherHead(head.eval().requires_grad_(False), table)
 
 
 def objective_of(
     spec: ObjectiveSpec, student: Architecture, teacher: Teacher, vocabulary: Vocabulary, seed: int = 0
 ) -> Objective:
     """The objective of a student whose teacher has a made-up masked-LM head."""
-    planned = plan(spec, student, Given(teacher.architecture, predicts_words=True, hides_words=True))
+    planned = plan(spec, student, TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True))
     words = made_up_words(teacher, vocabulary)
     table = (len(vocabulary.rows), student.embedding_size or student.hidden_size)
     return make_objective(planned, spec, student, teacher.architecture, words, table, seed)

@@ -10,18 +10,18 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.objective import Objective, make_objective
-from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.models.importance import Importance
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import start_student
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.spec import ObjectiveSpec
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Start:
     """A student ready to learn.
 
     Attributes:
@@ -41,13 +41,13 @@ def begin(
     teacher: Teacher,
     architecture: Architecture,
     spec: ObjectiveSpec,
-    given: Given,
+    given: TeacherProfile,
     data: ProxySet,
-    words: TeacherWords | None,
+    words: TeacherHead | None,
     seed: int,
     importance: Importance | None = None,
     student: PreTrainedModel | None = None,
-) -> Beginning:
+) -> Start:
     """Makes a student of a teacher and an objective for it.
 
     Args:
@@ -77,4 +77,4 @@ def begin(
     objective = make_objective(
         planned, spec, architecture, teacher.architecture, words, size, seed, given.pooling
     )
-    return Beginning(student, objective, planned.notes, origins)
+    return Start(student, objective, planned.notes, origins)

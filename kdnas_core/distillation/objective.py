@@ -16,7 +16,7 @@ from kdnas_core.distillation.recipes import terms_of
 from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
 from kdnas_core.distillation.yardstick import LastLayerMeter, Meter, VectorsMeter
 from kdnas_core.models.mapping import layer_map
-from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.mlm_head import MlmHead, TeacherHead
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch
 from kdnas_core.spec import ObjectiveSpec, TermSpec, Yardstick
@@ -173,7 +173,7 @@ def make_objective(
     spec: ObjectiveSpec,
     student: Architecture,
     teacher: Architecture,
-    words: TeacherWords | None,
+    words: TeacherHead | None,
     table: tuple[int, int],
     seed: int,
     pooling: Mode = "mean",
@@ -193,7 +193,7 @@ def make_objective(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         widths = (student.hidden_size, teacher.hidden_size)
-        head = WordHead(student.hidden_size, table[1], table[0], "gelu", eps=1e-12)
+        head = MlmHead(student.hidden_size, table[1], table[0], "gelu", eps=1e-12)
         make = partial(
             _terms,
             spec=spec,
@@ -241,8 +241,8 @@ def _terms(
     spec: ObjectiveSpec,
     widths: tuple[int, int],
     heads: int,
-    words: TeacherWords | None,
-    head: WordHead,
+    words: TeacherHead | None,
+    head: MlmHead,
     pooling: Mode,
 ) -> list[Term]:
     """One term, or three for relations."""

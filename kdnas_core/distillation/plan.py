@@ -29,7 +29,7 @@ _READS: dict[TermKind, tuple[Literal["query", "key", "value"], ...]] = {
 
 
 @dataclass(frozen=True)
-class Given:
+class TeacherProfile:
     """What a teacher has to give.
 
     Attributes:
@@ -84,7 +84,7 @@ class Plan:
         }
 
 
-def plan(objective: ObjectiveSpec, student: Architecture, teacher: Given) -> Plan:
+def plan(objective: ObjectiveSpec, student: Architecture, teacher: TeacherProfile) -> Plan:
     """The terms that a student can learn by.
 
     Raises:
@@ -129,7 +129,7 @@ def _nothing_left(
     return f"{what} ({reasons}): {remedies}, or choose another recipe."
 
 
-def _hindrance(spec: TermSpec, student: Architecture, teacher: Given) -> _Hindrance | None:
+def _hindrance(spec: TermSpec, student: Architecture, teacher: TeacherProfile) -> _Hindrance | None:
     heads, teacher_heads = student.attention_heads, teacher.architecture.attention_heads
     if spec.kind in SAME_HEADS and heads != teacher_heads:
         reason = f"the student has {heads} attention heads, the teacher {teacher_heads}"

@@ -9,7 +9,7 @@ import time
 import torch
 
 from kdnas_core import files
-from kdnas_core.hardware import device, device_name
+from kdnas_core.hardware import device_name, exclusive
 
 WORTH_IT = 1.3  # a gain below this would be lost in the noise, and float32 is the safer choice
 
@@ -38,7 +38,7 @@ def _measured_gain(repeats: int = 8) -> float:
     fastest = {False: math.inf, True: math.inf}
     for bfloat16 in (False, True):
         _step_seconds(blocks, tokens, bfloat16)  # the first step of each also sets up
-    with device():
+    with exclusive():
         for _ in range(repeats):
             for bfloat16 in fastest:
                 fastest[bfloat16] = min(fastest[bfloat16], _step_seconds(blocks, tokens, bfloat16))

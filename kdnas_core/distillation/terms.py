@@ -16,7 +16,7 @@ from torch import nn
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation import losses
 from kdnas_core.models.capture import Captured, dot_scores
-from kdnas_core.models.mlm_head import TeacherWords, WordHead
+from kdnas_core.models.mlm_head import MlmHead, TeacherHead
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch, Kind, Output, pooled
 
@@ -254,8 +254,8 @@ class WordTerm(Term):
         name: str,
         kind: WordKind,
         place: Place,
-        head: WordHead,
-        teacher: TeacherWords | None,
+        head: MlmHead,
+        teacher: TeacherHead | None,
         temperature: float,
     ) -> None:
         """Of hidden words.

@@ -87,7 +87,7 @@ def score(metric: Metric, labels: Sequence[float], predictions: Sequence[float],
         positive: the class that `f1` is of.
     """
     if metric in ("pearson", "spearman") and min(len(set(labels)), len(set(predictions))) < 2:
-        return 0.0  # scipy warns and gives NaN: what says the same of every text says nothing
+        return 0.0  # scipy warns and gives NaN: constant predictions correlate with nothing
     value = _compute(metric, labels, predictions, positive)
     return value if np.isfinite(value) else 0.0
 

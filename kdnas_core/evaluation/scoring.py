@@ -17,7 +17,7 @@ from kdnas_core.data.tasks import APART, Task
 from kdnas_core.evaluation.classifier import Tokens, logits_of, predictions, tokens_of
 from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, best_rate, fine_tuned
 from kdnas_core.evaluation.metrics import mean_of, metrics_of, positive_class, score, scores_of
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 
 Values = dict[str, float]  # by metric; of a task with several scored splits "metric, split"
 
@@ -149,7 +149,7 @@ class _Scoring:
     def _remembered(self, kind: str, question: dict[str, Any], compute: Callable[[], Any]) -> Any:
         answer = files.recall(kind, question)
         if answer is None:
-            with device(self.listener.waiting):
+            with exclusive(self.listener.waiting):
                 answer = compute()
             files.remember(kind, question, answer)
         return answer

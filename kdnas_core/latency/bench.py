@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core import files
 from kdnas_core.architecture import Architecture
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.protocol import TimedRun, question, reading, recall_latency, time_in_turns
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.runtimes import runner, threads
@@ -43,7 +43,7 @@ class LatencyBench:
         Args:
             architecture: of the student.
             student: a model of it.
-            waiting: as for `device`.
+            waiting: as for `exclusive`.
         """
         return self._reading(architecture, student, waiting)
 
@@ -62,10 +62,10 @@ class LatencyBench:
     ) -> LatencyReading:
         known = self.remembered(architecture)
         if known is None:
-            with device(waiting):  # making the models keeps the cores busy too
+            with exclusive(waiting):  # making the models keeps the cores busy too
                 runners = self._runners(student)
                 known = self._timed(runners)
-                if not known.clean:  # a veto is for good, so look twice
+                if not known.clean:  # a veto is final: measure again
                     known = self._timed(runners)
             if known.clean:  # an unclean reading is shown as such, and measured again next time
                 files.remember("latency", self._question(architecture), known.to_dict())

@@ -1,6 +1,6 @@
 """A latency model: what an architecture will take, from what this machine has measured.
 
-Imports nothing heavy. It orders and foresees; nothing is called within the budget, or best, by an estimate.
+Imports nothing heavy. It estimates; nothing is called within the budget, or best, by an estimate.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LatencyModel:
 
     @property
     def may_skip(self) -> bool:
-        """Whether it is good enough for a shape far over the budget to go unmeasured by its word."""
+        """Whether it is good enough to leave a shape unmeasured that it estimates far over the budget."""
         return self.p90_error <= MOST_ERROR
 
     def estimate(self, architecture: Architecture, batch_size: int, sequence_length: int) -> float:
@@ -120,7 +120,7 @@ def _left_out(shares: Numbers, out: NDArray[np.bool_]) -> Numbers:
     return np.abs(shares[out] @ _fit(shares[~out]) - 1)
 
 
-def level(readings: Iterable[tuple[str, Architecture, LatencyReading]]) -> list[Known]:
+def without_drift(readings: Iterable[tuple[str, Architecture, LatencyReading]]) -> list[Known]:
     """Readings as if each had been taken on the machine in its usual state.
 
     Each holds what its teacher took meanwhile: of a session in which that teacher was a tenth slower than
@@ -145,7 +145,7 @@ def known_here(protocol: LatencySpec) -> list[Known]:
     shape = Architecture(1, 1, 1, 1)
     wanted = _circumstances(question("", shape, shape, protocol))
     facts = [fact for fact in remembered("latency") if _circumstances(fact[0]) == wanted]
-    return level(reading for fact in facts if (reading := _clean(*fact)) is not None)
+    return without_drift(reading for fact in facts if (reading := _clean(*fact)) is not None)
 
 
 def _clean(asked: dict[str, Any], answer: dict[str, Any]) -> tuple[str, Architecture, LatencyReading] | None:

@@ -24,7 +24,7 @@ from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import Vocabulary
 
 
-class WordHead(nn.Module):
+class MlmHead(nn.Module):
     """States (tokens, H) -> what is compared with the rows of a word embedding (tokens, E)."""
 
     def __init__(self, hidden_size: int, embedding_size: int, words: int, act: str, eps: float) -> None:
@@ -43,7 +43,7 @@ class WordHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class TeacherWords:
+class TeacherHead:
     """A frozen head with the embeddings of the words that it scores.
 
     Attributes:
@@ -51,7 +51,7 @@ class TeacherWords:
         table: (words, E).
     """
 
-    head: WordHead
+    head: MlmHead
     table: torch.Tensor
 
     @torch.no_grad()
@@ -60,15 +60,15 @@ class TeacherWords:
         scores: torch.Tensor = self.head(states, self.table)
         return scores
 
-    def only(self, vocabulary: Vocabulary) -> TeacherWords:
+    def only(self, vocabulary: Vocabulary) -> TeacherHead:
         """The same head on the words in use alone."""
         rows = torch.from_numpy(vocabulary.rows)
         head = copy.deepcopy(self.head)
         head.bias = nn.Parameter(self.head.bias[rows], requires_grad=False)
-        return TeacherWords(head, self.table[rows])
+        return TeacherHead(head, self.table[rows])
 
 
-def teacher_words(teacher: Teacher) -> TeacherWords | None:
+def teacher_head(teacher: Teacher) -> TeacherHead | None:
     """The teacher's own masked-LM head; None where its checkpoint holds none."""
     folder = teacher_folder(teacher.name)
     where: Path | str = teacher.name if folder is None else folder
@@ -80,11 +80,11 @@ def teacher_words(teacher: Teacher) -> TeacherWords | None:
     assert isinstance(dense, nn.Linear) and isinstance(norm, nn.LayerNorm) and isinstance(scores, nn.Linear)
     named = FAMILIES[family].head_act
     act = "gelu" if named is None else getattr(model.config, named)
-    head = WordHead(dense.in_features, dense.out_features, scores.out_features, act, norm.eps)
+    head = MlmHead(dense.in_features, dense.out_features, scores.out_features, act, norm.eps)
     head.dense, head.norm = dense, norm
     if scores.bias is not None:
         head.bias = nn.Parameter(scores.bias.detach().clone())
-    return TeacherWords(head.eval().requires_grad_(False), scores.weight.detach())
+    return TeacherHead(head.eval().requires_grad_(False), scores.weight.detach())
 
 
 def _with_head(where: Path | str, family: str) -> PreTrainedModel | None:

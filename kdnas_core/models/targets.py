@@ -176,7 +176,7 @@ def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Ten
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TokenizedTexts:
     """Tokens of all texts in a row.
 
     Attributes:
@@ -208,7 +208,7 @@ class Sheet:
 
 def tokenised(
     teacher: Teacher, texts: Sequence[Passage], sequence_length: int, hidden_words: bool = False
-) -> Sheet:
+) -> TokenizedTexts:
     """The tokens of some texts, or of some pairs.
 
     Args:
@@ -229,8 +229,8 @@ def tokenised(
     # all 0 is what a model takes them to be if it is told nothing
     told = types if types.any() and knows_pairs(teacher.model.config) else None
     if hidden_words:
-        return Sheet(*hide_words(ids, teacher.tokenizer), offsets, told)
-    return Sheet(ids, np.full_like(ids, NOT_HIDDEN), offsets, told)
+        return TokenizedTexts(*hide_words(ids, teacher.tokenizer), offsets, told)
+    return TokenizedTexts(ids, np.full_like(ids, NOT_HIDDEN), offsets, told)
 
 
 def _encoded(

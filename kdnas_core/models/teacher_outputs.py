@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
 from kdnas_core.errors import BadInput
 from kdnas_core.models.capture import Captured, capture
-from kdnas_core.models.targets import Kind, Output, Reader, Sheet, Targets, Texts, padded, tokenised
+from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised
 from kdnas_core.models.teacher import Teacher
 
 BATCH = 32
@@ -34,7 +34,7 @@ Computed = Callable[[Output], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NeededOutputs:
     """What is wanted of the teacher besides all hidden states.
 
     Attributes:
@@ -53,7 +53,7 @@ def teacher_targets(
     autocast: torch.dtype | None,
     cache: Path,
     progress: Callable[[float], None] = lambda share: None,
-    wanted: Wanted = Wanted(),
+    wanted: NeededOutputs = NeededOutputs(),
 ) -> Targets:
     """The teacher's outputs on some texts, computed unless the cache holds them.
 
@@ -87,7 +87,7 @@ def teacher_targets(
     return _open(folder, outputs)
 
 
-def _outputs(teacher: Teacher, wanted: Wanted) -> list[Output]:
+def _outputs(teacher: Teacher, wanted: NeededOutputs) -> list[Output]:
     hidden: list[Output] = [("hidden", layer) for layer in range(teacher.layers + 1)]
     return [*hidden, *wanted.projections]
 
@@ -129,7 +129,7 @@ def _set_aside(folder: Path) -> Path:
 
 def _compute(
     teacher: Teacher,
-    sheet: Sheet,
+    sheet: TokenizedTexts,
     outputs: Sequence[Output],
     autocast: torch.dtype | None,
     folder: Path,
@@ -175,7 +175,7 @@ def _check_space(folder: Path, bytes_needed: int) -> None:
 
 @torch.inference_mode()
 def _forward(
-    teacher: Teacher, sheet: Sheet, autocast: torch.dtype | None
+    teacher: Teacher, sheet: TokenizedTexts, autocast: torch.dtype | None
 ) -> Iterator[tuple[list[int], Computed]]:
     """Yields batches of text indices, with a function that gives each output (B, n, H), padding included."""
     with capture(teacher.model) as captured:
@@ -224,7 +224,7 @@ class OnlineTargets(Texts):
     def of(
         cls,
         teacher: Teacher,
-        sheet: Sheet,
+        sheet: TokenizedTexts,
         variance: NDArray[np.float64],
         autocast: torch.dtype | None,
         projections: Collection[Output] = (),

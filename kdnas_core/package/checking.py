@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdnas_core.errors import Failure
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.families import first_position
 from kdnas_core.models.pooling import POOLING_NAMES, Pooling, pooling_of
@@ -98,7 +98,7 @@ def longest(folder: Path, pooling: Pooling | None) -> int:
 
 
 def _clean(library: str, folder: Path, asked: dict[str, Any], say: Say) -> dict[str, Any]:
-    with device(lambda: say("waiting until nothing else is measured on this machine")):
+    with exclusive(lambda: say("waiting until nothing else is measured on this machine")):
         return in_clean_process(_CLEAN / f"with_{library}.py", folder, asked, say)
 
 

@@ -21,7 +21,7 @@ from kdnas_core.evaluation.classifier import logits_of, predictions, tokens_of
 from kdnas_core.evaluation.metrics import task_score
 from kdnas_core.evaluation.zero_shot import probe_accuracy
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.protocol import TimedRun, reading, time_in_turns
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.runtimes import runner, session_from, session_runner, threads
@@ -179,12 +179,12 @@ def timed_again(
         onnx: the folder of its exported ONNX files; None where there are none.
         teacher: beside which it is timed.
         protocol: how, and in which runtime.
-        waiting: as for `device`.
+        waiting: as for `exclusive`.
 
     Raises:
         BadInput: this machine lacks the runtime.
     """
-    with device(waiting):
+    with exclusive(waiting):
         runners = [runner(teacher.model, protocol), _student(student, onnx, protocol)]
         known = _read(runners, protocol)
         return known if known.clean else _read(runners, protocol)  # as a bench does

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from kdnas_core.errors import BadInput
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.onnx import input_names, output_name, quantise, write_onnx
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.package.checks import MOST_DIFFERENCE, OnnxCheck
@@ -64,7 +64,7 @@ def found(asked: dict[str, Any]) -> dict[str, Any]:
     model = _student(folder, asked["task"])
     onnx = None
     if asked["onnx"]:
-        with device(_waiting):
+        with exclusive(_waiting):
             onnx = asdict(_onnx(model, folder, asked, notes))
     latencies = _latencies(model, folder / "onnx" if asked["onnx"] else None, asked, notes)
     versions = {name: version(name) for name in _LIBRARIES}

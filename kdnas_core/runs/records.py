@@ -188,7 +188,7 @@ class Candidate:
 
     `step` of `steps` is the progress of its mini-KD; `weights` says whether its weights are kept; `notes`
     are sentences about what could not be learnt as the spec has it; `languages` holds the final loss on each
-    language of the corpus. `estimated_ms` is the latency that was foreseen for one that was not measured,
+    language of the corpus. `estimated_ms` is the estimated latency of one that was not measured,
     since it would have been far over the budget. `loss_se` is the standard error of the loss over held-out
     texts, where the yardstick has one; `cut_from` says what each layer began with, where it was cut out.
     `attempts` counts those that ended their process.

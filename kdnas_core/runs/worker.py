@@ -53,7 +53,7 @@ Check = Callable[[], None]
 ToldCandidate = Callable[[Candidate], None]
 
 
-class Asked(Exception):
+class EndRequested(Exception):
     """The work is to end, in this state."""
 
     def __init__(self, state: RunState) -> None:
@@ -144,7 +144,7 @@ def distil(store: Store, student: Student, told: Told = lambda activity, step, s
             def check_both() -> None:
                 check()
                 if is_asked():
-                    raise Asked("interrupted")
+                    raise EndRequested("interrupted")
 
             student_journals.distil(leased, student, check_both, told)
 
@@ -200,7 +200,7 @@ def _worked(store: Store, claimed: Work, work: Callable[[Store, Check], None]) -
 def _outcome(work: Callable[[], None]) -> tuple[RunState, str | None]:
     try:
         work()
-    except Asked as asked:
+    except EndRequested as asked:
         return asked.state, None
     except KeyboardInterrupt:
         return "interrupted", None
@@ -279,7 +279,7 @@ def _heartbeat(db: Path, lease: Lease) -> Iterator[Check]:
         if lost.is_set():
             raise LeaseLost(f"{lease.job.title} is no longer this process's.")
         if request:
-            raise Asked(request[0])
+            raise EndRequested(request[0])
 
     thread = threading.Thread(target=beat_on, daemon=True)
     thread.start()

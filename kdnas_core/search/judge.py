@@ -12,17 +12,17 @@ import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
-from kdnas_core.distillation.beginning import Beginning, begin
+from kdnas_core.distillation.beginning import Start, begin
 from kdnas_core.distillation.objective import Places
-from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import FAR_OVER, model_here
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.importance import Importance
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import new_student, parameters, save, student_config
 from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
 from kdnas_core.spec import RunSpec
@@ -47,7 +47,7 @@ class Judgement:
         reward: by that loss and its latency.
         languages: the loss on the held-out texts of each language, where there are several.
         scores: on the proxy of each of the run's tasks, by its name.
-        estimated_ms: its latency as foreseen, where that was so far over the budget that it was not measured.
+        estimated_ms: its estimated latency, where that was so far over the budget that it was not measured.
         loss_se: standard error of the loss over held-out texts; None where it is the mean over layers.
         cut_from: what each of its layers began with; empty where that was random.
     """
@@ -100,9 +100,9 @@ class Judge:
     spec: RunSpec
     bench: LatencyBench
     teacher_ms: float
-    given: Given
+    given: TeacherProfile
     data: ProxySet
-    words: TeacherWords | None
+    words: TeacherHead | None
     autocast: torch.dtype | None
     importance: Importance | None = None
     tasks: Sequence[ProxyTask] = ()
@@ -113,7 +113,7 @@ class Judge:
         Args:
             architecture: of the candidate.
             folder: its config is written there at once, its weights and tokenizer after mini-KD.
-            listener: told how it goes on; of one that is foreseen to be far over the budget, nothing.
+            listener: told how it goes on; nothing of a candidate whose estimate is far over the budget.
 
         Raises:
             Diverged: mini-KD did.
@@ -129,7 +129,7 @@ class Judge:
         listener.measured(Measured(parameters(student), flops, latency))
         if not within_budget(latency, self.spec.latency, self.teacher_ms):
             return Judgement("over_budget", None, None)
-        with device(listener.waiting):
+        with exclusive(listener.waiting):
             result, begun = self._mini_kd(architecture, folder, listener)
             scores = self._scores(begun.student, listener)
         constants = self.spec.search.reward
@@ -177,9 +177,7 @@ class Judge:
             for task in self.tasks
         }
 
-    def _mini_kd(
-        self, architecture: Architecture, folder: Path, listener: Listener
-    ) -> tuple[HeldOut, Beginning]:
+    def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> tuple[HeldOut, Start]:
         spec, teacher = self.spec, self.bench.teacher
         objective, seed = spec.objective, spec.seed
         begun = begin(

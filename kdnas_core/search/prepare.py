@@ -11,25 +11,25 @@ from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.splits import SplitTexts, proxy_texts
 from kdnas_core.data.tasks import read_task
 from kdnas_core.data.tokens import Passage
-from kdnas_core.distillation.needs import check_length, given_by, importance_for, own_words, words_in_use
-from kdnas_core.distillation.plan import Given, Plan, plan
+from kdnas_core.distillation.needs import check_length, head_in_use, importance_for, own_head, profile_of
+from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_of
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.runtimes import check_runtime
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, teacher_targets
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
@@ -56,9 +56,9 @@ class Prepared:
     space: SearchSpace
     bench: LatencyBench
     teacher_latency: LatencyReading
-    given: Given
+    given: TeacherProfile
     plans: list[Plan]
-    words: TeacherWords | None
+    words: TeacherHead | None
     texts: SplitTexts
     tasks: list[ProxyTask]
 
@@ -87,13 +87,13 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
     check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
-    words = own_words(spec.objective, space.smallest(), teacher)
-    given = given_by(teacher, spec.objective, words)
+    words = own_head(spec.objective, space.smallest(), teacher)
+    given = profile_of(teacher, spec.objective, words)
     plans = _plans(spec, space, given)
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     say("reading the corpus")
-    with device():  # the first harvest keeps a core busy for half a minute
+    with exclusive():  # the first harvest keeps a core busy for half a minute
         texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, say)
     say("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)
@@ -103,12 +103,12 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
 
 
 def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
-    with device():  # the packaged task may need the harvest
+    with exclusive():  # the packaged task may need the harvest
         task = read_task(source, cache_folder())
     return proxy_of(task, teacher.tokenizer, spec.proxy.sequence_length)
 
 
-def _plans(spec: RunSpec, space: SearchSpace, given: Given) -> list[Plan]:
+def _plans(spec: RunSpec, space: SearchSpace, given: TeacherProfile) -> list[Plan]:
     """One plan for each student that could differ in its terms; refuses what does not fit any of them."""
     distinct = {
         (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
@@ -146,7 +146,7 @@ def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
         teacher_ms=prepared.teacher_latency.p50,
         given=prepared.given,
         data=data,
-        words=words_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, say),
+        words=head_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, say),
         autocast=autocast,
         importance=importance,
         tasks=prepared.tasks,
@@ -164,11 +164,11 @@ def _targets(
         say(f"teacher outputs on the {name} set: {share:.0%}")
 
     length = prepared.spec.proxy.sequence_length
-    wanted = Wanted(
+    wanted = NeededOutputs(
         projections=sorted(set().union(*(each.reads for each in prepared.plans))),
         hidden_words=any(each.hides_words for each in prepared.plans),
     )
-    with device():
+    with exclusive():
         cache = cache_folder()
         return teacher_targets(prepared.teacher, passages, length, autocast, cache, progress, wanted)
 

@@ -12,21 +12,21 @@ from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.splits import SplitTexts, full_texts
 from kdnas_core.data.tokens import Passage
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.needs import check_length, given_by, importance_for, own_words, words_in_use
+from kdnas_core.distillation.needs import check_length, head_in_use, importance_for, own_head, profile_of
 from kdnas_core.distillation.objective import Places
-from kdnas_core.distillation.plan import Given, Plan, plan
+from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device, turns
+from kdnas_core.hardware import exclusive, turns
 from kdnas_core.models.importance import Importance
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import save
 from kdnas_core.models.targets import Targets, tokenised
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.models.teacher_outputs import OnlineTargets, Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 
 SAMPLE = 1_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
@@ -84,7 +84,7 @@ def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> No
     teacher = load_teacher(spec.teacher)
     check_length("sequence_length", how.sequence_length, teacher)
     objective = objective_of(spec.filled_for(is_embedding_teacher(spec.teacher)), how)
-    plan(objective, architecture, given_by(teacher, objective, own_words(objective, architecture, teacher)))
+    plan(objective, architecture, profile_of(teacher, objective, own_head(objective, architecture, teacher)))
 
 
 def distil_fully(
@@ -157,9 +157,9 @@ class _Material:
     """What a student is taught with."""
 
     objective: ObjectiveSpec
-    given: Given
+    given: TeacherProfile
     data: ProxySet
-    words: TeacherWords | None
+    words: TeacherHead | None
     importance: Importance | None
 
 
@@ -167,8 +167,8 @@ def _material(
     spec: RunSpec, how: DistilSpec, architecture: Architecture, teacher: Teacher, listener: FullListener
 ) -> _Material:
     objective = objective_of(spec, how)
-    own = own_words(objective, architecture, teacher)
-    given = given_by(teacher, objective, own)
+    own = own_head(objective, architecture, teacher)
+    given = profile_of(teacher, objective, own)
     planned = plan(objective, architecture, given)
     texts = _texts(spec, how, teacher, listener)
     data = _data(teacher, texts, spec, how, planned, listener)
@@ -177,7 +177,7 @@ def _material(
         objective,
         given,
         data,
-        words_in_use(teacher, own, data, [planned], how.seed, say, waiting),
+        head_in_use(teacher, own, data, [planned], how.seed, say, waiting),
         importance_for(objective, teacher, given.pooling, texts.learnt, say, waiting),
     )
 
@@ -206,7 +206,7 @@ def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
 def _texts(spec: RunSpec, how: DistilSpec, teacher: Teacher, listener: FullListener) -> SplitTexts:
     corpus = how.corpus or spec.corpus
     listener.say("reading the corpus")
-    with device(listener.waiting):
+    with exclusive(listener.waiting):
         return full_texts(
             corpus,
             cache_folder(),
@@ -229,13 +229,13 @@ def _data(
     pairs = spec.proxy.pairs if how.pairs is None else how.pairs
     learnt = texts.passages(pairs or 0.0)
     autocast = autocast_dtype()
-    wanted = Wanted(sorted(planned.reads), planned.hides_words)
+    wanted = NeededOutputs(sorted(planned.reads), planned.hides_words)
 
     def stored(some: Sequence[Passage], length: int, name: str) -> Targets:
         def progress(share: float) -> None:
             listener.say(f"teacher outputs on {name}: {share:.0%}")
 
-        with device(listener.waiting):
+        with exclusive(listener.waiting):
             return teacher_targets(teacher, some, length, autocast, cache_folder(), progress, wanted)
 
     # as long as the run's, so that losses can be compared

@@ -17,7 +17,7 @@ from kdnas_core.evaluation.fine_tuning import FineTuning
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
 from kdnas_core.evaluation.zero_shot import can_compare, similarity_score
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import read_student
@@ -130,7 +130,7 @@ def _as_it_is(
     classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         student, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
-    with device(listener.waiting):
+    with exclusive(listener.waiting):
         values = values_of(classifier.eval(), model.tokenizer, task, settings, autocast_dtype())
     return TaskScore(task.name, (values,))
 
@@ -157,6 +157,6 @@ def _score(
 def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:
     """On the test split where there is one, as such models are compared."""
     rows = task.splits["test" if "test" in task.splits else task.scored[0]]
-    with device(listener.waiting):
+    with exclusive(listener.waiting):
         value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length)
     return TaskScore(f"{task.name}{ZERO_SHOT}", ({"spearman": value},))

@@ -21,19 +21,19 @@ from kdnas_core.distillation.augmentation.candidates import augmenter_for
 from kdnas_core.distillation.augmentation.variants import Augmentation, augment
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.needs import check_length
-from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, distil
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
 from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, soft_loss
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device, turns
-from kdnas_core.models.mlm_head import teacher_words
+from kdnas_core.hardware import exclusive, turns
+from kdnas_core.models.mlm_head import teacher_head
 from kdnas_core.models.student import read_student, save, shape_of_model
 from kdnas_core.models.targets import Targets, tokenised
 from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
-from kdnas_core.models.teacher_outputs import OnlineTargets, Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, TermKind, TermSpec
 from kdnas_core.students.full import (
     CHECKPOINT,
@@ -121,9 +121,7 @@ def distil_for_task(
 def augmented(task: Task, teacher: Teacher, how: DistilSpec, listener: FullListener) -> list[Row]:
     """The rows of the training split, each followed by its variants with its label."""
     glove = None if how.glove is None else Path(how.glove)
-    words, notes = augmenter_for(
-        teacher, teacher_words(teacher), glove, how.sequence_length, autocast_dtype()
-    )
+    words, notes = augmenter_for(teacher, teacher_head(teacher), glove, how.sequence_length, autocast_dtype())
     listener.noted(notes)
     rows = task.splits["train"]
 
@@ -131,7 +129,7 @@ def augmented(task: Task, teacher: Teacher, how: DistilSpec, listener: FullListe
         listener.say(f"augmenting the rows of {task.name}: {share:.0%}")
 
     settings = Augmentation(copies=how.copies, seed=how.seed)
-    with device(listener.waiting):
+    with exclusive(listener.waiting):
         variants = augment([(row.first, row.second) for row in rows], words, settings, progress)
     return [
         each
@@ -159,8 +157,8 @@ def _intermediate(
     with the same.
     """
     architecture = shape_of_model(student)
-    given = Given(lessons.teacher.architecture, predicts_words=False, hides_words=False)
-    data = _data(lessons, how, Wanted(sorted(plan(objective, architecture, given).reads)), listener)
+    given = TeacherProfile(lessons.teacher.architecture, predicts_words=False, hides_words=False)
+    data = _data(lessons, how, NeededOutputs(sorted(plan(objective, architecture, given).reads)), listener)
     begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student=student)
     listener.noted(begun.notes)
     listener.say(f"learning the layers of the teacher of {lessons.task.name}")
@@ -181,13 +179,13 @@ def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> O
     return ObjectiveSpec(recipe="custom", terms=[term for term in terms if term.kind not in without])
 
 
-def _data(lessons: Lessons, how: DistilSpec, wanted: Wanted, listener: FullListener) -> ProxySet:
+def _data(lessons: Lessons, how: DistilSpec, wanted: NeededOutputs, listener: FullListener) -> ProxySet:
     """All rows online; the texts of the scored split say how far the student is, and are not learnt."""
     autocast, teacher = autocast_dtype(), lessons.teacher
     passages = [_passage(row) for row in lessons.rows]
 
     def stored(some: Sequence[Passage]) -> Targets:
-        with device(listener.waiting):
+        with exclusive(listener.waiting):
             return teacher_targets(
                 teacher, some, how.sequence_length, autocast, cache_folder(), wanted=wanted
             )

@@ -18,7 +18,7 @@ from kdnas_core.evaluation.classifier import new_classifier
 from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, train_tokens
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import device
+from kdnas_core.hardware import exclusive
 from kdnas_core.models.teacher import Teacher, most_tokens
 
 KEPT = 4  # the least recently used are deleted, so that the cache stays bounded
@@ -40,7 +40,7 @@ def taught_teacher(teacher: Teacher, task: Task, waiting: Callable[[], None], sa
     Args:
         teacher: not changed.
         task: with its training split.
-        waiting: as for `device`.
+        waiting: as for `exclusive`.
         say: told in words how far it is; may raise to end it.
     """
     how = usual_settings(teacher)
@@ -70,7 +70,7 @@ def _fine_tuned(
     autocast = autocast_dtype()
     scored = Scored(teacher.model, teacher.tokenizer, teacher.fingerprint)
     rate = chosen_rate(scored, task, how, autocast, ScoringListener(waiting, told))
-    with device(waiting):
+    with exclusive(waiting):
         lesson = Lesson(task, train_tokens(teacher.tokenizer, task, how))
         return fine_tuned(teacher.model, lesson, how, rate, SEED, autocast, step)
 

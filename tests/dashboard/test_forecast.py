@@ -31,8 +31,8 @@ def foreseen(
     teacher_ms: float | None = TEACHER_MS,
     model: LatencyModel | None = None,
     space: SearchSpace = SPACE,
-) -> forecast.Outlook:
-    return forecast.foresee(protocol, space, TEACHER, teacher_ms, model)
+) -> forecast.Forecast:
+    return forecast.make_forecast(protocol, space, TEACHER, teacher_ms, model)
 
 
 def test_without_a_model_latency_is_in_proportion_to_flops_from_the_teachers() -> None:

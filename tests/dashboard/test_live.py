@@ -232,10 +232,10 @@ def test_a_latency_reads_with_all_that_it_was_measured_under() -> None:
         assert part in words
 
 
-def foreseen(spec: RunSpec, teacher_ms: float | None = None) -> forecast.Outlook:
+def foreseen(spec: RunSpec, teacher_ms: float | None = None) -> forecast.Forecast:
     """The outlook for the quick search's space, by FLOPs."""
     space = SearchSpace.from_spec(spec.space, TEACHER)
-    return forecast.foresee(spec.latency, space, TEACHER, teacher_ms, None)
+    return forecast.make_forecast(spec.latency, space, TEACHER, teacher_ms, None)
 
 
 def test_a_search_is_estimated_by_a_rule_of_thumb_where_nothing_was_measured() -> None:

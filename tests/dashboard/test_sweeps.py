@@ -266,7 +266,7 @@ def test_the_time_that_a_sweep_takes_leaves_out_what_this_device_remembers(view:
     asked = points(how, view.run.spec.latency)
     seconds = seconds_of(asked, own.p50 + own.teacher_p50, view.run.spec.latency)
     assert seconds > MODELS_S
-    assert sweep_figures.foretold(view, how).startswith(
+    assert sweep_figures.expected_duration(view, how).startswith(
         f"2 measurements, about **{wording.duration(seconds)}**"
     )
     elsewhere = dataclasses.replace(view, readings=[taken_at(point) for point in asked])
@@ -276,14 +276,18 @@ def test_the_time_that_a_sweep_takes_leaves_out_what_this_device_remembers(view:
     disturbed = [dataclasses.replace(row, clean=False) for row in here]
     assert sweep_figures.to_measure(dataclasses.replace(view, readings=disturbed), how) == asked
     done = dataclasses.replace(view, readings=here)
-    assert sweep_figures.foretold(done, how) == "All of it is measured on this device already."
+    assert sweep_figures.expected_duration(done, how) == "All of it is measured on this device already."
 
 
 def test_a_student_that_was_never_measured_is_foretold_by_its_flops(view: LatencyView) -> None:
     unmeasured: Candidate = dataclasses.replace(view.candidate, latency=None)
-    assert "about **" in sweep_figures.foretold(dataclasses.replace(view, candidate=unmeasured), SMALL)
+    assert "about **" in sweep_figures.expected_duration(
+        dataclasses.replace(view, candidate=unmeasured), SMALL
+    )
     imported = dataclasses.replace(view.run, teacher=None)
-    told = sweep_figures.foretold(dataclasses.replace(view, candidate=unmeasured, run=imported), SMALL)
+    told = sweep_figures.expected_duration(
+        dataclasses.replace(view, candidate=unmeasured, run=imported), SMALL
+    )
     assert told == "8 measurements, one after another."
 
 

@@ -23,7 +23,7 @@ from kdnas_core.distillation.augmentation.words import (
     whole_words,
 )
 from kdnas_core.errors import BadInput
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.vocabulary import Vocabulary
 from tests.sentences import is_one_sentence
@@ -65,7 +65,7 @@ def roberta(tiny_teacher: Path, texts: list[str], tmp_path_factory: pytest.TempP
     return dataclasses.replace(teacher_of(tiny_teacher), name="bpe", model=model, tokenizer=tokenizer)
 
 
-def head_of(teacher: Teacher) -> TeacherWords:
+def head_of(teacher: Teacher) -> TeacherHead:
     return made_up_words(teacher, whole_vocabulary(teacher))
 
 
@@ -94,7 +94,7 @@ def one_piece(words: WordCandidates, texts: list[str]) -> list[tuple[Reading, Pl
 # Candidates
 
 
-def reference(teacher: Teacher, head: TeacherWords, reading: Reading, place: Place, count: int) -> set[str]:
+def reference(teacher: Teacher, head: TeacherHead, reading: Reading, place: Place, count: int) -> set[str]:
     """One call for one word: all logits, sorted, and what is no other whole word of letters left out."""
     encoded = teacher.tokenizer(reading.text, return_tensors="pt", truncation=True, max_length=LONGEST)
     token = encoded.char_to_token(place.start)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.distillation.plan import SAME_HEADS, Given, Plan, plan
+from kdnas_core.distillation.plan import SAME_HEADS, Plan, TeacherProfile, plan
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import WORDS, ObjectiveSpec, Recipe, TermKind
 from tests.sentences import is_one_sentence
@@ -14,17 +14,19 @@ from tests.sentences import is_one_sentence
 TEACHER = Architecture(12, 48, 64, 4)
 STUDENT = Architecture(3, 24, 64, 4)
 OTHER_HEADS = Architecture(3, 24, 64, 2)
-GIVEN = Given(TEACHER, predicts_words=True, hides_words=True)
+GIVEN = TeacherProfile(TEACHER, predicts_words=True, hides_words=True)
 NO_HEAD = dataclasses.replace(GIVEN, predicts_words=False)
 NO_MASK = dataclasses.replace(GIVEN, hides_words=False)
 RECIPES: list[Recipe] = [recipe for recipe in get_args(Recipe) if recipe != "custom"]
 
 
-def planned(student: Architecture = STUDENT, given: Given = GIVEN, **fields: Any) -> Plan:
+def planned(student: Architecture = STUDENT, given: TeacherProfile = GIVEN, **fields: Any) -> Plan:
     return plan(ObjectiveSpec.model_validate(fields), student, given)
 
 
-def custom(*terms: TermKind | dict[str, Any], student: Architecture = STUDENT, given: Given = GIVEN) -> Plan:
+def custom(
+    *terms: TermKind | dict[str, Any], student: Architecture = STUDENT, given: TeacherProfile = GIVEN
+) -> Plan:
     listed = [{"kind": term} if isinstance(term, str) else term for term in terms]
     return planned(student, given, recipe="custom", terms=listed)
 
@@ -33,7 +35,9 @@ def names(plan: Plan) -> list[str]:
     return [term.name for term in plan.terms]
 
 
-def refusal(*terms: TermKind | dict[str, Any], student: Architecture = STUDENT, given: Given = GIVEN) -> str:
+def refusal(
+    *terms: TermKind | dict[str, Any], student: Architecture = STUDENT, given: TeacherProfile = GIVEN
+) -> str:
     with pytest.raises(BadInput) as caught:
         custom(*terms, student=student, given=given)
     assert is_one_sentence(str(caught.value)), caught.value
@@ -147,13 +151,13 @@ def test_relation_heads_that_divide_not_both_widths_are_left_out_or_refused(head
 
 
 def test_relation_heads_that_do_not_divide_the_teachers_width_are_told_of_with_it() -> None:
-    teacher = Given(Architecture(12, 40, 64, 4), predicts_words=True, hides_words=True)
+    teacher = TeacherProfile(Architecture(12, 40, 64, 4), predicts_words=True, hides_words=True)
     term = {"kind": "relations", "relation_heads": 3}
     assert "do not divide the teacher's width of 40" in refusal(term, given=teacher)
 
 
 def test_relations_of_a_mobilebert_are_cut_out_of_its_bottleneck() -> None:
-    teacher = Given(Architecture(12, 768, 3072, 12), predicts_words=True, hides_words=True)
+    teacher = TeacherProfile(Architecture(12, 768, 3072, 12), predicts_words=True, hides_words=True)
     term = {"kind": "relations", "relation_heads": 256}  # divides the stream of 512 but not the 128
     message = refusal(term, student=PRESETS["mobilebert"], given=teacher)
     assert "do not divide the student's width of 128" in message
@@ -162,7 +166,7 @@ def test_relations_of_a_mobilebert_are_cut_out_of_its_bottleneck() -> None:
 @pytest.mark.parametrize("mapping", ["bottom", [1, 2, 13], [12, 1, 48]])
 @pytest.mark.parametrize("kind", ["hidden", "attention", "relations"])
 def test_a_mapping_beyond_the_teachers_depth_is_refused(kind: TermKind, mapping: Any) -> None:
-    shallow = Given(Architecture(2, 48, 64, 4), predicts_words=True, hides_words=True)
+    shallow = TeacherProfile(Architecture(2, 48, 64, 4), predicts_words=True, hides_words=True)
     assert "the teacher has" in refusal({"kind": kind, "mapping": mapping}, given=shallow)
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.objective import Objective, make_objective
-from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
 from kdnas_core.models.capture import capture
 from kdnas_core.models.mapping import layer_map
@@ -379,7 +379,7 @@ def test_the_mode_of_the_teacher_reaches_the_terms_of_vectors(
 ) -> None:
     spec = ObjectiveSpec(recipe="vectors")
     student = Architecture(LAYERS, 24, 48, 4)
-    given = Given(teacher.architecture, predicts_words=False, hides_words=False, pooling=mode)
+    given = TeacherProfile(teacher.architecture, predicts_words=False, hides_words=False, pooling=mode)
     planned = plan(spec, student, given)
     table = (len(vocabulary.rows), 24)
     objective = make_objective(planned, spec, student, teacher.architecture, None, table, 0, given.pooling)

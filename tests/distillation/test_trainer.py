@@ -14,9 +14,9 @@ from kdnas_core.data.corpus import read_corpus
 from kdnas_core.data.tokens import by_length
 from kdnas_core.distillation import loop, trainer
 from kdnas_core.distillation.loop import Diverged
-from kdnas_core.distillation.needs import trained_words
+from kdnas_core.distillation.needs import trained_head
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, make_objective
-from kdnas_core.distillation.plan import Given, plan
+from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil, judged_by
 from kdnas_core.errors import BadInput
@@ -24,7 +24,7 @@ from kdnas_core.models.capture import capture
 from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.targets import Batch, make_batch
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, teacher_targets
 from kdnas_core.models.vocabulary import only_used_words
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec, Yardstick
 from tests.sentences import is_one_sentence
@@ -566,8 +566,8 @@ def test_every_recipe_runs_and_all_its_values_are_finite(
 ) -> None:
     monkeypatch.setattr("kdnas_core.distillation.needs.TRAIN_STEPS", 2)
     spec = ObjectiveSpec(recipe=recipe, head="trained", start=start)
-    planned = plan(spec, SMALL, Given(teacher.architecture, predicts_words=True, hides_words=True))
-    words = trained_words(teacher, data.train, data.vocabulary, seed=0)
+    planned = plan(spec, SMALL, TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True))
+    words = trained_head(teacher, data.train, data.vocabulary, seed=0)
     table = (len(data.vocabulary.rows), SMALL.hidden_size)
     objective = make_objective(planned, spec, SMALL, teacher.architecture, words, table, seed=0)
     importance = made_up_importance(teacher) if start == "teacher" else None
@@ -587,17 +587,17 @@ def test_every_recipe_runs_and_all_its_values_are_finite(
 @pytest.mark.slow
 def test_every_recipe_lowers_the_held_out_value_of_each_of_its_terms_in_60_steps(fresh_cache: Path) -> None:
     teacher, student = load_teacher("packaged"), Architecture(3, 96, 384, 12)
-    given = Given(teacher.architecture, predicts_words=True, hides_words=True)
+    given = TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True)
     specs = {recipe: ObjectiveSpec(recipe=recipe, head="trained", start="random") for recipe in RECIPES}
     plans = {recipe: plan(spec, student, given) for recipe, spec in specs.items()}
-    wanted = Wanted(sorted(set().union(*(each.reads for each in plans.values()))), hidden_words=True)
+    wanted = NeededOutputs(sorted(set().union(*(each.reads for each in plans.values()))), hidden_words=True)
     texts = read_corpus("packaged", fresh_cache, seed=0, limit=600)
     train, held_out = (
         teacher_targets(teacher, some, 32, None, fresh_cache, wanted=wanted)
         for some in (texts[:500], texts[500:])
     )
     data = proxy_set_of(teacher, train, held_out)
-    words = trained_words(teacher, data.train, data.vocabulary, seed=0)
+    words = trained_head(teacher, data.train, data.vocabulary, seed=0)
     table = (len(data.vocabulary.rows), student.hidden_size)
     proxy = ProxySpec(steps=60, batch_size=16, learning_rate=2e-3)
     rose: list[str] = []

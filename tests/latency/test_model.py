@@ -14,7 +14,7 @@ from kdnas_core import files
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.hardware import device_name
 from kdnas_core.latency import model as module
-from kdnas_core.latency.model import FEWEST, Known, fitted, known_here, level, model_here, work
+from kdnas_core.latency.model import FEWEST, Known, fitted, known_here, model_here, without_drift, work
 from kdnas_core.latency.protocol import question
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, SpaceSpec
@@ -171,7 +171,7 @@ def test_a_plain_students_work_is_split_as_its_layers_are() -> None:
 def test_the_drift_of_a_session_is_taken_out_by_its_teacher() -> None:
     usual, slow, quick = reading_of(4.0, 10.0), reading_of(6.0, 15.0), reading_of(3.2, 8.0)
     shapes = [Architecture(layers, 96, 384, 3) for layers in (1, 2, 3)]
-    known = level(zip(["packaged"] * 3, shapes, (usual, slow, quick), strict=True))
+    known = without_drift(zip(["packaged"] * 3, shapes, (usual, slow, quick), strict=True))
     assert [at.ms for at in known] == pytest.approx([4.0, 4.0, 4.0])
     assert [at.architecture for at in known] == shapes
 
@@ -179,7 +179,7 @@ def test_the_drift_of_a_session_is_taken_out_by_its_teacher() -> None:
 def test_each_teacher_batch_and_length_has_a_usual_state_of_its_own() -> None:
     shape = Architecture(1, 96, 384, 3)
     long = dataclasses.replace(reading_of(40.0, 100.0), sequence_length=512)
-    known = level(
+    known = without_drift(
         [("a", shape, reading_of(4.0, 10.0)), ("b", shape, reading_of(4.0, 20.0)), ("a", shape, long)]
     )
     assert [at.ms for at in known] == [4.0, 4.0, 40.0]

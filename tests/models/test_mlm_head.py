@@ -21,11 +21,11 @@ from kdnas_core.data.corpus import read_corpus
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation import needs as module
 from kdnas_core.distillation.losses import masked_lm
-from kdnas_core.distillation.needs import trained_words
-from kdnas_core.models.mlm_head import TeacherWords, teacher_words
+from kdnas_core.distillation.needs import trained_head
+from kdnas_core.models.mlm_head import TeacherHead, teacher_head
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.models.teacher_outputs import Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, teacher_targets
 from kdnas_core.models.vocabulary import Vocabulary
 from tests.tiny import proxy_set_of, targets_of, teacher_of
 from tests.tiny_families import CONFIGS, SHAPE
@@ -59,8 +59,8 @@ def with_head(kind: str, tiny_teacher: Path, folder: Path, act: str = "gelu") ->
     return saved(AutoModelForMaskedLM.from_config(config), tiny_teacher, folder)
 
 
-def own_words(folder: Path) -> TeacherWords:
-    words = teacher_words(load_teacher(str(folder)))
+def own_words(folder: Path) -> TeacherHead:
+    words = teacher_head(load_teacher(str(folder)))
     assert words is not None
     return words
 
@@ -94,7 +94,7 @@ def test_a_head_beside_another_head_is_read_too(tiny_teacher: Path, texts: list[
 
 
 def test_a_checkpoint_without_a_head_has_none(teacher: Teacher) -> None:
-    assert teacher_words(teacher) is None
+    assert teacher_head(teacher) is None
 
 
 def test_a_checkpoint_that_names_a_head_which_it_lacks_has_none(
@@ -105,14 +105,14 @@ def test_a_checkpoint_that_names_a_head_which_it_lacks_has_none(
     config = (folder / "config.json").read_text().replace('"BertModel"', '"BertForMaskedLM"')
     (folder / "config.json").write_text(config)
     assert "BertForMaskedLM" in config
-    assert teacher_words(load_teacher(str(folder))) is None
+    assert teacher_head(load_teacher(str(folder))) is None
 
 
 def test_the_discriminator_of_an_electra_predicts_no_words(tiny_teacher: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config: Any = CONFIGS["electra"](vocab_size=WORDS, pad_token_id=0)
     folder = saved(ElectraForPreTraining(config), tiny_teacher, tmp_path / "folder")
-    assert teacher_words(load_teacher(str(folder))) is None
+    assert teacher_head(load_teacher(str(folder))) is None
 
 
 def test_the_head_is_frozen_and_gives_no_gradient(tiny_teacher: Path, tmp_path: Path) -> None:
@@ -142,13 +142,13 @@ def test_of_the_words_in_use_the_logits_are_those_columns(tiny_teacher: Path, tm
 @pytest.fixture(scope="module")
 def masked(tiny_teacher: Path, texts: list[str]) -> tuple[Targets, Vocabulary]:
     teacher = teacher_of(tiny_teacher)
-    wanted = Wanted(hidden_words=True)
+    wanted = NeededOutputs(hidden_words=True)
     train, held_out = (targets_of(teacher, some, 48, wanted) for some in (texts[:240], texts[240:]))
     data = proxy_set_of(teacher, train, held_out)
     return data.train, data.vocabulary
 
 
-def loss_of(words: TeacherWords, targets: Targets, layers: int) -> float:
+def loss_of(words: TeacherHead, targets: Targets, layers: int) -> float:
     hidden = targets.labels != NOT_HIDDEN
     states = torch.from_numpy(targets.outputs["hidden", layers][hidden]).float()
     return float(masked_lm(words.logits(states), torch.from_numpy(targets.labels[hidden])))
@@ -165,7 +165,7 @@ def test_a_trained_head_is_no_worse_than_the_best_guess_that_reads_no_text(
     teacher: Teacher, masked: tuple[Targets, Vocabulary]
 ) -> None:
     train, vocabulary = masked
-    words = trained_words(teacher, train, vocabulary, seed=0)
+    words = trained_head(teacher, train, vocabulary, seed=0)
     # about as good: the weights of the tiny teacher are random, so that its states tell little of a word
     assert loss_of(words, train, layers=4) < unigram_loss(train) + 0.1
 
@@ -174,13 +174,13 @@ def test_a_trained_head_is_no_worse_than_the_best_guess_that_reads_no_text(
 def test_a_head_trained_for_the_packaged_teacher_reads_more_than_frequencies(fresh_cache: Path) -> None:
     teacher = load_teacher("packaged")
     texts = read_corpus("packaged", fresh_cache, seed=0, limit=1_000)
-    wanted = Wanted(hidden_words=True)
+    wanted = NeededOutputs(hidden_words=True)
     train, held_out = (
         teacher_targets(teacher, some, 48, None, fresh_cache, wanted=wanted)
         for some in (texts[:800], texts[800:])
     )
     data = proxy_set_of(teacher, train, held_out)
-    words = trained_words(teacher, data.train, data.vocabulary, seed=0)
+    words = trained_head(teacher, data.train, data.vocabulary, seed=0)
     shown = data.train.ids[data.train.labels == NOT_HIDDEN]
     shares = (np.bincount(shown, minlength=len(data.vocabulary.rows)) + 1) / (
         len(shown) + len(data.vocabulary.rows)
@@ -194,7 +194,7 @@ def test_a_trained_head_leaves_the_teacher_as_it_was(
 ) -> None:
     monkeypatch.setattr(module, "TRAIN_STEPS", 3)
     before = {name: weight.clone() for name, weight in teacher.model.state_dict().items()}
-    words = trained_words(teacher, *masked, seed=0)
+    words = trained_head(teacher, *masked, seed=0)
     assert all(torch.equal(weight, before[name]) for name, weight in teacher.model.state_dict().items())
     assert all(weight.grad is None for weight in teacher.model.parameters())
     assert torch.equal(words.table, before["embeddings.word_embeddings.weight"][masked[1].rows])
@@ -208,7 +208,7 @@ def test_a_head_is_trained_alike_by_the_same_seed_and_not_by_another(
     heads = []
     for seed, noise in ((0, 1), (0, 2), (1, 3)):
         torch.manual_seed(noise)
-        heads.append(trained_words(teacher, *masked, seed=seed).head)
+        heads.append(trained_head(teacher, *masked, seed=seed).head)
     assert torch.equal(heads[0].dense.weight, heads[1].dense.weight)
     assert not torch.equal(heads[0].dense.weight, heads[2].dense.weight)
 

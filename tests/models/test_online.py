@@ -17,7 +17,7 @@ from kdnas_core.files import cache_folder
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Output, Targets, Texts, make_batch, tokenised
 from kdnas_core.models.teacher import Teacher
-from kdnas_core.models.teacher_outputs import OnlineTargets, Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
 from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
 from tests.tiny import HIDDEN_STATES, everything_of, objective_of, teacher_of
@@ -51,7 +51,7 @@ def passages_of(kind: str, texts: Sequence[str]) -> list[Passage]:
 
 
 def both(
-    teacher: Teacher, passages: Sequence[Passage], wanted: Wanted = HIDDEN_STATES
+    teacher: Teacher, passages: Sequence[Passage], wanted: NeededOutputs = HIDDEN_STATES
 ) -> tuple[Targets, OnlineTargets]:
     """The same texts, stored and online."""
     stored = teacher_targets(teacher, passages, LENGTH, None, cache_folder(), wanted=wanted)
@@ -64,7 +64,9 @@ def assert_same(computed: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(computed, expected, rtol=2e-3, atol=4e-3)
 
 
-def assert_same_outputs(one: Texts, other: Texts, wanted: Wanted, layers: int, chosen: list[int]) -> None:
+def assert_same_outputs(
+    one: Texts, other: Texts, wanted: NeededOutputs, layers: int, chosen: list[int]
+) -> None:
     batches = [make_batch(texts, chosen, pad=0) for texts in (one, other)]
     hidden: list[Output] = [("hidden", layer) for layer in range(layers + 1)]
     for output in [*hidden, *wanted.projections]:
@@ -90,7 +92,7 @@ def test_every_family_computes_what_is_stored_of_its_pairs(
     family: str, teacher: Teacher, texts: list[str]
 ) -> None:
     other = family_teacher(teacher, family)
-    wanted = Wanted([(kind, 2) for kind in RELATED])
+    wanted = NeededOutputs([(kind, 2) for kind in RELATED])
     stored, online = both(other, passages_of("pairs", texts)[:5], wanted)
     assert_same_outputs(stored, online, wanted, other.layers, [4, 0])
 
@@ -140,7 +142,7 @@ def test_all_that_is_asked_of_a_batch_is_one_pass_and_none_before(
 
 
 def test_what_was_not_wanted_is_not_kept(teacher: Teacher, texts: list[str]) -> None:
-    _, online = both(teacher, texts[:3], Wanted([("value", 2)]))
+    _, online = both(teacher, texts[:3], NeededOutputs([("value", 2)]))
     batch = make_batch(online, [0], 0)
     assert batch.teacher("value", 2).shape[1] == 32
     with pytest.raises(KeyError):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage
-from kdnas_core.models.targets import Sheet, tokenised
+from kdnas_core.models.targets import TokenizedTexts, tokenised
 from kdnas_core.models.teacher import Teacher
 from tests.tiny import teacher_of
 from tests.tiny_families import CONFIGS, family_teacher
@@ -22,11 +22,11 @@ def teacher(tiny_teacher: Path) -> Teacher:
     return teacher_of(tiny_teacher)
 
 
-def ids_of(sheet: Sheet) -> list[list[int]]:
+def ids_of(sheet: TokenizedTexts) -> list[list[int]]:
     return [sheet.ids[sheet.slice(index)].tolist() for index in range(len(sheet.offsets) - 1)]
 
 
-def types_of(sheet: Sheet) -> list[list[int]]:
+def types_of(sheet: TokenizedTexts) -> list[list[int]]:
     assert sheet.types is not None
     return [sheet.types[sheet.slice(index)].tolist() for index in range(len(sheet.offsets) - 1)]
 

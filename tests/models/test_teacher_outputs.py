@@ -20,7 +20,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.models import teacher_outputs as module
 from kdnas_core.models.targets import Kind, Targets
 from kdnas_core.models.teacher import Teacher
-from kdnas_core.models.teacher_outputs import FOLDERS_KEPT, Wanted, teacher_targets
+from kdnas_core.models.teacher_outputs import FOLDERS_KEPT, NeededOutputs, teacher_targets
 from tests.sentences import is_one_sentence
 from tests.tiny import HIDDEN_STATES, everything_of, teacher_of
 
@@ -57,7 +57,9 @@ def without_mask(teacher: Teacher, tiny_teacher: Path) -> Teacher:
     return dataclasses.replace(teacher, tokenizer=tokenizer)
 
 
-def computed(teacher: Teacher, texts: list[str], cache: Path, wanted: Wanted = HIDDEN_STATES) -> Targets:
+def computed(
+    teacher: Teacher, texts: list[str], cache: Path, wanted: NeededOutputs = HIDDEN_STATES
+) -> Targets:
     return teacher_targets(teacher, texts, LENGTH, None, cache, wanted=wanted)
 
 
@@ -100,7 +102,7 @@ def test_queries_keys_and_values_are_the_teachers_own_projections_of_the_layer_b
     teacher: Teacher, texts: list[str], tmp_path: Path
 ) -> None:
     some = [texts[0], "Short.", texts[3]]
-    wanted = Wanted([("query", 1), ("key", 4), ("value", 3)])
+    wanted = NeededOutputs([("query", 1), ("key", 4), ("value", 3)])
     targets = computed(teacher, some, tmp_path, wanted)
     assert targets.outputs.keys() == HIDDEN | {("query", 1), ("key", 4), ("value", 3)}
     for row, text in enumerate(some):
@@ -117,7 +119,7 @@ def test_only_real_tokens_are_stored_cut_at_the_length(
     teacher: Teacher, texts: list[str], tmp_path: Path
 ) -> None:
     some = ["Short.", *texts[:35]]
-    targets = computed(teacher, some, tmp_path, Wanted([("value", 2)]))
+    targets = computed(teacher, some, tmp_path, NeededOutputs([("value", 2)]))
     ids = [teacher.tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"] for text in some]
     assert targets.lengths.tolist() == [len(of_text) for of_text in ids]
     assert min(targets.lengths) < max(targets.lengths) == LENGTH
@@ -153,7 +155,7 @@ def test_the_teacher_reads_the_texts_with_their_words_hidden(
     teacher: Teacher, texts: list[str], tmp_path: Path
 ) -> None:
     plain = computed(teacher, texts[:10], tmp_path)
-    targets = computed(teacher, texts[:10], tmp_path, Wanted(hidden_words=True))
+    targets = computed(teacher, texts[:10], tmp_path, NeededOutputs(hidden_words=True))
     hidden = targets.labels != NOT_HIDDEN
     assert np.array_equal(np.where(hidden, targets.labels, targets.ids), plain.ids)
     assert (targets.ids[hidden] == teacher.tokenizer.mask_token_id).any()
@@ -169,7 +171,7 @@ def test_a_tokenizer_without_a_mask_token_is_refused_and_nothing_is_left(
     teacher: Teacher, texts: list[str], tmp_path: Path, without_mask: Teacher
 ) -> None:
     with pytest.raises(BadInput, match="no mask token") as caught:
-        computed(without_mask, texts[:3], tmp_path, Wanted(hidden_words=True))
+        computed(without_mask, texts[:3], tmp_path, NeededOutputs(hidden_words=True))
     assert is_one_sentence(str(caught.value))
     assert folders(tmp_path) == set()
     computed(without_mask, texts[:3], tmp_path)
@@ -190,8 +192,8 @@ def test_the_second_time_the_teacher_is_not_asked(
 def test_the_same_outputs_in_another_order_are_the_same(
     teacher: Teacher, texts: list[str], tmp_path: Path, passes: list[int]
 ) -> None:
-    first = computed(teacher, texts[:3], tmp_path, Wanted([("query", 1), ("key", 2)]))
-    second = computed(teacher, texts[:3], tmp_path, Wanted([("key", 2), ("query", 1)]))
+    first = computed(teacher, texts[:3], tmp_path, NeededOutputs([("query", 1), ("key", 2)]))
+    second = computed(teacher, texts[:3], tmp_path, NeededOutputs([("key", 2), ("query", 1)]))
     assert len(passes) == 1
     assert equal(first, second)
 
@@ -205,9 +207,9 @@ def test_other_texts_lengths_precisions_teachers_and_wants_are_asked_anew(
     teacher_targets(teacher, texts[:2], 25, None, tmp_path)
     teacher_targets(teacher, texts[:2], 24, torch.bfloat16, tmp_path)
     teacher_targets(dataclasses.replace(teacher, fingerprint="other"), texts[:2], 24, None, tmp_path)
-    computed(teacher, texts[:2], tmp_path, Wanted(hidden_words=True))
-    computed(teacher, texts[:2], tmp_path, Wanted([("query", 1)]))
-    computed(teacher, texts[:2], tmp_path, Wanted([("query", 2)]))
+    computed(teacher, texts[:2], tmp_path, NeededOutputs(hidden_words=True))
+    computed(teacher, texts[:2], tmp_path, NeededOutputs([("query", 1)]))
+    computed(teacher, texts[:2], tmp_path, NeededOutputs([("query", 2)]))
     assert len(folders(tmp_path)) == 8
 
 
@@ -297,7 +299,7 @@ def test_the_cache_stays_usable_where_a_folder_went_missing(
 def test_a_disk_without_room_is_said_in_one_sentence_with_both_sizes(
     teacher: Teacher, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    targets = computed(teacher, texts[:3], tmp_path / "elsewhere", Wanted([("query", 1)]))
+    targets = computed(teacher, texts[:3], tmp_path / "elsewhere", NeededOutputs([("query", 1)]))
     needed = 6 * 32 * 2 * len(targets.ids)  # five hidden states and a query
 
     def free(amount: int) -> Any:
@@ -305,10 +307,10 @@ def test_a_disk_without_room_is_said_in_one_sentence_with_both_sizes(
 
     monkeypatch.setattr(shutil, "disk_usage", free(needed + module.SPARE_BYTES - 1))
     with pytest.raises(BadInput) as caught:
-        computed(teacher, texts[:3], tmp_path, Wanted([("query", 1)]))
+        computed(teacher, texts[:3], tmp_path, NeededOutputs([("query", 1)]))
     assert is_one_sentence(str(caught.value)), caught.value
     assert re.search(r"take 0\.0 GB, but the cache has 0\.5 GB free", str(caught.value))
     assert "proxy.sentences" in str(caught.value)
     assert folders(tmp_path) == set()
     monkeypatch.setattr(shutil, "disk_usage", free(needed + module.SPARE_BYTES))
-    computed(teacher, texts[:3], tmp_path, Wanted([("query", 1)]))
+    computed(teacher, texts[:3], tmp_path, NeededOutputs([("query", 1)]))

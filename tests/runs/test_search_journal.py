@@ -11,7 +11,7 @@ from kdnas_core.distillation.loop import Diverged
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.store import Store, opened
-from kdnas_core.runs.worker import Asked
+from kdnas_core.runs.worker import EndRequested
 from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
 from kdnas_core.search.loop import Outcome, Proposal, search
 from kdnas_core.spec import RunSpec, ScoreSpec, SearchSpec
@@ -177,11 +177,11 @@ def test_notes_are_there_while_the_candidate_still_learns(store: Store, run: int
         listener.measured(Measured(1_000, 2_000, reading(2.0)))
         listener.noted(["The attention loss is left out: 2 heads."])
         seen.extend(store.candidates(run)[0].notes)
-        raise Asked("paused")
+        raise EndRequested("paused")
 
     seen: list[str] = []
     journal, _ = journal_of(store, run, {A: act})
-    with pytest.raises(Asked):
+    with pytest.raises(EndRequested):
         search(Scripted([A]), journal, 1, 1)
     assert seen == ["The attention loss is left out: 2 heads."]
 
@@ -211,7 +211,7 @@ def test_a_candidate_that_cannot_be_judged_has_failed_and_the_search_goes_on(
     assert controller.told[1] == Outcome(B, None)
 
 
-@pytest.mark.parametrize("error", [Asked("paused"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [EndRequested("paused"), KeyboardInterrupt()])
 def test_a_request_or_an_interrupt_ends_the_search_and_is_no_failure_of_the_candidate(
     store: Store, run: int, error: BaseException
 ) -> None:
@@ -230,10 +230,10 @@ def test_a_request_is_seen_at_the_next_step(store: Store, run: int) -> None:
         nonlocal looked
         looked += 1
         if looked == 4:  # before the candidate, once measured, first step, second step
-            raise Asked("stopped")
+            raise EndRequested("stopped")
 
     journal, _ = journal_of(store, run, {A: done(0.3, 2.0)}, check)
-    with pytest.raises(Asked):
+    with pytest.raises(EndRequested):
         search(Scripted([A]), journal, 1, 1)
     (candidate,) = store.candidates(run)
     assert {loss.step for loss in store.layer_losses(candidate.id)} == {1}

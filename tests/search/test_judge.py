@@ -16,7 +16,7 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.distillation import beginning, trainer
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
-from kdnas_core.distillation.plan import Given
+from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
 from kdnas_core.distillation.trainer import HeldOut, ProxySet
 from kdnas_core.evaluation.proxy_task import proxy_of
@@ -114,7 +114,7 @@ def judge(
         spec,
         LatencyBench(teacher, spec.latency),
         teacher_ms=WITHIN.teacher_p50,
-        given=Given(teacher.architecture, predicts_words=True, hides_words=True),
+        given=TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True),
         data=data,
         words=made_up_words(teacher, data.vocabulary),
         autocast=None,

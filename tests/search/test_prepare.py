@@ -372,7 +372,7 @@ def with_head(tiny_teacher: Path, tmp_path: Path) -> Path:
 def test_the_teachers_own_head_is_used_on_the_words_in_use(
     fields: dict[str, Any], with_head: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(needs, "trained_words", None)
+    monkeypatch.setattr(needs, "trained_head", None)
     fields |= {"teacher": str(with_head), "objective": {"recipe": "pd"}}
     prepared = prepare(parse_spec(fields), silent)
     judge = make_judge(prepared, silent)
@@ -386,7 +386,7 @@ def test_the_teachers_own_head_is_used_on_the_words_in_use(
 def test_a_head_that_no_term_needs_is_not_read(
     fields: dict[str, Any], with_head: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
-    monkeypatch.setattr(needs, "teacher_words", None)
+    monkeypatch.setattr(needs, "teacher_head", None)
     fields |= {"teacher": str(with_head), "objective": {"recipe": recipe}}
     assert make_judge(prepare(parse_spec(fields), silent), silent).words is None
 

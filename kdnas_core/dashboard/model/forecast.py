@@ -1,4 +1,4 @@
-"""What is foreseen of a space's latencies before anything of it is measured. All of it is an estimate."""
+"""Estimates of the latencies of a space, before anything of it is measured."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MOST = 2_000  # architectures that are looked at; of a larger space they are dra
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """The estimated latencies of a space.
 
     Attributes:
         shapes: its architectures, or those of them that were drawn.
         loads: the estimated latency of each as a multiple of the budget: up to 1 is within it; 0 where
-            nothing can be foreseen.
+            nothing can be estimated.
         total: how many architectures the space has.
         budget_ms: the budget; None where nothing can be said in milliseconds.
         budget_is_estimated: whether that follows from an estimate of the teacher's latency.
@@ -57,13 +57,13 @@ class Outlook:
         return sum(load > self.skipped_above for load in self.loads) / len(self.loads)
 
 
-def foresee(
+def make_forecast(
     protocol: LatencySpec,
     space: SearchSpace,
     teacher: Architecture,
     teacher_ms: float | None,
     model: LatencyModel | None,
-) -> Outlook:
+) -> Forecast:
     """The latencies of a space by the model; without one in proportion to FLOPs, from the teacher's.
 
     Args:
@@ -76,11 +76,11 @@ def foresee(
     shapes = _drawn(space)
     teachers_own = teacher_ms or estimated_ms(teacher, protocol, model)
     if teachers_own is None and protocol.budget_ms is not None:
-        return Outlook(shapes, (0.0,) * len(shapes), len(space), None, False, None)
+        return Forecast(shapes, (0.0,) * len(shapes), len(space), None, False, None)
     latency = _estimator(protocol, teacher, teachers_own or 1.0, model)  # of 1: in units of the teacher's
     budget = budget_ms(protocol, teachers_own or 1.0)
     by_estimate = protocol.budget_ms is None and teacher_ms is None
-    return Outlook(
+    return Forecast(
         shapes,
         tuple(latency(shape) / budget for shape in shapes),
         len(space),
@@ -119,7 +119,7 @@ def _drawn(space: SearchSpace) -> tuple[Architecture, ...]:
     return tuple(shapes[place] for place in kept)
 
 
-def in_words(outlook: Outlook) -> str:
+def in_words(outlook: Forecast) -> str:
     """How much of the space is expected within the budget, and what that estimate is worth."""
     if outlook.budget_ms is None:
         return (
@@ -129,7 +129,7 @@ def in_words(outlook: Outlook) -> str:
     return f"{_expected(outlook, outlook.budget_ms)} {_basis(outlook)}"
 
 
-def _expected(outlook: Outlook, budget: float) -> str:
+def _expected(outlook: Forecast, budget: float) -> str:
     limit = wording.estimated(budget) if outlook.budget_is_estimated else wording.milliseconds(budget)
     within, looked_at = len(outlook.within), len(outlook.shapes)
     if not within:
@@ -142,7 +142,7 @@ def _expected(outlook: Outlook, budget: float) -> str:
     return f"**{within:,} of {outlook.total:,} architectures are expected within {limit}.**"
 
 
-def _basis(outlook: Outlook) -> str:
+def _basis(outlook: Forecast) -> str:
     model = outlook.model
     if model is None:
         return (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard.model import progress
-from kdnas_core.dashboard.model.forecast import Outlook
+from kdnas_core.dashboard.model.forecast import Forecast
 from kdnas_core.dashboard.read import live
 from kdnas_core.hardware import device_name
 from kdnas_core.runs.records import Candidate, Run
@@ -38,7 +38,7 @@ class Estimate:
     measured: bool
 
 
-def estimate(spec: RunSpec, outlook: Outlook, pace: float | None) -> Estimate:
+def estimate(spec: RunSpec, outlook: Forecast, pace: float | None) -> Estimate:
     """The time of a search over a space, at a pace from `pace_here`, else at the rule of thumb.
 
     What is far over the budget by the latency model costs nothing: it is skipped, not measured.

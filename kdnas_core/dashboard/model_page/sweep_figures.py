@@ -153,7 +153,7 @@ def to_measure(view: LatencyView, how: SweepSpec) -> list[Point]:
     return [point for point in asked if (point.runtime, point.batch_size, point.sequence_length) not in have]
 
 
-def foretold(view: LatencyView, how: SweepSpec) -> str:
+def expected_duration(view: LatencyView, how: SweepSpec) -> str:
     """How long a sweep will take, in words."""
     left = to_measure(view, how)
     if not left:

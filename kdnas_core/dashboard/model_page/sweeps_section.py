@@ -52,7 +52,7 @@ def _form(db: Path, candidate: int) -> None:
     fields |= {} if by_size else {"batch_sizes": [], "sequence_lengths": []}
     if runtimes:
         view = live_students.read_latencies(db, candidate)
-        st.markdown(sweep_figures.foretold(view, parse_sweep(fields)))
+        st.markdown(sweep_figures.expected_duration(view, parse_sweep(fields)))
     ask_button.show(
         "Measure in all runtimes" if set(runtimes) == set(hardware.runtimes()) else "Measure",
         f"sweep_{candidate}",

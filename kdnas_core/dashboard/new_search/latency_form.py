@@ -73,8 +73,8 @@ def _teacher_line(
 ) -> str:
     if teacher_ms is not None:
         return f"The teacher takes {wording.milliseconds(teacher_ms)} on this machine"
-    foreseen = None if shape is None else forecast.estimated_ms(shape, protocol, model)
-    about = "" if foreseen is None else f" ({wording.estimated(foreseen)})"
+    estimate = None if shape is None else forecast.estimated_ms(shape, protocol, model)
+    about = "" if estimate is None else f" ({wording.estimated(estimate)})"
     return (
         f"The teacher is not measured in this way on this machine yet{about};"
         " it will be before the search starts."

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model.forecast import Outlook
+from kdnas_core.dashboard.model.forecast import Forecast
 from kdnas_core.dashboard.ui.charts import BLUE, GREY, ORANGE, empty_figure
 from kdnas_core.latency.model import FAR_OVER
 
@@ -37,7 +37,7 @@ class _Dot:
         return f"{wording.shape(self.shape)}{others}<br>{wording.estimated(self.milliseconds)}"
 
 
-def space_figure(outlook: Outlook) -> go.Figure:
+def space_figure(outlook: Forecast) -> go.Figure:
     """A row for each number of layers, in it wider students higher; the budget is a line.
 
     Args:
@@ -57,7 +57,7 @@ def space_figure(outlook: Outlook) -> go.Figure:
     return figure
 
 
-def alt(outlook: Outlook) -> str:
+def alt(outlook: Forecast) -> str:
     """The figure in a sentence."""
     lowest, highest = min(outlook.milliseconds), max(outlook.milliseconds)
     return (
@@ -66,7 +66,7 @@ def alt(outlook: Outlook) -> str:
     )
 
 
-def _dots(outlook: Outlook) -> list[_Dot]:
+def _dots(outlook: Forecast) -> list[_Dot]:
     found: dict[tuple[object, ...], _Dot] = {}
     for shape, load, ms in zip(outlook.shapes, outlook.loads, outlook.milliseconds, strict=True):
         key = (shape.shape, shape.embedding_size, shape.bottleneck_size, f"{ms:.4g}")
@@ -101,7 +101,7 @@ def _add(
     )
 
 
-def _scales(figure: go.Figure, latencies: Sequence[float], depths: Sequence[int], outlook: Outlook) -> None:
+def _scales(figure: go.Figure, latencies: Sequence[float], depths: Sequence[int], outlook: Forecast) -> None:
     budget = outlook.budget_ms or latencies[0]
     low, high = (math.log10(end(*latencies, budget)) for end in (min, max))
     ends = [low - 0.04 * (high - low) - 0.01, high + 0.04 * (high - low) + 0.01]

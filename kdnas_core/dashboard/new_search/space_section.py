@@ -9,7 +9,7 @@ import streamlit as st
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard.act import starting
 from kdnas_core.dashboard.model import forecast
-from kdnas_core.dashboard.model.forecast import Outlook
+from kdnas_core.dashboard.model.forecast import Forecast
 from kdnas_core.dashboard.new_search import space_figure
 from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.latency.model import known_here
@@ -17,14 +17,14 @@ from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, parse_spec
 
 
-def show(fields: dict[str, Any], teacher: Architecture) -> Outlook:
+def show(fields: dict[str, Any], teacher: Architecture) -> Forecast:
     """Draws the space of the choices made so far at its estimated latencies; returns these.
 
     Raises:
         BadInput: the choices leave no valid point.
     """
     spec = parse_spec({name: fields[name] for name in ("latency", "space")})
-    seen = forecast.foresee(
+    seen = forecast.make_forecast(
         spec.latency,
         SearchSpace.from_spec(spec.space, teacher),
         teacher,
@@ -36,13 +36,13 @@ def show(fields: dict[str, Any], teacher: Architecture) -> Outlook:
             space_figure.space_figure(seen), key="space", config=CONFIG, alt=space_figure.alt(seen)
         )
         st.markdown(f"{forecast.in_words(seen)} {_beyond(seen, spec.latency)}")
-        st.markdown(":small[In the row of a number of layers wider students stand higher.]")
+        st.markdown(":small[Within a row, all students have as many layers; wider ones are drawn higher.]")
     else:
         st.markdown(forecast.in_words(seen))
     return seen
 
 
-def _beyond(seen: Outlook, protocol: LatencySpec) -> str:
+def _beyond(seen: Forecast, protocol: LatencySpec) -> str:
     """What the error of the model does not cover: students larger than any that it was fitted on."""
     if seen.model is None:
         return ""

@@ -13,7 +13,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui.charts import BLUE, CONFIG, GREY, empty_figure
-from kdnas_core.latency.model import Known, fitted, level
+from kdnas_core.latency.model import Known, fitted, without_drift
 
 FOLDS = 5
 TITLE = "Estimated latency against measured"
@@ -62,7 +62,7 @@ def known_of(snapshot: Snapshot) -> tuple[Known, ...]:
         return ()
     rows = [(row.architecture, row.latency) for row in snapshot.candidates if row.latency is not None]
     here = [(shape, at) for shape, at in rows if at.clean and at.device == teacher.latency.device]
-    return tuple(level((teacher.name, shape, at) for shape, at in here))
+    return tuple(without_drift((teacher.name, shape, at) for shape, at in here))
 
 
 @lru_cache(maxsize=16)  # the page looks again every two seconds, and a run measures less often

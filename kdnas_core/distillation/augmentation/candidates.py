@@ -24,7 +24,7 @@ from kdnas_core.distillation.augmentation.prediction import Predictor, predict, 
 from kdnas_core.distillation.augmentation.words import Asked, Candidates, Reading, read
 from kdnas_core.errors import BadInput
 from kdnas_core.models.families import first_position
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.teacher import Teacher
 
 
@@ -51,7 +51,7 @@ class WordCandidates:
     def candidates(self, asked: Sequence[Asked], count: int, near: Near) -> Candidates:
         """At most `count` candidates for each place that is asked for, in alphabetical order.
 
-        To within the rounding of floats they are the same in any company.
+        Whatever else is in the batch they are the same, to within the rounding of floats.
 
         Args:
             asked: places, each once.
@@ -68,7 +68,7 @@ class WordCandidates:
 
 def augmenter_for(
     teacher: Teacher,
-    head: TeacherWords | None,
+    head: TeacherHead | None,
     glove: Path | None = None,
     sequence_length: int = 128,
     dtype: torch.dtype | None = None,

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core.data.tokens import check_mask_token
 from kdnas_core.distillation.augmentation.words import Asked, Candidates, in_its_place, whole_words
-from kdnas_core.models.mlm_head import TeacherWords
+from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import Vocabulary
 
@@ -39,13 +39,13 @@ class Predictor:
     """
 
     model: PreTrainedModel
-    head: TeacherWords
+    head: TeacherHead
     words: Sequence[str]
     mask: int
     pad: int
 
 
-def predictor_of(teacher: Teacher, head: TeacherWords, dtype: torch.dtype | None) -> Predictor:
+def predictor_of(teacher: Teacher, head: TeacherHead, dtype: torch.dtype | None) -> Predictor:
     """A teacher with its masked-LM head.
 
     Args:
