@@ -81,7 +81,7 @@ def fill_in_the_form(page: Page, server: Server, teacher: Path, corpus: Path) ->
         page.wait_for_timeout(700)
     page.get_by_text("Proxy set, mini-KD and seed").click()
     for label, value in (
-        ("At least so many times faster than the teacher", "0.5"),
+        ("Minimum speed-up over the teacher", "0.5"),
         ("Episodes", "2"),
         ("Candidates an episode", "2"),
         ("Proxy set (sentences)", "200"),

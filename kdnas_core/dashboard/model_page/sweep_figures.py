@@ -163,7 +163,7 @@ def expected_duration(view: LatencyView, how: SweepSpec) -> str:
     if turn is None:
         return f"{what}, one after another."
     seconds = seconds_of(left, turn, view.run.spec.latency)
-    return f"{what}, about **{wording.duration(seconds)}**; nothing else of ours computes meanwhile."
+    return f"{what}, about **{wording.duration(seconds)}**; other jobs wait."
 
 
 def _turn_ms(view: LatencyView) -> float | None:

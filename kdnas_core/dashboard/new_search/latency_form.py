@@ -62,7 +62,7 @@ def _budget(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> 
         value = left.number_input("At most (ms, p50)", LOWEST_MS, None, start, 0.5, key=key)
         right.markdown(known)
         return {"budget_ms": value}
-    value = left.number_input("At least so many times faster than the teacher", 0.1, None, 2.0, 0.5)
+    value = left.number_input("Minimum speed-up over the teacher", 0.1, None, 2.0, 0.5)
     within = f", so at most {wording.milliseconds(teacher_ms / value)}" if teacher_ms else ""
     right.markdown(known + within)
     return {"budget_speedup": value}
