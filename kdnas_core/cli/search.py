@@ -114,7 +114,9 @@ def pick_(
     run: RunId,
     db: Db = DEFAULT_DB,
     budget_ms: Annotated[float | None, typer.Option("--budget-ms", help="At most so many ms.")] = None,
-    speedup: Annotated[float | None, typer.Option("--speedup", help="Minimum speed-up over the teacher.")] = None,
+    speedup: Annotated[
+        float | None, typer.Option("--speedup", help="Minimum speed-up over the teacher.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Pick the best candidate of a run within a budget, from what was measured."""
