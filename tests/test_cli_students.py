@@ -146,8 +146,8 @@ def test_a_distilled_student_is_scored_made_task_specific_and_exported(
 # --- what is printed --------------------------------------------------------------------------------------
 
 
-def test_students_lists_all_with_their_size(filled: Path) -> None:
-    printed = call("students", "--db", filled, "--json").json
+def test_students_lists_all_with_their_size(filled_once: Path) -> None:
+    printed = call("students", "--db", filled_once, "--json").json
     assert set(printed) == {"students"}
     rows = printed["students"]
     assert [row["student"] for row in rows] == ["s5", "s4", "s3", "s2", "s1"]
@@ -157,7 +157,7 @@ def test_students_lists_all_with_their_size(filled: Path) -> None:
     assert states == {"s1": "finished", "s2": "finished", "s3": "running", "s4": "paused", "s5": "failed"}
     assert rows[-1]["bytes"] > 5_000_000
     assert rows[2]["seconds_left"] > 0
-    lines = call("students", "--db", filled).out.splitlines()
+    lines = call("students", "--db", filled_once).out.splitlines()
     assert len(lines) == 5
     assert "5.0 MB" in lines[-1]
     assert "loss 0.2000" in lines[-1]

@@ -73,11 +73,11 @@ def test_the_gain_is_that_of_the_least_disturbed_steps(monkeypatch: pytest.Monke
         True: iter([0.1, 5.0, 3.0, 2.0]),
     }
     monkeypatch.setattr(precision, "_step_seconds", lambda blocks, tokens, bfloat16: next(seconds[bfloat16]))
-    monkeypatch.setattr(precision, "device", nullcontext)
+    monkeypatch.setattr(precision, "exclusive", nullcontext)
     assert precision._measured_gain(repeats=3) == 2.0
 
 
 @pytest.mark.slow
 def test_a_real_measurement_is_a_number_that_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "device", nullcontext)
+    monkeypatch.setattr(precision, "exclusive", nullcontext)
     assert 0 < precision._measured_gain(repeats=1) < 1_000

@@ -260,7 +260,7 @@ def test_the_device_is_taken_for_what_is_computed_and_for_nothing_else(
         yield
         held.append(False)
 
-    monkeypatch.setattr(module, "device", spied)
+    monkeypatch.setattr(module, "exclusive", spied)
     scored(model, SMALL)
     assert held == [True, False] * 3  # the rate and two seeds
     scored(model, SMALL)

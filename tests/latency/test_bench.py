@@ -40,7 +40,7 @@ class Stand:
         self.milliseconds = 1.0
         monkeypatch.setattr(module, "runner", self._runner)
         monkeypatch.setattr(module, "time_in_turns", self._time)
-        monkeypatch.setattr(module, "device", self._lock)
+        monkeypatch.setattr(module, "exclusive", self._lock)
 
     def _runner(self, model: object, protocol: LatencySpec) -> TimedRun:
         layers = model.config.num_hidden_layers  # type: ignore[attr-defined]
