@@ -26,7 +26,8 @@ from kdnas_core.errors import BadInput
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.models.student import new_student, parameters, save
 from kdnas_core.models.teacher import Teacher, load_teacher
-from kdnas_core.runs.records import Candidate, Run, TeacherFacts, Worker
+from kdnas_core.runs.jobs import Worker
+from kdnas_core.runs.records import Candidate, Run, TeacherFacts
 from kdnas_core.runs.score_table import averages, figures_of
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import distil, score, work_on

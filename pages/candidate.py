@@ -22,8 +22,9 @@ from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.ui import places, widgets
 from kdnas_core.dashboard.ui.charts import CONFIG
+from kdnas_core.runs.jobs import ACTIVE
 from kdnas_core.runs.names import Source
-from kdnas_core.runs.records import ACTIVE, Candidate
+from kdnas_core.runs.records import Candidate
 
 
 def head(seen: CandidateView) -> None:

@@ -13,7 +13,8 @@ from kdnas_core.dashboard.home import import_section
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import places, tables, widgets
-from kdnas_core.runs.records import ACTIVE, Run
+from kdnas_core.runs.jobs import ACTIVE
+from kdnas_core.runs.records import Run
 from kdnas_core.spec import quick_spec
 
 SHOWN = 20

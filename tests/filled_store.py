@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.records import Job, LayerLoss, Score, Scored, TeacherFacts, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import LayerLoss, Score, Scored, TeacherFacts
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.search.space import SearchSpace

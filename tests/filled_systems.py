@@ -7,7 +7,8 @@ from pathlib import Path
 
 from kdnas_core.architecture import PRESETS
 from kdnas_core.dashboard.leaderboard.published import scaled
-from kdnas_core.runs.records import Job, Score, Scored, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import Score, Scored
 from kdnas_core.runs.score_table import ZERO_SHOT
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, quick_spec

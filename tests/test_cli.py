@@ -18,7 +18,7 @@ import pytest
 
 from kdnas_core.cli import search
 from kdnas_core.runs import launch
-from kdnas_core.runs.records import Worker
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import RunSpec, quick_spec
 from tests.filled_store import fill

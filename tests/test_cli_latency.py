@@ -13,7 +13,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.latency.sweep import points
 from kdnas_core.latency.sweep_bench import SweepListener
 from kdnas_core.runs import launch, student_journals
-from kdnas_core.runs.records import Worker
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import USUAL_RUNTIMES, RunSpec, SweepSpec
 from tests.filled_store import add_episode, fill

@@ -11,7 +11,7 @@ import pytest
 
 from kdnas_core.errors import BadInput
 from kdnas_core.runs import launch, student_journals
-from kdnas_core.runs.records import Job
+from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ScoreSpec
 from tests.filled_store import fill

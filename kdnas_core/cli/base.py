@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import Job, RunState
+from kdnas_core.runs.jobs import Job, RunState
 from kdnas_core.runs.store import Store
 
 OBEYS_WITHIN_S = 60  # a worker looks for requests at each step; loading and exporting a model take longest

@@ -12,8 +12,9 @@ from kdnas_core.cli.progress_bar import steps_bar
 from kdnas_core.cli.students import Check, Fields, SourceName
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep import points, readings_at
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.names import source_named
-from kdnas_core.runs.records import Sweep, Worker
+from kdnas_core.runs.records import Sweep
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import SweepSpec, parse_sweep, with_settings
 

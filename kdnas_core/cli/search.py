@@ -28,7 +28,8 @@ from kdnas_core.cli.progress_bar import candidates_bar
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.package.export import export_student
 from kdnas_core.package.layout import parse_formats
-from kdnas_core.runs.records import Candidate, Job, Run, RunState, Worker
+from kdnas_core.runs.jobs import Job, RunState, Worker
+from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.search.pareto import frontier, pick
 from kdnas_core.search.reward import within_budget

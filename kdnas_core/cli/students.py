@@ -11,6 +11,7 @@ from kdnas_core.cli.base import DEFAULT_DB, Db, Json, existing, prepare_librarie
 from kdnas_core.cli.progress_bar import steps_bar
 from kdnas_core.errors import BadInput
 from kdnas_core.package.import_ import import_student
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.names import (
     check_student,
     latest_scores,
@@ -20,7 +21,7 @@ from kdnas_core.runs.names import (
     source_of,
     weights_of,
 )
-from kdnas_core.runs.records import Score, Scoring, Student, Worker
+from kdnas_core.runs.records import Score, Scoring, Student
 from kdnas_core.runs.score_table import ScoreRow, averages, score_rows
 from kdnas_core.runs.store import Store, bytes_of, opened
 from kdnas_core.spec import DistilSpec, ScoreSpec, parse_distil, parse_score, with_settings

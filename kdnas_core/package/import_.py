@@ -34,7 +34,8 @@ from kdnas_core.package.opened import (
     opened_package,
     shown,
 )
-from kdnas_core.runs.records import CandidateState, Job, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import CandidateState
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.spec import RunSpec, ScoreSpec
 from kdnas_core.students.task_file import TASK_FILE, fingerprint_of_task

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import Candidate, Score, Student, Worker, parts_of_name
+from kdnas_core.runs.jobs import Worker, parts_of_name
+from kdnas_core.runs.records import Candidate, Score, Student
 from kdnas_core.runs.store import Store
 from kdnas_core.spec import DistilSpec, ScoreSpec
 

@@ -11,8 +11,9 @@ from kdnas_core.distillation.objective import Places
 from kdnas_core.evaluation.scoring import TaskScore
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep_bench import SweepListener, check_sweep, measure_sweep
+from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.names import Source, source_named, source_of, weights_of
-from kdnas_core.runs.records import Candidate, Job, LayerLoss, Score, Scored, Scoring, Student, Sweep
+from kdnas_core.runs.records import Candidate, LayerLoss, Score, Scored, Scoring, Student, Sweep
 from kdnas_core.runs.store import Store
 from kdnas_core.spec import DistilSpec, ScoreSpec, SweepSpec
 from kdnas_core.students.full import FullListener, FullResult, check_full, distil_fully

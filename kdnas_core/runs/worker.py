@@ -19,19 +19,9 @@ from pathlib import Path
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
+from kdnas_core.runs.jobs import Lease, RunState, Work, Worker
 from kdnas_core.runs.launch import worker_lock
-from kdnas_core.runs.records import (
-    Candidate,
-    Lease,
-    Run,
-    RunState,
-    Scoring,
-    Student,
-    Sweep,
-    TeacherFacts,
-    Work,
-    Worker,
-)
+from kdnas_core.runs.records import Candidate, Run, Scoring, Student, Sweep, TeacherFacts
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.signals import put_off
 from kdnas_core.runs.store import LeaseLost, Store, opened

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from kdnas_core.runs.records import Job
+from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.store import opened
 from tests.browser.conftest import Server, start_server, stop_server
 from tests.browser.test_pages_in_chromium import broken_rules, open_page

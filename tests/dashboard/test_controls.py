@@ -13,8 +13,8 @@ from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model import progress
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.package.layout import write_sums
+from kdnas_core.runs.jobs import Job, RunState
 from kdnas_core.runs.names import Source, source_named
-from kdnas_core.runs.records import Job, RunState
 from kdnas_core.runs.store import opened
 from tests.filled_store import fill
 from tests.package.makers import CHECKS

@@ -19,7 +19,8 @@ from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep import MODELS_S, points, seconds_of
-from kdnas_core.runs.records import Candidate, Job, Sweep, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import Candidate, Sweep
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, SweepSpec
 from tests.filled_store import DEVICE, add_episode, begin_run, fill, reading

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.package import export
-from kdnas_core.runs.records import Candidate, Worker
+from kdnas_core.runs.jobs import Worker
+from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import work_on
 from tests.package.makers import CHECKS, fill_packaged_task

@@ -15,7 +15,8 @@ from kdnas_core.errors import BadInput
 from kdnas_core.files import cache_folder
 from kdnas_core.package.checks import Checks, OnnxCheck
 from kdnas_core.package.export import export_student
-from kdnas_core.runs.records import Candidate, Job
+from kdnas_core.runs.jobs import Job
+from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import Store, files_of
 from kdnas_core.spec import DistilSpec
 from tests.sentences import is_one_sentence

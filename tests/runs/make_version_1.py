@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.runs.records import Worker
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import RunSpec, SearchSpec
 from tests.filled_store import TEACHER, add_episode, begin_run, judge, teacher_facts

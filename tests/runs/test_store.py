@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import LayerLoss, RunState, Worker
+from kdnas_core.runs.jobs import RunState, Worker
+from kdnas_core.runs.records import LayerLoss
 from kdnas_core.runs.store import METHOD, LeaseLost, Store, connect, connect_read_only, opened
 from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.spec import RunSpec, SearchSpec, quick_spec
@@ -406,7 +407,7 @@ def test_the_oldest_queued_run_is_claimed_first(store: Store) -> None:
 CLAIM = """
 import sys, time
 from pathlib import Path
-from kdnas_core.runs.records import Worker
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.store import opened
 with opened(Path(sys.argv[1])) as store:
     print(store.claim_run(Worker.this_process()).id, flush=True)

@@ -14,7 +14,8 @@ import pytest
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import Job, LayerLoss, Run, RunState, Score, Scored, Scoring, Student, Worker
+from kdnas_core.runs.jobs import Job, RunState, Worker
+from kdnas_core.runs.records import LayerLoss, Run, Score, Scored, Scoring, Student
 from kdnas_core.runs.store import Store, bytes_of, opened
 from kdnas_core.spec import DistilSpec, ScoreSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge

@@ -18,7 +18,8 @@ from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep import Point, points
 from kdnas_core.latency.sweep_bench import SweepListener, in_words
 from kdnas_core.runs import student_journals, worker
-from kdnas_core.runs.records import Sweep, Worker
+from kdnas_core.runs.jobs import Worker
+from kdnas_core.runs.records import Sweep
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import RunSpec, SweepSpec
 from tests.filled_store import TEACHER, add_episode, begin_run, judge, reading

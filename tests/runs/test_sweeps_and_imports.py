@@ -16,7 +16,7 @@ import pytest
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.records import Job, Worker
+from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, SweepSpec, quick_spec

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.runs.records import Worker
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, quick_spec
 

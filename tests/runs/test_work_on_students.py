@@ -16,7 +16,8 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.evaluation.scoring import TaskScore
 from kdnas_core.runs import names, signals, student_journals, worker
-from kdnas_core.runs.records import Job, LayerLoss, Score, Scoring, Student, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import LayerLoss, Score, Scoring, Student
 from kdnas_core.runs.score_table import ZERO_SHOT
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec

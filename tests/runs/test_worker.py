@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from kdnas_core.runs import launch, worker
-from kdnas_core.runs.records import Candidate, LayerLoss, Run, Worker
+from kdnas_core.runs.jobs import Worker
+from kdnas_core.runs.records import Candidate, LayerLoss, Run
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kdnas_core.runs.records import Job, Student, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import Student
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import distil, work_on
 from kdnas_core.spec import DistilSpec

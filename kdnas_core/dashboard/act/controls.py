@@ -12,9 +12,9 @@ from pathlib import Path
 from kdnas_core.package.checks import Exported, read_export
 from kdnas_core.package.export import export_student
 from kdnas_core.package.layout import WEIGHTS, parse_formats, sha256, write_zip
+from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.names import Source
-from kdnas_core.runs.records import Job
 from kdnas_core.runs.store import opened
 
 Action = Callable[[Path, Job], str]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import ACTIVE, Candidate, LayerLoss, Run, Student, Work
+from kdnas_core.runs.jobs import ACTIVE, Work
+from kdnas_core.runs.records import Candidate, LayerLoss, Run, Student
 from kdnas_core.runs.store import Store, opened
 
 BUSY_REFRESH_S = 2.0  # a candidate takes longer than this

@@ -14,7 +14,8 @@ from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.runs.records import Candidate, Job, Run, Work
+from kdnas_core.runs.jobs import Job, Work
+from kdnas_core.runs.records import Candidate, Run
 
 TOLD = (BadInput, Failure)  # errors whose message is a sentence for the user
 _SAID = "said"

@@ -9,7 +9,8 @@ import streamlit as st
 
 from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.ui import widgets
-from kdnas_core.runs.records import ACTIVE, RESUMABLE, Run, Scoring, Student, Sweep
+from kdnas_core.runs.jobs import ACTIVE, RESUMABLE
+from kdnas_core.runs.records import Run, Scoring, Student, Sweep
 
 Working = Run | Student | Scoring | Sweep
 

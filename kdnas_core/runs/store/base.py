@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from sqlite_utils import Database
 
-from kdnas_core.runs.records import Job, Kind, LayerLoss, Lease, Worker
+from kdnas_core.runs.jobs import Job, Kind, Lease, Worker
+from kdnas_core.runs.records import LayerLoss
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.runs.store.migrations import migrations
 

@@ -13,20 +13,8 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import (
-    ACTIVE,
-    KINDS,
-    RESUMABLE,
-    Job,
-    Kind,
-    Lease,
-    Run,
-    RunState,
-    Scoring,
-    Student,
-    Sweep,
-    Worker,
-)
+from kdnas_core.runs.jobs import ACTIVE, KINDS, RESUMABLE, Job, Kind, Lease, RunState, Worker
+from kdnas_core.runs.records import Run, Scoring, Student, Sweep
 from kdnas_core.runs.score_table import figures_of
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.runs.store.base import FRESH

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdnas_core.runs.records import Lease
+from kdnas_core.runs.jobs import Lease
 
 LOOK_S = 0.02  # two looks: another process may be looking at the same moment
 

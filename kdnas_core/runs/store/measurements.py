@@ -9,7 +9,8 @@ from typing import Any
 
 from kdnas_core.errors import BadInput
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.records import Job, Score, Scoring, Sweep, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import Score, Scoring, Sweep
 from kdnas_core.runs.store.base import apart, kept
 from kdnas_core.runs.store.rows import reading_of, scoring_of, sweep_of
 from kdnas_core.runs.store.students import Students

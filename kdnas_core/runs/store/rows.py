@@ -10,20 +10,8 @@ from typing import Any
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.records import (
-    Candidate,
-    Job,
-    Kind,
-    LayerLoss,
-    Lease,
-    Run,
-    RunState,
-    Scoring,
-    Student,
-    Sweep,
-    TeacherFacts,
-    Worker,
-)
+from kdnas_core.runs.jobs import Job, Kind, Lease, RunState, Worker
+from kdnas_core.runs.records import Candidate, LayerLoss, Run, Scoring, Student, Sweep, TeacherFacts
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.spec import DistilSpec, ScoreSpec, SweepSpec, parse_spec_json
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import Job, Run, TeacherFacts, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import Run, TeacherFacts
 from kdnas_core.runs.store.base import Base, apart
 from kdnas_core.runs.store.rows import run_of
 from kdnas_core.spec import RunSpec

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.records import Job, LayerLoss, Student, Worker
+from kdnas_core.runs.jobs import Job, Worker
+from kdnas_core.runs.records import LayerLoss, Student
 from kdnas_core.runs.store.candidates import Candidates
 from kdnas_core.runs.store.rows import losses_in_order, student_of
 from kdnas_core.spec import DistilSpec
