@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,13 @@ from tests.tiny_fields import tiny_fields
 _CACHE = tempfile.mkdtemp(prefix="kdnas-tests-")
 os.environ["KDNAS_CACHE"] = _CACHE
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads would fight for them
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+_SHARED = Path(tempfile.gettempdir())  # by all processes of a test run
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process of several, as many as cores
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # more threads would fight for them
+    # a lock of the device of its own: what one process tests is not to wait for another's training
+    _OWN = tempfile.mkdtemp(prefix=f"kdnas-{os.environ['PYTEST_XDIST_WORKER']}-")
+    os.environ["TMPDIR"] = tempfile.tempdir = _OWN
+    atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
 
 SENTENCES = 400
 
@@ -70,7 +77,7 @@ def harvested() -> Path:
     """A folder that holds the harvest of this machine and nothing else, made once for all test processes."""
     from kdnas_core.data.harvest import harvest
 
-    own = Path(tempfile.gettempdir()) / f"kdnas-tests-{os.getuid()}"
+    own = _SHARED / f"kdnas-tests-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     with FileLock(own / "harvest.lock"):
         harvest(own / "harvest")
