@@ -38,7 +38,7 @@ TEXTS = ["A dog runs.", "It is a much longer sentence than that.", "No."]
 def made(db: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Exported, Candidate, list[str]]:
     said: list[str] = []
     with opened(db) as store:
-        candidate = store.candidates(1)[0]
+        candidate = store.candidate(store.candidates(1)[0].id)
         scoring = store.create_scoring(ScoreSpec(tasks=["packaged"]), candidate=candidate.id)
         store.add_scores(
             scoring,
