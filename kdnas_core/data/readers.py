@@ -38,10 +38,14 @@ def read_columns(path: Path) -> Columns:
         ) from None
 
 
-def _from_jsonl(path: Path) -> Columns:
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file in UTF-8, with or without a byte order mark."""
     # not splitlines(), which also cuts at characters that a text may hold
-    lines = path.read_text("utf-8-sig").split("\n")
-    rows = [_object(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return path.read_text("utf-8-sig").split("\n")
+
+
+def _from_jsonl(path: Path) -> Columns:
+    rows = [_object(path, number, line) for number, line in enumerate(lines_of(path), 1) if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.data import readers
-from kdnas_core.data.readers import read_columns, reason
+from kdnas_core.data.readers import lines_of, read_columns, reason
 from kdnas_core.errors import BadInput
 
 ENDINGS = (".txt", *readers.ENDINGS)
@@ -47,7 +47,7 @@ def read_file(path: Path) -> Iterable[Any]:
     if path.suffix.lower() != ".txt":
         return _from_table(path)
     try:
-        return _lines(path)
+        return lines_of(path)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it in UTF-8.") from None
 
@@ -71,11 +71,6 @@ def _check_utf8(path: Path) -> None:
                 place = f"byte {offset + error.start}, on line {number},"
                 raise BadInput(f"{path} is not UTF-8: {place} is not; save it as UTF-8.") from None
             offset += len(line)
-
-
-def _lines(path: Path) -> list[str]:
-    # not splitlines(), which also cuts at characters that a passage may hold
-    return path.read_text("utf-8-sig").split("\n")
 
 
 def _from_table(path: Path) -> Iterable[Any]:

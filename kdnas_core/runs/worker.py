@@ -238,36 +238,37 @@ def _facts(prepared: Prepared) -> TeacherFacts:
 
 @contextmanager
 def _heartbeat(db: Path, lease: Lease) -> Iterator[Check]:
-    """Says that this process lives; gives a check that raises `Asked` or `LeaseLost` once that was seen."""
+    """Says that this process lives; gives a check that raises `EndRequested` or `LeaseLost`."""
     request: list[RunState] = []
     lost = threading.Event()
     ended = threading.Event()
     last = time.monotonic()
 
-    def beat() -> None:
+    states: dict[str | None, list[RunState]] = {"pause": ["paused"], "stop": ["stopped"]}
+
+    def beat(store: Store) -> None:
         nonlocal last
-        now = time.monotonic()
-        worked, last = min(now - last, MOST_WORKED_S), now
-        with opened(db) as store:  # a connection of its own: they do not cross threads
-            store.leased(lease).heartbeat(lease.job, worked)
-            asked = store.work(lease.job).request
-        states: dict[str | None, list[RunState]] = {"pause": ["paused"], "stop": ["stopped"]}
-        request[:] = states.get(asked, [])  # the last word counts, also one taken back
+        over = False
+        while not over:
+            over = ended.wait(HEARTBEAT_S)
+            now = time.monotonic()
+            worked, last = min(now - last, MOST_WORKED_S), now
+            request[:] = states.get(store.heartbeat(lease.job, worked), [])  # the last word counts
 
     def beat_on() -> None:
-        over = False
-        while not over and not lost.is_set():
-            over = ended.wait(HEARTBEAT_S)
+        while not (ended.is_set() or lost.is_set()):
             try:
-                beat()
+                with opened(db) as store:  # a connection of its own: they do not cross threads
+                    beat(store.leased(lease))
             except LeaseLost:
                 lost.set()
             except Exception:  # a disk that is full for a moment must not end the beat
                 log.exception(f"{lease.job.title.lower()}: no heartbeat")
+                ended.wait(HEARTBEAT_S)
 
     def check() -> None:
         if lost.is_set():
-            raise LeaseLost(f"{lease.job.title} is no longer this process's.")
+            raise LeaseLost(lease)
         if request:
             raise EndRequested(request[0])
 

@@ -474,7 +474,7 @@ def test_whoever_lost_a_lease_writes_nothing_more(store: Store, db: Path) -> Non
     raw(db, "UPDATE jobs SET state = 'queued'")  # as if its host had been unreachable
     again = store.claim_run(Worker.this_process())
     assert again is not None and again.fence == 2
-    writes: tuple[Callable[[], None], ...] = (
+    writes: tuple[Callable[[], object], ...] = (
         lambda: first.update_candidate(candidate, step=3),
         lambda: first.add_layer_losses(candidate, [LayerLoss(1, 1, 1, 0.5)]),
         lambda: first.begin_attempt(candidate),

@@ -8,19 +8,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from sqlite_utils import Database
 
+from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import Job, Kind, Lease, Worker
 from kdnas_core.runs.records import LayerLoss
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.runs.store.migrations import migrations
 
 BUSY_S = 30
-FRESH = {"request": None, "error": None, "finished_at": None}  # of what is queued or claimed anew
 JOB_COLUMNS = (
     *("state", "created_at", "finished_at", "heartbeat_at", "owner", "fence", "attempts", "request"),
     *("activity", "step", "steps", "seconds", "error"),
@@ -29,6 +28,9 @@ JOB_COLUMNS = (
 
 class LeaseLost(Exception):
     """The work is no longer this process's: what it would still write is refused."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(f"{lease.job.title} is no longer this process's.")
 
 
 class Base:
@@ -44,6 +46,7 @@ class Base:
         self.path = path
         self._db = Database(connection)
         self._lease = lease
+        self._columns: dict[str, list[str]] = {}
 
     def close(self) -> None:
         """Closes the connection; the store is of no use afterwards."""
@@ -88,33 +91,24 @@ class Base:
             [lease.job.kind, lease.job.id, lease.fence],
         )
         if not list(found):
-            raise LeaseLost(f"{lease.job.title} is no longer this process's.")
+            raise LeaseLost(lease)
 
     def _create(self, kind: Kind, row: dict[str, Any], worker: Worker | None) -> int:
         with self._write():
-            subject = self._inserted(kind, row)
-            job = Job(kind, subject)
-            self._inserted(
-                "jobs", {"kind": kind, "subject": subject, "state": "queued", "created_at": time.time()}
-            )
+            subject = self._inserted_work(kind, {**row, "state": "queued", "created_at": time.time()})
             if worker is not None:
-                self._lease_to(worker, job)
+                self._lease_to(worker, Job(kind, subject))
         return subject
 
     def _lease_to(self, worker: Worker, job: Job) -> None:
-        fence = self._fence(job) + 1
-        owned = {"owner": json.dumps(asdict(worker)), "heartbeat_at": time.time(), "fence": fence}
-        self._db.execute(
-            "UPDATE jobs SET attempts = attempts + 1 WHERE kind = ? AND subject = ?", [job.kind, job.id]
-        )
-        self._set_job(job, {**FRESH, "state": "running", "activity": "", **owned})
+        (fence,) = self._db.execute(
+            """UPDATE jobs SET state = 'running', owner = :owner, heartbeat_at = :now, fence = fence + 1,
+                attempts = attempts + 1, activity = '', request = NULL, error = NULL, finished_at = NULL
+            WHERE kind = :kind AND subject = :id RETURNING fence""",
+            {"owner": json.dumps(asdict(worker)), "now": time.time(), "kind": job.kind, "id": job.id},
+        ).fetchone()
         if worker == Worker.this_process():
             lease_locks.hold(self._leases, Lease(job, fence))
-
-    def _fence(self, job: Job) -> int:
-        found = self._db.query("SELECT fence FROM jobs WHERE kind = ? AND subject = ?", [job.kind, job.id])
-        fence: int = next(found)["fence"]
-        return fence
 
     def _update(self, table: str, row: int, fields: dict[str, Any]) -> None:
         with self._write():
@@ -133,8 +127,7 @@ class Base:
 
     def _update_work(self, job: Job, fields: dict[str, Any]) -> None:
         """Sets columns of a piece of work, of its job or of its own table."""
-        of_job = {name: value for name, value in fields.items() if name in JOB_COLUMNS}
-        own = {name: value for name, value in fields.items() if name not in JOB_COLUMNS}
+        own, of_job = _own_and_of_job(fields)
         with self._write():
             if of_job:
                 self._set_job(job, of_job)
@@ -146,21 +139,34 @@ class Base:
         assert isinstance(made, int)
         return made
 
+    def _inserted_work(self, kind: Kind, fields: dict[str, Any]) -> int:
+        """Adds a piece of work and its job, within a transaction; returns its id among its kind."""
+        own, of_job = _own_and_of_job(fields)
+        subject = self._inserted(kind, own)
+        self._inserted("jobs", {"kind": kind, "subject": subject, **of_job})
+        return subject
+
+    def _light_columns(self, table: str) -> list[str]:
+        """The columns of a table without the samples of latencies, which are many."""
+        if table not in self._columns:
+            self._columns[table] = [name for name in self._db.table(table).columns_dict if name != "samples"]
+        return self._columns[table]
+
     def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:
-        """Rows with these values, where they are given; without the samples of latencies, which are many."""
+        """Rows with these values, where they are given; without the samples of latencies."""
         where, given = _where(wanted)
-        columns = ", ".join(light_columns(self._db, table))
+        columns = ", ".join(self._light_columns(table))
         return list(self._db.query(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order}", given))
 
-    def _select_work(self, job_kind: str, **wanted: int | None) -> list[dict[str, Any]]:
+    def _select_work(self, kind: Kind, **wanted: int | None) -> list[dict[str, Any]]:
         """Rows of work with the columns of their jobs, newest first; as `_select`."""
         where, given = _where(wanted, "work.")
-        columns = ", ".join(f"work.{name}" for name in light_columns(self._db, job_kind))
+        columns = ", ".join(f"work.{name}" for name in self._light_columns(kind))
         job = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
         return list(
             self._db.query(
-                f"""SELECT {columns}, {job} FROM {job_kind} AS work
-                JOIN jobs ON jobs.kind = '{job_kind}' AND jobs.subject = work.id
+                f"""SELECT {columns}, {job} FROM {kind} AS work
+                JOIN jobs ON jobs.kind = '{kind}' AND jobs.subject = work.id
                 WHERE {where} ORDER BY work.id DESC""",
                 given,
             )
@@ -168,10 +174,8 @@ class Base:
 
     def _samples(self, table: str, row: int) -> list[float]:
         """The samples of a row's latency."""
-        found = [
-            each["samples"] for each in self._db.query(f"SELECT samples FROM {table} WHERE id = ?", [row])
-        ]
-        samples: list[float] = json.loads(found[0]) if found and found[0] else []
+        (kept_apart,) = self._db.query(f"SELECT samples FROM {table} WHERE id = ?", [row])
+        samples: list[float] = json.loads(kept_apart["samples"] or "[]")
         return samples
 
     def _add_losses(self, table: str, owner: str, row: int, losses: Sequence[LayerLoss]) -> None:
@@ -209,16 +213,23 @@ def apart(column: str, reading: dict[str, Any] | None) -> dict[str, Any]:
     return {column: rest, "samples": list(reading["samples"])}
 
 
+def only(rows: Sequence[dict[str, Any]], missing: str) -> dict[str, Any]:
+    """The one row that was looked for.
+
+    Raises:
+        BadInput: there is none, in the words of `missing`.
+    """
+    if not rows:
+        raise BadInput(missing)
+    return rows[0]
+
+
+def _own_and_of_job(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of a piece of work: those of its own table, and those of its job."""
+    of_job = {name: value for name, value in fields.items() if name in JOB_COLUMNS}
+    return {name: value for name, value in fields.items() if name not in JOB_COLUMNS}, of_job
+
+
 def _where(wanted: dict[str, int | None], prefix: str = "") -> tuple[str, dict[str, int]]:
     given = {column: value for column, value in wanted.items() if value is not None}
     return " AND ".join(f"{prefix}{column} = :{column}" for column in given) or "TRUE", given
-
-
-def light_columns(db: Database, table: str) -> tuple[str, ...]:
-    """The columns of a table without the samples of latencies."""
-    return _light_columns(table, tuple(db.table(table).columns_dict))
-
-
-@cache
-def _light_columns(table: str, columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in columns if name != "samples")

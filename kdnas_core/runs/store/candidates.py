@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Candidate, LayerLoss
-from kdnas_core.runs.store.base import Base, apart
+from kdnas_core.runs.store.base import Base, apart, only
 from kdnas_core.runs.store.rows import candidate_of, losses_in_order
 
 
@@ -45,18 +44,13 @@ class Candidates(Base):
         Raises:
             BadInput: there is no such candidate.
         """
-        rows = self._select("candidates", id=candidate)
-        if not rows:
-            raise BadInput(
-                f"There is no candidate {candidate} in {self.path}; `show RUN` lists those of a run."
-            )
-        return candidate_of(rows[0], self._samples("candidates", candidate))
+        missing = f"There is no candidate {candidate} in {self.path}; `show RUN` lists those of a run."
+        row = only(self._select("candidates", id=candidate), missing)
+        return candidate_of(row, self._samples("candidates", candidate))
 
     def update_candidate(self, candidate: int, **fields: Any) -> None:
         """Sets columns of a candidate; dictionaries, lists and tuples are kept as JSON."""
-        if "latency" in fields:
-            fields |= apart("latency", fields["latency"])
-        self._update("candidates", candidate, fields)
+        self._update("candidates", candidate, candidate_columns(fields))
 
     def begin_attempt(self, candidate: int) -> None:
         """Counts an attempt at a candidate, before anything is done that could end the process."""
@@ -70,3 +64,8 @@ class Candidates(Base):
     def layer_losses(self, candidate: int) -> list[LayerLoss]:
         """A candidate's held-out losses by step, term, layer and teacher layer."""
         return losses_in_order(self._db.query("SELECT * FROM layer_losses WHERE candidate = ?", [candidate]))
+
+
+def candidate_columns(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a candidate as columns: the samples of its latency apart."""
+    return {**fields, **apart("latency", fields["latency"])} if "latency" in fields else fields

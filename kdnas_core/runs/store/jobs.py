@@ -17,7 +17,6 @@ from kdnas_core.runs.jobs import ACTIVE, KINDS, RESUMABLE, Job, Kind, Lease, Run
 from kdnas_core.runs.records import Run, Scoring, Student, Sweep
 from kdnas_core.runs.score_table import figures_of
 from kdnas_core.runs.store import lease_locks
-from kdnas_core.runs.store.base import FRESH
 from kdnas_core.runs.store.measurements import Measurements
 from kdnas_core.runs.store.runs import METHOD, Runs
 
@@ -77,15 +76,20 @@ class Jobs(Runs, Measurements):
         claimed = self.claim(worker, {"runs"})
         return claimed if isinstance(claimed, Run) else None
 
-    def heartbeat(self, job: Job | int, seconds: float = 0.0) -> None:
-        """Says that the worker lives, and that so many seconds were worked since it last said so."""
+    def heartbeat(self, job: Job | int, seconds: float = 0.0) -> Literal["pause", "stop"] | None:
+        """Says that the worker lives, and that so many seconds were worked since it last said so.
+
+        Returns:
+            What is asked of it.
+        """
         job = _job(job)
         with self._write():
-            self._db.execute(
+            row = self._db.execute(
                 """UPDATE jobs SET seconds = seconds + :seconds, heartbeat_at = :now
-                WHERE kind = :kind AND subject = :id AND state = 'running'""",
+                WHERE kind = :kind AND subject = :id AND state = 'running' RETURNING request""",
                 {"seconds": seconds, "now": time.time(), "kind": job.kind, "id": job.id},
-            )
+            ).fetchone()
+        return row and row[0]
 
     def set_activity(self, job: Job | int, activity: str) -> None:
         """What the worker does now, in words for the page."""
@@ -105,7 +109,7 @@ class Jobs(Runs, Measurements):
             self._set_job(job, {**ended, "heartbeat_at": now, "attempts": 0})
             if job.kind == "scorings" and state == "finished":
                 self._publish(job.id)
-            fence = self._fence(job)
+            fence = self.work(job).fence
         lease_locks.release(self._leases, Lease(job, fence))
 
     def end_run(self, run: int, state: RunState, error: str | None = None) -> None:
@@ -151,7 +155,8 @@ class Jobs(Runs, Measurements):
             self._forget_unfinished(job)
             if job.kind == "runs":
                 self._take_up_method(job.id)
-            self._set_job(job, {**FRESH, "state": "queued", "owner": None})
+            fresh = {"request": None, "error": None, "finished_at": None}
+            self._set_job(job, {**fresh, "state": "queued", "owner": None})
             return "queued"
 
     def delete(self, job: Job | int) -> None:
@@ -226,7 +231,7 @@ class Jobs(Runs, Measurements):
 
         Args:
             job: that ended, or is claimed anew.
-            ended_well: whether its process is there to say so: the attempt at the candidate then counts not.
+            ended_well: whether its process says so itself, and its attempt at the candidate does not count.
         """
         if job.kind != "runs":
             return

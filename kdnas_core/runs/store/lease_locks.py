@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import fcntl
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from kdnas_core.runs.jobs import Lease
-
-LOOK_S = 0.02  # two looks: another process may be looking at the same moment
 
 _held: dict[Path, FileLock] = {}
 
@@ -37,15 +35,15 @@ def release(folder: Path, lease: Lease) -> None:
 
 
 def is_held(folder: Path, lease: Lease) -> bool:
-    """Whether a process on this host holds the lease."""
-    path = _path(folder, lease)
-    if path in _held:
+    """Whether a process on this host holds the lease; looks without waiting, and as many may look at once."""
+    try:
+        with _path(folder, lease).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
-    if not path.exists():
-        return False
-    with suppress(Timeout), FileLock(path).acquire(timeout=LOOK_S, poll_interval=LOOK_S / 2):
-        return False
-    return True
+    return False
 
 
 def _path(folder: Path, lease: Lease) -> Path:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from kdnas_core.errors import BadInput
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import Score, Scoring, Sweep
-from kdnas_core.runs.store.base import apart, kept
+from kdnas_core.runs.store.base import apart, kept, only
 from kdnas_core.runs.store.rows import reading_of, scoring_of, sweep_of
 from kdnas_core.runs.store.students import Students
 from kdnas_core.spec import ScoreSpec, SweepSpec
@@ -55,10 +54,8 @@ class Measurements(Students):
         Raises:
             BadInput: there is no such scoring.
         """
-        rows = self._select_work("scorings", id=scoring)
-        if not rows:
-            raise BadInput(f"There is no scoring {scoring} in {self.path}; `evaluate` makes one.")
-        return scoring_of(rows[0], self._leases)
+        missing = f"There is no scoring {scoring} in {self.path}; `evaluate` makes one."
+        return scoring_of(only(self._select_work("scorings", id=scoring), missing), self._leases)
 
     def update_scoring(self, scoring: int, **fields: Any) -> None:
         """Sets columns of a scoring."""
@@ -104,10 +101,8 @@ class Measurements(Students):
         Raises:
             BadInput: there is no such sweep.
         """
-        rows = self._select_work("sweeps", id=sweep)
-        if not rows:
-            raise BadInput(f"There is no sweep {sweep} in {self.path}; `latency` makes one.")
-        return sweep_of(rows[0], self._leases)
+        missing = f"There is no sweep {sweep} in {self.path}; `latency` makes one."
+        return sweep_of(only(self._select_work("sweeps", id=sweep), missing), self._leases)
 
     def update_sweep(self, sweep: int, **fields: Any) -> None:
         """Sets columns of a sweep."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import Run, TeacherFacts
-from kdnas_core.runs.store.base import Base, apart
+from kdnas_core.runs.store.base import Base, apart, only
 from kdnas_core.runs.store.rows import run_of
 from kdnas_core.spec import RunSpec
 
@@ -31,10 +30,9 @@ class Runs(Base):
         Raises:
             BadInput: there is no such run.
         """
-        rows = self._select_work("runs", id=run)
-        if not rows:
-            raise BadInput(f"There is no run {run} in {self.path}; `python -m kdnas_core runs` lists them.")
-        return run_of(rows[0], self._leases, self._samples("runs", run))
+        missing = f"There is no run {run} in {self.path}; `python -m kdnas_core runs` lists them."
+        row = only(self._select_work("runs", id=run), missing)
+        return run_of(row, self._leases, self._samples("runs", run))
 
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Keeps the teacher's measurements and the spec with its space filled in."""

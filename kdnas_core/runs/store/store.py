@@ -12,7 +12,7 @@ from typing import Any
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.runs.records import TeacherFacts
-from kdnas_core.runs.store.base import JOB_COLUMNS, apart
+from kdnas_core.runs.store.candidates import candidate_columns
 from kdnas_core.runs.store.jobs import Jobs
 from kdnas_core.runs.store.runs import METHOD, teacher_columns
 from kdnas_core.spec import RunSpec
@@ -47,20 +47,14 @@ class Store(Jobs):
             spec = spec.judged_by_layers()
         now = time.time()
         over = {"state": "finished", "created_at": now, "finished_at": now}
-        if "latency" in candidate:
-            candidate = {**candidate, **apart("latency", candidate["latency"])}
         searched = {"name": spec.name, "spec": spec.to_json(), "method": METHOD, "episode": 1}
         facts = {} if teacher is None else teacher_columns(teacher)
         judged = {"key": architecture.key, "architecture": architecture.to_dict(), "episode": 1}
         with self._write():
-            run = self._inserted("runs", {**searched, **facts})
-            self._inserted("jobs", {"kind": "runs", "subject": run, **over})
-            made = self._inserted("candidates", {"state": "done", **judged, **candidate, "run": run})
-            of = None
-            if student is not None:
-                work = {name: value for name, value in student.items() if name in JOB_COLUMNS}
-                own = {name: value for name, value in student.items() if name not in JOB_COLUMNS}
-                of = self._inserted("students", {**own, "run": run, "candidate": made})
-                self._inserted("jobs", {"kind": "students", "subject": of, **work, **over})
+            run = self._inserted_work("runs", {**searched, **facts, **over})
+            columns = candidate_columns(candidate)
+            made = self._inserted("candidates", {"state": "done", **judged, **columns, "run": run})
+            begun = None if student is None else {**student, "run": run, "candidate": made, **over}
+            of = None if begun is None else self._inserted_work("students", begun)
             place(run, made, of)
         return run, made, of

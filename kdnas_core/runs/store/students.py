@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import LayerLoss, Student
+from kdnas_core.runs.store.base import only
 from kdnas_core.runs.store.candidates import Candidates
 from kdnas_core.runs.store.rows import losses_in_order, student_of
 from kdnas_core.spec import DistilSpec
@@ -55,12 +55,10 @@ class Students(Candidates):
         Raises:
             BadInput: there is no such student.
         """
-        rows = self._select_work("students", id=student)
-        if not rows:
-            raise BadInput(
-                f"There is no student s{student} in {self.path}; `python -m kdnas_core students` lists them."
-            )
-        return student_of(rows[0], self._leases)
+        missing = (
+            f"There is no student s{student} in {self.path}; `python -m kdnas_core students` lists them."
+        )
+        return student_of(only(self._select_work("students", id=student), missing), self._leases)
 
     def update_student(self, student: int, **fields: Any) -> None:
         """Sets columns of a student; dictionaries, lists and tuples are kept as JSON."""
