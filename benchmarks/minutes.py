@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -25,7 +26,8 @@ from kdnas_core.models.teacher import load_teacher
 from kdnas_core.spec import DistilSpec, RunSpec
 from kdnas_core.students.full import FullListener, FullResult, distil_fully
 
-PACE_STEPS = 40  # of the run that tells the pace
+PACE_STEPS = 160  # of the run that tells the pace
+MARGIN = 0.95  # of the steps that fit by that pace, since a busy machine is slower
 BATCH = 32
 MOST_TEXTS = 1_000_000
 
@@ -39,50 +41,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stsb", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 20.0])
-    parser.add_argument("--shape", type=int, nargs=4, default=[2, 288, 384, 6])
+    parser.add_argument("--shape", type=int, nargs=4, default=[1, 384, 768, 12])
     parser.add_argument("--corpus", default="packaged")
     parser.add_argument("--recipe", default=None)
     parser.add_argument("--pairs", type=float, default=None)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    shape, spec = Architecture(*given.shape), RunSpec(corpus=given.corpus)
-    how = {
-        "recipe": given.recipe,
-        "pairs": given.pairs,
-        "sequence_length": given.tokens,
-        "learning_rate": given.learning_rate,
-        "batch_size": BATCH,
-    }
+    how = DistilSpec(
+        recipe=given.recipe,
+        pairs=given.pairs,
+        sequence_length=given.tokens,
+        learning_rate=given.learning_rate,
+    )
     teacher = load_teacher("packaged")
     rows = read_task(str(given.stsb), cache_folder()).splits["test"]
-    pace, texts = _pace(spec, how, shape)
     found = []
     for minutes in given.minutes:
-        steps = round(60 * minutes / pace)
-        began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            taken = DistilSpec(**how, sentences=MOST_TEXTS, epochs=steps * BATCH / texts)
-            result, seconds = _distilled(spec, taken, shape, Path(folder))
-            whole = time.process_time() - began
-            student = read_student(Path(folder))
-        score = similarity_score(student, teacher.tokenizer, rows, 128)
-        row = {
-            "minutes": minutes,
-            "steps": steps,
-            "epochs": round(taken.epochs, 2),
-            "training_seconds": round(seconds),
-            "all_seconds": round(whole),
-            "agreement": round(100 * (1 - result.loss), 2),
-            "stsb_zero_shot": round(100 * score, 2),
-        }
-        print(row, flush=True)
-        found.append(row)
-    print(json.dumps({**vars(given), "stsb": str(given.stsb.name), "texts": texts, "rows": found}))
+            row = distil_for(minutes, Architecture(*given.shape), given.corpus, how, Path(folder))
+            score = similarity_score(read_student(Path(folder)), teacher.tokenizer, rows, 128)
+        found.append({**row, "stsb_zero_shot": round(100 * score, 2)})
+        print(found[-1], flush=True)
+    print(json.dumps({**vars(given), "stsb": given.stsb.name, "rows": found}))
 
 
-def _pace(spec: RunSpec, how: dict[str, object], shape: Architecture) -> tuple[float, int]:
+def distil_for(
+    minutes: float, shape: Architecture, corpus: str, how: DistilSpec, folder: Path
+) -> dict[str, float]:
+    """Distils a shape of the packaged teacher on a whole corpus for some minutes of one thread.
+
+    Args:
+        minutes: of processor time, the teacher's included, from the first step on.
+        shape: of the student.
+        corpus: as `RunSpec` names it.
+        how: its sentences, batch size and epochs are replaced.
+        folder: gets the student.
+
+    Returns:
+        Minutes, steps, epochs, seconds of training and of all, and agreement in per cent.
+    """
+    torch.set_num_threads(1)
+    spec = RunSpec(corpus=corpus)
+    how = how.model_copy(update={"sentences": MOST_TEXTS, "batch_size": BATCH, "epochs": 1.0})
+    pace, texts = _pace(spec, how, shape)
+    steps = int(MARGIN * 60 * minutes / pace)
+    how = how.model_copy(update={"epochs": steps * BATCH / texts})
+    began = time.process_time()
+    result, seconds = _distilled(spec, how, shape, folder)
+    return {
+        "minutes": minutes,
+        "texts": texts,
+        "steps": steps,
+        "epochs": round(how.epochs, 2),
+        "training_seconds": round(seconds),
+        "all_seconds": round(time.process_time() - began),
+        "agreement": round(100 * (1 - result.loss), 2),
+    }
+
+
+def _pace(spec: RunSpec, how: DistilSpec, shape: Architecture) -> tuple[float, int]:
     """Processor seconds of a step, and how many texts the corpus has."""
     marks: dict[int, float] = {}
     steps_of_an_epoch = 0
@@ -96,12 +114,8 @@ def _pace(spec: RunSpec, how: dict[str, object], shape: Architecture) -> tuple[f
         nonlocal steps_of_an_epoch
         steps_of_an_epoch = steps
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            epoch = DistilSpec(**how, sentences=MOST_TEXTS, epochs=1.0)  # type: ignore[arg-type]
-            distil_fully(spec, epoch, shape, Path(folder), _listener(begun, step))
-        except _EnoughError:
-            pass
+    with tempfile.TemporaryDirectory() as folder, suppress(_EnoughError):
+        distil_fully(spec, how, shape, Path(folder), _listener(begun, step))
     skipped = PACE_STEPS // 4
     return (marks[PACE_STEPS] - marks[skipped]) / (PACE_STEPS - skipped), steps_of_an_epoch * BATCH
 

@@ -270,14 +270,14 @@ def _final(shape: Architecture, material: Material) -> dict[str, float]:
     student = _trained(shape, material, LONGER * PROXY.steps, 1, told)
     tokenizer, tasks = material.teacher.tokenizer, material.tasks
     if material.makes_vectors:
-        found |= _scores_of_vectors(student, tokenizer, tasks)
+        found |= scores_of_vectors(student, tokenizer, tasks)
     for name in ("sst2", "trec", "stsb", "mrpc"):
         score = name if name in ("sst2", "trec") else f"{name}_together"
         found[score] = fine_tuned_score(student, tokenizer, tasks[name], FINE_TUNING, RATE, SEED)
     return found
 
 
-def _scores_of_vectors(
+def scores_of_vectors(
     student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: dict[str, Task]
 ) -> dict[str, float]:
     """Of students whose vectors are used as they are, in per cent."""
