@@ -124,9 +124,9 @@ def time_needed(db: Path, fields: dict[str, Any], seen: Forecast | None) -> None
 
 
 def start(db: Path, fields: dict[str, Any]) -> None:
-    with st.status("Checking …", expanded=True):
+    with st.status("Checking …") as status:
         try:
-            run = starting.start(db, fields, st.write)
+            run = starting.start(db, fields, lambda activity: status.update(label=wording.plain(activity)))
         except widgets.TOLD as error:
             st.session_state["refused"] = str(error)
             run = None

@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 
-from kdnas_core.architecture import Architecture
-from kdnas_core.errors import BadInput
 from kdnas_core.latency.sweep import points
 from kdnas_core.latency.sweep_bench import SweepListener
-from kdnas_core.runs import launch, student_journals
-from kdnas_core.runs.jobs import Worker
+from kdnas_core.runs import student_journals
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import USUAL_RUNTIMES, RunSpec, SweepSpec
-from tests.filled_store import add_episode, fill
+from tests.filled_store import fill
 from tests.runs.test_sweep_journal import taken_at
 from tests.test_cli import call, refused
-from tests.tiny_runs import files_in, own_machine, tiny_run
+from tests.tiny_runs import files_in, own_machine
 
 READING = {"runtime", "batch_size", "sequence_length", "p50", "p95", "speedup", "clean", "device"}
 
@@ -156,16 +153,3 @@ def test_a_store_that_does_not_exist_is_not_made_by_asking_for_it(
     monkeypatch.chdir(tmp_path)
     assert "There is no runs.db" in refused(call("latency", 1))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_a_page_asks_another_process_whether_it_can_be_measured(
-    tiny_teacher: Path, corpus_file: Path, tmp_path: Path
-) -> None:
-    db = tmp_path / "runs.db"
-    with opened(db) as store:
-        run = store.create_run(tiny_run(tiny_teacher, corpus_file), Worker.this_process())
-        add_episode(store, run, 1, [Architecture(1, 16, 32, 2)])
-    launch.check_latency(db, "1", SweepSpec(batch_sizes=[]))
-    with pytest.raises(BadInput, match="There is no candidate 9"):
-        launch.check_latency(db, "9", SweepSpec())

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from kdnas_core.errors import BadInput
 from kdnas_core.runs import launch, student_journals
 from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ScoreSpec
 from tests.filled_store import fill
-from tests.sentences import is_one_sentence
 from tests.test_cli import Called, call, refused
 from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
 
@@ -374,16 +372,3 @@ def test_a_store_that_does_not_exist_is_not_made_by_asking_for_it(folder: Path, 
     arguments: dict[str, list[object]] = {"distill": [1], "evaluate": [1, "--task", "packaged"]}
     assert "There is no runs.db" in refused(call(command, *arguments.get(command, [])))
     assert list(folder.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_a_page_asks_another_process_what_can_be_done(distilled: tuple[Path, Called], task: Path) -> None:
-    db, _ = distilled
-    launch.check_distillation(db, "1", DistilSpec(sequence_length=16))
-    launch.check_evaluation(db, "s1", ScoreSpec(tasks=[str(task)]))
-    with pytest.raises(BadInput, match=r"nowhere\.txt") as no_corpus:
-        launch.check_distillation(db, "1", DistilSpec(corpus=str(task / "nowhere.txt")))
-    with pytest.raises(BadInput, match="There is no candidate 99") as no_candidate:
-        launch.check_evaluation(db, "99", ScoreSpec(tasks=["a “task”"]))
-    assert is_one_sentence(str(no_corpus.value))
-    assert is_one_sentence(str(no_candidate.value))

@@ -15,12 +15,11 @@ from streamlit.testing.v1 import AppTest
 
 from kdnas_core import files, hardware
 from kdnas_core.architecture import Architecture
-from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.new_search import latency_form, objective_form
 from kdnas_core.dashboard.run import model_section
 from kdnas_core.dashboard.ui import places
-from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
 from kdnas_core.latency import protocol as latency_protocol
 from kdnas_core.runs.records import Candidate, LayerLoss
@@ -46,6 +45,9 @@ from tests.filled_store import (
     reading,
     tinybert_spec,
 )
+from tests.served import Served, served
+
+__all__ = ["served"]  # the fixture
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "kdnas_core" / "dashboard" / "entry.py"
@@ -465,9 +467,8 @@ def test_a_choice_that_cannot_work_is_said_and_nothing_can_be_started(db: Path) 
     assert not db.exists()
 
 
-def test_a_press_on_start_creates_the_run_that_was_chosen(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "check_spec", lambda spec: None)
-    monkeypatch.setattr(starting, "ensure_worker", lambda db: None)
+@pytest.mark.usefixtures("served")
+def test_a_press_on_start_creates_the_run_that_was_chosen(db: Path) -> None:
     app = shown(places.NEW_SEARCH)
     app.text_input[0].set_value("mine")
     app.number_input[0].set_value(3.0)
@@ -481,8 +482,7 @@ def test_a_press_on_start_creates_the_run_that_was_chosen(db: Path, monkeypatch:
 
 def started(app: AppTest, db: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     """The spec of the run that a press on Start creates."""
-    monkeypatch.setattr(starting, "check_spec", lambda spec: None)
-    monkeypatch.setattr(starting, "ensure_worker", lambda db: None)
+    monkeypatch.setattr(requests, "ensure_worker", Served().ensure_worker)
     [start] = [button for button in app.button if button.label == "Start search"]
     start.click().run()
     spec: RunSpec = live_run(db, 1).spec
@@ -652,20 +652,16 @@ def test_a_random_start_is_cut_from_no_layers(db: Path) -> None:
     assert choice(app, "Layers that the start is cut from").disabled
 
 
-def test_a_refused_start_shows_the_sentence_and_writes_nothing(
-    db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(spec: object) -> None:
-        raise BadInput("The smallest student takes 3 ms; raise the budget.")
-
-    monkeypatch.setattr(starting, "check_spec", refuse)
+def test_a_refused_start_shows_the_sentence_and_creates_no_run(db: Path, served: Served) -> None:
+    served.refusal = "The smallest student takes 3 ms; raise the budget."
     app = shown(places.NEW_SEARCH)
     [start] = [button for button in app.button if button.label == "Start search"]
     start.click().run()
     assert "The smallest student takes 3 ms" in words(app)
     [start] = [button for button in app.button if button.label == "Start search"]
     assert not start.disabled
-    assert not db.exists()
+    with opened(db, read_only=True) as store:
+        assert store.runs() == []
 
 
 def test_a_candidate_at_work_shows_its_step(db: Path) -> None:

@@ -7,29 +7,18 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from kdnas_core.dashboard.act import controls, requests
+from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.ui import places
-from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Scoring, Student
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ScoreSpec
 from tests.filled_store import add_students, fill
+from tests.served import Served, served
 from tests.test_pages import buttons, charts, choice, db, shown, words
 
-__all__ = ["db"]  # the fixture
+__all__ = ["db", "served"]  # the fixtures
 
 GENERAL, TASK, RUNNING, PAUSED, FAILED = range(1, 6)  # students of a filled store
-
-
-@pytest.fixture
-def queued(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stores that a worker was asked to serve; nothing is checked in another process, and none is started."""
-    served: list[Path] = []
-    for name in ("check_distillation", "check_evaluation"):
-        monkeypatch.setattr(requests, name, lambda *given: None)
-    for module in (requests, controls):
-        monkeypatch.setattr(module, "ensure_worker", served.append)
-    return served
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -110,7 +99,7 @@ def test_a_failed_student_shows_its_sentence_and_a_task_specific_one_its_origin(
 
 
 @pytest.mark.slow
-def test_pause_stop_and_resume_of_a_student_reach_the_store(db: Path, queued: list[Path]) -> None:
+def test_pause_stop_and_resume_of_a_student_reach_the_store(db: Path, served: Served) -> None:
     fill(db, students=True)
     press(shown(places.STUDENT, student=RUNNING), "Pause")
     press(shown(places.STUDENT, student=PAUSED), "Stop")
@@ -119,7 +108,7 @@ def test_pause_stop_and_resume_of_a_student_reach_the_store(db: Path, queued: li
     assert states[RUNNING] == ("running", "pause")
     assert states[PAUSED] == ("stopped", None)
     assert states[FAILED] == ("queued", None)
-    assert queued == [db]
+    assert served.stores == [db]
 
 
 def test_a_student_is_deleted_after_a_question_and_leaves_to_its_candidate(db: Path) -> None:
@@ -142,7 +131,7 @@ def test_a_scoring_is_deleted_after_a_question(db: Path) -> None:
     assert "Scoring 1" not in words(app)
 
 
-def test_a_press_queues_a_full_distillation_as_it_was_chosen(db: Path, queued: list[Path]) -> None:
+def test_a_press_queues_a_full_distillation_as_it_was_chosen(db: Path, served: Served) -> None:
     fill(db)
     candidate = first_of(db, "done")
     app = shown(places.CANDIDATE, candidate=candidate)
@@ -154,13 +143,13 @@ def test_a_press_queues_a_full_distillation_as_it_was_chosen(db: Path, queued: l
     [student] = students(db)
     assert (student.candidate, student.parent, student.state) == (candidate, None, "queued")
     assert student.spec == DistilSpec(epochs=2, recipe="tinybert", sequence_length=64, pairs=0.25)
-    assert queued == [db]
+    assert served.stores == [db]
     assert app.toast[0].value == "Student s1 is queued."
     assert "TinyBERT · 2 epochs" in words(app)
 
 
 def test_a_form_that_is_left_as_it_opens_asks_for_what_the_command_line_would(
-    db: Path, queued: list[Path]
+    db: Path, served: Served
 ) -> None:
     fill(db)
     press(shown(places.CANDIDATE, candidate=first_of(db, "done")), "Distil in full")
@@ -176,7 +165,7 @@ def test_a_distillation_says_what_it_reads_before_it_is_asked_for(db: Path) -> N
 
 
 def test_a_candidate_over_budget_can_be_distilled_with_a_warning_and_not_be_scored(
-    db: Path, queued: list[Path]
+    db: Path, served: Served
 ) -> None:
     fill(db)
     app = shown(places.CANDIDATE, candidate=first_of(db, "over_budget"))
@@ -188,22 +177,17 @@ def test_a_candidate_over_budget_can_be_distilled_with_a_warning_and_not_be_scor
     )
 
 
-def test_what_is_refused_is_said_beside_the_button_and_nothing_is_queued(
-    db: Path, queued: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*given: object) -> None:
-        raise BadInput("The corpus holds 3 texts; name a larger one.")
-
-    monkeypatch.setattr(requests, "check_distillation", refuse)
+def test_what_is_refused_is_said_beside_the_button_and_nothing_is_queued(db: Path, served: Served) -> None:
+    served.refusal = "The corpus holds 3 texts; name a larger one."
     fill(db)
     app = press(shown(places.CANDIDATE, candidate=first_of(db, "done")), "Distil in full")
     assert "Not queued. The corpus holds 3 texts" in words(app)
     assert "Distil in full" in buttons(app)
     assert not students(db)
-    assert queued == []
+    assert served.stores == []
 
 
-def test_a_corpus_that_cannot_be_one_is_refused_at_once(db: Path, queued: list[Path]) -> None:
+def test_a_corpus_that_cannot_be_one_is_refused_at_once(db: Path, served: Served) -> None:
     fill(db)
     app = shown(places.CANDIDATE, candidate=first_of(db, "done"))
     field(app, "Corpus").set_value("/nowhere/texts.txt")  # type: ignore[attr-defined]
@@ -220,7 +204,7 @@ def test_a_candidate_lists_its_students_newest_first_with_their_progress(db: Pat
     assert "Step 3,000 of 6,000" in [bar.proto.text for bar in app.get("progress")]
 
 
-def test_a_student_is_made_task_specific(db: Path, queued: list[Path]) -> None:
+def test_a_student_is_made_task_specific(db: Path, served: Served) -> None:
     fill(db, students=True)
     app = shown(places.STUDENT, student=GENERAL)
     choice(app, "Augment the rows").uncheck()
@@ -228,10 +212,10 @@ def test_a_student_is_made_task_specific(db: Path, queued: list[Path]) -> None:
     student = students(db)[0]
     assert (student.parent, student.candidate) == (GENERAL, 1)
     assert student.spec == DistilSpec(task="packaged", augment=False)
-    assert queued == [db]
+    assert served.stores == [db]
 
 
-def test_a_file_of_word_vectors_that_is_not_there_is_refused(db: Path, queued: list[Path]) -> None:
+def test_a_file_of_word_vectors_that_is_not_there_is_refused(db: Path, served: Served) -> None:
     fill(db, students=True)
     app = shown(places.STUDENT, student=GENERAL)
     field(app, "Word vectors").set_value("/nowhere/glove.txt")  # type: ignore[attr-defined]
@@ -241,7 +225,7 @@ def test_a_file_of_word_vectors_that_is_not_there_is_refused(db: Path, queued: l
 
 
 def test_a_scoring_is_queued_with_its_tasks_seeds_and_control(
-    db: Path, queued: list[Path], tmp_path: Path
+    db: Path, served: Served, tmp_path: Path
 ) -> None:
     fill(db, students=True)
     folder = tmp_path / "mine"
@@ -256,11 +240,11 @@ def test_a_scoring_is_queued_with_its_tasks_seeds_and_control(
     scoring = scorings(db)[0]
     assert (scoring.student, scoring.candidate, scoring.state) == (GENERAL, None, "queued")
     assert scoring.spec == ScoreSpec(tasks=["packaged", str(folder)], seeds=2, control=True)
-    assert queued == [db]
+    assert served.stores == [db]
     assert "packaged, mine · 2 seeds · validation split" in words(app)
 
 
-def test_no_task_and_one_that_cannot_be_are_refused(db: Path, queued: list[Path]) -> None:
+def test_no_task_and_one_that_cannot_be_are_refused(db: Path, served: Served) -> None:
     fill(db)
     app = shown(places.CANDIDATE, candidate=first_of(db, "done"))
     field(app, "Tasks").set_value(" , ")  # type: ignore[attr-defined]
@@ -298,7 +282,7 @@ def test_a_scoring_at_work_shows_the_teacher_and_can_be_paused(db: Path) -> None
     assert scorings(db)[0].request == "pause"
 
 
-def test_a_run_distils_its_best_best_first_and_lists_its_students(db: Path, queued: list[Path]) -> None:
+def test_a_run_distils_its_best_best_first_and_lists_its_students(db: Path, served: Served) -> None:
     fill(db)
     app = shown(places.RUN, run=1)
     [count] = [each for each in app.number_input if each.label == "Distil the best … in full"]
@@ -307,7 +291,7 @@ def test_a_run_distils_its_best_best_first_and_lists_its_students(db: Path, queu
     assert "best first: candidates **10, 3**" in words(app)
     app = press(app, "Distil 2 in full")
     assert [student.candidate for student in reversed(students(db))] == [10, 3]
-    assert queued == [db]
+    assert served.stores == [db]
     assert r"of candidate 10 · Sentence vectors · 3 epochs" in words(app)
     assert "best first: candidate **8**" in words(app)
 

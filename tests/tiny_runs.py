@@ -20,6 +20,8 @@ from kdnas_core.hardware import device_name
 from kdnas_core.latency.protocol import question
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.sources import teacher_shape
+from kdnas_core.runs.records import Export
+from kdnas_core.runs.store import Store
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec, parse_spec
 from tests.tiny_fields import tiny_fields
@@ -33,6 +35,11 @@ def tiny_run(teacher: Path, corpus: Path, **fields: Any) -> RunSpec:
     """A spec of 2 episodes of 3 candidates out of 24, all within the budget; any field may be another."""
     latency = {"budget_ms": 100.0, "sequence_length": 16}
     return parse_spec({**tiny_fields(teacher, corpus), "seed": 7, "latency": latency, **fields})
+
+
+def no_export(store: Store, export: Export, say: Callable[[str], None]) -> None:
+    """For a worker that has none to make."""
+    raise AssertionError(export)
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from kdnas_core.cli.base import (
 from kdnas_core.cli.export_lines import export_lines, news
 from kdnas_core.cli.progress_bar import candidates_bar
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.package.export import export_student
+from kdnas_core.package.export import export_student, serve_export
 from kdnas_core.package.layout import parse_formats
-from kdnas_core.runs.jobs import Job, RunState, Worker
+from kdnas_core.runs.jobs import LANES, Job, RunState, Worker
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.search.pareto import frontier, pick
@@ -156,15 +156,20 @@ def export(
 def worker(
     db: Db = DEFAULT_DB,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is queued.")] = False,
+    lane: Annotated[
+        str, typer.Option("--lane", help="long: searches and all else; short: checks and exports of pages.")
+    ] = "long",
     engine: Annotated[str, typer.Option("--engine", help="local: in this process.")] = "local",
 ) -> None:
-    """Serve what is queued, one after another, until interrupted: runs, distillations, scorings."""
+    """Serve what is queued, one after another, until interrupted: runs, distillations, scorings, sweeps."""
+    if lane not in LANES:
+        raise BadInput(f"The lane {lane} is not known; write --lane long or --lane short.")
     if engine != "local":
         raise BadInput(f"The engine {engine} is not known; write --engine local.")
     prepare_libraries()
     from kdnas_core.runs.worker import serve
 
-    serve(db, until_idle=until_idle)
+    serve(db, serve_export, lane=lane, until_idle=until_idle)
 
 
 @app.command()

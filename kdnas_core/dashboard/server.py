@@ -16,6 +16,7 @@ from streamlit import App, config
 
 from kdnas_core.dashboard.read import live
 from kdnas_core.errors import BadInput
+from kdnas_core.runs.jobs import LANES
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import quick_spec
@@ -80,9 +81,9 @@ def prepare(db: Path) -> bool:
 def take_up(db: Path) -> None:
     """Starts a worker where work is queued that no worker serves, as after the machine was started anew."""
     with opened(db) as store:
-        waiting = store.is_waiting()
-    if waiting:
-        ensure_worker(db)
+        waiting = [lane for lane in LANES if store.is_waiting(lane)]
+    for lane in waiting:
+        ensure_worker(db, lane)
 
 
 def main(app: App) -> None:

@@ -12,10 +12,12 @@ from kdnas_core.package.checking import checked
 from kdnas_core.package.checks import RECORD, Checks, Exported, read_export
 from kdnas_core.package.children import Say
 from kdnas_core.package.facts import Facts, facts_of, record
-from kdnas_core.package.layout import FILES, NEEDED, Format, write_sums, write_zip
+from kdnas_core.package.layout import FILES, NEEDED, write_sums, write_zip
 from kdnas_core.package.target import archive_of, new_folder, place_of
 from kdnas_core.runs.names import Source, source_named, weights_of
+from kdnas_core.runs.records import Export
 from kdnas_core.runs.store import Store
+from kdnas_core.spec import Format
 
 HF: frozenset[Format] = frozenset({"hf"})
 
@@ -60,6 +62,12 @@ def export_student(
             say("writing the zip")
             write_zip(unfinished, archive_of(unfinished))
     return read_export(folder)
+
+
+def serve_export(store: Store, export: Export, say: Say) -> None:
+    """Makes the export that was queued; as `export_student`."""
+    folder, formats = Path(export.spec.folder), frozenset(export.spec.formats)
+    export_student(store, export.subject, folder, formats, say)
 
 
 def _copy(weights: Path, folder: Path, source: Source) -> None:

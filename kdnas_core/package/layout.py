@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, get_args
 
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.spec import Format
 from kdnas_core.students.task_file import TASK_FILE
 
-Format = Literal["hf", "onnx", "zip"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 # files of a tokenizer, of which an export has some; none of them can hold code
 TOKENIZER_FILES = (

@@ -1,4 +1,4 @@
-"""A job: a run, a student, a scoring or a sweep as work, whose it is, and under which lease."""
+"""A job: a piece of work such as a run or a student, whose it is, and under which lease."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from typing import Literal
 from kdnas_core.errors import BadInput
 
 RunState = Literal["queued", "running", "paused", "stopped", "interrupted", "finished", "failed"]
-Kind = Literal["runs", "students", "scorings", "sweeps"]
+Kind = Literal["runs", "students", "scorings", "sweeps", "checks", "exports"]
+Lane = Literal["long", "short"]
 ACTIVE: tuple[RunState, ...] = ("queued", "running")
 RESUMABLE: tuple[RunState, ...] = ("paused", "stopped", "interrupted", "failed")
-KINDS: tuple[Kind, ...] = ("runs", "students", "scorings", "sweeps")
+LANES: dict[Lane, tuple[Kind, ...]] = {  # a worker serves one lane, so that a check never waits for a search
+    "long": ("runs", "students", "scorings", "sweeps"),
+    "short": ("checks", "exports"),
+}
 _NAME = re.compile(r"(s?)([0-9]{1,18})")  # as many digits as the store can hold
 
 
 @dataclass(frozen=True)
 class Job:
-    """Which piece of work: a run, a student's distillation, a scoring or a sweep, by its id among those."""
+    """Which piece of work, by its id among those of its kind."""
 
     kind: Kind
     id: int
@@ -39,8 +43,8 @@ class Job:
     @property
     def title(self) -> str:
         """What a sentence about it begins with, as in "Student s3"."""
-        words = {"runs": "Run ", "students": "Student s", "scorings": "Scoring ", "sweeps": "Sweep "}
-        return f"{words[self.kind]}{self.id}"
+        noun = self.kind.removesuffix("s").capitalize()
+        return f"{noun} {'s' if self.kind == 'students' else ''}{self.id}"
 
 
 def parts_of_name(name: str, other: str) -> tuple[bool, int]:
@@ -91,7 +95,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Work:
-    """What runs, students, scorings and sweeps share: times are seconds since the epoch.
+    """What all kinds of work share: times are seconds since the epoch.
 
     Attributes:
         id: among its kind.

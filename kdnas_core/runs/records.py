@@ -9,8 +9,8 @@ from typing import Any, Literal
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.tasks import PROXY
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.jobs import Job, Work
-from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec, SweepSpec
+from kdnas_core.runs.jobs import Job, Kind, Work
+from kdnas_core.spec import DistilSpec, ExportSpec, RunSpec, ScoreSpec, SweepSpec
 
 CandidateState = Literal["proposed", "over_budget", "distilling", "done", "failed"]
 
@@ -261,6 +261,61 @@ class Sweep(Work):
     def job(self) -> Job:
         """Which piece of work it is."""
         return Job("sweeps", self.id)
+
+
+Asked = RunSpec | DistilSpec | ScoreSpec | SweepSpec
+
+
+@dataclass(frozen=True)
+class Check(Work):
+    """The check of what a page asked for, which queues that when it has passed.
+
+    Attributes:
+        wanted: the kind of what was asked for.
+        sources: the candidates or students that it is of, in order; none for a run.
+        spec: of what was asked for.
+        made: ids of what was queued.
+    """
+
+    wanted: Kind
+    sources: tuple[str, ...]
+    spec: Asked
+    made: tuple[int, ...]
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        return Job("checks", self.id)
+
+
+@dataclass(frozen=True)
+class Export(Work):
+    """An export of a candidate or a student.
+
+    Attributes:
+        run: of its candidate.
+        candidate: that is exported; None where a student is.
+        student: that is exported; None where a candidate is.
+        spec: where to, and in which formats.
+    """
+
+    run: int
+    candidate: int | None
+    student: int | None
+    spec: ExportSpec
+
+    @property
+    def job(self) -> Job:
+        """Which piece of work it is."""
+        return Job("exports", self.id)
+
+    @property
+    def subject(self) -> str:
+        """What is exported, as a user writes it: 12 or s3."""
+        return str(self.candidate) if self.student is None else f"s{self.student}"
+
+
+AnyWork = Run | Student | Scoring | Sweep | Check | Export
 
 
 @dataclass(frozen=True)

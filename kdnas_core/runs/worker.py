@@ -1,6 +1,8 @@
 """The worker: claims what is queued and works on it until it is finished, or told to pause or stop.
 
-Queued are runs, distillations of students, scorings, and sweeps of latencies; all are served in the same way.
+All kinds of work are served in the same way, in two lanes with a worker each: runs, students, scorings and
+sweeps in the long one; checks and exports in the short one, whose worker stays for a while when it is idle:
+the next of them finds its libraries loaded.
 
 Page and worker meet only in the store: a second thread says there every second that the worker lives,
 and reads what was asked of it meanwhile.
@@ -19,9 +21,20 @@ from pathlib import Path
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
-from kdnas_core.runs.jobs import Lease, RunState, Work, Worker
-from kdnas_core.runs.launch import worker_lock
-from kdnas_core.runs.records import Candidate, Run, Scoring, Student, Sweep, TeacherFacts
+from kdnas_core.runs.checks import check_asked, queue_asked
+from kdnas_core.runs.jobs import LANES, Lane, Lease, RunState, Work, Worker
+from kdnas_core.runs.launch import ensure_worker, worker_lock
+from kdnas_core.runs.records import (
+    AnyWork,
+    Candidate,
+    Check,
+    Export,
+    Run,
+    Scoring,
+    Student,
+    Sweep,
+    TeacherFacts,
+)
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.signals import put_off
 from kdnas_core.runs.store import LeaseLost, Store, opened
@@ -35,11 +48,14 @@ from kdnas_core.spec import RunSpec
 
 HEARTBEAT_S = 1.0
 MOST_WORKED_S = 10.0  # between two beats; the rest of it the process was stopped, or the machine asleep
-POLL_S = 0.5
+POLL_S: dict[Lane, float] = {"long": 0.5, "short": 0.1}
+LINGER_S: dict[Lane, float] = {"long": 0.0, "short": 120.0}  # idle, before a worker ends
 
 log = logging.getLogger(__name__)
 
-Check = Callable[[], None]
+Looks = Callable[[], None]
+Say = Callable[[str], None]
+Exporter = Callable[[Store, Export, Say], None]
 ToldCandidate = Callable[[Candidate], None]
 
 
@@ -51,11 +67,13 @@ class EndRequested(Exception):
         self.state: RunState = state
 
 
-def serve(db: Path, *, until_idle: bool) -> None:
-    """Works on what is queued, one at a time; only one worker serves a store, a second waits for its turn.
+def serve(db: Path, exporter: Exporter, *, lane: Lane = "long", until_idle: bool) -> None:
+    """Works on what is queued in a lane, one at a time; a second worker of the lane waits for its turn.
 
     Args:
         db: the store.
+        exporter: makes an export; told where to say what it does.
+        lane: of the kinds of work that are served.
         until_idle: return when nothing is queued, rather than wait for more.
 
     Raises:
@@ -67,32 +85,84 @@ def serve(db: Path, *, until_idle: bool) -> None:
     with opened(db):
         pass  # a store that cannot be used is said before the wait
     while True:
-        with worker_lock(db), opened(db) as store:
-            _serve(store, until_idle=until_idle)
+        with worker_lock(db, lane), opened(db) as store:
+            _serve(store, exporter, lane, until_idle=until_idle)
         with opened(db) as store:
             # queued while the lock was let go: whoever queued it saw a worker, and started none
-            if not store.is_waiting():
+            if not store.is_waiting(lane):
                 return
 
 
-def _serve(store: Store, *, until_idle: bool) -> None:
+def _serve(store: Store, exporter: Exporter, lane: Lane, *, until_idle: bool) -> None:
+    idle_since = time.monotonic()
     while True:
-        claimed = store.claim(Worker.this_process())
+        claimed = store.claim(Worker.this_process(), LANES[lane])
         if claimed is not None:
             log.info(f"{claimed.job.title.lower()}: begins")
-            _work_on_any(store, claimed)
-        elif until_idle:
+            _work_on_any(store, claimed, exporter)
+            idle_since = time.monotonic()
+        elif until_idle and (time.monotonic() - idle_since >= LINGER_S[lane] or not store.path.exists()):
             return
         else:
-            time.sleep(POLL_S)
+            time.sleep(POLL_S[lane])
 
 
-def _work_on_any(store: Store, claimed: Run | Student | Scoring | Sweep) -> RunState:
+def _work_on_any(store: Store, claimed: AnyWork, exporter: Exporter) -> RunState:
     if isinstance(claimed, Run):
         return work_on(store, claimed)
     if isinstance(claimed, Student):
         return distil(store, claimed)
-    return score(store, claimed) if isinstance(claimed, Scoring) else measure(store, claimed)
+    if isinstance(claimed, Scoring):
+        return score(store, claimed)
+    if isinstance(claimed, Sweep):
+        return measure(store, claimed)
+    if isinstance(claimed, Check):
+        return check(store, claimed)
+    return export(store, claimed, exporter)
+
+
+def check(store: Store, asked: Check) -> RunState:
+    """Checks what was asked for, queues it when it can be worked on, and sees to it that it is served.
+
+    Args:
+        store: open for writing, in this thread.
+        asked: claimed.
+
+    Raises:
+        KeyboardInterrupt: after the check was marked as interrupted.
+    """
+
+    def work(leased: Store, look: Looks) -> None:
+        check_asked(leased, asked, _saying(leased, asked, look))
+        leased.accept(asked.id, lambda: queue_asked(leased, asked))
+
+    state = _worked(store, asked, work)
+    if state == "finished":
+        ensure_worker(store.path)
+    return state
+
+
+def export(store: Store, asked: Export, exporter: Exporter) -> RunState:
+    """Makes an export claimed by this process, and returns the state in which it ends.
+
+    Raises:
+        KeyboardInterrupt: after the export was marked as interrupted.
+    """
+    return _worked(store, asked, lambda leased, look: exporter(leased, asked, _saying(leased, asked, look)))
+
+
+def _saying(store: Store, work: Work, look: Looks) -> Say:
+    """Writes what is done when that changes, and ends the work when it is to end."""
+    last = ""
+
+    def say(activity: str) -> None:
+        nonlocal last
+        look()
+        if activity != last:
+            store.set_activity(work.job, activity)
+            last = activity
+
+    return say
 
 
 def work_on(
@@ -130,7 +200,7 @@ def distil(store: Store, student: Student, told: Told = lambda activity, step, s
     """
     with put_off() as is_asked:
 
-        def work(leased: Store, check: Check) -> None:
+        def work(leased: Store, check: Looks) -> None:
             def check_both() -> None:
                 check()
                 if is_asked():
@@ -172,7 +242,7 @@ def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, step
     return _worked(store, sweep, lambda leased, check: student_journals.measure(leased, sweep, check, told))
 
 
-def _worked(store: Store, claimed: Work, work: Callable[[Store, Check], None]) -> RunState:
+def _worked(store: Store, claimed: Work, work: Callable[[Store, Looks], None]) -> RunState:
     job, leased = claimed.job, store.leased(claimed.lease)
     try:
         with _heartbeat(store.path, claimed.lease) as check:
@@ -204,7 +274,7 @@ def _outcome(work: Callable[[], None]) -> tuple[RunState, str | None]:
     return "finished", None
 
 
-def _search(store: Store, run: Run, prepared: Prepared | None, check: Check, told: ToldCandidate) -> None:
+def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, told: ToldCandidate) -> None:
     def say(activity: str) -> None:
         check()
         store.set_activity(run.id, activity)
@@ -237,7 +307,7 @@ def _facts(prepared: Prepared) -> TeacherFacts:
 
 
 @contextmanager
-def _heartbeat(db: Path, lease: Lease) -> Iterator[Check]:
+def _heartbeat(db: Path, lease: Lease) -> Iterator[Looks]:
     """Says that this process lives; gives a check that raises `EndRequested` or `LeaseLost`."""
     request: list[RunState] = []
     lost = threading.Event()

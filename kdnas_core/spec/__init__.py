@@ -1,6 +1,15 @@
 """All that a user chooses, validated."""
 
-from kdnas_core.spec.jobs import DistilSpec, ScoreSpec, SweepSpec, parse_distil, parse_score, parse_sweep
+from kdnas_core.spec.jobs import (
+    DistilSpec,
+    ExportSpec,
+    Format,
+    ScoreSpec,
+    SweepSpec,
+    parse_distil,
+    parse_score,
+    parse_sweep,
+)
 from kdnas_core.spec.latency import USUAL_RUNTIMES, LatencySpec, Runtime
 from kdnas_core.spec.objective import (
     LOGITS,
@@ -42,6 +51,8 @@ __all__ = [
     "WORDS",
     "Activation",
     "DistilSpec",
+    "ExportSpec",
+    "Format",
     "Knob",
     "LatencySpec",
     "Layers",

@@ -1,4 +1,4 @@
-"""What can be done with a candidate or student: a full distillation, a scoring, a sweep of latencies."""
+"""What can be done with a candidate or student: a full distillation, a scoring, a sweep, an export."""
 
 from __future__ import annotations
 
@@ -87,6 +87,21 @@ class SweepSpec(Strict):
     @classmethod
     def _without_repeats(cls, choices: list[Any]) -> list[Any]:
         return list(dict.fromkeys(choices))
+
+
+Format = Literal["hf", "onnx", "zip"]
+
+
+class ExportSpec(Strict):
+    """The export of a candidate or a student.
+
+    Attributes:
+        folder: that is made.
+        formats: what is written; `hf`, the folder that all else lies in, is always written.
+    """
+
+    folder: str = Field(min_length=1)
+    formats: list[Format] = Field(default=["hf"])
 
 
 def parse_distil(fields: dict[str, Any]) -> DistilSpec:

@@ -13,11 +13,14 @@ from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model import progress
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.package.layout import write_sums
-from kdnas_core.runs.jobs import Job, RunState
+from kdnas_core.runs.jobs import Job, RunState, Worker
 from kdnas_core.runs.names import Source, source_named
 from kdnas_core.runs.store import opened
 from tests.filled_store import fill
 from tests.package.makers import CHECKS
+from tests.served import Served, served
+
+__all__ = ["served"]  # the fixture
 
 
 @pytest.fixture
@@ -39,13 +42,40 @@ def test_a_running_run_is_asked_and_one_that_waits_changes_at_once(db: Path) -> 
     assert state(db, paused) == "stopped"
 
 
-def test_a_resumed_run_is_queued_and_served(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served: list[Path] = []
-    monkeypatch.setattr(controls, "ensure_worker", served.append)
+def test_a_resumed_run_is_queued_and_served(db: Path, served: Served) -> None:
     run = fill(db, episodes=1, state="interrupted")
     controls.resume(db, Job("runs", run))
     assert state(db, run) == "queued"
-    assert served == [db]
+    assert (served.stores, served.short) == ([db], [])
+
+
+def test_an_export_is_queued_beside_the_store_and_takes_the_place_of_one_that_is_over(
+    db: Path, served: Served
+) -> None:
+    source = first_source(db)
+    assert controls.export(db, source, False) == "The export of candidate 1 is queued."
+    with opened(db) as store:
+        [first] = store.exports()
+        folder = str(db.parent / "exports" / "runs.db-run-1-candidate-1")
+        assert (first.spec.folder, first.spec.formats, first.subject) == (folder, ["hf"], "1")
+        store.ask(first.job, "stop")
+    controls.export(db, source, True)
+    with opened(db, read_only=True) as store:
+        [second] = store.exports(candidate=1)
+        assert (second.id, second.spec.formats) == (2, ["hf", "onnx"])
+    assert (served.stores, served.short) == ([], [db, db])
+
+
+def test_an_interrupted_export_goes_on_in_the_lane_of_exports(db: Path, served: Served) -> None:
+    controls.export(db, first_source(db), False)
+    with opened(db) as store:
+        claimed = store.claim(Worker.this_process(), ["exports"])
+        assert claimed is not None
+        store.end(claimed.job, "interrupted")
+    controls.resume(db, claimed.job)
+    with opened(db, read_only=True) as store:
+        assert store.export(1).state == "queued"
+    assert (served.stores, served.short) == ([], [db, db])
 
 
 def test_a_finished_run_cannot_be_paused_and_says_why(db: Path) -> None:
@@ -67,17 +97,20 @@ def test_a_candidate_without_weights_is_not_exported_and_leaves_no_folder(db: Pa
     run = fill(db)
     with opened(db) as store:
         candidate = progress.distilled(store.candidates(run))[0]
-        store.update_candidate(candidate.id, weights=0)
+        store.update_candidate(candidate.id, weights=0)  # another process took them meanwhile
     with pytest.raises(BadInput, match="no weights"):
-        controls.export(db, Source(candidate), False, lambda activity: None)
-    assert not (db.parent / "exports").exists()
+        controls.export(db, Source(candidate), False)
+    with opened(db, read_only=True) as store:
+        assert store.exports() == []
     assert controls.earlier_export(db, Source(candidate)) is None
 
 
 def first_source(db: Path) -> Source:
     run = fill(db, episodes=1)
     with opened(db, read_only=True) as store:
-        return Source(store.candidates(run)[0])
+        found = Source(store.candidates(run)[0])
+    (controls.own_folder(db, found) / "model.safetensors").write_bytes(b"ours")
+    return found
 
 
 def finished_student(db: Path) -> Source:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +10,19 @@ from streamlit.testing.v1 import AppTest
 
 from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.ui import places
-from kdnas_core.errors import Failure
 from kdnas_core.package.checks import Checks, Exported, read_export
 from kdnas_core.package.layout import write_sums
+from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import Export
 from kdnas_core.runs.store import opened
+from kdnas_core.spec import ExportSpec
 from tests.filled_store import fill
 from tests.package.makers import CHECKS
+from tests.served import served
 from tests.test_pages import buttons, db, shown, words
 
-__all__ = ["db"]  # the fixture
+__all__ = ["db", "served"]  # the fixtures
 
 
 def made(db: Path, source: Source, checks: Checks) -> Exported:
@@ -41,7 +43,9 @@ def made(db: Path, source: Source, checks: Checks) -> Exported:
 def candidate(db: Path) -> Source:
     run = fill(db)
     with opened(db, read_only=True) as store:
-        return Source(next(row for row in store.candidates(run) if row.state == "done"))
+        found = Source(next(row for row in store.candidates(run) if row.state == "done"))
+    (controls.own_folder(db, found) / "model.safetensors").write_bytes(b"weights")
+    return found
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -49,26 +53,45 @@ def press(app: AppTest, label: str) -> AppTest:
     return button.click().run()
 
 
-def test_an_export_is_made_with_onnx_files_unless_they_are_not_wanted(
-    db: Path, candidate: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
+def finish(db: Path, source: Source) -> None:
+    """What a worker does with the export that is queued."""
+    with opened(db) as store:
+        claimed = store.claim(Worker.this_process(), ["exports"])
+        assert isinstance(claimed, Export)
+        made(db, source, CHECKS if "onnx" in claimed.spec.formats else replace(CHECKS, onnx=None))
+        store.end(claimed.job, "finished")
 
-    def export(db: Path, source: Source, with_onnx: bool, say: Callable[[str], None]) -> Exported:
-        say("copying")
-        asked.append(with_onnx)
-        return made(db, source, CHECKS if with_onnx else replace(CHECKS, onnx=None))
 
-    monkeypatch.setattr(controls, "export", export)
+@pytest.mark.usefixtures("served")
+def test_an_export_is_made_with_onnx_files_unless_they_are_not_wanted(db: Path, candidate: Source) -> None:
     app = shown(places.CANDIDATE, candidate=candidate.candidate.id)
     [box] = [box for box in app.checkbox if box.label == "with ONNX files"]
-    box.uncheck()
+    app = box.uncheck().run()
     app = press(app, "Export")
+    assert "Export** · transformers" in words(app)
+    assert "Waiting for a worker" in words(app)
+    assert "Export" not in buttons(app)
+    finish(db, candidate)
+    app = app.run()
     assert "sha256 of model.safetensors" in words(app)
     assert "onnxruntime alone" not in words(app)
-    app = press(app.run(), "Export with ONNX files")
-    assert asked == [False, True]
-    assert "onnxruntime alone" in words(app)
+    app = press(app, "Export with ONNX files")
+    finish(db, candidate)
+    assert "onnxruntime alone" in words(app.run())
+
+
+def test_an_export_at_work_says_what_it_does_and_can_be_stopped(db: Path, candidate: Source) -> None:
+    with opened(db) as store:
+        spec, row = ExportSpec(folder=str(db.parent / "target")), candidate.candidate
+        export = store.create_export(spec, row.run, candidate=row.id)
+        claimed = store.claim(Worker.this_process(), ["exports"])
+        assert claimed is not None
+        store.set_activity(claimed.job, "measuring the latency again: torch")
+    app = shown(places.CANDIDATE, candidate=candidate.candidate.id)
+    assert "Measuring the latency again\\: torch …" in words(app)
+    press(app, "Stop")
+    with opened(db, read_only=True) as store:
+        assert store.export(export).request == "stop"
 
 
 def test_a_finished_export_says_what_was_checked_what_int8_lost_and_how_to_load_it(
@@ -90,13 +113,13 @@ def test_a_finished_export_says_what_was_checked_what_int8_lost_and_how_to_load_
     assert "model.safetensors" in set(files["file"])
 
 
-def test_an_export_that_fails_is_said_and_can_be_tried_again(
-    db: Path, candidate: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*arguments: object) -> None:
-        raise Failure("The export was not made: it is broken.")
-
-    monkeypatch.setattr(controls, "export", failing)
+@pytest.mark.usefixtures("served")
+def test_an_export_that_fails_is_said_and_can_be_tried_again(db: Path, candidate: Source) -> None:
     app = press(shown(places.CANDIDATE, candidate=candidate.candidate.id), "Export")
+    with opened(db) as store:
+        claimed = store.claim(Worker.this_process(), ["exports"])
+        assert claimed is not None
+        store.end(claimed.job, "failed", "The export was not made: it is broken.")
+    app = app.run()
     assert any("it is broken" in error.value for error in app.error)
     assert "Export" in buttons(app)

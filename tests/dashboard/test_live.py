@@ -22,6 +22,9 @@ from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, RunSpec, quick_spec
 from tests.filled_store import TEACHER, TEACHER_MS, fill, reading
+from tests.served import Served, served
+
+__all__ = ["served"]  # the fixture
 
 
 @pytest.fixture
@@ -282,18 +285,10 @@ def test_the_pace_is_that_of_the_candidates_that_this_device_distilled(db: Path)
     assert slow.seconds > quick.seconds
 
 
-@pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A start whose check of seconds and whose worker are only noted."""
-    calls: list[str] = []
-    monkeypatch.setattr(starting, "check_spec", lambda spec: calls.append("checked"))
-    monkeypatch.setattr(starting, "ensure_worker", lambda db: calls.append("worker"))
-    return calls
-
-
-def test_a_search_is_checked_then_written_then_served(db: Path, unchecked: list[str]) -> None:
+def test_a_search_is_checked_then_queued_then_served(db: Path, served: Served) -> None:
     run = starting.start(db, {"name": "mine"}, calls_nothing)
-    assert unchecked == ["checked", "worker"]
+    assert [check.made for check in served.checks] == [()]
+    assert served.stores == [db]
     with opened(db, read_only=True) as store:
         assert store.run(run).name == "mine"
         assert store.run(run).state == "queued"
@@ -311,24 +306,21 @@ def test_a_search_is_checked_then_written_then_served(db: Path, unchecked: list[
     ],
 )
 def test_a_search_that_cannot_work_is_refused_before_anything_is_written(
-    db: Path, unchecked: list[str], fields: dict[str, object]
+    db: Path, served: Served, fields: dict[str, object]
 ) -> None:
     with pytest.raises(BadInput):
         starting.start(db, fields, calls_nothing)
-    assert unchecked == []
+    assert served.checks == []
     assert not db.exists()
 
 
-def test_a_search_that_the_full_check_refuses_is_not_written(
-    db: Path, unchecked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(spec: object) -> None:
-        raise BadInput("The smallest student takes 3 ms; raise the budget.")
-
-    monkeypatch.setattr(starting, "check_spec", refuse)
+def test_a_search_that_the_full_check_refuses_is_not_queued(db: Path, served: Served) -> None:
+    served.refusal = "The smallest student takes 3 ms; raise the budget."
     with pytest.raises(BadInput, match="smallest student"):
         starting.start(db, {}, calls_nothing)
-    assert not db.exists()
+    with opened(db, read_only=True) as store:
+        assert store.runs() == []
+    assert served.stores == []
 
 
 def test_the_choices_of_a_knob_may_be_typed_and_must_be_whole_numbers() -> None:

@@ -194,15 +194,17 @@ def test_what_was_queued_is_taken_up_when_the_server_starts(
     db = tmp_path / "runs.db"
     with opened(db) as store:
         run = store.create_run(quick_spec())
+        check = store.create_check("runs", quick_spec())
         if not is_queued:
             store.ask(run, "stop")
-    served: list[Path] = []
+            store.ask(store.check(check).job, "stop")
+    served: list[tuple[Path, str]] = []
     monkeypatch.setenv("KDNAS_DB", str(db))
-    monkeypatch.setattr(server, "ensure_worker", served.append)
+    monkeypatch.setattr(server, "ensure_worker", lambda *asked: served.append(asked))
 
     async def start_up() -> None:
         async with server.lifespan(object()):  # type: ignore[arg-type]
             pass
 
     run_apart(start_up())
-    assert served == ([db] if is_queued else [])
+    assert served == ([(db, "long"), (db, "short")] if is_queued else [])

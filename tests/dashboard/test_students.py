@@ -19,22 +19,15 @@ from kdnas_core.runs.records import LayerLoss, Run, Score
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
 from tests.filled_store import fill
+from tests.served import Served, served
+
+__all__ = ["served"]  # the fixture
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     fill(tmp_path / "runs.db", students=True)
     return tmp_path / "runs.db"
-
-
-@pytest.fixture
-def queued(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was checked, and the stores that were to be served, in that order."""
-    done: list[Any] = []
-    monkeypatch.setattr(requests, "check_distillation", lambda db, source, how: done.append(source))
-    monkeypatch.setattr(requests, "check_evaluation", lambda db, source, how: done.append(source))
-    monkeypatch.setattr(requests, "ensure_worker", done.append)
-    return done
 
 
 def silent(sentence: str) -> None:
@@ -60,9 +53,7 @@ def test_students_and_scorings_are_read_by_whose_they_are(db: Path) -> None:
     assert [view.scoring.id for view in live_students.read_systems(db)] == [1, 2]
 
 
-def test_several_students_are_queued_in_the_order_asked_for_after_one_check(
-    db: Path, queued: list[Any]
-) -> None:
+def test_several_students_are_queued_in_the_order_asked_for_after_one_check(db: Path, served: Served) -> None:
     assert (
         requests.distil(db, ["3", "2"], {"epochs": 1.0, "corpus": ""}, silent)
         == "Students s6, s7 are queued."
@@ -72,7 +63,8 @@ def test_several_students_are_queued_in_the_order_asked_for_after_one_check(
             (2, DistilSpec(epochs=1)),
             (3, DistilSpec(epochs=1)),
         ]
-    assert queued == ["3", db]
+    assert [(check.wanted, check.sources) for check in served.checks] == [("students", ("3", "2"))]
+    assert served.stores == [db]
 
 
 @pytest.mark.parametrize(
@@ -86,15 +78,15 @@ def test_several_students_are_queued_in_the_order_asked_for_after_one_check(
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
-    db: Path, queued: list[Any], fields: dict[str, Any], said: str
+    db: Path, served: Served, fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=said):
         requests.distil(db, ["1"], fields, silent)
-    assert queued == []
+    assert served.checks == []
 
 
 def test_a_student_that_is_not_finished_is_neither_scored_nor_made_task_specific(
-    db: Path, queued: list[Any]
+    db: Path, served: Served
 ) -> None:
     with pytest.raises(BadInput, match="let it finish first"):
         requests.score(db, "s3", {"tasks": ["packaged"]}, silent)

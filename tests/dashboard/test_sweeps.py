@@ -10,12 +10,10 @@ from streamlit.testing.v1 import AppTest
 from kdnas_core import hardware
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model_page import sweep_figures, sweeps_section
 from kdnas_core.dashboard.read import live_students
 from kdnas_core.dashboard.read.live_students import LatencyView
 from kdnas_core.dashboard.ui import places
-from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep import MODELS_S, points, seconds_of
@@ -25,10 +23,11 @@ from kdnas_core.runs.store import opened
 from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, SweepSpec
 from tests.filled_store import DEVICE, add_episode, begin_run, fill, reading
 from tests.runs.test_sweep_journal import taken_at
+from tests.served import Served, served
 from tests.test_pages import buttons, charts, db, shown, words
 from tests.test_student_page import GENERAL, TASK, press
 
-__all__ = ["db"]  # the fixture
+__all__ = ["db", "served"]  # the fixtures
 
 SMALL = SweepSpec(runtimes=["onnxruntime", "torch"], batch_sizes=[1, 4], sequence_lengths=[16, 512])
 PROTOCOL = LatencySpec()
@@ -153,22 +152,12 @@ def test_a_student_shows_what_was_measured_of_its_candidate(db: Path, student: i
     assert len(table(app)) == 2
 
 
-@pytest.fixture
-def queued(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stores that a worker was asked to serve; nothing is checked in another process, and none is started."""
-    served: list[Path] = []
-    monkeypatch.setattr(sweeps_section, "check_latency", lambda *given: None)
-    for module in (sweeps_section, controls):
-        monkeypatch.setattr(module, "ensure_worker", served.append)
-    return served
-
-
 def sweeps(db: Path) -> list[Sweep]:
     with opened(db, read_only=True) as store:
         return store.sweeps()
 
 
-def test_a_press_queues_a_sweep_as_it_was_chosen(db: Path, queued: list[Path]) -> None:
+def test_a_press_queues_a_sweep_as_it_was_chosen(db: Path, served: Served) -> None:
     fill(db, students=True)
     app = press(shown(places.CANDIDATE, candidate=2), "Measure in all runtimes")
     assert (sweeps(db)[0].candidate, sweeps(db)[0].spec) == (2, SweepSpec())
@@ -180,7 +169,7 @@ def test_a_press_queues_a_sweep_as_it_was_chosen(db: Path, queued: list[Path]) -
     app = press(app.run(), "Measure")
     chosen = SweepSpec(runtimes=["torch"], batch_sizes=[], sequence_lengths=[])
     assert (sweeps(db)[0].candidate, sweeps(db)[0].spec) == (1, chosen)
-    assert queued == [db, db]
+    assert served.stores == [db, db]
 
 
 def test_without_a_runtime_nothing_can_be_asked_for(db: Path) -> None:
@@ -191,21 +180,16 @@ def test_without_a_runtime_nothing_can_be_asked_for(db: Path) -> None:
     assert button.disabled
 
 
-def test_what_is_refused_is_said_beside_the_button(
-    db: Path, queued: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*given: object) -> None:
-        raise BadInput("There is no CUDA device here; choose another runtime.")
-
-    monkeypatch.setattr(sweeps_section, "check_latency", refuse)
+def test_what_is_refused_is_said_beside_the_button(db: Path, served: Served) -> None:
+    served.refusal = "There is no CUDA device here; choose another runtime."
     fill(db)
     app = press(shown(places.CANDIDATE, candidate=1), "Measure in all runtimes")
     assert "Not queued. There is no CUDA device here; choose another runtime." in words(app)
     assert sweeps(db) == []
-    assert queued == []
+    assert served.stores == []
 
 
-def test_a_sweep_is_paused_and_deleted_from_the_page(db: Path, queued: list[Path]) -> None:
+def test_a_sweep_is_paused_and_deleted_from_the_page(db: Path, served: Served) -> None:
     fill(db)
     add_sweep(db, "running", taken=3)
     press(shown(places.CANDIDATE, candidate=1), "Pause")

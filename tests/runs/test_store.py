@@ -40,7 +40,7 @@ VERSIONS = [
     "3_students_scorings",
     "4_sweeps_estimates",
     "5_standard_errors_cuts",
-    "6_jobs_samples",
+    "6_jobs_checks_exports_samples",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

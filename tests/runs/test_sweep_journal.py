@@ -24,7 +24,7 @@ from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import RunSpec, SweepSpec
 from tests.filled_store import TEACHER, add_episode, begin_run, judge, reading
 from tests.sentences import is_one_sentence
-from tests.tiny_runs import own_machine, tiny_run
+from tests.tiny_runs import no_export, own_machine, tiny_run
 
 HOW = SweepSpec(runtimes=["onnxruntime", "torch"], batch_sizes=[1, 2], sequence_lengths=[16])
 SHAPE = Architecture(2, 192, 384, 12)
@@ -175,7 +175,7 @@ def own_signals() -> Iterator[None]:
 @pytest.mark.usefixtures("own_signals", "measuring")
 def test_a_worker_serves_sweeps_that_are_queued(store: Store) -> None:
     sweeps = [store.create_sweep(HOW, candidate) for candidate in (1, 2)]
-    worker.serve(store.path, until_idle=True)
+    worker.serve(store.path, no_export, until_idle=True)
     assert [store.sweep(sweep).state for sweep in sweeps] == ["finished"] * 2
 
 

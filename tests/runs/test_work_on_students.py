@@ -26,7 +26,7 @@ from kdnas_core.students.full import FullListener, FullResult
 from kdnas_core.students.scores import ScoreListener
 from tests.filled_store import TEACHER, add_episode, begin_run, judge
 from tests.sentences import is_one_sentence
-from tests.tiny_runs import wait_for
+from tests.tiny_runs import no_export, wait_for
 
 SHAPES = [Architecture(2, 192, 384, 12), Architecture(3, 192, 384, 12), TEACHER]  # the last is over budget
 STEPS = 6
@@ -410,7 +410,7 @@ def test_a_worker_serves_students_and_scorings_in_the_order_of_the_queue(store: 
     student = names.new_student(store, names.source_named(store, "1"), DistilSpec())
     scoring = names.new_scoring(store, names.source_named(store, "1"), TASKS)
     last = names.new_student(store, names.source_named(store, "2"), DistilSpec())
-    worker.serve(store.path, until_idle=True)
+    worker.serve(store.path, no_export, until_idle=True)
     rows = [store.student(student), store.scoring(scoring), store.student(last)]
     assert [row.state for row in rows] == ["finished"] * 3
     ended = [row.finished_at or 0 for row in rows]

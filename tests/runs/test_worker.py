@@ -25,7 +25,7 @@ from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.prepare import Prepared, prepare
 from kdnas_core.spec import RunSpec
 from tests.sentences import is_one_sentence
-from tests.tiny_runs import own_machine, remember_latencies, tiny_run, wait_for
+from tests.tiny_runs import no_export, own_machine, remember_latencies, tiny_run, wait_for
 
 STEPS = 24  # of a mini-KD of a few tenths of a second
 LONG_STEPS = 150  # of one that another process can catch in the middle
@@ -242,7 +242,7 @@ def test_a_run_that_cannot_be_searched_fails_with_one_sentence_and_the_worker_li
         spec.model_copy(update={"space": spec.space.model_copy(update={"attention_heads": [5]})}),
         spec,
     )
-    worker.serve(db, until_idle=True)
+    worker.serve(db, no_export, until_idle=True)
     with looking_at(db) as store:
         for run, says in ((bad, "does not exist"), (no_space, "attention heads")):
             row = store.run(run)

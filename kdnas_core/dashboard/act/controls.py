@@ -10,12 +10,12 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from kdnas_core.package.checks import Exported, read_export
-from kdnas_core.package.export import export_student
-from kdnas_core.package.layout import WEIGHTS, parse_formats, sha256, write_zip
-from kdnas_core.runs.jobs import Job
+from kdnas_core.package.layout import WEIGHTS, sha256, write_zip
+from kdnas_core.runs.jobs import LANES, Job
 from kdnas_core.runs.launch import ensure_worker
-from kdnas_core.runs.names import Source
+from kdnas_core.runs.names import Source, source_named, weights_of
 from kdnas_core.runs.store import opened
+from kdnas_core.spec import ExportSpec
 
 Action = Callable[[Path, Job], str]
 
@@ -50,7 +50,7 @@ def resume(db: Path, job: Job) -> str:
     """
     with opened(db) as store:
         store.resume(job)
-    ensure_worker(db)
+    ensure_worker(db, "short" if job.kind in LANES["short"] else "long")
     return f"{job.title} goes on where it ended."
 
 
@@ -81,22 +81,22 @@ def _numbered(first: Path) -> Iterator[Path]:
     return (first if number == 1 else first.with_name(f"{first.name}-{number}") for number in count(1))
 
 
-def export(db: Path, source: Source, with_onnx: bool, say: Callable[[str], None]) -> Exported:
-    """Exports a candidate or a student beside the store and checks what came out.
-
-    Args:
-        db: the store.
-        source: what is exported.
-        with_onnx: whether ONNX files are written too.
-        say: as for `export_student`.
+def export(db: Path, source: Source, with_onnx: bool) -> str:
+    """Queues the export of a candidate or a student beside the store.
 
     Raises:
-        BadInput: as `export_student`.
-        Failure: what was written does not load, or is not the student.
+        BadInput: it has no weights.
     """
-    formats = parse_formats("hf,onnx" if with_onnx else "hf")
-    with opened(db, read_only=True) as store:
-        return export_student(store, source.name, export_folder(db, source), formats, say)
+    candidate, student = source.candidate, source.student
+    spec = ExportSpec(folder=str(export_folder(db, source)), formats=["hf", "onnx"] if with_onnx else ["hf"])
+    with opened(db) as store:
+        weights_of(store, source_named(store, source.name))  # as it is now
+        if student is None:
+            store.create_export(spec, candidate.run, candidate=candidate.id)
+        else:
+            store.create_export(spec, student.run, student=student.id)
+    ensure_worker(db, "short")
+    return f"The export of {source.title.lower()} is queued."
 
 
 def earlier_export(db: Path, source: Source) -> Exported | None:

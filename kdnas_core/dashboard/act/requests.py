@@ -1,8 +1,9 @@
-"""From the choices on a form to a student or a scoring that a worker serves; nothing unchecked is queued."""
+"""From the choices on a form to work that a worker serves; nothing unchecked is queued."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,52 @@ from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.hub import HUB, parse_hub
 from kdnas_core.data.task_files import find_folder
 from kdnas_core.data.tasks import PACKAGED
-from kdnas_core.errors import BadInput
-from kdnas_core.runs.launch import check_distillation, check_evaluation, ensure_worker
-from kdnas_core.runs.names import new_scoring, new_student, source_named
+from kdnas_core.errors import BadInput, Failure
+from kdnas_core.runs.jobs import ACTIVE, Kind
+from kdnas_core.runs.launch import ensure_worker, is_served
+from kdnas_core.runs.records import Asked
 from kdnas_core.runs.store import opened
-from kdnas_core.spec import DistilSpec, parse_distil, parse_score
+from kdnas_core.spec import DistilSpec, parse_distil, parse_score, parse_sweep
 
 Tell = Callable[[str], None]
+
+LOOK_EVERY_S = 0.15
+
+
+def ask(db: Path, wanted: Kind, spec: Asked, tell: Tell, sources: Sequence[str] = ()) -> tuple[int, ...]:
+    """Has a worker check what is asked for and queue it, and waits until it has.
+
+    Who goes away meanwhile gets what was asked for all the same.
+
+    Args:
+        db: the store.
+        wanted: the kind of work.
+        spec: of that work.
+        tell: told several times a second what is being done; may raise, which ends the wait.
+        sources: the candidates, as in "12", and students, as in "s3", that it is of.
+
+    Returns:
+        The ids of what was queued.
+
+    Raises:
+        BadInput: it was refused; nothing was queued.
+        Failure: the check did not come to an end.
+    """
+    tell("Checking …")
+    with opened(db) as store:
+        check = store.create_check(wanted, spec, sources)
+        ensure_worker(db, "short")
+        while (row := store.check(check)).state in ACTIVE:
+            tell(f"{row.activity[:1].upper()}{row.activity[1:] or 'Checking'} …")
+            if row.state == "queued" and not is_served(db, "short") and store.check(check).state == "queued":
+                store.delete(row.job)
+                raise Failure("No worker could be started; see worker.log beside the store.")
+            time.sleep(LOOK_EVERY_S)
+    if row.state == "failed":
+        raise BadInput(row.error or "The check failed and left no reason.")
+    if row.state != "finished":
+        raise Failure(f"The check was {row.state}; ask again.")
+    return row.made
 
 
 def distil(db: Path, sources: Sequence[str], fields: dict[str, Any], tell: Tell) -> str:
@@ -27,7 +67,7 @@ def distil(db: Path, sources: Sequence[str], fields: dict[str, Any], tell: Tell)
         db: the store.
         sources: in the order in which they are to be distilled.
         fields: of a `DistilSpec`, the same for all.
-        tell: told each step.
+        tell: as for `ask`.
 
     Returns:
         A sentence about what was queued.
@@ -38,11 +78,7 @@ def distil(db: Path, sources: Sequence[str], fields: dict[str, Any], tell: Tell)
     """
     how = parse_distil({name: value for name, value in fields.items() if value not in (None, "")})
     check_sources(how)
-    tell("Loading the teacher, and what is to be read …")
-    check_distillation(db, sources[0], how)  # what it reads is the same for the others
-    with opened(db) as store:
-        names = [f"s{new_student(store, source_named(store, source), how)}" for source in sources]
-    ensure_worker(db)
+    names = [f"s{student}" for student in ask(db, "students", how, tell, sources)]
     return f"Student {names[0]} is queued." if len(names) == 1 else f"Students {', '.join(names)} are queued."
 
 
@@ -51,12 +87,14 @@ def score(db: Path, source: str, fields: dict[str, Any], tell: Tell) -> str:
     how = parse_score({name: value for name, value in fields.items() if value not in (None, "")})
     for task in how.tasks:
         check_task(task)
-    tell("Reading the tasks …")
-    check_evaluation(db, source, how)
-    with opened(db) as store:
-        scoring = new_scoring(store, source_named(store, source), how)
-    ensure_worker(db)
+    (scoring,) = ask(db, "scorings", how, tell, [source])
     return f"Scoring {scoring} is queued."
+
+
+def sweep(db: Path, candidate: int, fields: dict[str, Any], tell: Tell) -> str:
+    """Checks and queues a sweep of a candidate's latencies; as `distil`."""
+    (queued,) = ask(db, "sweeps", parse_sweep(fields), tell, [str(candidate)])
+    return f"Sweep {queued} is queued."
 
 
 def tasks_of(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""From the choices on the form to a run that a worker serves; nothing is written before all is checked."""
+"""From the choices on the form to a run that a worker serves; no run is created before all is checked."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard.act import requests
 from kdnas_core.data.corpus import check_corpus
 from kdnas_core.errors import BadInput
 from kdnas_core.latency import protocol as latency_protocol
 from kdnas_core.latency.model import LatencyModel, model_here
 from kdnas_core.models.sources import check_teacher, teacher_shape
-from kdnas_core.runs.launch import check_spec, ensure_worker
-from kdnas_core.runs.store import opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, RunSpec, SpaceSpec, parse_spec
 
 
 def start(db: Path, fields: dict[str, Any], tell: Callable[[str], None]) -> int:
-    """Checks the fields of a spec, creates the run and returns its id; tells each step.
+    """Checks the fields of a spec, queues the run and returns its id; tells each step.
 
     Raises:
-        BadInput: something does not fit; nothing was written.
+        BadInput: something does not fit; no run was created.
+        Failure: the check did not come to an end.
     """
-    spec = checked(fields)
-    tell("Loading the teacher and the corpus, measuring the teacher and the smallest student …")
-    check_spec(spec)
-    with opened(db) as store:
-        run = store.create_run(spec)
-    ensure_worker(db)
+    (run,) = requests.ask(db, "runs", checked(fields), tell)
     return run
 
 

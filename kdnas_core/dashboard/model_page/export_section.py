@@ -9,9 +9,12 @@ import streamlit as st
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model_page import exported_section
-from kdnas_core.dashboard.ui import widgets
+from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.ui import widgets, work_controls
 from kdnas_core.package.checks import Exported
 from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import Export
+from kdnas_core.spec import Format
 
 EXPORT_HELP = (
     "Copies config, weights and tokenizer beside the store, loads the copy with stock libraries in clean "
@@ -20,11 +23,13 @@ EXPORT_HELP = (
 ONNX_HELP = "In float32 and with 8-bit weights, held against torch; takes about half a minute more."
 
 
+FORMATS: dict[Format, str] = {"hf": "transformers", "onnx": "ONNX", "zip": "zip"}
+
+
 def show(db: Path, source: Source, folder: Path) -> None:
     """Draws the buttons that hand a candidate or a student over, and where its export is."""
     st.header("Export")
     config = folder / "config.json"
-    told = controls.earlier_export(db, source)
     if config.is_file():
         st.download_button(
             "Download config.json",
@@ -36,10 +41,10 @@ def show(db: Path, source: Source, folder: Path) -> None:
         )
     if not has_weights(source):
         st.markdown(_why_not(source))
-    elif told is None or not told.has_onnx:
-        told = _offer(db, source, told)
-    if told is not None:
-        exported_section.show(told, source)
+        return
+    export = live_students.read_export(db, source)
+    refresh = live.refresh_s([] if export is None else [export])
+    st.fragment(_exports, run_every=refresh, key="exports")(db, source, refresh)
 
 
 def has_weights(source: Source) -> bool:
@@ -53,35 +58,46 @@ def _why_not(source: Source) -> str:
     return "Its weights are not kept; by default only students on the Pareto frontier keep theirs."
 
 
-def _offer(db: Path, source: Source, told: Exported | None) -> Exported | None:
+@widgets.sentences()
+def _exports(db: Path, source: Source, refresh: float | None) -> None:
+    """The button or the export at work, and the last one that is whole."""
+    widgets.say()
+    export, told = live_students.read_export(db, source), controls.earlier_export(db, source)
+    is_over = export is None or export.state in ("finished", "failed", "stopped")
+    if export is not None and export.state != "finished":
+        _at_work(db, export)
+    if is_over and (told is None or not told.has_onnx):
+        _offer(db, source, told)
+    if told is not None:
+        exported_section.show(told, source)
+    if live.refresh_s([] if export is None else [export]) != refresh:
+        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+
+
+def _at_work(db: Path, export: Export) -> None:
+    with st.container(border=True, key=f"export_{export.id}_card"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Export** · {' and '.join(FORMATS[each] for each in export.spec.formats)}")
+            widgets.state_badge(export)
+            work_controls.change(db, export)
+        work_controls.trouble(export)
+        if export.state == "running":
+            activity = export.activity or "starting"
+            st.markdown(f":material/progress_activity: {wording.plain(activity[0].upper() + activity[1:])} …")
+
+
+def _offer(db: Path, source: Source, told: Exported | None) -> None:
     """The button; of what is exported already only with the ONNX files that it lacks."""
-    place = st.empty()  # what is pressed is gone while it is done
-    with place.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center"):
         if told is None:
             with_onnx = st.checkbox("with ONNX files", value=True, help=ONNX_HELP)
-            pressed = st.button("Export", type="primary", help=EXPORT_HELP)
+            label, help_, kind = "Export", EXPORT_HELP, "primary"
         else:
-            with_onnx, pressed = True, st.button("Export with ONNX files", help=ONNX_HELP)
-    if not pressed:
-        return told
-    done = _export(db, source, with_onnx)
-    if done is not None:
-        place.empty()
-    return done or told
-
-
-def _export(db: Path, source: Source, with_onnx: bool) -> Exported | None:
-    with st.status("Copying …") as status:
-
-        def say(activity: str) -> None:
-            # asked several times a second: it is here that the script ends when the page is left
-            status.update(label=f"{wording.plain(activity[0].upper() + activity[1:])} …")
-
-        try:
-            told = controls.export(db, source, with_onnx, say)
-        except widgets.TOLD as error:
-            status.update(label="Not exported", state="error", expanded=True)
-            widgets.trouble(error)
-            return None
-        status.update(label="Exported", state="complete")
-        return told
+            with_onnx, label, help_, kind = True, "Export with ONNX files", ONNX_HELP, "secondary"
+        st.button(
+            label,
+            type=kind,  # type: ignore[arg-type]
+            help=help_,
+            on_click=widgets.do,
+            args=(lambda: controls.export(db, source, with_onnx),),
+        )

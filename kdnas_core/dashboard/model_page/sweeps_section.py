@@ -10,16 +10,14 @@ import streamlit as st
 
 from kdnas_core import hardware
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.act.requests import Tell
+from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model_page import sweep_figures
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import LatencyView
 from kdnas_core.dashboard.ui import ask_button, widgets, work_controls
 from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.launch import check_latency, ensure_worker
 from kdnas_core.runs.records import Sweep
-from kdnas_core.runs.store import opened
 from kdnas_core.spec import LatencySpec, SweepSpec, parse_sweep
 
 SWEPT = SweepSpec()
@@ -56,20 +54,9 @@ def _form(db: Path, candidate: int) -> None:
     ask_button.show(
         "Measure in all runtimes" if set(runtimes) == set(hardware.runtimes()) else "Measure",
         f"sweep_{candidate}",
-        lambda tell: ask(db, candidate, fields, tell),
+        lambda tell: requests.sweep(db, candidate, fields, tell),
         disabled=not runtimes,
     )
-
-
-def ask(db: Path, candidate: int, fields: dict[str, Any], tell: Tell) -> str:
-    """Checks and queues a sweep, and returns a sentence about it; as `asking.distil`."""
-    how = parse_sweep(fields)
-    tell("Loading the teacher …")
-    check_latency(db, str(candidate), how)
-    with opened(db) as store:
-        sweep = store.create_sweep(how, candidate)
-    ensure_worker(db)
-    return f"Sweep {sweep} is queued."
 
 
 @widgets.sentences()

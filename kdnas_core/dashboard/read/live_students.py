@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdnas_core.latency.reading import LatencyReading
-from kdnas_core.runs.records import Candidate, LayerLoss, Run, Score, Scoring, Student, Sweep
+from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import Candidate, Export, LayerLoss, Run, Score, Scoring, Student, Sweep
 from kdnas_core.runs.store import bytes_of, opened
 
 
@@ -80,6 +81,17 @@ def read_scorings(db: Path, *, candidate: int | None = None, student: int | None
             ScoringView(row, store.scores(row.id))
             for row in store.scorings(candidate=candidate, student=student)
         ]
+
+
+def read_export(db: Path, source: Source) -> Export | None:
+    """The newest export of a candidate itself, or of a student, that the store knows; None for none."""
+    with opened(db, read_only=True) as store:
+        found = (
+            store.exports(candidate=source.candidate.id)
+            if source.student is None
+            else store.exports(student=source.student.id)
+        )
+    return found[0] if found else None
 
 
 def read_latencies(db: Path, candidate: int) -> LatencyView:

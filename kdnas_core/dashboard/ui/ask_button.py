@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act.requests import Tell
 from kdnas_core.dashboard.ui import widgets
 
@@ -49,9 +50,9 @@ def _press(key: str) -> None:
 
 
 def _ask(key: str, ask: Callable[[Tell], str]) -> None:
-    with st.status("Checking …", expanded=True):
+    with st.status("Checking …") as status:
         try:
-            widgets.keep(ask(st.write))
+            widgets.keep(ask(lambda activity: status.update(label=wording.plain(activity))))
         except widgets.TOLD as error:
             st.session_state[_refused(key)] = str(error)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,9 +38,14 @@ def sentences() -> Iterator[None]:
 
 
 def act(action: controls.Action, db: Path, job: Job) -> None:
+    """Does to a job what a button says; as `do`."""
+    do(lambda: action(db, job))
+
+
+def do(action: Callable[[], str]) -> None:
     """Does what a button says and keeps the sentence about it for `say`; a button's `on_click`."""
     try:
-        st.session_state[_SAID] = (action(db, job), "ok")
+        st.session_state[_SAID] = (action(), "ok")
     except TOLD as error:
         st.session_state[_SAID] = (str(error), "error")
 

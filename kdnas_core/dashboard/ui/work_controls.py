@@ -10,31 +10,31 @@ import streamlit as st
 from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.ui import widgets
 from kdnas_core.runs.jobs import ACTIVE, RESUMABLE
-from kdnas_core.runs.records import Run, Scoring, Student, Sweep
-
-Working = Run | Student | Scoring | Sweep
+from kdnas_core.runs.records import AnyWork
 
 _WAITS = {
     "runs": "Waiting for a worker: one serves the oldest run first.",
     "students": "Waiting for a worker: one serves what was queued first.",
     "scorings": "Waiting for a worker: one serves what was queued first.",
     "sweeps": "Waiting for a worker: one serves what was queued first.",
+    "exports": "Waiting for a worker: one serves what was queued first.",
 }
 _KEPT = {
     "runs": "The worker ended before the run did. All that was judged is kept; Resume goes on from there.",
     "students": "The worker ended before the distillation did. Resume goes on from its last checkpoint.",
     "scorings": "The worker ended before the scoring did. All scores so far are kept; Resume goes on.",
     "sweeps": "The worker ended before the sweep did. All readings so far are kept; Resume goes on.",
+    "exports": "The worker ended before the export did. Nothing of it is left; Resume makes it anew.",
 }
 
 
-def buttons(db: Path, work: Working) -> None:
+def buttons(db: Path, work: AnyWork) -> None:
     """Draws those that its state allows."""
     with st.container(horizontal=True):
         change(db, work)
 
 
-def change(db: Path, work: Working) -> None:
+def change(db: Path, work: AnyWork) -> None:
     """Draws the same buttons without a row of their own."""
     if work.state in ACTIVE:
         asked = work.request is not None
@@ -49,7 +49,7 @@ def change(db: Path, work: Working) -> None:
 
 
 def _button(
-    label: str, icon: str, action: controls.Action, db: Path, work: Working, *, disabled: bool = False
+    label: str, icon: str, action: controls.Action, db: Path, work: AnyWork, *, disabled: bool = False
 ) -> None:
     st.button(
         label,
@@ -61,7 +61,7 @@ def _button(
     )
 
 
-def trouble(work: Working) -> None:
+def trouble(work: AnyWork) -> None:
     """Says what keeps it from going on."""
     kind = work.job.kind
     if work.state == "failed":
@@ -75,7 +75,7 @@ def trouble(work: Working) -> None:
         st.markdown(_WAITS[kind])
 
 
-def delete_button(work: Working) -> None:
+def delete_button(work: AnyWork) -> None:
     """Draws the button that asks whether to delete; `confirm_delete` draws the question."""
     busy = work.state == "running"
     st.button(
@@ -88,7 +88,7 @@ def delete_button(work: Working) -> None:
     )
 
 
-def confirm_delete(db: Path, work: Working, what: str, then: Callable[[], None]) -> None:
+def confirm_delete(db: Path, work: AnyWork, what: str, then: Callable[[], None]) -> None:
     """Asks, where the button was pressed; no dialog, which would close when the page is drawn anew.
 
     Args:
@@ -110,9 +110,9 @@ def confirm_delete(db: Path, work: Working, what: str, then: Callable[[], None])
             st.button("Keep it", key=f"keep_{name}", on_click=_ask_whether, args=(work, False))
 
 
-def _asked(work: Working) -> str:
+def _asked(work: AnyWork) -> str:
     return f"deleting_{work.job.kind}_{work.id}"
 
 
-def _ask_whether(work: Working, yes: bool) -> None:
+def _ask_whether(work: AnyWork, yes: bool) -> None:
     st.session_state[_asked(work)] = yes

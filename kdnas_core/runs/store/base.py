@@ -47,6 +47,7 @@ class Base:
         self._db = Database(connection)
         self._lease = lease
         self._columns: dict[str, list[str]] = {}
+        self._writing = False
 
     def close(self) -> None:
         """Closes the connection; the store is of no use afterwards."""
@@ -74,8 +75,12 @@ class Base:
 
     @contextmanager
     def _write(self) -> Iterator[None]:
+        if self._writing:  # a part of a larger write
+            yield
+            return
         # IMMEDIATE: a deferred transaction that reads first fails at once when another wrote meanwhile.
         self._db.execute("BEGIN IMMEDIATE")
+        self._writing = True
         try:
             if self._lease is not None:
                 self._check_lease(self._lease)
@@ -83,7 +88,10 @@ class Base:
         except BaseException:
             self._db.conn.rollback()
             raise
-        self._db.conn.commit()
+        else:
+            self._db.conn.commit()
+        finally:
+            self._writing = False
 
     def _check_lease(self, lease: Lease) -> None:
         found = self._db.query(

@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.jobs import ACTIVE, KINDS, RESUMABLE, Job, Kind, Lease, RunState, Worker
-from kdnas_core.runs.records import Run, Scoring, Student, Sweep
+from kdnas_core.runs.jobs import ACTIVE, LANES, RESUMABLE, Job, Kind, Lane, Lease, RunState, Worker
+from kdnas_core.runs.records import AnyWork, Run, Student
 from kdnas_core.runs.score_table import figures_of
 from kdnas_core.runs.store import lease_locks
-from kdnas_core.runs.store.measurements import Measurements
+from kdnas_core.runs.store.requests import Requests
 from kdnas_core.runs.store.runs import METHOD, Runs
 
 _NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
@@ -25,39 +25,44 @@ _NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
 _DEPENDING: dict[Kind, str] = {
     "runs": """SELECT 'students' AS kind, id FROM students WHERE run = :id
         UNION ALL SELECT 'scorings', id FROM scorings WHERE run = :id
-        UNION ALL SELECT 'sweeps', id FROM sweeps WHERE run = :id""",
+        UNION ALL SELECT 'sweeps', id FROM sweeps WHERE run = :id
+        UNION ALL SELECT 'exports', id FROM exports WHERE run = :id""",
     "students": """SELECT 'students' AS kind, id FROM students WHERE parent = :id
-        UNION ALL SELECT 'scorings', id FROM scorings WHERE student = :id""",
+        UNION ALL SELECT 'scorings', id FROM scorings WHERE student = :id
+        UNION ALL SELECT 'exports', id FROM exports WHERE student = :id""",
     "scorings": _NOTHING,
     "sweeps": _NOTHING,
+    "checks": _NOTHING,
+    "exports": _NOTHING,
 }
 
 
-class Jobs(Runs, Measurements):
-    """Runs, students, scorings and sweeps as work. A number alone is a run's id."""
+class Jobs(Runs, Requests):
+    """All kinds of work. A number alone is a run's id."""
 
-    def work(self, job: Job | int) -> Run | Student | Scoring | Sweep:
+    def work(self, job: Job | int) -> AnyWork:
         """One piece of work.
 
         Raises:
             BadInput: there is none such.
         """
         job = _job(job)
-        look: dict[Kind, Callable[[int], Run | Student | Scoring | Sweep]] = {
+        look: dict[Kind, Callable[[int], AnyWork]] = {
             "runs": self.run,
             "students": self.student,
             "scorings": self.scoring,
             "sweeps": self.sweep,
+            "checks": self.check,
+            "exports": self.export,
         }
         return look[job.kind](job.id)
 
-    def is_waiting(self) -> bool:
-        """Whether anything is queued."""
-        return bool(list(self._db.query("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1")))
+    def is_waiting(self, lane: Lane = "long") -> bool:
+        """Whether anything of a lane is queued."""
+        queued = self._db.query("SELECT DISTINCT kind FROM jobs WHERE state = 'queued'")
+        return any(row["kind"] in LANES[lane] for row in queued)
 
-    def claim(
-        self, worker: Worker, kinds: Collection[Kind] = KINDS
-    ) -> Run | Student | Scoring | Sweep | None:
+    def claim(self, worker: Worker, kinds: Collection[Kind] = LANES["long"]) -> AnyWork | None:
         """Makes the piece of work of these kinds that was queued first this worker's; None for none."""
         with self._write():
             queued = self._db.query(

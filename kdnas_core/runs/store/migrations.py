@@ -112,7 +112,7 @@ _OF_JOBS = (
 )
 
 
-@migrations(name="6_jobs_samples")
+@migrations(name="6_jobs_checks_exports_samples")
 def _version_6(db: Database) -> None:
     db.execute("""
         CREATE TABLE jobs (
@@ -130,6 +130,16 @@ def _version_6(db: Database) -> None:
         db.execute(f"INSERT INTO jobs (kind, subject, {names}) SELECT '{kind}', id, {names} FROM {kind}")
         for name in (*had, "worker"):
             db.execute(f"ALTER TABLE {kind} DROP COLUMN {name}")
+    db.execute("""
+        CREATE TABLE checks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, wanted TEXT NOT NULL, sources TEXT NOT NULL DEFAULT '[]',
+            spec TEXT NOT NULL, made TEXT NOT NULL DEFAULT '[]')""")
+    db.execute("""
+        CREATE TABLE exports (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER REFERENCES candidates ON DELETE CASCADE,
+            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL)""")
+    for kind in ("runs", "students", "scorings", "sweeps", "checks", "exports"):
         db.execute(f"""
             CREATE TRIGGER {kind}_end_their_job AFTER DELETE ON {kind}
             BEGIN DELETE FROM jobs WHERE kind = '{kind}' AND subject = OLD.id; END""")
@@ -156,6 +166,9 @@ def _version_6(db: Database) -> None:
         ("scorings", "student"),
         ("sweeps", "run"),
         ("sweeps", "candidate"),
+        ("exports", "run"),
+        ("exports", "candidate"),
+        ("exports", "student"),
     ):
         name = f"{table}_by_{columns.replace(', ', '_')}"
         db.execute(f"CREATE INDEX {name} ON {table} ({columns})")

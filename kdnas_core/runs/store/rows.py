@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Kind, Lease, RunState, Worker
-from kdnas_core.runs.records import Candidate, LayerLoss, Run, Scoring, Student, Sweep, TeacherFacts
+from kdnas_core.runs.records import (
+    Candidate,
+    Check,
+    Export,
+    LayerLoss,
+    Run,
+    Scoring,
+    Student,
+    Sweep,
+    TeacherFacts,
+)
 from kdnas_core.runs.store import lease_locks
-from kdnas_core.spec import DistilSpec, ScoreSpec, SweepSpec, parse_spec_json
+from kdnas_core.spec import DistilSpec, ExportSpec, ScoreSpec, SweepSpec, parse_spec_json
 
 FIRST_YARDSTICKS = 3  # the first method under which a run chooses what its candidates are compared by
 LEASE_S = 60  # after a worker's last beat, for one on another host, whose lock cannot be seen
@@ -52,6 +62,28 @@ def scoring_of(row: dict[str, Any], leases: Path) -> Scoring:
 def sweep_of(row: dict[str, Any], leases: Path) -> Sweep:
     """A sweep."""
     return Sweep(**{**_served(row, "sweeps", leases), "spec": SweepSpec.model_validate_json(row["spec"])})
+
+
+def check_of(row: dict[str, Any], leases: Path) -> Check:
+    """A check."""
+    read: dict[str, Callable[[str], Any]] = {
+        "runs": parse_spec_json,
+        "students": DistilSpec.model_validate_json,
+        "scorings": ScoreSpec.model_validate_json,
+        "sweeps": SweepSpec.model_validate_json,
+    }
+    fields = {
+        "sources": tuple(json.loads(row["sources"])),
+        "spec": read[row["wanted"]](row["spec"]),
+        "made": tuple(json.loads(row["made"])),
+    }
+    return Check(**{**_served(row, "checks", leases), **fields})
+
+
+def export_of(row: dict[str, Any], leases: Path) -> Export:
+    """An export."""
+    spec = ExportSpec.model_validate_json(row["spec"])
+    return Export(**{**_served(row, "exports", leases), "spec": spec})
 
 
 def candidate_of(row: dict[str, Any], samples: Sequence[float] = ()) -> Candidate:

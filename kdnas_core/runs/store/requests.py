@@ -1,0 +1,86 @@
+"""The rows of checks and exports, which a page asks for and a worker of the short lane serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from kdnas_core.runs.jobs import ACTIVE, Kind
+from kdnas_core.runs.records import Asked, Check, Export
+from kdnas_core.runs.store.base import only
+from kdnas_core.runs.store.measurements import Measurements
+from kdnas_core.runs.store.rows import check_of, export_of
+from kdnas_core.spec import ExportSpec
+
+KEPT_S = 24 * 3_600  # a check that is over, for whoever asked and looks again
+
+
+class Requests(Measurements):
+    """Checks and exports."""
+
+    def create_check(self, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> int:
+        """Queues the check of what is asked for, and returns its id.
+
+        Args:
+            wanted: the kind of work.
+            spec: of that work.
+            sources: the candidates, as in "12", and students, as in "s3", that it is of.
+        """
+        with self._write():
+            self._db.execute(
+                """DELETE FROM checks WHERE id IN (SELECT subject FROM jobs
+                WHERE kind = 'checks' AND state NOT IN ('queued', 'running') AND created_at < ?)""",
+                [time.time() - KEPT_S],
+            )
+            row = {"wanted": wanted, "sources": list(sources), "spec": spec.model_dump_json()}
+            return self._create("checks", row, None)
+
+    def check(self, check: int) -> Check:
+        """One check.
+
+        Raises:
+            BadInput: there is no such check.
+        """
+        missing = f"There is no check {check} in {self.path}; ask again for what it was of."
+        return check_of(only(self._select_work("checks", id=check), missing), self._leases)
+
+    def accept(self, check: int, queue: Callable[[], Sequence[int]]) -> None:
+        """Queues what a check was of, and remembers its ids, all at once or nothing.
+
+        A check that has queued it already, and was ended before it could say so, queues nothing more.
+        """
+        with self._write():
+            if not self.check(check).made:
+                self._set("checks", check, {"made": list(queue())})
+
+    def create_export(
+        self, spec: ExportSpec, run: int, *, candidate: int | None = None, student: int | None = None
+    ) -> int:
+        """Queues the export of a candidate or a student, in the place of earlier ones that are over.
+
+        Args:
+            spec: where to, and in which formats.
+            run: of the candidate.
+            candidate: that is exported ...
+            student: ... or the student that is.
+        """
+        with self._write():
+            for other in self.exports(candidate=candidate, student=student):
+                if other.state not in ACTIVE:
+                    self._db.table("exports").delete(other.id)
+            row = {"run": run, "candidate": candidate, "student": student, "spec": spec.model_dump_json()}
+            return self._create("exports", row, None)
+
+    def exports(self, *, candidate: int | None = None, student: int | None = None) -> list[Export]:
+        """All exports, or those of a candidate itself or of a student, newest first."""
+        rows = self._select_work("exports", candidate=candidate, student=student)
+        return [export_of(row, self._leases) for row in rows]
+
+    def export(self, export: int) -> Export:
+        """One export.
+
+        Raises:
+            BadInput: there is no such export.
+        """
+        missing = f"There is no export {export} in {self.path}; export it anew."
+        return export_of(only(self._select_work("exports", id=export), missing), self._leases)

@@ -1,0 +1,61 @@
+"""Stands in for the workers that a page starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdnas_core.dashboard.act import controls, requests
+from kdnas_core.errors import BadInput
+from kdnas_core.runs import checks
+from kdnas_core.runs.jobs import Lane, Worker
+from kdnas_core.runs.records import Check
+from kdnas_core.runs.store import opened
+
+
+class Served:
+    """Checks pass at once, or are refused; nothing else is worked on.
+
+    Attributes:
+        refusal: of the checks to come.
+        checks: what was checked.
+        stores: for which a worker of the long lane was asked, once each time.
+        short: the same of the short lane, where no check was queued.
+    """
+
+    def __init__(self) -> None:
+        self.refusal: str | None = None
+        self.checks: list[Check] = []
+        self.stores: list[Path] = []
+        self.short: list[Path] = []
+
+    def ensure_worker(self, db: Path, lane: Lane = "long") -> None:
+        """In the place of `launch.ensure_worker`."""
+        if lane == "long":
+            self.stores.append(db)
+            return
+        with opened(db) as store:
+            asked = store.claim(Worker.this_process(), ["checks"])
+            if not isinstance(asked, Check):
+                self.short.append(db)
+                return
+            self.checks.append(asked)
+            try:
+                if self.refusal is not None:
+                    raise BadInput(self.refusal)
+                store.accept(asked.id, lambda: checks.queue_asked(store, asked))
+            except BadInput as error:
+                store.end(asked.job, "failed", str(error))
+            else:
+                store.end(asked.job, "finished")
+                self.stores.append(db)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    """What pages start in this test; no process is."""
+    made = Served()
+    for module in (requests, controls):
+        monkeypatch.setattr(module, "ensure_worker", made.ensure_worker)
+    return made
