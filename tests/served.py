@@ -21,25 +21,23 @@ class Served:
         refusal: of the checks to come.
         checks: what was checked.
         stores: for which a worker of the long lane was asked, once each time.
-        short: the same of the short lane, where no check was queued.
+        exports: the same of the lane of exports.
     """
 
     def __init__(self) -> None:
         self.refusal: str | None = None
         self.checks: list[Check] = []
         self.stores: list[Path] = []
-        self.short: list[Path] = []
+        self.exports: list[Path] = []
 
     def ensure_worker(self, db: Path, lane: Lane = "long") -> None:
         """In the place of `launch.ensure_worker`."""
-        if lane == "long":
-            self.stores.append(db)
+        if lane != "checks":
+            (self.stores if lane == "long" else self.exports).append(db)
             return
         with opened(db) as store:
             asked = store.claim(Worker.this_process(), ["checks"])
-            if not isinstance(asked, Check):
-                self.short.append(db)
-                return
+            assert isinstance(asked, Check)
             self.checks.append(asked)
             try:
                 if self.refusal is not None:

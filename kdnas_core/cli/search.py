@@ -157,13 +157,13 @@ def worker(
     db: Db = DEFAULT_DB,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing is queued.")] = False,
     lane: Annotated[
-        str, typer.Option("--lane", help="long: searches and all else; short: checks and exports of pages.")
+        str, typer.Option("--lane", help="long, or checks or exports, which pages ask for.")
     ] = "long",
     engine: Annotated[str, typer.Option("--engine", help="local: in this process.")] = "local",
 ) -> None:
     """Serve what is queued, one after another, until interrupted: runs, distillations, scorings, sweeps."""
     if lane not in LANES:
-        raise BadInput(f"The lane {lane} is not known; write --lane long or --lane short.")
+        raise BadInput(f"The lane {lane} is not known; write --lane long, checks or exports.")
     if engine != "local":
         raise BadInput(f"The engine {engine} is not known; write --engine local.")
     prepare_libraries()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,6 @@ from kdnas_core.evaluation.classifier import logits_of, predictions, tokens_of
 from kdnas_core.evaluation.metrics import task_score
 from kdnas_core.evaluation.zero_shot import probe_accuracy
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive
 from kdnas_core.latency.protocol import TimedRun, reading, time_in_turns
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.runtimes import runner, session_from, session_runner, threads
@@ -170,24 +168,21 @@ def timed_again(
     onnx: Path | None,
     teacher: Teacher,
     protocol: LatencySpec,
-    waiting: Callable[[], None],
 ) -> LatencyReading:
-    """One reading; nothing that was remembered is taken for it.
+    """One reading, for which nothing that was remembered is taken; the caller has the device.
 
     Args:
         student: as it was loaded from the export.
         onnx: the folder of its exported ONNX files; None where there are none.
         teacher: beside which it is timed.
         protocol: how, and in which runtime.
-        waiting: as for `exclusive`.
 
     Raises:
         BadInput: this machine lacks the runtime.
     """
-    with exclusive(waiting):
-        runners = [runner(teacher.model, protocol), _student(student, onnx, protocol)]
-        known = _read(runners, protocol)
-        return known if known.clean else _read(runners, protocol)  # as a bench does
+    runners = [runner(teacher.model, protocol), _student(student, onnx, protocol)]
+    known = _read(runners, protocol)
+    return known if known.clean else _read(runners, protocol)  # as a bench does
 
 
 def _read(runners: list[TimedRun], protocol: LatencySpec) -> LatencyReading:

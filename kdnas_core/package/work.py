@@ -132,8 +132,9 @@ def _latencies(
         teacher: Teacher = load_teacher(asked["teacher"])
         for fields in asked["protocols"]:
             protocol = LatencySpec(**fields)
-            _tell(f"measuring the latency again: {protocol.runtime}")
-            readings[protocol.runtime] = timed_again(model, onnx, teacher, protocol, _waiting).to_dict()
+            with exclusive(_waiting):
+                _tell(f"measuring the latency again: {protocol.runtime}")
+                readings[protocol.runtime] = timed_again(model, onnx, teacher, protocol).to_dict()
     except BadInput as error:
         notes.append(f"Its latency was not measured again: {error}")
     return readings

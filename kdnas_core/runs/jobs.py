@@ -13,14 +13,20 @@ from kdnas_core.errors import BadInput
 
 RunState = Literal["queued", "running", "paused", "stopped", "interrupted", "finished", "failed"]
 Kind = Literal["runs", "students", "scorings", "sweeps", "checks", "exports"]
-Lane = Literal["long", "short"]
+Lane = Literal["long", "checks", "exports"]
 ACTIVE: tuple[RunState, ...] = ("queued", "running")
 RESUMABLE: tuple[RunState, ...] = ("paused", "stopped", "interrupted", "failed")
-LANES: dict[Lane, tuple[Kind, ...]] = {  # a worker serves one lane, so that a check never waits for a search
+LANES: dict[Lane, tuple[Kind, ...]] = {  # of which each has a worker: a check never waits for a search
     "long": ("runs", "students", "scorings", "sweeps"),
-    "short": ("checks", "exports"),
+    "checks": ("checks",),
+    "exports": ("exports",),
 }
 _NAME = re.compile(r"(s?)([0-9]{1,18})")  # as many digits as the store can hold
+
+
+def lane_of(kind: Kind) -> Lane:
+    """The lane in which a kind of work is served."""
+    return next(lane for lane, kinds in LANES.items() if kind in kinds)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ STARTS_WITHIN_S = 30
 
 def worker_lock(db: Path, lane: Lane = "long") -> FileLock:
     """The lock that the worker serving a lane of a store holds as long as it lives."""
-    return FileLock(db.with_name(f"{db.name}.{'worker' if lane == 'long' else 'checks'}.lock"))
+    return FileLock(db.with_name(f"{db.name}.{'worker' if lane == 'long' else lane}.lock"))
 
 
 def ensure_worker(db: Path, lane: Lane = "long") -> None:

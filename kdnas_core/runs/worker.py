@@ -1,8 +1,8 @@
 """The worker: claims what is queued and works on it until it is finished, or told to pause or stop.
 
-All kinds of work are served in the same way, in two lanes with a worker each: runs, students, scorings and
-sweeps in the long one; checks and exports in the short one, whose worker stays for a while when it is idle:
-the next of them finds its libraries loaded.
+All kinds of work are served in the same way, in lanes with a worker each: runs, students, scorings and
+sweeps; checks; exports. The workers of the last two stay for a while when they are idle, so that what comes
+next finds their libraries loaded.
 
 Page and worker meet only in the store: a second thread says there every second that the worker lives,
 and reads what was asked of it meanwhile.
@@ -48,8 +48,8 @@ from kdnas_core.spec import RunSpec
 
 HEARTBEAT_S = 1.0
 MOST_WORKED_S = 10.0  # between two beats; the rest of it the process was stopped, or the machine asleep
-POLL_S: dict[Lane, float] = {"long": 0.5, "short": 0.1}
-LINGER_S: dict[Lane, float] = {"long": 0.0, "short": 120.0}  # idle, before a worker ends
+POLL_S: dict[Lane, float] = {"long": 0.5, "checks": 0.1, "exports": 0.1}
+LINGER_S: dict[Lane, float] = {"long": 0.0, "checks": 120.0, "exports": 120.0}  # idle, before a worker ends
 
 log = logging.getLogger(__name__)
 

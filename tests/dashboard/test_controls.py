@@ -46,7 +46,7 @@ def test_a_resumed_run_is_queued_and_served(db: Path, served: Served) -> None:
     run = fill(db, episodes=1, state="interrupted")
     controls.resume(db, Job("runs", run))
     assert state(db, run) == "queued"
-    assert (served.stores, served.short) == ([db], [])
+    assert (served.stores, served.exports) == ([db], [])
 
 
 def test_an_export_is_queued_beside_the_store_and_takes_the_place_of_one_that_is_over(
@@ -63,7 +63,7 @@ def test_an_export_is_queued_beside_the_store_and_takes_the_place_of_one_that_is
     with opened(db, read_only=True) as store:
         [second] = store.exports(candidate=1)
         assert (second.id, second.spec.formats) == (2, ["hf", "onnx"])
-    assert (served.stores, served.short) == ([], [db, db])
+    assert (served.stores, served.exports) == ([], [db, db])
 
 
 def test_an_interrupted_export_goes_on_in_the_lane_of_exports(db: Path, served: Served) -> None:
@@ -75,7 +75,7 @@ def test_an_interrupted_export_goes_on_in_the_lane_of_exports(db: Path, served: 
     controls.resume(db, claimed.job)
     with opened(db, read_only=True) as store:
         assert store.export(1).state == "queued"
-    assert (served.stores, served.short) == ([], [db, db])
+    assert (served.stores, served.exports) == ([], [db, db])
 
 
 def test_a_finished_run_cannot_be_paused_and_says_why(db: Path) -> None:

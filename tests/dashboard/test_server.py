@@ -207,4 +207,4 @@ def test_what_was_queued_is_taken_up_when_the_server_starts(
             pass
 
     run_apart(start_up())
-    assert served == ([(db, "long"), (db, "short")] if is_queued else [])
+    assert served == ([(db, "long"), (db, "checks")] if is_queued else [])

@@ -36,7 +36,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def claimed(store: Store) -> Check:
-    found = store.claim(Worker.this_process(), LANES["short"])
+    found = store.claim(Worker.this_process(), LANES["checks"])
     assert isinstance(found, Check)
     return found
 
@@ -104,11 +104,12 @@ def test_who_lost_the_lease_of_a_check_queues_nothing(store: Store) -> None:
 def test_a_worker_of_one_lane_leaves_the_other_alone(store: Store) -> None:
     run = store.create_run(quick_spec())
     check = store.create_check("runs", quick_spec())
-    assert (store.is_waiting("long"), store.is_waiting("short")) == (True, True)
+    assert (store.is_waiting("long"), store.is_waiting("checks")) == (True, True)
     assert store.claim(Worker.this_process()).job == Job("runs", run)  # type: ignore[union-attr]
     assert store.claim(Worker.this_process()) is None
+    assert store.claim(Worker.this_process(), LANES["exports"]) is None
     assert claimed(store).id == check
-    assert (store.is_waiting("long"), store.is_waiting("short")) == (False, False)
+    assert (store.is_waiting("long"), store.is_waiting("checks")) == (False, False)
 
 
 def test_a_check_that_is_over_is_forgotten_after_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_an_export_says_what_it_does_and_ends_as_its_exporter_does(store: Store)
             said.append(leased.export(export.id).activity)
 
     export = store.create_export(EXPORT, 1, student=1)
-    row = store.claim(Worker.this_process(), LANES["short"])
+    row = store.claim(Worker.this_process(), LANES["exports"])
     assert isinstance(row, Export)
     assert worker.export(store, row, exporter) == "finished"
     assert said == ["copying", "copying", "writing the card"]
@@ -148,7 +149,7 @@ def test_an_export_that_is_told_to_stop_stops_where_it_next_says_what_it_does(
 ) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
     store.create_export(EXPORT, 1, candidate=1)
-    row = store.claim(Worker.this_process(), LANES["short"])
+    row = store.claim(Worker.this_process(), LANES["exports"])
     assert isinstance(row, Export)
 
     def exporter(leased: Store, export: Export, say: Callable[[str], None]) -> None:
@@ -161,7 +162,7 @@ def test_an_export_that_is_told_to_stop_stops_where_it_next_says_what_it_does(
 
 def test_what_is_being_exported_cannot_be_deleted_and_takes_its_exports_along(store: Store) -> None:
     store.create_export(EXPORT, 1, student=4)
-    row = store.claim(Worker.this_process(), LANES["short"])
+    row = store.claim(Worker.this_process(), LANES["exports"])
     assert row is not None
     for job in (Job("students", 4), Job("runs", 1)):
         with pytest.raises(BadInput, match=r"needed by (export|student)") as refused:
@@ -184,19 +185,19 @@ def spec(
 
 
 @pytest.mark.slow
-def test_a_worker_of_the_short_lane_checks_what_is_queued_for_real(
+def test_a_worker_of_its_lane_checks_what_is_queued_for_real(
     spec: RunSpec, tmp_path: Path, served: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(worker.LINGER_S, "short", 0.0)
+    monkeypatch.setitem(worker.LINGER_S, "checks", 0.0)
     monkeypatch.setattr("signal.signal", lambda *given: None)
     tight = spec.model_copy(update={"latency": spec.latency.model_copy(update={"budget_ms": 1e-6})})
     db = tmp_path / "runs.db"
     with opened(db) as store:
         good, bad = store.create_check("runs", spec), store.create_check("runs", tight)
-        worker.serve(db, no_export, lane="short", until_idle=True)
+        worker.serve(db, no_export, lane="checks", until_idle=True)
         assert (store.check(good).made, store.check(bad).made) == ((1,), ())
         assert "raise the budget" in (store.check(bad).error or "")
         source = store.create_check("students", DistilSpec(corpus="nowhere.txt"), ["9"])
-        worker.serve(db, no_export, lane="short", until_idle=True)
+        worker.serve(db, no_export, lane="checks", until_idle=True)
         assert "no candidate 9" in (store.check(source).error or "")
     assert served == [db]

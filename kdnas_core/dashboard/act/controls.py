@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kdnas_core.package.checks import Exported, read_export
 from kdnas_core.package.layout import WEIGHTS, sha256, write_zip
-from kdnas_core.runs.jobs import LANES, Job
+from kdnas_core.runs.jobs import Job, lane_of
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.names import Source, source_named, weights_of
 from kdnas_core.runs.store import opened
@@ -50,7 +50,7 @@ def resume(db: Path, job: Job) -> str:
     """
     with opened(db) as store:
         store.resume(job)
-    ensure_worker(db, "short" if job.kind in LANES["short"] else "long")
+    ensure_worker(db, lane_of(job.kind))
     return f"{job.title} goes on where it ended."
 
 
@@ -95,7 +95,7 @@ def export(db: Path, source: Source, with_onnx: bool) -> str:
             store.create_export(spec, candidate.run, candidate=candidate.id)
         else:
             store.create_export(spec, student.run, student=student.id)
-    ensure_worker(db, "short")
+    ensure_worker(db, "exports")
     return f"The export of {source.title.lower()} is queued."
 
 

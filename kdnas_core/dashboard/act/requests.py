@@ -46,10 +46,10 @@ def ask(db: Path, wanted: Kind, spec: Asked, tell: Tell, sources: Sequence[str] 
     tell("Checking …")
     with opened(db) as store:
         check = store.create_check(wanted, spec, sources)
-        ensure_worker(db, "short")
+        ensure_worker(db, "checks")
         while (row := store.check(check)).state in ACTIVE:
             tell(f"{row.activity[:1].upper()}{row.activity[1:] or 'Checking'} …")
-            if row.state == "queued" and not is_served(db, "short") and store.check(check).state == "queued":
+            if row.state == "queued" and not is_served(db, "checks") and store.check(check).state == "queued":
                 store.delete(row.job)
                 raise Failure("No worker could be started; see worker.log beside the store.")
             time.sleep(LOOK_EVERY_S)

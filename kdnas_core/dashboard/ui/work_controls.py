@@ -38,7 +38,8 @@ def change(db: Path, work: AnyWork) -> None:
     """Draws the same buttons without a row of their own."""
     if work.state in ACTIVE:
         asked = work.request is not None
-        _button("Pause", ":material/pause:", controls.pause, db, work, disabled=asked)
+        if work.job.kind != "exports":  # of which nothing is kept
+            _button("Pause", ":material/pause:", controls.pause, db, work, disabled=asked)
         _button("Stop", ":material/stop:", controls.stop, db, work, disabled=asked)
     if work.state in RESUMABLE:
         _button("Resume", ":material/play_arrow:", controls.resume, db, work)

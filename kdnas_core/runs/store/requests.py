@@ -1,4 +1,4 @@
-"""The rows of checks and exports, which a page asks for and a worker of the short lane serves."""
+"""The rows of checks and exports, which pages ask for."""
 
 from __future__ import annotations
 
