@@ -157,6 +157,7 @@ def test_its_scores_come_back_as_a_finished_scoring(student: Path, db: Path, unl
         assert not store.is_waiting()
 
 
+@pytest.mark.slow
 def test_a_candidate_comes_back_from_its_folder_with_weights_of_its_own(candidate: Path, db: Path) -> None:
     done = taken(db, candidate)
     assert done.student is None
@@ -168,6 +169,7 @@ def test_a_candidate_comes_back_from_its_folder_with_weights_of_its_own(candidat
     assert (done.path / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_a_student_for_a_task_comes_back_with_its_head(tiny_teacher: Path, db: Path, tmp_path: Path) -> None:
     folder = write_export(tmp_path / "s4", tiny_teacher, student=DistilSpec(task="packaged"))
     write_task(folder, "packaged", "0123")
@@ -379,7 +381,7 @@ def _with_more_parameters(fields: dict[str, Any]) -> None:
         (lambda fields: fields["scores"][0].update(subject="me"), "scores.0.subject"),
         (lambda fields: fields.update(student=None), "candidate or of a student"),
         (_with_another_shape, "another architecture"),
-        (_with_more_parameters, "not those of the model"),
+        pytest.param(_with_more_parameters, "not those of the model", marks=pytest.mark.slow),  # a child
     ],
 )
 def test_a_kdnas_json_that_cannot_be_is_refused_with_its_field(
@@ -410,7 +412,7 @@ def test_a_kdnas_json_that_is_no_json_of_ours_is_refused(
         ({"is_decoder": True}, "of no student"),
         ({"hidden_size": 24}, "another architecture"),
         ({"hidden_size": "wide"}, "of no student"),
-        ({"vocab_size": 10**12}, "do not fit its config"),
+        pytest.param({"vocab_size": 10**12}, "do not fit its config", marks=pytest.mark.slow),  # a child
     ],
 )
 def test_a_config_that_is_of_no_student_of_ours_is_refused(
@@ -434,7 +436,10 @@ def _swap_a_tensor(tensors: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [(_swap_a_tensor, "see 'a.projection', 'embeddings.LayerNorm.bias'"), (_not_a_number, "no numbers")],
+    [
+        (_swap_a_tensor, "see 'a.projection', 'embeddings.LayerNorm.bias'"),
+        pytest.param(_not_a_number, "no numbers", marks=pytest.mark.slow),
+    ],
 )
 def test_weights_of_another_model_are_refused(
     student: Path, db: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], told: str

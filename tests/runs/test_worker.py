@@ -282,15 +282,16 @@ def as_proposed(candidate: Candidate) -> tuple[Any, ...]:
     return candidate.episode, candidate.architecture, candidate.state, candidate.steps, candidate.weights
 
 
-def test_a_worker_that_is_killed_five_times_loses_no_candidate_and_changes_nothing(
-    db: Path, tmp_path: Path, long_spec: RunSpec
+@pytest.mark.parametrize("moments", [MOMENTS[1::3], pytest.param(MOMENTS, marks=pytest.mark.slow)])
+def test_a_worker_that_is_killed_again_and_again_loses_no_candidate_and_changes_nothing(
+    db: Path, tmp_path: Path, long_spec: RunSpec, moments: list[Callable[[Run, list[Candidate]], bool]]
 ) -> None:
     (run,) = queue(db, long_spec)
     kept: dict[int, Candidate] = {}
     losses: dict[int, list[LayerLoss]] = {}
     start_worker(db)
     with looking_at(db) as store:
-        for moment in MOMENTS:
+        for moment in moments:
             wait_for(lambda at=moment: at(store.run(run), store.candidates(run)), pause=0.002)  # type: ignore[misc]
             serving = store.run(run).worker
             assert serving is not None
