@@ -49,6 +49,8 @@ CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
     "electra": lambda **words: ElectraConfig(**SHAPE, embedding_size=32, **words),
     "electra, factorised": lambda **words: ElectraConfig(**SHAPE, embedding_size=16, **words),
 }
+# one for each way through our code: XLM-R and CamemBERT are RoBERTa to it, a plain ELECTRA is BERT
+DISTINCT = ("bert", "roberta", "distilbert", "electra, factorised")
 
 
 def model_of(kind: str, vocabulary: int, pad: int = 0) -> PreTrainedModel:

@@ -81,10 +81,9 @@ def opinions(task: Task, seed: int = 0) -> NDArray[np.float32]:
 # What is learnt
 
 
-@pytest.mark.parametrize(("soft", "pairs"), [(False, False), (True, True)])
-def test_a_task_where_one_word_decides_is_learnt(soft: bool, pairs: bool, teacher: Teacher) -> None:
-    task = word_task(pairs=pairs)
-    model = tuned(teacher, lesson_of(task, teacher, opinions(task) if soft else None), steps=100)
+def test_a_task_where_one_word_decides_is_learnt(teacher: Teacher) -> None:
+    task = word_task()
+    model = tuned(teacher, lesson_of(task, teacher), steps=100)
     assert np.mean(predicted(model, task, teacher) == labels_of(task)) > 0.85
     assert not model.training
 
@@ -118,7 +117,7 @@ def test_of_every_family_it_is_the_score_that_is_put_in_units(kind: str, teacher
 def test_scores_that_are_all_alike_are_in_units_of_1(teacher: Teacher) -> None:
     rows = [replace(row, label=7.0) for row in count_rows(32)]
     task = Task("alike", (), {"train": rows, "validation": rows}, ("validation",))
-    scores = predicted(tuned(teacher, lesson_of(task, teacher)), task, teacher)
+    scores = predicted(tuned(teacher, lesson_of(task, teacher), steps=10), task, teacher)
     np.testing.assert_allclose(scores, 7.0, atol=1.0)
 
 
@@ -194,7 +193,7 @@ def test_without_dropout_a_model_learns_as_one_whose_config_has_none(kind: str, 
     lesson = lesson_of(word_task(32), teacher)
 
     def learnt(one: PreTrainedModel, how: FineTuning) -> dict[str, torch.Tensor]:
-        return fine_tuned(one, lesson, how, RATE, 0, None, steps=3).state_dict()
+        return fine_tuned(one, lesson, how, RATE, 0, None, steps=2).state_dict()
 
     none = learnt(encoder, replace(HOW, dropout=0.0))
     assert same_weights(none, learnt(without_dropout(encoder), HOW))
@@ -231,33 +230,34 @@ def test_words_that_the_training_split_has_not_keep_their_embedding(teacher: Tea
     assert changed == set(np.concatenate(lesson.rows.ids).tolist())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_family_is_fine_tuned_on_pairs(
-    kind: str, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task, losses = word_task(32, 8, classes=3, pairs=True), []
-    lesson, made = lesson_of(task, teacher, opinions(task)), module._gradients
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Of each step that is taken."""
+    told_losses: list[float] = []
+    made = module._gradients
 
     def spied(*given: Any) -> Any:
         gradients = made(*given)
 
         def told(rows: Sequence[int]) -> float:
-            losses.append(gradients(rows))
-            return losses[-1]
+            told_losses.append(gradients(rows))
+            return told_losses[-1]
 
         return told
 
     monkeypatch.setattr(module, "_gradients", spied)
-    how = replace(HOW, batch_size=32)  # all rows in each
-    model = fine_tuned(encoder_of(kind, teacher), lesson, how, 2e-3, 0, None, steps=10)
+    return told_losses
+
+
+@pytest.mark.parametrize(("kind", "autocast"), [*((kind, None) for kind in KINDS), ("bert", torch.bfloat16)])
+def test_every_family_is_fine_tuned_on_pairs_and_in_bfloat16_too(
+    kind: str, autocast: torch.dtype | None, teacher: Teacher, losses: list[float]
+) -> None:
+    task = word_task(32, 8, classes=3, pairs=True)
+    lesson, how = lesson_of(task, teacher, opinions(task)), replace(HOW, batch_size=32)  # all rows in each
+    model = fine_tuned(encoder_of(kind, teacher), lesson, how, 2e-3, 0, autocast, steps=8)
     assert losses[-1] < losses[0]
     assert set(predicted(model, task, teacher)) <= {0, 1, 2}
-
-
-def test_a_model_is_fine_tuned_in_bfloat16_too(teacher: Teacher) -> None:
-    task = word_task(96)
-    model = fine_tuned(teacher.model, lesson_of(task, teacher), HOW, RATE, 0, torch.bfloat16, steps=80)
-    assert np.mean(predicted(model, task, teacher) == labels_of(task)) > 0.75
 
 
 # Seeds, orders and steps
@@ -298,8 +298,6 @@ def test_each_step_is_told(teacher: Teacher) -> None:
 @pytest.mark.parametrize(
     ("task", "moment", "error", "kept"),
     [
-        (word_task(64), 3, Killed, 0),
-        (word_task(64), 7, Killed, 5),
         (word_task(64), 7, Asked, 7),
         (count_task(64), 7, Killed, 5),
         (count_task(64), 12, Killed, 12),  # not twice put in units
@@ -367,7 +365,7 @@ def accuracy(labels: NDArray[np.float64], logits: NDArray[np.float32]) -> float:
     return float(np.mean(logits.argmax(1) == labels))
 
 
-@pytest.mark.parametrize("rates", [(RATE, 0.5), (0.5, RATE), (1e30, RATE)])
+@pytest.mark.parametrize("rates", [(RATE, 0.5), (1e30, RATE)])
 def test_the_better_of_a_good_rate_and_an_absurd_one_is_chosen_and_nothing_else_is_read(
     rates: tuple[float, ...], teacher: Teacher
 ) -> None:
