@@ -28,7 +28,7 @@ from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.vocabulary import Vocabulary
 from tests.sentences import is_one_sentence
 from tests.tiny import made_up_words, teacher_of, whole_vocabulary
-from tests.tiny_families import CONFIGS, family_teacher, model_of
+from tests.tiny_families import DISTINCT, family_teacher, model_of
 from tests.tiny_xlmr import made_up_texts, tiny_xlmr
 
 ALL = Augmentation(copies=8, chance=1.0, seed=3)
@@ -108,7 +108,7 @@ def reference(teacher: Teacher, head: TeacherHead, reading: Reading, place: Plac
     return {*[token for token in ranked if token.isalpha() and len(token) > 1 and token != word][:count]}
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", DISTINCT)
 def test_candidates_of_many_places_at_once_are_those_of_one_call_a_word(
     kind: str, teacher: Teacher, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,7 +419,7 @@ def test_a_head_for_some_of_the_words_is_refused(teacher: Teacher) -> None:
 
 
 def test_no_more_is_read_than_the_teacher_has_positions_for(teacher: Teacher) -> None:
-    for kind in CONFIGS:
+    for kind in DISTINCT:
         other = family_teacher(teacher, kind)
         words, _ = augmenter_for(other, head_of(other), sequence_length=10_000)
         (made,) = augment(alone(["value of an object " * 100]), words, Augmentation(copies=1))

@@ -47,6 +47,8 @@ STATES = ("embedding", "hidden", "cosine", "patience", "feature_map", "vector")
 PAIRS = ("attention", "attention_kl", "attention_transfer", "value_relation", "relations")
 WORDS = ("prediction", "prediction_kl", "masked_lm")
 KINDS = (*STATES, *PAIRS, *WORDS, "similarity")
+# one for each way through padding; what a kind makes of real tokens is held against its reference
+PADDED = ("hidden", "vector", "attention", "attention_kl", "attention_transfer", "prediction", "similarity")
 WIDTHS = [24, 32]  # narrower than the teacher, and as wide
 
 
@@ -57,7 +59,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 
 @pytest.fixture(scope="module")
 def targets(teacher: Teacher, texts: list[str]) -> Targets:
-    return targets_of(teacher, [*texts[:3], "Short words.", texts[4]], 20, everything_of(teacher))
+    return targets_of(teacher, [*texts[:3], "Short words.", texts[4]], 14, everything_of(teacher))
 
 
 @pytest.fixture(scope="module")
@@ -306,8 +308,9 @@ def by_loops(
     return words_by_loops(kind, term, given, batch, teacher, vocabulary)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "width"), [*((kind, 24) for kind in KINDS), *((kind, 32) for kind in STATES)]
+)
 def test_a_term_is_the_loss_that_is_written_in_its_paper(
     kind: str, width: int, teacher: Teacher, batch: Batch, vocabulary: Vocabulary
 ) -> None:
@@ -426,7 +429,7 @@ def test_a_shared_projection_is_one_for_all_layers_and_others_are_each_layers_ow
 
 
 @pytest.mark.parametrize("projection", ["per_layer", "shared"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_hidden_states_of_any_depth_and_length_follow_the_written_method(
     projection: Literal["per_layer", "shared"], seed: int
 ) -> None:
@@ -459,7 +462,7 @@ def test_a_student_that_predicts_the_mean_scores_one(teacher: Teacher, texts: li
 # Padding
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "similarity"])  # that of a text is none
+@pytest.mark.parametrize("kind", [kind for kind in PADDED if kind != "similarity"])  # that of a text is none
 def test_a_batch_is_the_mean_of_its_texts_each_by_what_it_counts(
     kind: str, teacher: Teacher, targets: Targets, batch: Batch, vocabulary: Vocabulary
 ) -> None:
@@ -476,7 +479,7 @@ def test_a_batch_is_the_mean_of_its_texts_each_by_what_it_counts(
             torch.testing.assert_close(together, totals / count, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PADDED)
 def test_neither_more_padding_nor_other_tokens_there_change_a_value(
     kind: str, teacher: Teacher, batch: Batch, vocabulary: Vocabulary
 ) -> None:
@@ -494,7 +497,7 @@ def test_neither_more_padding_nor_other_tokens_there_change_a_value(
             )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PADDED)
 def test_whatever_a_student_makes_of_padding_changes_no_value(
     kind: str, teacher: Teacher, batch: Batch, vocabulary: Vocabulary
 ) -> None:
