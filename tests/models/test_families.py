@@ -75,8 +75,17 @@ def test_a_field_of_the_shape_that_is_missing_is_named_as_the_family_names_it(ki
     assert is_one_sentence(str(caught.value))
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("pad", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("kind", "pad"),
+    [
+        ("bert", 1),
+        ("distilbert", 1),
+        ("electra, factorised", 3),
+        ("roberta", 0),
+        ("xlm-roberta", 1),
+        ("camembert", 3),
+    ],
+)
 def test_the_first_token_has_the_first_position_that_the_model_reads(kind: str, pad: int) -> None:
     model = model_of(kind, 100, pad)
     first = first_position(model.config.model_type, pad)

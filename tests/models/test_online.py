@@ -21,7 +21,7 @@ from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teac
 from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec, ProxySpec
 from tests.tiny import HIDDEN_STATES, everything_of, objective_of, teacher_of
-from tests.tiny_families import CONFIGS, family_teacher
+from tests.tiny_families import DISTINCT, family_teacher
 
 LENGTH = 24
 SMALL = Architecture(2, 16, 32, 4)
@@ -87,7 +87,7 @@ def test_a_batch_has_the_outputs_that_are_stored_of_its_texts(
     assert_same_outputs(stored, online, wanted, teacher.layers, [3, 0, 20, 7])
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_every_family_computes_what_is_stored_of_its_pairs(
     family: str, teacher: Teacher, texts: list[str]
 ) -> None:
