@@ -347,7 +347,6 @@ def test_a_teacher_of_another_kind_is_not_compared_by_vectors(
     [
         (Told(end_at="teacher: words: choosing"), [32, 16]),
         (Told(end_at="student: words: fine-tuning"), [16]),
-        (Told(end_after=1), [16]),
         (Told(end_after=2), []),
     ],
 )
