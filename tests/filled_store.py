@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import random
+import shutil
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import LayerLoss, Score, Scored, TeacherFacts
-from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, quick_spec
+from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, parse_spec_json, quick_spec
 
 TEACHER = Architecture(6, 384, 1536, 12)
 TEACHER_MS = 18.5
@@ -143,8 +147,42 @@ def fill(
 ) -> int:
     """A store with one run of so many judged episodes, ended in a state or left "running".
 
-    With `students` also what `add_students` adds.
+    With `students` also what `add_students` adds. A new store whose run is over is a copy of one that is made
+    once in a process.
     """
+    if state == "running" or path.exists():
+        run = _fill(path, episodes, state, spec)
+    else:
+        made, run = _made_once(episodes, state, None if spec is None else spec.to_json())
+        copy_store(made, path)
+    if students:
+        with opened(path) as store:
+            add_students(store, run)
+    return run
+
+
+def copy_store(made: Path, path: Path) -> None:
+    """Copies a store that nobody has open, with its files."""
+    beside = sorted(each.name for each in made.parent.iterdir() if each.name.startswith(made.name))
+    assert beside == [made.name, files_of(made).name]  # nothing is left in a log
+    shutil.copy2(made, path)
+    shutil.copytree(files_of(made), files_of(path))
+
+
+def path_for_copies() -> Path:
+    """Where a store can be made that tests of this process copy."""
+    folder = Path(tempfile.mkdtemp(prefix="kdnas-filled-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / "runs.db"
+
+
+@cache
+def _made_once(episodes: int, state: str, spec: str | None) -> tuple[Path, int]:
+    made = path_for_copies()
+    return made, _fill(made, episodes, state, None if spec is None else parse_spec_json(spec))
+
+
+def _fill(path: Path, episodes: int, state: str, spec: RunSpec | None) -> int:
     with opened(path) as store:
         run = begin_run(store, spec)
         search = store.run(run).spec.search
@@ -156,8 +194,6 @@ def fill(
                 judge(store, run, candidate)
         if state != "running":
             store.end_run(run, state)  # type: ignore[arg-type]
-        if students:
-            add_students(store, run)
     return run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from kdnas_core.architecture import PRESETS
@@ -12,7 +13,16 @@ from kdnas_core.runs.records import Score, Scored
 from kdnas_core.runs.score_table import ZERO_SHOT
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, quick_spec
-from tests.filled_store import TEACHER, add_episode, begin_run, fill, judge, tinybert_spec
+from tests.filled_store import (
+    TEACHER,
+    add_episode,
+    begin_run,
+    copy_store,
+    fill,
+    judge,
+    path_for_copies,
+    tinybert_spec,
+)
 
 SIMILAR = f"stsb{ZERO_SHOT}"
 TEACHERS = {"packaged": 0.90, "sst2": 0.92, "mrpc": 0.88, SIMILAR: 0.82}
@@ -77,6 +87,14 @@ def fill_systems(path: Path) -> dict[str, int]:
     Run 1 is a KD-NAS search, run 2 has the scaled shapes of two published students, by TinyBERT's recipe.
     All were scored on "packaged" and "sst2", one of them on "mrpc" too.
     """
+    made, ids = _made_once()
+    copy_store(made, path)
+    return dict(ids)
+
+
+@cache
+def _made_once() -> tuple[Path, dict[str, int]]:
+    path = path_for_copies()
     run = fill(path, spec=kdnas_spec())
     with opened(path) as store:
         first, second = [row for row in store.candidates(run) if row.state == "done"][:2]
@@ -95,4 +113,4 @@ def fill_systems(path: Path) -> dict[str, int]:
         add_scoring(store, {"packaged": 0.80, "sst2": 0.85}, student=student, control=0.5)
         deeper = add_student(store, deep.id, DistilSpec())
         add_scoring(store, {"packaged": 0.87, "sst2": 0.90}, student=deeper)
-    return {"candidate": first.id, "full": full, "tinybert4": student, "tinybert6": deeper}
+    return path, {"candidate": first.id, "full": full, "tinybert4": student, "tinybert6": deeper}
