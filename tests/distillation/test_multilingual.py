@@ -8,9 +8,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from transformers import (
-    AutoModelForMaskedLM,
     AutoTokenizer,
-    PreTrainedTokenizerBase,
     XLMRobertaModel,
     XLMRobertaTokenizer,
 )
@@ -26,13 +24,12 @@ from tests.tiny_xlmr import (
     LONGEST,
     SHARED,
     made_up_texts,
-    masked_batch,
     multilingual_texts,
     tiny_xlmr,
     write_corpora,
 )
 
-FEW_STEPS, PRETRAINING_STEPS = 60, 450  # some seconds, about a minute
+PRETRAINING_STEPS = 450  # about a minute
 HUB_ID = "someone/tiny-xlmr"
 
 
@@ -43,7 +40,7 @@ def texts() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def folder(texts: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_xlmr(tmp_path_factory.mktemp("xlmr"), texts, FEW_STEPS)
+    return tiny_xlmr(tmp_path_factory.mktemp("xlmr"), texts, steps=0)
 
 
 @pytest.fixture(scope="module")
@@ -127,24 +124,6 @@ def test_a_tokenizer_saved_and_loaded_again_gives_the_same_ids(
     assert again(some)["input_ids"] == teacher.tokenizer(some)["input_ids"]
     assert again(some[:9], some[9:18])["input_ids"] == teacher.tokenizer(some[:9], some[9:18])["input_ids"]
     assert again.model_max_length == teacher.tokenizer.model_max_length == LONGEST
-
-
-def test_the_masked_lm_loss_falls_while_pre_training(
-    folder: Path, texts: dict[str, list[str]], tmp_path: Path
-) -> None:
-    untrained = tiny_xlmr(tmp_path, texts, steps=0)
-
-    for of_language in texts.values():
-        before = masked_lm_loss(untrained, of_language[::3])
-        assert masked_lm_loss(folder, of_language[::3]) < before - 0.5
-
-
-def masked_lm_loss(folder: Path, texts: list[str]) -> float:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForMaskedLM.from_pretrained(folder).eval()
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(1)
-        return model(**masked_batch(tokenizer, texts)).loss.item()
 
 
 # Its students
