@@ -1,4 +1,4 @@
-"""What this machine remembers between runs: one small JSON file a fact, in the cache folder."""
+"""The cache of this machine: one small JSON file for each question and its answer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Where harvested text, teacher outputs and measurements are kept: `KDNAS_CACHE`, or the user's cache."""
+    """Returns the cache folder: `KDNAS_CACHE`, or a folder in the user's cache."""
     named = os.environ.get("KDNAS_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("kdnas-studio"))
 
 
 def remember(kind: str, question: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Keeps the answer to a question under `kind`; an earlier answer is replaced."""
+    """Stores the answer to a question under `kind`; replaces an earlier answer."""
     path = _path(kind, question)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps({"question": question, "answer": answer}).encode())
 
 
 def recall(kind: str, question: dict[str, Any]) -> dict[str, Any] | None:
-    """The remembered answer, or None where the question was never answered here."""
+    """Returns the stored answer, or None if there is none."""
     try:
         answer: dict[str, Any] = json.loads(_path(kind, question).read_bytes())["answer"]
         return answer
@@ -36,9 +36,9 @@ def recall(kind: str, question: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def remembered(kind: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every question of a kind that was answered here, with its answer, in an order that does not change.
+    """Returns every stored question of a kind with its answer, sorted by file name.
 
-    A file is read once for as long as it stays the same; damaged ones are left out.
+    A file is read again only after it changed. Damaged files are left out.
     """
     files = sorted(path for path in (cache_folder() / kind).glob("*.json") if not path.name.startswith("."))
     facts = (_fact(path, status.st_mtime_ns, status.st_size) for path in files if (status := _status(path)))
@@ -54,7 +54,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 @lru_cache(maxsize=4_096)
 def _fact(path: Path, changed: int, size: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """What a file holds that was changed then and is of that size; None where it is damaged."""
+    """The content of a file; None if it is damaged. `changed` and `size` are the key of the cache."""
     try:
         fact = json.loads(path.read_bytes())
         question, answer = fact["question"], fact["answer"]
@@ -64,7 +64,7 @@ def _fact(path: Path, changed: int, size: int) -> tuple[dict[str, Any], dict[str
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, never meets half of it."""
+    """Writes a file atomically: neither a reader nor a crash sees a partial file."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -72,5 +72,5 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _path(kind: str, question: dict[str, Any]) -> Path:
-    word = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder() / kind / f"{word}.json"
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder() / kind / f"{digest}.json"

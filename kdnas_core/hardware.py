@@ -1,4 +1,4 @@
-"""One measurement or one computation at a time on this device, whatever process of ours it is in."""
+"""The lock by which one process at a time measures or computes on this device; names of devices."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from filelock import FileLock, Timeout
 
 from kdnas_core.spec import USUAL_RUNTIMES, Runtime
 
-CUDA = Path("/dev/nvidiactl")  # there where a driver is, and looking costs nothing
+CUDA = Path("/dev/nvidiactl")  # exists where the driver is installed; looked up without torch
 LOOK_EVERY_S = 0.5
 TURN_S = 10.0
-PAUSE_S = 0.2  # several times the interval at which a waiting process polls
+PAUSE_S = 0.2  # several times the polling interval of a waiting process
 
 
 def device_lock() -> FileLock:
-    """The exclusive lock of this device; held while timing and while computing.
+    """Returns the exclusive lock of this device, held while timing and while computing.
 
-    Beside a training job the same model reads 2.6 to 4.3 times slower. The lock goes with the process that
-    holds it, however that ends. It must not be taken twice by one thread.
+    Beside a training job the same model measures 2.6 to 4.3 times slower. The operating system releases the
+    lock when its process ends. One thread must not take it twice.
     """
     return FileLock(Path(tempfile.gettempdir()) / f"kdnas-device-{getpass.getuser()}.lock")
 
 
 @contextmanager
 def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Has the device to itself for a `with` block.
+    """Holds the device lock for a `with` block.
 
     Args:
-        waiting: called twice a second until it is this process's turn; may raise to give up.
+        waiting: called twice a second until the lock is taken; may raise to give up.
     """
     lock = device_lock()
     _take(lock, waiting)
@@ -47,9 +47,9 @@ def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 @contextmanager
 def turns(waiting: Callable[[], None] = lambda: None) -> Iterator[Callable[[], None]]:
-    """Has the device to itself for a long `with` block, and lets others of ours have it now and then.
+    """Holds the device lock for a long `with` block, and releases it briefly at intervals.
 
-    Yields a function to call often: each ten seconds it lets the device go for a moment, so that a timing
+    Yields a function to call often: every ten seconds it releases the lock for a moment, so that a timing
     does not wait for an hour of training.
 
     Args:
@@ -87,13 +87,13 @@ def _taken(lock: FileLock) -> bool:
 
 
 def runtimes() -> tuple[Runtime, ...]:
-    """The runtimes that this machine may have."""
+    """Returns the runtimes of this machine."""
     return (*USUAL_RUNTIMES, "torch-cuda") if CUDA.exists() else USUAL_RUNTIMES
 
 
 @cache
 def device_name() -> str:
-    """The machine and its processor, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
+    """Returns the machine and its processor, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
     import psutil
 
     return f"{platform.node()}: {_processor()} ({psutil.cpu_count()} cores)"

@@ -23,7 +23,7 @@ _JOINT = re.compile(r"(?<=\s)\+(?=\s)")
 
 @dataclass(frozen=True)
 class Part:
-    """A plain source of text and the name of its language.
+    """One source of text and the name of its language.
 
     Attributes:
         source: `packaged`, `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`, or the path of a file.
@@ -36,16 +36,16 @@ class Part:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is read only as far as it is needed."""
+        """Whether it is a stream, which is read only as far as needed."""
         return self.source.startswith(HUB)
 
 
 def parts_of(source: str) -> tuple[Part, ...]:
-    """The parts of a corpus, in order; reads no text.
+    """Returns the parts of a corpus, in order; reads no text.
 
     Args:
-        source: plain; a folder with one file a language, hidden ones and read-mes aside; or several of these
-            with " + " between them.
+        source: one source; a folder with one file a language (hidden files and read-mes are ignored); or
+            several of these joined by " + ".
 
     Raises:
         BadInput: a folder holds no corpus file or one of another kind, a side of a "+" is empty, a part is
@@ -77,7 +77,7 @@ def _exists(source: str) -> bool:
 
 
 def _files_of(source: str) -> list[str]:
-    """The files of a folder; whatever else it is stays as it is."""
+    """The files of a folder; any other source is returned as it is."""
     try:
         # "" would be the working folder
         if not source or source == PACKAGED or source.startswith(HUB) or not Path(source).is_dir():
@@ -126,15 +126,14 @@ def _unequal(names: Iterable[str]) -> Iterator[str]:
 
 
 def check_corpus(source: str) -> None:
-    """Refuses early, without reading a table or asking a network, what could not be read.
+    """Checks a corpus without reading a table or using the network.
 
     Args:
-        source: plain, as `read_corpus` takes it; a folder with one file a language; or several of these with
-            " + " between them.
+        source: as for `parts_of`.
 
     Raises:
-        BadInput: the source is of no kind, a hub name is malformed, a file is missing, empty, binary or not
-            UTF-8, or its parts are not as `parts.parts_of` wants them.
+        BadInput: the source is of no known kind, a hub name is malformed, a file is missing, empty, binary or
+            not UTF-8, or `parts_of` refuses it.
     """
     for part in parts_of(source):
         _check_plain(part.source)
@@ -143,12 +142,12 @@ def check_corpus(source: str) -> None:
 def read_corpus(
     source: str, cache: Path, seed: int, limit: int, progress: Callable[[str], None] | None = None
 ) -> list[str]:
-    """Up to `limit` different texts of a plain source, chosen by a shuffle that the seed determines.
+    """Reads up to `limit` different texts of one source, in an order shuffled by the seed.
 
-    `source` is `packaged`, `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]` or the path of a file; the column of a table
-    is `text`, else `sentence`, else its only column of strings. The packaged corpus is kept in `cache`; the
-    hub keeps to its own. Of a hub data set no more is downloaded than a shuffled stream of `limit` texts
-    takes. `mixture.read_texts` reads several sources at once.
+    `source` is `packaged`, `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]` or the path of a file. The column of a table
+    is `text`, else `sentence`, else its only column of strings. The packaged corpus is cached in `cache`, hub
+    data sets in the hub's own cache. A hub data set is a shuffled stream and is downloaded only as far as
+    needed. `read_texts` reads several sources at once.
 
     Raises:
         BadInput: the source cannot be read, or holds no text.
@@ -207,7 +206,7 @@ def _from_disk(source: str, cache: Path, progress: Callable[[str], None] | None)
 
 @dataclass(frozen=True)
 class Text:
-    """A passage and the language it is in, by the name of the corpus's part (`parts.Part`)."""
+    """A passage and its language, as `Part.language` names it."""
 
     text: str
     language: str
@@ -221,19 +220,18 @@ def read_texts(
     temperature: float,
     progress: Callable[[str], None] | None = None,
 ) -> list[Text]:
-    """Up to `limit` different texts of a corpus, mixed over its languages by temperature.
+    """Reads up to `limit` different texts of a corpus, its languages mixed by temperature.
 
-    Their order is a shuffle in which the first k texts are mixed as all of them are, for any k. A text that
-    two languages share is the first one's. Of a corpus of one part these are the texts of `read_corpus`, in
-    its order.
+    The order is shuffled so that the first k texts have the mixture of the whole, for any k. A text that two
+    languages share counts for the first. A corpus of one part gives the texts of `read_corpus`, in its order.
 
     Args:
-        source: whatever `corpus.check_corpus` takes.
+        source: as for `parts_of`.
         cache: folder for the packaged corpus.
         seed: determines the choice and the order.
-        limit: the most texts; also the most that are read of each data set of a hub.
+        limit: the most texts; also the most that are read from each hub data set.
         temperature: as in `quotas`.
-        progress: told in words what is read.
+        progress: called with a sentence on what is being read.
 
     Raises:
         BadInput: a part cannot be read or adds no text, or the temperature is not above 0.
@@ -248,14 +246,14 @@ def read_texts(
 
 
 def quotas(counts: Mapping[str, int], limit: int, temperature: float) -> dict[str, int]:
-    """How many texts each language gives, so that all give min(limit, all there are) together.
+    """Returns the number of texts of each language; they sum to min(limit, sum of counts).
 
-    The share of a language with n texts is in proportion to n ** (1 / temperature). One that has fewer than
-    its share gives all it has, and the others share out the rest by the same rule; what rounding leaves goes
-    to the largest remainders.
+    The share of a language with n texts is proportional to n ** (1 / temperature). A language with fewer
+    texts than its share gives them all, and the others share the rest by the same rule. Rounding is by
+    largest remainders.
 
     Args:
-        counts: for each language the number of its texts.
+        counts: number of texts by language.
         limit: the most texts of all languages together.
         temperature: above 0; 1 mixes in proportion, a high one evenly. XLM-R's exponent of 0.3 (arXiv
             1911.02116, section 3.1) is a temperature of 3.33.
@@ -300,11 +298,11 @@ def _rounded(shares: Mapping[str, float], total: int) -> dict[str, int]:
 def _texts_of(
     parts: tuple[Part, ...], cache: Path, seed: int, limit: int, progress: Callable[[str], None] | None
 ) -> dict[str, list[str]]:
-    """The texts of each language, less those of the languages before it."""
+    """The texts of each language without those of the languages before it."""
     found: dict[str, list[str]] = {}
     seen: set[str] = set()
     for number, part in enumerate(parts):
-        # translations often stand on the same lines: with one seed all languages would choose the same ones
+        # parallel files align by line: with one seed all languages would choose the same sentences
         most = limit if part.is_stream else sys.maxsize
         texts = read_corpus(part.source, cache, seed + number, most, progress)
         found[part.language] = [text for text in texts if text not in seen]
@@ -315,8 +313,8 @@ def _texts_of(
 
 
 def _mixed(texts: Mapping[str, list[str]], seed: int) -> list[Text]:
-    # A plain shuffle could leave a language one text of a small held-out set: instead each text's place is
-    # random within a stretch of its own, and the n texts of a language have n stretches of equal length.
+    # A plain shuffle could give a language no text of a small held-out set. Instead the n texts of a language
+    # have n intervals of equal length, and each text a random place within its interval.
     rng = random.Random(seed)
     placed = [
         ((rank + rng.random()) / len(of_language), Text(text, language))

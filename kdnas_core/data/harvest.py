@@ -1,6 +1,6 @@
 """The packaged corpus: English prose from the documentation installed on the user's own machine.
 
-Source files are read with `ast`, so nothing is imported and nothing is redistributed.
+Source files are parsed with `ast`, so nothing is imported and nothing is redistributed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# Raise it whenever the same packages would give other paragraphs: every cache is then harvested anew.
+# Raise it when the same packages would give other paragraphs: this invalidates every cache.
 HARVEST_VERSION = 1
 MOST_PROCESSES = 8
 
-SHORTEST = 60  # characters; below it mostly one-line summaries that say no more than the name they document
-LONGEST = 2_000  # characters; above it mostly generated lists of properties
+SHORTEST = 60  # characters; shorter ones are mostly one-line summaries that repeat a name
+LONGEST = 2_000  # characters; longer ones are mostly generated lists of properties
 
 PACKAGES = (
     *("PIL", "altair", "anyio", "click", "datasets", "fsspec", "huggingface_hub", "jinja2", "joblib"),
@@ -43,7 +43,7 @@ PACKAGES = (
     *("sentence_transformers", "sklearn", "starlette", "streamlit", "sympy", "tokenizers", "torch"),
     *("tqdm", "transformers", "typer"),
 )
-_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where it is not the name that is imported
+_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # where the import name differs
 _SKIPPED_FOLDERS = {"test", "tests", "testing", "idle_test", "_vendor", "externals"}
 
 _SECTION = re.compile(
@@ -71,7 +71,7 @@ _MARKUP = (
     (re.compile(r"^([-*+•]|\d+[.)])\s+"), ""),
     (re.compile(r"::$"), ":"),
 )
-# Words without which English says little; code, tables and lists of names have next to none of them.
+# The most common English words; code, tables and lists of names have few of them.
 _COMMON_WORDS = {
     *(
         "the",
@@ -97,7 +97,7 @@ _COMMON_WORDS = {
 
 @dataclass(frozen=True)
 class Paragraph:
-    """One paragraph of prose, with the package and the module that it documents."""
+    """A paragraph of prose, and the package and module that it documents."""
 
     text: str
     package: str
@@ -106,7 +106,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Source:
-    """An installed package, and the folders (or the one file) that its modules lie in."""
+    """An installed package, and the folders (or the one file) of its modules."""
 
     package: str
     version: str
@@ -114,10 +114,10 @@ class Source:
 
 
 def harvest(cache: Path, progress: Callable[[str], None] | None = None) -> list[Paragraph]:
-    """The prose of the installed documentation, harvested once and then read from a file in `cache`.
+    """Returns the prose of the installed documentation, harvested once and then read from `cache`.
 
-    About 70,000 paragraphs in under a minute the first time, in a second afterwards. The order is the same
-    on every call: by package, module and place. `progress` is told which package is being read.
+    There are about 70,000 paragraphs. The first call takes under a minute, later ones a second. The order is
+    by package, module and position. `progress` is called with the package that is being read.
     """
     return harvest_sources(installed_sources(), cache, progress)
 
@@ -125,7 +125,7 @@ def harvest(cache: Path, progress: Callable[[str], None] | None = None) -> list[
 def harvest_sources(
     sources: list[Source], cache: Path, progress: Callable[[str], None] | None = None
 ) -> list[Paragraph]:
-    """As `harvest`, of these sources."""
+    """As `harvest`, for the given sources."""
     sources = sorted(sources, key=lambda source: source.package)
     path = cache / f"harvest-{_fingerprint(sources)}.jsonl"
     remembered = _read(path)
@@ -137,7 +137,7 @@ def harvest_sources(
 
 
 def installed_sources() -> list[Source]:
-    """The standard library, and those of `PACKAGES` that are installed; none is imported."""
+    """Returns the standard library and the installed ones of `PACKAGES`; imports none."""
     standard = Path(sysconfig.get_path("stdlib"))
     found = [Source("python", platform.python_version(), (standard,))]
     for name in PACKAGES:
@@ -163,7 +163,7 @@ def _fingerprint(sources: list[Source]) -> str:
 
 
 def _all_paragraphs(sources: list[Source], progress: Callable[[str], None]) -> Iterator[Paragraph]:
-    """In the order of the sources; several are read at once, each in a process of its own."""
+    """Yields in the order of the sources; reads several at once, each in its own process."""
     with ThreadPoolExecutor(min(MOST_PROCESSES, os.cpu_count() or 1)) as pool:
         reading = [pool.submit(_read_apart, source) for source in sources]
         for number, (source, read) in enumerate(zip(sources, reading, strict=True), 1):
@@ -172,24 +172,24 @@ def _all_paragraphs(sources: list[Source], progress: Callable[[str], None]) -> I
 
 
 def _read_apart(source: Source) -> list[Paragraph]:
-    """The paragraphs of a source, read by a child: a fork of a process with threads may hang."""
-    given = {**asdict(source), "folders": [str(folder) for folder in source.folders]}
+    """Reads the paragraphs of a source in a child process; not a fork, which may hang where threads run."""
+    fields = {**asdict(source), "folders": [str(folder) for folder in source.folders]}
     child = subprocess.run(
         [sys.executable, "-I", str(Path(__file__).resolve())],
-        input=json.dumps(given),
+        input=json.dumps(fields),
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=False,
     )
     if child.returncode:
-        logger.warning(f"the documentation of {source.package} is read here: {child.stderr[-500:]}")
+        logger.warning(f"Reading {source.package} in this process, its own failed: {child.stderr[-500:]}")
         return list(_paragraphs(source))
     return [Paragraph(**json.loads(line)) for line in child.stdout.splitlines()]
 
 
 def _paragraphs(source: Source) -> Iterator[Paragraph]:
-    # sorted: the order in which a file system lists a folder is its own
+    # sorted: file systems list folders in different orders
     for module, path in sorted(_modules(source)):
         for document in _documents(path, module):
             for block in re.split(r"\n\s*\n", inspect.cleandoc(document)):
@@ -207,7 +207,7 @@ def _unrepeated(paragraphs: Iterable[Paragraph]) -> Iterator[Paragraph]:
 
 
 def _modules(source: Source) -> Iterator[tuple[str, Path]]:
-    """Dotted name and file of each module."""
+    """The dotted name and the file of each module."""
     prefix = () if source.package == "python" else (source.package,)
     for folder in source.folders:
         if folder.is_file():
@@ -222,17 +222,17 @@ def _python_files(folder: Path) -> Iterator[Path]:
     for entry in folder.iterdir():
         if entry.suffix == ".py":
             yield entry
-        # a folder that cannot be imported (site-packages, lib-dynload) holds none of this package's modules
+        # a folder that cannot be imported (site-packages, lib-dynload) is not part of the package
         elif entry.name.isidentifier() and entry.name not in _SKIPPED_FOLDERS and entry.is_dir():
             yield from _python_files(entry)
 
 
 def _documents(path: Path, module: str) -> list[str]:
-    """The documentation strings in a file; none where it cannot be read or parsed."""
+    """The docstrings of a file; none if it cannot be read or parsed."""
     try:
         tree = _parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        logger.debug(f"skipped {path}: {error}")
+        logger.debug(f"Skipped {path}: {error}")
         return []
     if module == "pydoc_data.topics":  # the language reference, as one dictionary of texts
         return list(_strings(tree))
@@ -240,7 +240,7 @@ def _documents(path: Path, module: str) -> list[str]:
 
 
 def _parse(code: bytes) -> ast.Module:
-    # A tree is a burst of objects without cycles: looking for cycles in it costs a third of the harvest.
+    # a tree is many objects without cycles, and collecting garbage meanwhile costs a third of the harvest
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -270,7 +270,7 @@ def _in_body(body: list[ast.stmt]) -> Iterator[str]:
 
 
 def _attaches_documentation(value: ast.expr) -> bool:
-    """NumPy, SciPy and PyTorch document compiled functions by a call: `add_docstr(torch.abs, "...")`."""
+    """Whether it is a call such as `add_docstr(torch.abs, "...")`, which documents a compiled function."""
     return isinstance(value, ast.Call) and any("doc" in name for name in _names(value.func))
 
 
@@ -289,7 +289,7 @@ def _strings(tree: ast.AST) -> Iterator[str]:
 
 
 def prose(block: str) -> str | None:
-    """The block of documentation as one line of plain text, or None where it is not English prose."""
+    """Returns a block of documentation as one line of plain text, or None if it is not English prose."""
     if len(block) < SHORTEST:
         return None
     lines = textwrap.dedent(block).split("\n")
@@ -304,7 +304,7 @@ def prose(block: str) -> str | None:
 
 
 def _is_code(lines: list[str], indented: bool) -> bool:
-    if indented and any(line[:1].isspace() for line in lines):  # prose in a note is even, code seldom is
+    if indented and any(line[:1].isspace() for line in lines):  # indented prose is even, code seldom is
         return True
     if lines[0].startswith(("..", "http", "\\")) or _SECTION.fullmatch(lines[0].strip()):
         return True
@@ -313,7 +313,7 @@ def _is_code(lines: list[str], indented: bool) -> bool:
 
 
 def _is_english(text: str) -> bool:
-    # what is not printable (stray surrogates among it) no tokenizer takes; a backslash is a formula
+    # no tokenizer takes lone surrogates, which are not printable; a backslash means a formula
     if not SHORTEST <= len(text) <= LONGEST or "\\" in text or not text.isprintable():
         return False
     words = [word.strip(".,;:!?()'\"`*_[]").lower() for word in text.split()]
@@ -324,19 +324,19 @@ def _is_english(text: str) -> bool:
 
 
 def _read(path: Path) -> list[Paragraph] | None:
-    """The paragraphs in a cache file, or None where there is none that can be read."""
+    """The paragraphs of a cache file; None if it is missing or damaged."""
     try:
         lines = path.read_text("utf-8").splitlines()
         return [Paragraph(**json.loads(line)) for line in lines]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        logger.warning(f"{path} is damaged and will be harvested anew: {error}")
+        logger.warning(f"{path} is damaged; harvesting again: {error}")
         return None
 
 
 def _write(path: Path, paragraphs: list[Paragraph]) -> None:
-    """Write whole or not at all: a crash must not leave half a corpus that looks like one."""
+    """Writes the file atomically, so that a crash leaves no partial corpus."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
         unfinished = Path(file.name)
@@ -351,9 +351,9 @@ def _write(path: Path, paragraphs: list[Paragraph]) -> None:
 
 
 def _main() -> None:
-    """Prints the paragraphs of the source that stdin holds: see `_read_apart`."""
-    given = json.load(sys.stdin)
-    source = Source(given["package"], given["version"], tuple(map(Path, given["folders"])))
+    """Prints the paragraphs of the source in stdin; run by `_read_apart`."""
+    fields = json.load(sys.stdin)
+    source = Source(fields["package"], fields["version"], tuple(map(Path, fields["folders"])))
     for paragraph in _paragraphs(source):
         print(json.dumps(vars(paragraph)))
 

@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 HUB = "hub:"
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_SECONDS = 4.0  # to wait for one address of the hub; it has several, and all must fail within 20 seconds
-_BUFFER = 10_000  # rows of a stream that are shuffled at a time
+_SECONDS = 4.0  # timeout of one address of the hub; it has several, and all must fail within 20 seconds
+_BUFFER = 10_000  # rows in the shuffle buffer of a stream
 
 
 @dataclass(frozen=True)
 class HubName:
-    """What `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]` names."""
+    """The parts of `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`."""
 
     name: str
     config: str | None
@@ -33,7 +33,7 @@ class HubName:
 
 
 def parse_hub(source: str) -> HubName:
-    """Takes the name of a hub data set apart.
+    """Parses the name of a hub data set.
 
     Raises:
         BadInput: it is malformed.
@@ -48,7 +48,7 @@ def parse_hub(source: str) -> HubName:
 
 
 def read_hub(source: str, seed: int, progress: Callable[[str], None] | None) -> Iterator[Any]:
-    """The values of its text column, shuffled by the seed, downloaded as they are taken.
+    """Yields the values of the text column, shuffled by the seed, and downloads them as they are taken.
 
     Raises:
         BadInput: the hub cannot be reached, or has no such data set, config, split or column.
@@ -65,7 +65,7 @@ def read_hub(source: str, seed: int, progress: Callable[[str], None] | None) -> 
             yield from (row[wanted.column] for row in chain(head, rows))
     except BadInput:
         raise
-    except Exception as error:  # a dozen kinds, of five libraries: no network, config, split or answer
+    except Exception as error:  # five libraries raise a dozen kinds: no network, config, split or answer
         logger.debug(f"{source} failed", exc_info=True)
         raise BadInput(
             f"{source} could not be read from the Hugging Face hub ({reason(error)}); it needs a network "
@@ -77,7 +77,7 @@ def _stream(wanted: HubName, seed: int) -> Iterable[dict[str, Any]]:
     import datasets
     import huggingface_hub
 
-    # load_dataset repeats for half a minute what cannot be reached; this asks once
+    # load_dataset retries an unreachable hub for half a minute; this request is sent once
     try:
         huggingface_hub.HfApi().dataset_info(wanted.name, timeout=_SECONDS)
     except huggingface_hub.errors.RepositoryNotFoundError:

@@ -1,4 +1,4 @@
-"""Tasks of the Hugging Face hub: GLUE, cross-lingual sets with a config a language, and others like them."""
+"""Tasks of the Hugging Face hub: GLUE, cross-lingual data sets with one config a language, and others."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from kdnas_core.data.hub import HUB, HubName, parse_hub
 from kdnas_core.data.labels import HIDDEN
 from kdnas_core.data.readers import reason
-from kdnas_core.data.tables import TRAIN, Found, Splits, Table, quoted, text_columns
+from kdnas_core.data.tables import TRAIN, Splits, Table, TaskSource, quoted, text_columns
 from kdnas_core.errors import BadInput
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 4.0  # to wait for the hub's first answer
+_SECONDS = 4.0  # timeout of the hub's first answer
 _OTHERWISE = "name 'packaged' or a folder with train and validation"
 
 
-def find_hub(source: str) -> Found:
-    """The task of a hub data set; downloads it, or takes it from the cache of `datasets`.
+def find_hub(source: str) -> TaskSource:
+    """Loads the task of a hub data set, downloaded or from the cache of `datasets`.
 
     Args:
-        source: `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`; a CONFIG such as en+de is several, each a language; a
-            COLUMN such as title+content is two, for pairs.
+        source: `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`; a CONFIG such as en+de names several languages, a COLUMN
+            such as title+content the two columns of pairs.
 
     Raises:
         BadInput: the hub cannot be reached, or has no such data set, config or column.
@@ -40,14 +40,14 @@ def find_hub(source: str) -> Found:
         for config, splits in loaded.items()
     }
     if not several:
-        return Found(_name(wanted), {"": next(iter(languages.values()))}, classes=classes)
-    return Found(_name(wanted), languages, next(iter(languages)), classes)
+        return TaskSource(_name(wanted), {"": next(iter(languages.values()))}, classes=classes)
+    return TaskSource(_name(wanted), languages, next(iter(languages)), classes)
 
 
 def wanted_split(source: str, split: str) -> str:
-    """The split that the name of a hub data set asks to score, else the one that was asked for."""
+    """Returns the split that a hub source names for scoring, else `split`."""
     named = parse_hub(source).split if source.startswith(HUB) else TRAIN
-    return split if named == TRAIN else named  # train is what an empty place stands for
+    return split if named == TRAIN else named  # an empty SPLIT is parsed as train
 
 
 def _name(wanted: HubName) -> str:
@@ -63,11 +63,11 @@ def _configs(source: str, wanted: HubName) -> list[str | None]:
 
 
 def _check_hub(source: str, name: str) -> None:
-    # load_dataset repeats for half a minute what cannot be reached; this asks once
+    # load_dataset retries an unreachable hub for half a minute; this request is sent once
     import huggingface_hub
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:  # load_dataset then asks nobody, and looks in its cache
+    if constants.HF_HUB_OFFLINE:  # load_dataset then reads only its cache
         return
     try:
         huggingface_hub.HfApi().dataset_info(name, timeout=_SECONDS)
@@ -75,7 +75,7 @@ def _check_hub(source: str, name: str) -> None:
         raise BadInput(
             f"The Hugging Face hub has no data set '{name}', or hides it; check the name, or {_OTHERWISE}."
         ) from None
-    except Exception as error:  # no network, no answer, an answer that is none: of three libraries
+    except Exception as error:  # three libraries raise their own kinds: no network, no or no valid answer
         raise _unreadable(source, error) from error
 
 
@@ -85,7 +85,7 @@ def _load(source: str, name: str, config: str | None) -> Mapping[str, Any]:
 
     try:
         loaded: Mapping[str, Any] = datasets.load_dataset(name, config)
-    except Exception as error:  # a dozen kinds, of five libraries: no config, no file that it can read
+    except Exception as error:  # five libraries raise a dozen kinds: no config, no readable file
         raise _unreadable(source, error) from error
     return loaded
 
@@ -99,10 +99,10 @@ def _unreadable(source: str, error: Exception) -> BadInput:
 
 
 def declared_classes(source: str, loaded: Mapping[str | None, Mapping[str, Any]]) -> tuple[str, ...]:
-    """The classes that the data's features name, in the order of its indices; none where they do not.
+    """Returns the classes that the data's features declare, in the order of their indices, if any.
 
     Args:
-        source: what was asked for, for the refusal.
+        source: for the error message.
         loaded: splits by config.
 
     Raises:
@@ -127,13 +127,13 @@ def _classes(feature: Any) -> tuple[str, ...]:
 
 
 def splits_of(source: str, splits: Mapping[str, Any], column: str | None, prefix: str) -> Splits:
-    """Readers of the splits of one config.
+    """Returns readers of the splits of one config.
 
     Args:
-        source: what was asked for, for refusals.
-        splits: data sets by the name of the split.
-        column: that which holds the text, or two with a "+" between them; None to find out.
-        prefix: what the names of splits begin with in refusals.
+        source: for error messages.
+        splits: data sets by split name.
+        column: the text column, or two joined by "+"; None to detect it.
+        prefix: of the split names in error messages.
     """
     return {
         str(split): partial(_table, source, rows, column, f"{prefix}{split}")
@@ -145,7 +145,7 @@ def _table(source: str, rows: Any, column: str | None, where: str) -> Table:
     columns = _text_columns(source, rows.features, column)
     _check_label(source, rows.features, where)
     values = rows.select_columns([name for name in (*columns, "label") if name in rows.features]).to_dict()
-    # a few rows of public sets have no text on one side: that is how everyone is scored on them
+    # a few rows of public data sets have no text on one side, and published scores include them
     texts = [[text or "" for text in values[name]] for name in columns]
     labels = values.get("label", [None] * len(texts[0]))
     if _classes(rows.features.get("label")):
@@ -156,12 +156,12 @@ def _table(source: str, rows: Any, column: str | None, where: str) -> Table:
 def _with_a_class(
     texts: list[list[str]], labels: list[int | None], where: str
 ) -> tuple[list[list[str]], list[int | None]]:
-    """Without the rows on whose class people did not agree, as everyone leaves them out, unless all are."""
+    """Drops rows without a class (annotators did not agree), as is usual; keeps all if no row has one."""
     kept = [row for row, label in enumerate(labels) if label not in (None, HIDDEN)]
     if not kept:
         return texts, [None] * len(labels)
     if len(kept) < len(labels):
-        logger.info(f"Leaving {len(labels) - len(kept)} rows of {where} out, which have no class")
+        logger.info(f"Leaving out {len(labels) - len(kept)} rows of {where}, which have no class")
     return [[column[row] for row in kept] for column in texts], [labels[row] for row in kept]
 
 
@@ -174,7 +174,7 @@ def _check_label(source: str, features: Mapping[str, Any], where: str) -> None:
 
 
 def _text_columns(source: str, features: Mapping[str, Any], column: str | None) -> tuple[str, ...]:
-    """Those named; else a pair, `sentence` or `text`; else the only one that holds text."""
+    """The named columns; else a pair, `sentence` or `text`; else the only column of text."""
     strings = [name for name, feature in features.items() if _is_text(feature) and name != "label"]
     columns = tuple(column.split("+")) if column else text_columns(list(features))
     if not columns:

@@ -1,4 +1,4 @@
-"""The labels of a task: classes or scores, and what is neither."""
+"""The labels of a task: classes or scores, and the check that they are one of these."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from kdnas_core.data.tables import Table
 from kdnas_core.errors import BadInput
 
-HIDDEN = -1  # what public tasks write where they keep the labels of their test split back
+HIDDEN = -1  # the label in public test splits whose labels are withheld
 
 
 def is_hidden(table: Table, train: Table) -> bool:
-    """Whether a split has no labels at all, so that nothing can be scored on it."""
+    """Returns whether a split has no labels, so that it cannot be scored on."""
     if all(_is_missing(label) for label in table.labels):
         return True
     return _all_kept_back(table) and not any(label == HIDDEN for label in train.labels)
@@ -25,15 +25,15 @@ def _all_kept_back(table: Table) -> bool:
 
 
 def classes_of(train: Table, others: Sequence[Table], declared: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of all splits; none where labels are scores.
+    """Returns the classes of all splits; none where labels are scores.
 
     Args:
-        train: the split that is trained on.
-        others: those that are scored on.
-        declared: the classes that the data itself names, in its own order; empty where it does not.
+        train: the training split.
+        others: the splits to score on.
+        declared: the classes that the data declares, in its order; else empty.
 
     Raises:
-        BadInput: labels are missing, are of no kind, or do not go together.
+        BadInput: labels are missing, are neither classes nor scores, or differ between splits.
     """
     tables = (train, *others)
     for table in tables:
@@ -52,12 +52,12 @@ def classes_of(train: Table, others: Sequence[Table], declared: tuple[str, ...])
 
 
 def indices_of(table: Table, classes: Sequence[str], declared: tuple[str, ...]) -> list[float]:
-    """Labels as indices of their classes; as they are where there are no classes.
+    """Returns labels as indices of their classes; scores unchanged.
 
     Args:
         table: checked by `classes_of`.
-        classes: what that gave.
-        declared: what it was given.
+        classes: returned by `classes_of`.
+        declared: as for `classes_of`.
     """
     if not classes:
         return [float(label) for label in table.labels]
@@ -66,7 +66,7 @@ def indices_of(table: Table, classes: Sequence[str], declared: tuple[str, ...]) 
 
 
 def names_of(table: Table, declared: tuple[str, ...]) -> list[str]:
-    """The class of each row.
+    """Returns the class of each row.
 
     Raises:
         BadInput: a label is not the index of a declared class, or is a score written as text.
@@ -145,7 +145,7 @@ def _check_known(table: Table, declared: tuple[str, ...], known: set[str], train
 
 
 def _name(label: Any) -> str:
-    """One name for 1, 1.0, "1" and "1.0", which tables of one task may have side by side."""
+    """One name for 1, 1.0, "1" and "1.0", which the tables of one task may mix."""
     if not isinstance(label, str):
         return str(int(label))
     word = label.strip()
@@ -155,5 +155,5 @@ def _name(label: Any) -> str:
 
 
 def _order(name: str) -> tuple[float, str]:
-    """Numbers in their order, then words in theirs."""
+    """Sort key: numbers in their order, then words in theirs."""
     return (float(name), "") if re.fullmatch(r"-?\d+", name) else (math.inf, name)

@@ -1,7 +1,7 @@
-"""The packaged task: which library does a paragraph document? Made of the packaged corpus, so always at hand.
+"""The packaged task: which library does a paragraph document? Made from the packaged corpus.
 
-The libraries' names are masked, so that the answer is not in the text, and all paragraphs of a module are in
-one split, so that a model cannot know a module from its neighbours.
+The libraries' names are masked, so that the text does not hold the answer. All paragraphs of a module are in
+one split, so that a module does not leak from one split into another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 from kdnas_core.data.harvest import Paragraph, harvest
 
-# The libraries that have the most documentation among those that are installed with the product.
+# The installed libraries with the most documentation.
 LIBRARIES = (
     "networkx",
     "numpy",
@@ -31,7 +31,7 @@ LIBRARIES = (
 _NAMES = (*LIBRARIES, "pytorch", "cpython", "scikit-learn", "scikit", "hugging ?face", "np", "nx", "pd", "st")
 _NAME = re.compile(rf"(?<![A-Za-z])({'|'.join(_NAMES)})(?![A-Za-z])", re.IGNORECASE)
 MASK = "it"
-SHORTEST = 60  # characters: less says too little
+SHORTEST = 60  # characters
 MOST = {"train": 400, "validation": 80, "test": 120}  # paragraphs of each library
 
 Split = Literal["train", "validation", "test"]
@@ -46,17 +46,17 @@ class Example:
 
 
 def packaged_task(cache: Path, progress: Callable[[str], None] | None = None) -> dict[Split, list[Example]]:
-    """The three splits, the same on every machine with the same libraries.
+    """Returns the three splits, the same on every machine with the same libraries.
 
     Args:
-        cache: where the harvested corpus is kept.
-        progress: told in words what is being done.
+        cache: folder of the harvested corpus.
+        progress: called with a sentence on what is being done.
     """
     return split_up(harvest(cache, progress))
 
 
 def judged_paragraphs(cache: Path, progress: Callable[[str], None] | None = None) -> list[str]:
-    """The paragraphs of its validation and test splits as they stand in the corpus; arguments as above."""
+    """Returns the paragraphs of the validation and test splits as they are in the corpus, unmasked."""
     chosen = _chosen(harvest(cache, progress))
     return [paragraph.text for split in ("validation", "test") for paragraph in chosen[split]]
 
@@ -65,16 +65,17 @@ def split_up(paragraphs: list[Paragraph]) -> dict[Split, list[Example]]:
     """Splits paragraphs by module, with at most `MOST` of each library in a split."""
     return {
         split: [
-            Example(_NAME.sub(MASK, paragraph.text), LIBRARIES.index(paragraph.package)) for paragraph in some
+            Example(_NAME.sub(MASK, paragraph.text), LIBRARIES.index(paragraph.package))
+            for paragraph in of_split
         ]
-        for split, some in _chosen(paragraphs).items()
+        for split, of_split in _chosen(paragraphs).items()
     }
 
 
 def _chosen(paragraphs: list[Paragraph]) -> dict[Split, list[Paragraph]]:
     splits: dict[Split, list[Paragraph]] = {"train": [], "validation": [], "test": []}
     counts: dict[tuple[Split, str], int] = {}
-    # by a hash, so that the first of a library are not all of one module
+    # sorted by a hash, so that the first paragraphs of a library are not all of one module
     for paragraph in sorted(paragraphs, key=lambda each: (_hash(each.text), each.module)):
         if paragraph.package not in LIBRARIES or len(paragraph.text) < SHORTEST:
             continue

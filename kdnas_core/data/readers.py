@@ -1,4 +1,4 @@
-"""Local tables: the columns of a .jsonl, .csv, .tsv or .parquet file as they were written."""
+"""Reads the columns of a local .jsonl, .csv, .tsv or .parquet file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Columns = dict[str, list[Any]]
 
 
 def read_columns(path: Path) -> Columns:
-    """All columns of a file by their names; a field that a row has not is None.
+    """Reads all columns of a file by name; a field that a row lacks is None.
 
-    Cells of .csv and .tsv are text. A byte order mark and Windows' line ends are no part of anything.
+    Cells of .csv and .tsv are text. A byte order mark and Windows line ends are dropped.
 
     Raises:
         BadInput: it cannot be read; says why.
@@ -32,15 +32,15 @@ def read_columns(path: Path) -> Columns:
                 return _from_csv(path, "\t" if ending == ".tsv" else ",")
     except BadInput:
         raise
-    except (OSError, ValueError, csv.Error) as error:  # what pyarrow raises is one of the first two
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are OSError or ValueError
         raise BadInput(
             f"The file {path} cannot be read ({reason(error)}); mend it, or save it as .jsonl."
         ) from None
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a file in UTF-8, with or without a byte order mark."""
-    # not splitlines(), which also cuts at characters that a text may hold
+    """Returns the lines of a UTF-8 file, with or without a byte order mark."""
+    # not splitlines(), which also splits at characters that a text may hold
     return path.read_text("utf-8-sig").split("\n")
 
 
@@ -63,7 +63,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _from_csv(path: Path, separator: str) -> Columns:
-    # not pandas, which takes a first column that has no name for an index, and words for missing values
+    # not pandas, which reads an unnamed first column as an index and some words as missing values
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=separator, strict=True)
         names = next(reader, [])
@@ -85,12 +85,12 @@ def _cells(path: Path, line: int, row: list[str], names: list[str]) -> list[str]
 def _from_parquet(path: Path) -> Columns:
     import pyarrow.parquet
 
-    # the file itself: a reader of data sets would take a folder's name for a column
+    # ParquetFile, since read_table would add columns for folders named as partitions
     columns: Columns = pyarrow.parquet.ParquetFile(path).read().to_pydict()
     return columns
 
 
 def reason(error: Exception) -> str:
-    """The message of an error as part of one sentence."""
+    """Returns the message of an error as part of one sentence."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words[:200].rstrip(".").replace(". ", "; ")

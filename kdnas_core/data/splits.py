@@ -1,4 +1,4 @@
-"""Which texts of a corpus are learnt, and which are held out and learnt nowhere, nor anything like them."""
+"""Splits a corpus into training texts and held-out texts without near-duplicates between them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ SHARED = 0.5  # of the word sequences of the shorter of two texts
 _WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+")
 
 FEWEST_TEXTS = 48
-LEAST_LEARNT = 5  # times as many texts are learnt from as are held out, where the corpus is small
-PROXY_SEED = 0  # the proxy set is the same for every seed, so that losses of two runs can be compared
+LEAST_LEARNT = 5  # a small corpus holds out at most one text in five
+PROXY_SEED = 0  # the same for every run, so that the losses of two runs can be compared
 
 
-class Repeats:
-    """Tells which texts repeat one of some others.
+class NearDuplicates:
+    """The texts that nearly repeat one of the given texts: `text in NearDuplicates(others)`.
 
-    A text repeats another if the two share at least half of the shorter one's sequences of five words, case
-    and punctuation aside: so does one that holds the other, or is the other with some words changed. Texts of
-    fewer than five words are compared as wholes. (N-gram overlap, as GPT-3's authors clean their tests:
-    arXiv 2005.14165, appendix C.)
+    Two texts are near-duplicates if they share at least half of the shorter one's sequences of five words,
+    case and punctuation aside. Texts of fewer than five words are compared as wholes. (N-gram overlap, as
+    GPT-3's authors clean their tests: arXiv 2005.14165, appendix C.)
     """
 
     def __init__(self, others: Iterable[str]) -> None:
@@ -54,7 +53,7 @@ class Repeats:
 
 
 def _sequences(text: str) -> set[tuple[str, ...]]:
-    """All sequences of five words; of a shorter text the one of all its words; of one without words none."""
+    """All sequences of five words; a shorter text gives one of all its words, one without words none."""
     words = _WORD.findall(text.lower())
     return set(zip(*(words[start:] for start in range(min(WORDS_IN_A_ROW, len(words)))), strict=False))
 
@@ -64,34 +63,38 @@ class SplitTexts:
     """The texts of a corpus.
 
     Attributes:
-        held_out: to judge by.
-        learnt: to learn from, long ones in chunks; none repeats a held-out text.
+        held_out: the texts for evaluation.
+        learnt: the texts for training, long ones in chunks; none nearly repeats a held-out text.
     """
 
     held_out: list[Text]
     learnt: list[Text]
 
     def passages(self, pairs: float) -> list[Passage]:
-        """What is learnt from, a share of it made into pairs of segments."""
+        """Returns the training texts, a share of them made into pairs of segments."""
         return with_pairs([text.text for text in self.learnt], pairs, PROXY_SEED)
 
 
 def proxy_texts(
-    corpus: str, cache: Path, proxy: ProxySpec, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]
+    corpus: str,
+    cache: Path,
+    proxy: ProxySpec,
+    tokenizer: PreTrainedTokenizerBase,
+    progress: Callable[[str], None],
 ) -> SplitTexts:
-    """The texts of a run.
+    """Reads and splits the texts of a run.
 
     Args:
         corpus: whatever `corpus.check_corpus` takes.
         cache: folder for the packaged corpus.
         proxy: how many texts, how long, and how languages are mixed.
         tokenizer: the teacher's.
-        say: told in words what is read.
+        progress: called with a sentence on what is being read.
 
     Raises:
         BadInput: the corpus cannot be read, or is too small.
     """
-    texts = _read(corpus, cache, proxy, proxy.sentences + proxy.held_out, say)
+    texts = _read(corpus, cache, proxy, proxy.sentences + proxy.held_out, progress)
     held_out = _held_out(texts, proxy)
     return _split(corpus, cache, held_out, texts, proxy.sentences, proxy.sequence_length, tokenizer)
 
@@ -103,33 +106,35 @@ def full_texts(
     sentences: int,
     sequence_length: int,
     tokenizer: PreTrainedTokenizerBase,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> SplitTexts:
-    """The texts of a full distillation, judged by the held-out texts of a run on the same corpus.
+    """Reads and splits the texts of a full distillation; the held-out texts are those of the run.
 
-    Those are read as the run reads them: how languages are mixed depends on how many texts are wanted.
+    They are read as the run reads them, since the mixture of languages depends on the number of texts.
 
     Args:
-        corpus, cache, tokenizer, say: as for `proxy_texts`.
+        corpus, cache, tokenizer, progress: as for `proxy_texts`.
         proxy: of the run.
-        sentences: to learn from at most, each chunk of a long text counted.
+        sentences: the most training texts; each chunk of a long text counts.
         sequence_length: of a chunk, in tokens.
 
     Raises:
         BadInput: the corpus cannot be read, or is too small.
     """
-    of_run, wanted = proxy.sentences + proxy.held_out, sentences + proxy.held_out
+    run_texts, wanted = proxy.sentences + proxy.held_out, sentences + proxy.held_out
     if len(parts_of(corpus)) == 1:  # a shorter reading is the beginning of a longer one
-        texts = _read(corpus, cache, proxy, max(of_run, wanted), say)
-        held_out, texts = _held_out(texts[:of_run], proxy), texts[:wanted]
+        texts = _read(corpus, cache, proxy, max(run_texts, wanted), progress)
+        held_out, texts = _held_out(texts[:run_texts], proxy), texts[:wanted]
     else:
-        held_out = _held_out(_read(corpus, cache, proxy, of_run, say), proxy)
-        texts = _read(corpus, cache, proxy, wanted, say)
+        held_out = _held_out(_read(corpus, cache, proxy, run_texts, progress), proxy)
+        texts = _read(corpus, cache, proxy, wanted, progress)
     return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer)
 
 
-def _read(corpus: str, cache: Path, proxy: ProxySpec, limit: int, say: Callable[[str], None]) -> list[Text]:
-    texts = read_texts(corpus, cache, PROXY_SEED, limit, proxy.language_temperature, say)
+def _read(
+    corpus: str, cache: Path, proxy: ProxySpec, limit: int, progress: Callable[[str], None]
+) -> list[Text]:
+    texts = read_texts(corpus, cache, PROXY_SEED, limit, proxy.language_temperature, progress)
     check_texts(corpus, texts)
     return texts
 
@@ -150,19 +155,23 @@ def _split(
     apart = [text.text for text in held_out]
     if any(part.source == PACKAGED for part in parts_of(corpus)):
         apart += judged_paragraphs(cache)  # students are scored on them
-    repeats = Repeats(apart)
+    repeats = NearDuplicates(apart)
     learnt = [text for text in texts if text.text not in repeats][:sentences]
     check_texts(corpus, [*held_out, *learnt])
     chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length)
-    pieces = [Text(chunk, text.language) for text, some in zip(learnt, chunks, strict=True) for chunk in some]
+    pieces = [
+        Text(one, text.language)
+        for text, its_chunks in zip(learnt, chunks, strict=True)
+        for one in its_chunks
+    ]
     return SplitTexts(held_out, pieces[:sentences])
 
 
 def check_texts(corpus: str, texts: Sequence[Text]) -> None:
-    """Refuses a corpus that is too small to learn from and be judged by; near repeats do not count.
+    """Refuses a corpus that is too small; near-duplicates do not count.
 
     Raises:
-        BadInput: it is.
+        BadInput: it has fewer than `FEWEST_TEXTS` texts.
     """
     if len(texts) < FEWEST_TEXTS:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""What a task is made of, wherever it comes from: tables by split and language, read when they are needed."""
+"""The tables of a task by language and split, read when they are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 TRAIN = "train"
 SCORABLE = ("validation", "test")
 
-# As the public tasks name the two sides of a pair.
+# The columns of a pair in public tasks.
 PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
@@ -21,13 +21,13 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Table:
-    """A split as it was read: texts that are sound, and labels that nobody has looked at.
+    """A split as it was read: texts are valid, labels not yet checked.
 
     Attributes:
-        where: what the split is called to its user: "train", "de/validation".
-        firsts: the texts, or the first ones of pairs.
-        seconds: the second ones of pairs; None where there are none.
-        labels: one a row, None where it is missing.
+        where: the name of the split in messages: "train", "de/validation".
+        firsts: the texts, or the first texts of pairs.
+        seconds: the second texts of pairs; None where rows are single texts.
+        labels: one a row; None where it is missing.
     """
 
     where: str
@@ -40,14 +40,14 @@ Splits = dict[str, Callable[[], Table]]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A task that was found, and of which nothing but names may have been read.
+class TaskSource:
+    """A task whose tables may not have been read yet.
 
     Attributes:
-        name: what the task is called.
-        languages: readers of its splits by language; of a task that names none, "" alone.
-        train_language: the one to train on unless another is asked for.
-        classes: in the order of the data's own indices, where it declares them; else empty.
+        name: of the task.
+        languages: readers of the splits by language; a task without languages has the key "" alone.
+        train_language: the default language to train on.
+        classes: declared by the data, in the order of its indices; else empty.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Found:
 
 
 def text_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    """The two columns of a pair, else `sentence`, else nothing."""
+    """Returns the two columns of a pair, else `sentence`, else nothing."""
     pair = next((pair for pair in PAIRS if set(pair) <= set(columns)), ())
     return pair or (("sentence",) if "sentence" in columns else ())
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names as part of a sentence."""
+    """Returns names quoted and joined by commas."""
     return ", ".join(map(repr, names)) or "nothing"

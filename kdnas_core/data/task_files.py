@@ -1,4 +1,4 @@
-"""Tasks of local folders: a table a split, or a folder a language with a table a split."""
+"""Tasks of local folders: one table a split, or one such folder a language."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas_core.data.readers import ENDINGS, Columns, read_columns
-from kdnas_core.data.tables import PAIRS, SCORABLE, TRAIN, Found, Splits, Table, quoted, text_columns
+from kdnas_core.data.tables import PAIRS, SCORABLE, TRAIN, Splits, Table, TaskSource, quoted, text_columns
 from kdnas_core.errors import BadInput
 
 _CHOICES = (
@@ -21,8 +21,8 @@ _ENGLISH = ("en", "english")
 _NUMBER = re.compile(r"[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)", re.ASCII | re.IGNORECASE)
 
 
-def find_folder(source: str) -> Found:
-    """The task of a folder: its own splits, or those of its languages, which are its subfolders.
+def find_folder(source: str) -> TaskSource:
+    """Returns the task of a folder: its own splits, or those of its subfolders, one a language.
 
     Raises:
         BadInput: there is no such folder, or it does not hold a task.
@@ -35,8 +35,8 @@ def find_folder(source: str) -> Found:
                 f"The task {source} has the split {next(iter(splits))} beside folders of languages; move it "
                 "into the folder of its own language."
             )
-        return Found(_name(folder), languages, _train_language(source, languages))
-    return Found(_name(folder), {"": splits})
+        return TaskSource(_name(folder), languages, _train_language(source, languages))
+    return TaskSource(_name(folder), {"": splits})
 
 
 def _folder(source: str) -> Path:
@@ -58,7 +58,7 @@ def _name(folder: Path) -> str:
 
 
 def _languages(folder: Path) -> dict[str, Splits]:
-    """Those subfolders that hold splits."""
+    """The subfolders that hold splits."""
     inner = [path for path in _listed(folder) if path.is_dir() and not path.name.startswith(".")]
     found = {sound(path.name): _splits(path, f"{sound(path.name)}/") for path in inner}
     languages = {name: splits for name, splits in found.items() if splits}
@@ -98,14 +98,14 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def read_table(path: Path, where: str) -> Table:
-    """The texts and labels of one file.
+    """Reads the texts and labels of one file.
 
     Args:
         path: the file.
-        where: what its split is called to the user.
+        where: the name of its split in messages.
 
     Raises:
-        BadInput: it cannot be read, has not the columns, or a row has no text.
+        BadInput: it cannot be read, lacks a column, or a row has no text.
     """
     columns = read_columns(path)
     if not any(columns.values()):
@@ -118,7 +118,7 @@ def read_table(path: Path, where: str) -> Table:
 
 def _text_columns(where: str, columns: list[str]) -> tuple[str, ...]:
     names = text_columns(columns)
-    # a question or a sentence can stand alone, a side of another pair cannot
+    # a question or a sentence can be a single text, one side of another pair cannot
     for pair in PAIRS[:-1] if len(names) < 2 else ():
         if len(lone := set(pair) & set(columns)) == 1:
             raise BadInput(
@@ -136,7 +136,7 @@ def _text_columns(where: str, columns: list[str]) -> tuple[str, ...]:
 def _labels(where: str, columns: Columns, has_types: bool) -> list[Any]:
     if "label" in columns:
         return columns["label"] if has_types else list(map(_number_or_word, columns["label"]))
-    if where.rpartition("/")[2].startswith(SCORABLE[1]):  # those of a test are often kept back
+    if where.rpartition("/")[2].startswith(SCORABLE[1]):  # test labels are often withheld
         return [None] * len(next(iter(columns.values())))
     raise BadInput(f"The {where} split has no column 'label', but {quoted(list(columns))}; rename one.")
 
@@ -149,10 +149,10 @@ def _texts(where: str, column: str, values: list[Any]) -> list[str]:
 
 
 def sound(text: str) -> str:
-    """Without halves of characters, which JSON and names of files can hold and no tokenizer takes."""
+    """Replaces lone surrogates, which JSON and file names can hold and no tokenizer takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _number_or_word(cell: str) -> float | str:
-    """What a cell of a table without types was meant as; 007 stays a word."""
+    """The number that a cell of an untyped table stands for, else its text; 007 stays text."""
     return float(cell) if _NUMBER.fullmatch(cell.strip()) else cell

@@ -1,4 +1,4 @@
-"""Downstream tasks by name: the packaged one, one of a hub, or a local folder."""
+"""Downstream tasks: the packaged one, hub data sets and local folders."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from kdnas_core.data.hub import HUB
 from kdnas_core.data.hub_tasks import find_hub, wanted_split
 from kdnas_core.data.labels import classes_of, indices_of, is_hidden
 from kdnas_core.data.packaged_task import LIBRARIES, Example, packaged_task
-from kdnas_core.data.tables import SCORABLE, TRAIN, Found, Splits, Table, quoted
+from kdnas_core.data.tables import SCORABLE, TRAIN, Splits, Table, TaskSource, quoted
 from kdnas_core.data.task_files import find_folder
 from kdnas_core.errors import BadInput
 
 PACKAGED = "packaged"
-ZERO_SHOT = " (zero-shot)"  # after it, where pairs are compared by their vectors alone
-APART = " (apart)"  # after it, where the sentences of pairs are read each by itself
-PROXY = " (proxy)"  # after the name of a task, where a score is of its proxy (`proxy_task.py`)
+# Suffixes of a task's name in scores:
+ZERO_SHOT = " (zero-shot)"  # pairs compared by their sentence vectors, without fine-tuning
+APART = " (apart)"  # the two sentences of a pair encoded separately
+PROXY = " (proxy)"  # a score on the proxy of a task (`proxy_task.py`)
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,12 @@ class Task:
     """A task with its splits.
 
     Attributes:
-        name: "packaged", the folder's name, GLUE's own name of it ("sst2"), or the hub data set's without
-            its owner.
-        classes: their labels in the order of their indices; empty where labels are scores.
-        splits: rows by the name of the split: "train", and all that can be scored.
-        scored: which of these the task's score is the mean of: "validation" as a rule, both of MNLI's, or
-            the languages of a task that has several.
-        languages: of a task that has several, those of `scored`, the one trained on first; else empty.
+        name: "packaged", the folder's name, GLUE's name ("sst2"), or the hub data set's without its owner.
+        classes: in the order of their indices; empty where labels are scores.
+        splits: rows by split name: "train" and the splits that have labels.
+        scored: the splits whose mean is the task's score: "validation" as a rule, both of MNLI's, or the
+            languages of a multilingual task.
+        languages: of a multilingual task, those of `scored`, the training language first; else empty.
     """
 
     name: str
@@ -53,19 +53,19 @@ class Task:
 
     @property
     def is_regression(self) -> bool:
-        """Whether labels are scores and not classes."""
+        """Whether labels are scores."""
         return not self.classes
 
     @property
     def is_pair(self) -> bool:
-        """Whether an example is two texts; all are, or none."""
+        """Whether examples are pairs of texts."""
         return any(row.second is not None for rows in self.splits.values() for row in rows[:1])
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the classes, of the rows of all splits in their order, and of which are scored.
+        """SHA-256 of the classes, the rows of all splits in order, and the names of the scored splits.
 
-        The name is no part of it, though it decides by which metrics the task is scored.
+        The task's name is not included, though it decides the metrics.
         """
         digest = hashlib.sha256(json.dumps([self.classes, self.scored]).encode())
         for split, rows in sorted(self.splits.items()):
@@ -78,42 +78,42 @@ class Task:
 def read_task(
     source: str, cache: Path, *, split: str = SCORABLE[0], train_language: str | None = None
 ) -> Task:
-    """Reads a task whole.
+    """Reads a task.
 
     Args:
-        source: `packaged`; `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`, where CONFIG may be several languages, as
-            en+de, and SPLIT stands for `split`; or a folder with `train`, `validation` and optionally
-            `test`, or with one such folder a language, whose tables have the columns `sentence` (or
-            `sentence1` and `sentence2`, or another public pair) and `label`.
-        cache: where the packaged corpus is kept.
-        split: which split is scored, "validation" or "test".
-        train_language: of a task that has several, the one to train on; else the only one with a train
-            split, else English, else the first by name; of a hub's, else the first named.
+        source: `packaged`; `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`, where CONFIG may name several languages
+            (en+de) and SPLIT replaces `split`; or a folder with `train`, `validation` and optionally `test`,
+            or with one such folder a language, whose tables have the columns `sentence` (or `sentence1` and
+            `sentence2`, or another public pair) and `label`.
+        cache: folder of the packaged corpus.
+        split: the split to score, "validation" or "test".
+        train_language: the training language of a multilingual task. The default is the only one with a
+            train split, else English, else the first by name; for a hub data set, the first named.
 
     Raises:
         BadInput: it cannot be scored on; says why in one sentence.
     """
-    found = _find(source, cache)
-    chosen = choose(source, found, wanted_split(source, split), train_language)
+    task = _find(source, cache)
+    chosen = choose(source, task, wanted_split(source, split), train_language)
     train, tables = chosen.train, chosen.tables
     for table in tables.values():
         if (table.seconds is None) != (train.seconds is None):
             raise BadInput(f"One of {train.where} and {table.where} has pairs and the other not; mend one.")
-    classes = classes_of(train, list(tables.values()), found.classes)
+    classes = classes_of(train, list(tables.values()), task.classes)
     splits = {
-        name: _rows(table, indices_of(table, classes, found.classes))
+        name: _rows(table, indices_of(table, classes, task.classes))
         for name, table in {TRAIN: train, **tables}.items()
     }
-    return Task(found.name, classes, splits, chosen.scored, chosen.languages)
+    return Task(task.name, classes, splits, chosen.scored, chosen.languages)
 
 
-def _find(source: str, cache: Path) -> Found:
+def _find(source: str, cache: Path) -> TaskSource:
     if source == PACKAGED:
         splits: Splits = {
             str(split): partial(_packaged, str(split), examples)
             for split, examples in packaged_task(cache).items()
         }
-        return Found(PACKAGED, {"": splits}, classes=LIBRARIES)
+        return TaskSource(PACKAGED, {"": splits}, classes=LIBRARIES)
     return find_hub(source) if source.startswith(HUB) else find_folder(source)
 
 
@@ -127,14 +127,14 @@ def _rows(table: Table, labels: list[float]) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The tables that a task is made of.
+class SelectedTables:
+    """The tables of a task that are read.
 
     Attributes:
-        train: what is trained on.
-        tables: all that can be scored on.
-        scored: the names of those that are.
-        languages: the same, where these are languages; else empty.
+        train: the training split.
+        tables: the splits with labels, by name.
+        scored: the names of the splits to score.
+        languages: equal to `scored` for a multilingual task; else empty.
     """
 
     train: Table
@@ -143,48 +143,48 @@ class Chosen:
     languages: tuple[str, ...] = ()
 
 
-def choose(source: str, found: Found, split: str, train_language: str | None) -> Chosen:
-    """Reads the tables of a task that are needed.
+def choose(source: str, task: TaskSource, split: str, train_language: str | None) -> SelectedTables:
+    """Reads the needed tables of a task.
 
     Args:
-        source: what it was asked for by, for refusals.
-        found: the task.
-        split: which to score; "validation" also stands for several such as validation_matched.
-        train_language: of a task that has several.
+        source: for error messages.
+        task: the task.
+        split: the split to score; "validation" also stands for several such as validation_matched.
+        train_language: the training language of a multilingual task.
 
     Raises:
         BadInput: there is no such split or language, the split has no labels, or a table cannot be read.
     """
     if split == TRAIN:
         raise BadInput(f"The train split of {source} is for learning; score another, as {SCORABLE[0]}.")
-    if "" not in found.languages:
-        return _multilingual(source, found, split, train_language or found.train_language)
+    if "" not in task.languages:
+        return _multilingual(source, task, split, train_language or task.train_language)
     if train_language:
         raise BadInput(
             f"The task {source} names no languages, so none can be trained on; leave {train_language} out."
         )
-    return _plain(source, found.languages[""], split)
+    return _plain(source, task.languages[""], split)
 
 
-def _plain(source: str, splits: Splits, split: str) -> Chosen:
+def _plain(source: str, splits: Splits, split: str) -> SelectedTables:
     if TRAIN not in splits:
         raise _no_split(source, TRAIN, splits)
-    if not (asked := _named(splits, split)):
+    if not (requested := _named(splits, split)):
         raise _no_split(source, split, splits)
     train = splits[TRAIN]()
-    names = dict.fromkeys([*asked, *(name for kind in SCORABLE for name in _named(splits, kind))])
+    names = dict.fromkeys([*requested, *(name for kind in SCORABLE for name in _named(splits, kind))])
     tables = {name: splits[name]() for name in names}
     open_to_all = {name: table for name, table in tables.items() if not is_hidden(table, train)}
-    if kept_back := [name for name in asked if name not in open_to_all]:
+    if kept_back := [name for name in requested if name not in open_to_all]:
         raise BadInput(
             f"The {kept_back[0]} split of {source} is without labels, so that nothing can be scored on it; "
             "add them, or score another split."
         )
-    return Chosen(train, open_to_all, tuple(asked))
+    return SelectedTables(train, open_to_all, tuple(requested))
 
 
-def _multilingual(source: str, found: Found, split: str, train_language: str) -> Chosen:
-    languages = found.languages
+def _multilingual(source: str, task: TaskSource, split: str, train_language: str) -> SelectedTables:
+    languages = task.languages
     able = [name for name, splits in languages.items() if TRAIN in splits]
     if train_language not in able:
         raise BadInput(
@@ -197,11 +197,11 @@ def _multilingual(source: str, found: Found, split: str, train_language: str) ->
             f"The task {source} has no {split} split in any of its languages; add one, or score another."
         )
     tables = {name: languages[name][split]() for name in scored}
-    return Chosen(languages[train_language][TRAIN](), tables, scored, scored)
+    return SelectedTables(languages[train_language][TRAIN](), tables, scored, scored)
 
 
 def _named(splits: Splits, kind: str) -> list[str]:
-    """The split of a name; else all that add to it, as validation_matched does to validation."""
+    """The split of that name; else all splits that extend it, as validation_matched extends validation."""
     return [kind] if kind in splits else [name for name in splits if name.startswith(f"{kind}_")]
 
 

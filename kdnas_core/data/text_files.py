@@ -18,11 +18,11 @@ _NUMBER = re.compile(r"[+-]?(\d[\d_,]*)?\.?\d*([eE][+-]?\d+)?")
 
 
 def check_file(path: Path) -> None:
-    """Refuses, without reading a table, a file that `read_file` could not read.
+    """Checks, without reading a table, that `read_file` can read a file.
 
     Raises:
-        BadInput: it is missing, of another ending, empty, binary or not UTF-8.
-        OSError: the machine does not let it be read.
+        BadInput: it is missing, has another ending, is empty, binary or not UTF-8.
+        OSError: the operating system refuses to read it.
     """
     if not path.exists():
         raise BadInput(f"{path} does not exist; check the path.")
@@ -39,7 +39,7 @@ def check_file(path: Path) -> None:
 
 
 def read_file(path: Path) -> Iterable[Any]:
-    """The passages of a file as they stand in it; of a table all values of its text column.
+    """Returns the lines of a text file, or the values of a table's text column.
 
     Raises:
         BadInput: it cannot be read; says why.
@@ -75,7 +75,7 @@ def _check_utf8(path: Path) -> None:
 
 def _from_table(path: Path) -> Iterable[Any]:
     columns = read_columns(path)
-    if path.suffix.lower() in (".csv", ".tsv"):  # a table without types: a number is no text
+    if path.suffix.lower() in (".csv", ".tsv"):  # untyped: a column of numbers is no text
         columns = {name: [_text(cell) for cell in cells] for name, cells in columns.items()}
     strings = [name for name, cells in columns.items() if any(isinstance(cell, str) for cell in cells)]
     return columns[text_column(list(columns), strings, str(path))]
@@ -86,7 +86,7 @@ def _text(cell: str) -> str | None:
 
 
 def column_of_rows(rows: Iterable[dict[str, Any]], head: list[dict[str, Any]], source: str) -> Iterable[Any]:
-    """The values of the text column of rows, which the first of them (`head`) tell.
+    """Returns the values of the rows' text column, detected from their first rows, `head`.
 
     Raises:
         BadInput: as `text_column`.
@@ -98,15 +98,15 @@ def column_of_rows(rows: Iterable[dict[str, Any]], head: list[dict[str, Any]], s
 
 
 def text_column(names: list[str], strings: list[str], source: str) -> str:
-    """The column `text`, else `sentence`, else the only one of strings.
+    """Returns the column `text`, else `sentence`, else the only column of strings.
 
     Args:
         names: all columns.
-        strings: those of them that hold strings.
-        source: the table's name, for the refusal.
+        strings: the columns of strings.
+        source: the table's name for the error message.
 
     Raises:
-        BadInput: none of these can be told.
+        BadInput: there is no such column.
     """
     for name in ("text", "sentence"):
         if name in names:

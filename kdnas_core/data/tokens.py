@@ -1,4 +1,4 @@
-"""Texts before they are read: cut into chunks, joined to pairs, words hidden, in batches of like length."""
+"""Prepares texts for a model: chunks, pairs of segments, masked words, batches of similar length."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from transformers import PreTrainedTokenizerBase
 from kdnas_core.errors import BadInput
 
 TOKENIZED_AT_ONCE = 1_000  # texts
-SHORTEST = 0.25  # of the tokens of a whole chunk: a shorter rest is left out
+SHORTEST = 0.25  # of a full chunk's tokens: a shorter last chunk is dropped
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？।؟]")
 
 Passage = str | tuple[str, str]  # a text, or a pair of sentences
 
-WINDOW = 1_000  # texts among which a near one is looked for: the comparisons grow with its square
+WINDOW = 1_000  # texts compared for similarity at once; the cost grows with its square
 FEWEST_WORDS = 8  # of a text that is cut into two segments
 
-NOT_HIDDEN = -100  # label of a token that is not to be guessed; what transformers and torch use too
+NOT_HIDDEN = -100  # label of a token that is not predicted, as in transformers and torch
 SHARE = 0.15  # of all words (BERT, arXiv 1810.04805, section 3.1)
-MASKED, REPLACED = 0.8, 0.1  # of those; the rest stays as it is
+MASKED, REPLACED = 0.8, 0.1  # shares of the selected words; the others are left unchanged
 
 Ids = NDArray[np.int64]
 
-BUCKET = 50  # batches whose texts are sorted by length together
+BUCKET = 50  # batches; texts are sorted by length within a bucket
 
 
 def chunked(text: str, ends: Sequence[int], tokens: int) -> Iterator[str]:
     """Cuts a text into chunks.
 
-    A chunk ends with its last sentence that ends in its second half, else between two words, else anywhere.
+    A chunk ends at the last sentence end in its second half, else between two words, else anywhere.
 
     Args:
         text: of any length.
-        ends: where each of its tokens ends, in characters.
-        tokens: of a chunk at most, without special tokens.
+        ends: the end of each token, in characters.
+        tokens: the most tokens of a chunk, without special tokens.
     """
     begin, first = 0, 0
     while first < len(ends):
@@ -56,9 +56,9 @@ def chunked(text: str, ends: Sequence[int], tokens: int) -> Iterator[str]:
 
 
 def _end(text: str, begin: int, middle: int, most: int) -> int:
-    """Where a chunk ends that begins at `begin`, and holds the characters to `most` at the most."""
+    """The end of a chunk that begins at `begin` and ends at `most` at the latest."""
     sentences = [
-        found.end() for found in _SENTENCE_END.finditer(text, middle, most + 1) if found.end() <= most
+        match.end() for match in _SENTENCE_END.finditer(text, middle, most + 1) if match.end() <= most
     ]
     if sentences:
         return sentences[-1]
@@ -71,11 +71,11 @@ def _end(text: str, begin: int, middle: int, most: int) -> int:
 def in_chunks(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, sequence_length: int
 ) -> list[list[str]]:
-    """The chunks of each text; of one that is short enough the text itself.
+    """Cuts each text into chunks; a text that is short enough is its own chunk.
 
     Args:
         texts: of any length.
-        tokenizer: of the teacher; one that does not say where a token stands cuts no text.
+        tokenizer: the teacher's; without offsets (a slow tokenizer) no text is cut.
         sequence_length: in tokens, special tokens included.
     """
     chunks = [[text] for text in texts]
@@ -85,30 +85,30 @@ def in_chunks(
     if not tokenizer.is_fast or room < 1:
         return chunks
     for start in range(0, len(long), TOKENIZED_AT_ONCE):
-        some = long[start : start + TOKENIZED_AT_ONCE]
+        indices = long[start : start + TOKENIZED_AT_ONCE]
         encoded = tokenizer(
-            [texts[index] for index in some],
+            [texts[index] for index in indices],
             add_special_tokens=False,
             return_offsets_mapping=True,
-            verbose=False,  # no warning of texts that are longer than the model reads: they are cut here
+            verbose=False,  # no warning about texts longer than the model's maximum: they are cut here
         )
-        for index, offsets in zip(some, encoded["offset_mapping"], strict=True):
+        for index, offsets in zip(indices, encoded["offset_mapping"], strict=True):
             if len(offsets) > room:
                 chunks[index] = list(chunked(texts[index], [end for _, end in offsets], room))
     return chunks
 
 
 def with_pairs(texts: Sequence[str], share: float, seed: int) -> list[Passage]:
-    """The texts in their order, some of them as the first segment of a pair.
+    """Returns the texts in order, a share of them as the first segment of a pair.
 
-    A third of the pairs are the two halves of one text (adjacent, as BERT's next-sentence pairs are, arXiv
-    1810.04805, section 3.1), a third a text with the most similar of the texts around it by TF-IDF, and a
-    third a text with any other. A text too short for two halves gets any other.
+    A third of the pairs are the two halves of a text (adjacent, as in BERT's next-sentence prediction, arXiv
+    1810.04805, section 3.1), a third a text and the most similar text in its window by TF-IDF, and a third a
+    text and a random one. A text too short to halve is paired with a random one.
 
     Args:
         texts: of one split, so that no pair joins two splits.
-        share: of the texts that begin a pair, 0 to 1.
-        seed: which texts, and which others.
+        share: of the texts that become pairs, 0 to 1.
+        seed: selects the texts and their partners.
     """
     rng = random.Random(seed)
     chosen = [index for index in range(len(texts)) if rng.random() < share]
@@ -117,14 +117,14 @@ def with_pairs(texts: Sequence[str], share: float, seed: int) -> list[Passage]:
     near = _nearest(texts, [index for index, kind in kinds.items() if kind == "near"])
     for index, kind in kinds.items():
         halves = _halves(texts[index]) if kind == "adjacent" else None
-        # of the others; a text alone has none but itself
+        # never the text itself, unless there is only one
         any_other = (index + rng.randrange(1, max(2, len(texts)))) % len(texts)
         passages[index] = halves or (texts[index], texts[near.get(index, any_other)])
     return passages
 
 
 def _halves(text: str) -> tuple[str, str] | None:
-    """A text cut after the sentence that ends nearest to its middle, or at its middle word; None if short."""
+    """Cuts a text at the sentence end nearest to its middle, else at its middle word; None if short."""
     words = text.split()
     if len(words) < FEWEST_WORDS:
         return None
@@ -135,7 +135,7 @@ def _halves(text: str) -> tuple[str, str] | None:
 
 
 def _nearest(texts: Sequence[str], wanted: Sequence[int]) -> dict[int, int]:
-    """The most similar other text in the window of each; none where no word is shared."""
+    """The most similar other text in the window of each; left out where no word is shared."""
     found: dict[int, int] = {}
     for start in range(0, len(texts), WINDOW):
         inside = [index for index in wanted if start <= index < start + WINDOW]
@@ -158,17 +158,17 @@ def _nearest(texts: Sequence[str], wanted: Sequence[int]) -> dict[int, int]:
 
 
 def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> tuple[Ids, Ids]:
-    """Hides 15% of the tokens as BERT does: 80% become the mask token, 10% another token of the texts.
+    """Masks 15% of the tokens as BERT does: 80% become the mask token, 10% another token of the texts.
 
-    Another token of these texts rather than of the vocabulary, so that no word comes in that they lack.
+    The other token is drawn from the texts instead of the vocabulary, so that no new word enters.
 
     Args:
-        ids: (tokens,), special tokens included; those are never hidden.
+        ids: (tokens,), special tokens included; these are never masked.
         tokenizer: with a mask token.
-        seed: decides which.
+        seed: selects the tokens.
 
     Returns:
-        ids with words hidden, and labels: the word at each hidden place, NOT_HIDDEN elsewhere.
+        The masked ids, and labels: the original token at each masked place, NOT_HIDDEN elsewhere.
 
     Raises:
         BadInput: the tokenizer has no mask token, or knows no word of the texts.
@@ -193,7 +193,7 @@ def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> t
 
 
 def check_mask_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that cannot hide a word.
+    """Refuses a tokenizer that cannot mask a word.
 
     Raises:
         BadInput: it has no mask token.
@@ -206,12 +206,12 @@ def check_mask_token(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def by_length(lengths: ArrayLike, size: int, texts: Sequence[int] | None = None) -> list[list[int]]:
-    """Each text once, the shortest first.
+    """Returns batches of text indices, each text once, the shortest first.
 
     Args:
         lengths: of all texts, in tokens.
         size: of a batch, in texts.
-        texts: which; all if left out.
+        texts: the indices to batch; all by default.
     """
     every = np.asarray(lengths)
     chosen = np.arange(len(every)) if texts is None else np.array(list(texts), dtype=np.int64)
@@ -220,7 +220,7 @@ def by_length(lengths: ArrayLike, size: int, texts: Sequence[int] | None = None)
 
 
 def passes(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[list[int]]]:
-    """The batches of one pass over all texts after another: each time others, in another order.
+    """Yields the batches of each pass over all texts; batches and order differ from pass to pass.
 
     Args:
         lengths: of all texts, in tokens.
@@ -236,5 +236,5 @@ def passes(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[list[int]]
 
 
 def endless(lengths: ArrayLike, size: int, seed: int) -> Iterator[list[int]]:
-    """The batches of all passes in a row; arguments as for `passes`."""
+    """Yields the batches of all passes, one by one; arguments as for `passes`."""
     return chain.from_iterable(passes(lengths, size, seed))

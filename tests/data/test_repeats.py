@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdnas_core.data.splits import Repeats
+from kdnas_core.data.splits import NearDuplicates
 
 HELD_OUT = "The gradient of a scalar with respect to each of its inputs, summed over the batch."
 
@@ -18,7 +18,7 @@ HELD_OUT = "The gradient of a scalar with respect to each of its inputs, summed 
     ],
 )
 def test_the_same_text_and_one_that_holds_most_of_it_are_repeats(text: str) -> None:
-    assert text in Repeats(["Something else altogether, of which no five words recur.", HELD_OUT])
+    assert text in NearDuplicates(["Something else altogether, of which no five words recur.", HELD_OUT])
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,17 @@ def test_the_same_text_and_one_that_holds_most_of_it_are_repeats(text: str) -> N
     ],
 )
 def test_a_text_that_shares_a_phrase_or_only_words_is_none(text: str) -> None:
-    assert text not in Repeats([HELD_OUT])
+    assert text not in NearDuplicates([HELD_OUT])
 
 
 def test_half_of_the_shorter_texts_sequences_make_a_repeat() -> None:
     held_out = "a b c d e f g h i"  # five sequences of five words
-    assert "a b c d e f g x y" in Repeats([held_out])  # three of them
-    assert "a b c d e f x y z" not in Repeats([held_out])  # two
+    assert "a b c d e f g x y" in NearDuplicates([held_out])  # three of them
+    assert "a b c d e f x y z" not in NearDuplicates([held_out])  # two
 
 
 def test_short_texts_are_compared_as_wholes() -> None:
-    repeats = Repeats(["True if empty.", "See also"])
+    repeats = NearDuplicates(["True if empty.", "See also"])
     assert "true if empty" in repeats
     assert "True if empty or closed" not in repeats
     assert "See also the documentation of the module" not in repeats
@@ -57,10 +57,10 @@ def test_short_texts_are_compared_as_wholes() -> None:
     ],
 )
 def test_in_scripts_without_spaces_characters_are_compared(held_out: str, repeat: str, other: str) -> None:
-    repeats = Repeats([held_out])
+    repeats = NearDuplicates([held_out])
     assert repeat in repeats
     assert other not in repeats
 
 
 def test_nothing_repeats_texts_without_words() -> None:
-    assert "..." not in Repeats(["...", ""])
+    assert "..." not in NearDuplicates(["...", ""])

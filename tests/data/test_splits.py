@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from kdnas_core.data import packaged_task
 from kdnas_core.data.corpus import Text, read_texts
 from kdnas_core.data.harvest import Paragraph
-from kdnas_core.data.splits import LEAST_LEARNT, Repeats, SplitTexts, full_texts, proxy_texts
+from kdnas_core.data.splits import LEAST_LEARNT, NearDuplicates, SplitTexts, full_texts, proxy_texts
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import ProxySpec
 from tests.sentences import is_one_sentence
@@ -55,7 +55,7 @@ def test_near_repeats_of_held_out_texts_are_not_learnt(
     near = [f"{text} and so on" for text in texts]
     found = read_in_full(written(tmp_path / "corpus.txt", texts + near), tokenizer)
     assert len(found.held_out) == 24
-    repeats = Repeats(plain(found.held_out))
+    repeats = NearDuplicates(plain(found.held_out))
     assert not [text for text in plain(found.learnt) if text in repeats]
     twins = {text.split()[0] for text in plain(found.held_out)}
     assert len(found.learnt) == 200 - 2 * len(twins)
