@@ -19,7 +19,7 @@ import torch
 from kdnas_core.data.corpus import read_corpus
 from kdnas_core.distillation.augmentation.candidates import augmenter_for
 from kdnas_core.distillation.augmentation.prediction import predict, predictor_of
-from kdnas_core.distillation.augmentation.words import Asked, Candidates, in_its_place, whole_words
+from kdnas_core.distillation.augmentation.words import Candidates, Occurrence, replacements, whole_words
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive
 from kdnas_core.models.mlm_head import MlmHead, TeacherHead
@@ -38,7 +38,7 @@ def main() -> None:
     asked = _places(teacher, head)
     some = asked[:: len(asked) // PLAIN_WORDS]
     words = whole_words(teacher.tokenizer, len(head.table))
-    ways: dict[str, tuple[Sequence[Asked], Callable[[Sequence[Asked]], Candidates]]] = {
+    ways: dict[str, tuple[Sequence[Occurrence], Callable[[Sequence[Occurrence]], Candidates]]] = {
         "plain_pair": (some, partial(_plain, teacher, head, words, True)),
         "plain": (some, partial(_plain, teacher, head, words, False)),
         "float32": (asked, partial(predict, predictor_of(teacher, head, None), count=K)),
@@ -75,7 +75,7 @@ def _head(teacher: Teacher) -> TeacherHead:
     return TeacherHead(head.eval().requires_grad_(False), table.detach())
 
 
-def _places(teacher: Teacher, head: TeacherHead) -> list[Asked]:
+def _places(teacher: Teacher, head: TeacherHead) -> list[Occurrence]:
     """Words of one piece in sentences of the packaged corpus."""
     texts = read_corpus("packaged", cache_folder(), seed=0, limit=2 * SENTENCES)
     sentences = [part for text in texts for part in text.split(". ") if len(part) in CHARACTERS]
@@ -86,7 +86,7 @@ def _places(teacher: Teacher, head: TeacherHead) -> list[Asked]:
 
 @torch.inference_mode()
 def _plain(
-    teacher: Teacher, head: TeacherHead, words: dict[int, str], pair: bool, asked: Sequence[Asked]
+    teacher: Teacher, head: TeacherHead, words: dict[int, str], pair: bool, asked: Sequence[Occurrence]
 ) -> Candidates:
     """One call a word, as TinyBERT's code does: tokenised anew, logits of all tokens, all of them sorted."""
     tokenizer = teacher.tokenizer
@@ -99,7 +99,7 @@ def _plain(
         at = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
         best = logits[at].argsort(descending=True)[: 4 * K].tolist()
         likely = [words[token] for token in best if token in words]
-        found[reading.text, place] = in_its_place(likely, reading.word(place), K)
+        found[reading.text, place] = replacements(likely, reading.word(place), K)
     return found
 
 

@@ -11,7 +11,7 @@ from kdnas_core.data.splits import proxy_texts
 from kdnas_core.data.tasks import Task
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import figure_of
 from kdnas_core.files import cache_folder
 from kdnas_core.models.teacher import Teacher
@@ -55,8 +55,8 @@ def fine_tuned_score(
 ) -> float:
     """The mean of a task's metrics on its test split, or where it has none on validation, in per cent."""
     train = task.splits["train"][: how.rows]
-    lesson = Lesson(task, tokens_of(train, tokenizer, how.sequence_length))
-    model = fine_tuned(encoder, lesson, how, rate, seed, autocast_dtype())
+    training_set = TrainingSet(task, tokens_of(train, tokenizer, how.sequence_length))
+    model = fine_tuned(encoder, training_set, how, rate, seed, autocast_dtype())
     rows = task.splits["test" if "test" in task.splits else "validation"]
     tokens = tokens_of(rows, tokenizer, how.sequence_length)
     return round(100 * figure_of(task, tokens.labels, logits_of(model, tokens)), 2)

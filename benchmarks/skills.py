@@ -25,7 +25,7 @@ from benchmarks.small_teachers import learn, new_bert
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.files import cache_folder
-from kdnas_core.models.importance import SKILLED, importance_of
+from kdnas_core.models.importance import SAME_WORD_SHARE, importance_of
 from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
 
 SHAPE = Architecture(2, 64, 256, 4)
@@ -57,7 +57,7 @@ def main() -> None:
     for layer, values in enumerate(importance.same_word.tolist(), 1):
         print(f"  layer {layer}: " + "  ".join(f"{value:.2f}" for value in values))
     heads = [(layer, h) for layer in range(SHAPE.layers) for h in range(SHAPE.attention_heads)]
-    found = [(layer, h) for layer, h in heads if importance.same_word[layer, h] >= SKILLED]
+    found = [(layer, h) for layer, h in heads if importance.same_word[layer, h] >= SAME_WORD_SHARE]
     test = [_batch(tokenizer, words, rng) for _ in range(TEST)]
     others = [each for each in heads if each not in found]
     whole, without, with_them = (_right(teacher, head, test, some) for some in ((), found, others))

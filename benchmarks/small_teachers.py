@@ -76,16 +76,16 @@ def masked_lm(packaged: Teacher, texts: Sequence[str], steps: int, seed: int, to
     words, width = model.get_input_embeddings().weight, MASKED_LM.hidden_size
     assert isinstance(words, torch.Tensor)
     head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-    sheet = tokenised(packaged, with_pairs(texts, 0.5, seed), tokens, hidden_words=True)
-    types_of = sheet.types
+    encoded = tokenised(packaged, with_pairs(texts, 0.5, seed), tokens, hidden_words=True)
+    types_of = encoded.types
     assert types_of is not None
     rng = np.random.default_rng(seed)
 
     def loss() -> torch.Tensor:
-        slices = [sheet.slice(int(text)) for text in rng.choice(len(texts), BATCH, replace=False)]
-        ids, mask = padded([sheet.ids[part] for part in slices], packaged.tokenizer.pad_token_id)
+        slices = [encoded.slice(int(text)) for text in rng.choice(len(texts), BATCH, replace=False)]
+        ids, mask = padded([encoded.ids[part] for part in slices], packaged.tokenizer.pad_token_id)
         types, _ = padded([types_of[part] for part in slices], 0)
-        wanted, _ = padded([sheet.labels[part] for part in slices], NOT_HIDDEN)
+        wanted, _ = padded([encoded.labels[part] for part in slices], NOT_HIDDEN)
         states = model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
         hidden = wanted != NOT_HIDDEN
         return F.cross_entropy(head(states[hidden]) @ words.T, wanted[hidden])

@@ -1,4 +1,4 @@
-"""A student and its objective before the first step, for mini-KD and full distillation alike."""
+"""Makes a student and its objective before the first step of mini-KD or full distillation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from kdnas_core.spec import ObjectiveSpec
 
 @dataclass(frozen=True)
 class Start:
-    """A student ready to learn.
+    """A student before its first step.
 
     Attributes:
         student: with its starting weights.
-        objective: what it learns by.
-        notes: a sentence for each loss term that it cannot learn by.
-        sources: what each of its layers was cut from; empty where it was not.
+        objective: its loss terms.
+        notes: a sentence for each loss term that is left out.
+        sources: of each of its layers, if it was cut out of the teacher; else empty.
     """
 
     student: PreTrainedModel
@@ -41,30 +41,30 @@ def begin(
     teacher: Teacher,
     architecture: Architecture,
     spec: ObjectiveSpec,
-    given: TeacherProfile,
+    profile: TeacherProfile,
     data: ProxySet,
     words: TeacherHead | None,
     seed: int,
     importance: Importance | None = None,
     student: PreTrainedModel | None = None,
 ) -> Start:
-    """Makes a student of a teacher and an objective for it.
+    """Makes a student and its objective.
 
     Args:
         teacher: the student's.
         architecture: the student's shape.
-        spec: what it learns, and where it starts.
-        given: what the teacher has to give.
-        data: what it learns from; a start cut out of the teacher keeps its principal directions.
-        words: the teacher's masked-LM head on the words in use, where a term needs one.
+        spec: the objective and the start.
+        profile: of the teacher.
+        data: the training set; a cut keeps its principal directions.
+        words: the teacher's masked-LM head on the words in use, if a term needs it.
         seed: of random weights.
-        importance: of the teacher's heads and neurons, for a start cut out of it.
-        student: one that goes on learning, in the place of a new one.
+        importance: of the teacher's heads and neurons, to cut the student out of it.
+        student: an existing student to train further, instead of a new one.
 
     Raises:
-        BadInput: nothing is left that the student could learn.
+        BadInput: no term is left that the student can learn by.
     """
-    planned = plan(spec, architecture, given)
+    planned = plan(spec, architecture, profile)
     origins: tuple[LayerSource, ...] = ()
     if student is None:
         assert importance is not None or spec.start == "random", "a cut needs to know what matters"
@@ -75,6 +75,6 @@ def begin(
     assert isinstance(table, torch.Tensor)
     size = (len(data.vocabulary.rows), table.shape[1])
     objective = make_objective(
-        planned, spec, architecture, teacher.architecture, words, size, seed, given.pooling
+        planned, spec, architecture, teacher.architecture, words, size, seed, profile.pooling
     )
     return Start(student, objective, planned.notes, origins)

@@ -1,6 +1,6 @@
-"""The training loop: steps of AdamW with warm-up and decay, from where a saved training ended. The only one.
+"""The training loop: steps of AdamW with warm-up and decay, and checkpoints.
 
-What is learnt is the caller's: distillation (`trainer.py`) and fine-tuning on a task both train by it.
+Distillation (`trainer.py`) and fine-tuning on a task both use it; the caller computes the gradients.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
 CHECKPOINT_STEPS = 500
-CHECKPOINT_S = 60  # where steps are slow, a kill loses no more than this
+CHECKPOINT_S = 60  # the most seconds between checkpoints where steps are slow
 
-LayerRates = Callable[[int], float]  # a student layer, 0 for its embeddings -> share of the learning rate
+LayerRates = Callable[[int], float]  # student layer (0 for its embeddings) -> share of the learning rate
 
 Tensors = dict[str, torch.Tensor]
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The loss is not finite."""
 
 
 def all_alike(layer: int) -> float:
-    """The rates of layers that all learn alike."""
+    """Gives all layers the same rate."""
     return 1.0
 
 
@@ -45,8 +45,8 @@ class Group:
     """Parameters of one layer.
 
     Attributes:
-        parameters: of it.
-        layer: counted from 1; None for what is in no layer of a student.
+        parameters: the layer's.
+        layer: counted from 1, 0 for the embeddings; None for parameters outside the student.
         decays: whether its matrices decay. Biases and the scales of norms never do (BERT's published code).
     """
 
@@ -55,7 +55,7 @@ class Group:
     decays: bool = True
 
     def options(self) -> list[dict[str, object]]:
-        """Of the optimiser, for each parameter: in their order, by which a checkpoint knows them."""
+        """Returns the optimiser's options for each parameter, in the order that checkpoints rely on."""
         return [
             {
                 "params": [parameter],
@@ -68,12 +68,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a training keeps how far it is.
+    """The checkpoint of a training.
 
     Attributes:
         path: of the file.
-        training: which training it is, in any words that tell it from others.
-        modules: all that is trained, by name.
+        training: a string that identifies the training.
+        modules: the trained modules, by name.
     """
 
     path: Path
@@ -85,10 +85,10 @@ class Loop:
     """The steps of one training.
 
     Args:
-        groups: all that is trained.
+        groups: the trained parameters.
         steps: of the whole training.
         learning_rate: the highest, reached after the warm-up.
-        saved: where it is kept, if anywhere.
+        saved: the checkpoint, if any.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Loop:
         self._kept_at = time.monotonic()
 
     def steps_saved(self) -> int:
-        """Reads how far an earlier training came into the modules; returns its steps, 0 for none.
+        """Loads the checkpoint into the modules; returns its steps, 0 if there is none.
 
         Raises:
             BadInput: the file is of a training with other settings.
@@ -114,8 +114,8 @@ class Loop:
         """Takes one step.
 
         Args:
-            step: which, counted from 1.
-            gradients: adds up the step's gradients and returns its loss.
+            step: counted from 1.
+            gradients: computes the step's gradients and returns its loss.
             rates: of the layers, as shares of the learning rate.
 
         Raises:
@@ -132,7 +132,7 @@ class Loop:
         self.optimiser.zero_grad()
 
     def keep(self, step: int, now: bool = False) -> None:
-        """Saves how far it is, if it is to be saved: every so many steps or seconds, at the end, or now."""
+        """Saves a checkpoint if one is due: at intervals of steps or seconds, at the end, or `now`."""
         due = step % CHECKPOINT_STEPS == 0 or time.monotonic() - self._kept_at > CHECKPOINT_S
         if self.saved and (now or due or step == self.steps):
             save_checkpoint(self.saved.path, self.saved.modules, self.optimiser, step, self.saved.training)
@@ -140,7 +140,7 @@ class Loop:
 
 
 def share_of_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then linear decay towards 0."""
+    """Returns the schedule's share of the learning rate: linear warm-up, then linear decay towards 0."""
     warmup = max(1, round(WARMUP * steps))
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
@@ -148,14 +148,14 @@ def share_of_rate(step: int, steps: int) -> float:
 def save_checkpoint(
     path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, step: int, training: str = ""
 ) -> None:
-    """Writes a checkpoint, all of it or none: one safetensors file takes the place of the one before.
+    """Writes a checkpoint atomically, as one safetensors file that replaces the one before.
 
     Args:
         path: of the file.
         modules: by name.
         optimiser: of their parameters.
         step: steps taken.
-        training: which training it is of, in any words that tell it from others.
+        training: a string that identifies the training.
     """
     tensors = {
         f"{name}/{key}": tensor
@@ -166,7 +166,7 @@ def save_checkpoint(
         tensors |= {f"optimiser/{index}/{key}": tensor for key, tensor in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    # clones: tied weights share memory, which safetensors does not write
+    # clones: safetensors does not write tensors that share memory, as tied weights do
     save_file(
         {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()},
         unfinished,
@@ -180,7 +180,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, training: str = ""
 ) -> int:
-    """Reads a checkpoint into modules and optimiser, made as they were for `save`; returns its step.
+    """Loads a checkpoint into modules and an optimiser of the same structure; returns its step.
 
     Raises:
         BadInput: it is of another training.

@@ -1,7 +1,7 @@
-"""The loss terms: one function each, on real tokens only.
+"""The loss functions, on real tokens only.
 
-Two kinds. Those of single tokens take (tokens, H), from which padding is gone already. Those of pairs of
-tokens, attention and relations, take whole padded batches and a mask (B, n), and return a value per head.
+Losses on single tokens take (tokens, H) without padding. Losses on pairs of tokens (attention and relations)
+take padded batches and a mask (B, n), and return a value per head.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEAST_VARIANCE = 1e-3  # of cosine similarities; unrelated texts have about 1e-2
 
 
 def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: float) -> torch.Tensor:
-    """Mean squared error in units of the target's variance: 1 for a student that predicts the mean.
+    """Computes the mean squared error in units of the target's variance: 1 for predicting the mean.
 
     Args:
         prediction: (tokens, H), real tokens only.
@@ -33,47 +33,47 @@ def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: flo
 
 
 def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine of (tokens, H) with the teacher's, mean over tokens (DistilBERT, 1910.01108)."""
+    """Computes the mean over tokens of one minus the cosine of (tokens, H) (DistilBERT, 1910.01108)."""
     return (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()
 
 
 def similarity_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Squared error of the cosine similarities of all pairs of a batch's texts, over the teacher's variance.
+    """Computes the squared error of the cosine similarities of text pairs, over the teacher's variance.
 
-    1 for a student to which all pairs are alike, at the teacher's mean. It needs no projection: the vectors
-    may be of different widths (a normalised form of similarity-preserving distillation, arXiv 1907.09682).
+    It is 1 for a student that gives all pairs the teacher's mean. It needs no projection, since the vectors
+    may have different widths (a normalised form of similarity-preserving distillation, arXiv 1907.09682).
 
     Args:
         student: (B, H_S) vectors of texts.
         teacher: (B, H_T).
 
     Returns:
-        A scalar; 0 where fewer than three texts leave no variance.
+        A scalar; 0 for fewer than three texts, whose similarities have no variance.
     """
     if len(student) < FEWEST_COMPARED:
         return student.sum() * 0.0
     pairs = torch.triu_indices(len(student), len(student), offset=1, device=student.device)
-    given, wanted = (_cosines(vectors, pairs) for vectors in (student, teacher))
-    # of a batch of texts that are all alike the variance is no measure
-    return (given - wanted).square().mean() / wanted.var(correction=0).clamp(min=LEAST_VARIANCE)
+    prediction, target = (_cosines(vectors, pairs) for vectors in (student, teacher))
+    # clamped: the variance is near 0 if all texts of a batch are similar
+    return (prediction - target).square().mean() / target.var(correction=0).clamp(min=LEAST_VARIANCE)
 
 
 def _cosines(vectors: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """(pairs,) of (B, H) vectors, by (2, pairs) indices."""
+    """(pairs,) cosine similarities of (B, H) vectors at (2, pairs) indices."""
     unit = F.normalize(vectors, dim=-1)
     return (unit @ unit.T)[pairs[0], pairs[1]]
 
 
 def normalised_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of (examples, H) with the teacher's, both of length 1 (BERT-PKD, 1908.09355, eq. 7).
+    """Computes the mean squared error of (examples, H), scaled to length 1 (BERT-PKD, 1908.09355, eq. 7).
 
-    A mean over H too, as in the published code: its weights of 10 to 1,000 belong to a loss that small.
+    It is a mean over H too, as in the published code, whose weights of 10 to 1,000 fit a loss that small.
     """
     return (F.normalize(prediction, dim=-1) - F.normalize(target, dim=-1)).square().mean()
 
 
 def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Cross-entropy with the teacher's distribution (TinyBERT, 1909.10351, eq. 10).
+    """Computes the cross-entropy with the teacher's distribution (TinyBERT, 1909.10351, eq. 10).
 
     Summed over classes, mean over examples.
 
@@ -82,33 +82,34 @@ def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, temperature
         teacher: (examples, classes) logits.
         temperature: divides both.
     """
-    wanted = F.softmax(teacher / temperature, dim=-1)
-    return -(wanted * F.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
+    target = F.softmax(teacher / temperature, dim=-1)
+    return -(target * F.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
 
 
 def distribution_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL(teacher || student) times the temperature squared (DistilBERT), which keeps the gradient's size.
+    """Computes KL(teacher || student) times the temperature squared (DistilBERT, 1910.01108).
 
-    Summed over classes, mean over examples; arguments as for `soft_cross_entropy`.
+    Summed over classes, mean over examples; arguments as for `soft_cross_entropy`. The factor keeps the
+    gradient's size.
     """
-    wanted = F.log_softmax(teacher / temperature, dim=-1)
-    given = F.log_softmax(student / temperature, dim=-1)
-    return (wanted.exp() * (wanted - given)).sum(-1).mean() * temperature**2
+    target = F.log_softmax(teacher / temperature, dim=-1)
+    prediction = F.log_softmax(student / temperature, dim=-1)
+    return (target.exp() * (target - prediction)).sum(-1).mean() * temperature**2
 
 
 def masked_lm(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with the hidden words, mean over them; 0 where no word is hidden (BERT, 1810.04805).
+    """Computes the mean cross-entropy at masked words; 0 if no word is masked (BERT, 1810.04805).
 
     Args:
         logits: (tokens, vocabulary), the student's.
-        labels: (tokens,), the hidden words, NOT_HIDDEN at all other tokens.
+        labels: (tokens,), the original word of each masked token, NOT_HIDDEN elsewhere.
     """
     total = F.cross_entropy(logits, labels, ignore_index=NOT_HIDDEN, reduction="sum")
     return total / (labels != NOT_HIDDEN).sum().clamp(min=1)  # a small batch may have none
 
 
 def attention_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Squared error of pre-softmax scores, mean over pairs of real tokens (TinyBERT, eq. 7).
+    """Computes the squared error of pre-softmax scores, mean over pairs of real tokens (TinyBERT, eq. 7).
 
     Args:
         student: (B, heads, n, n) scores, before any mask is added.
@@ -120,23 +121,23 @@ def attention_mse(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tens
     """
     real = mask.bool()
     pairs = real[:, None, :, None] & real[:, None, None, :]
-    # filled, not multiplied by 0: large scores of padding can be infinite once squared
+    # filled instead of multiplied by 0: squared scores of padding can be infinite
     errors = (student - teacher).masked_fill(~pairs, 0.0).square()
     return errors.sum((0, 2, 3)) / pairs.sum()
 
 
 def attention_kl(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) of attention over real keys, mean over real queries (MiniLM, 2002.10957, eq. 3).
+    """Computes KL(teacher || student) of attention, mean over real queries (MiniLM, 2002.10957, eq. 3).
 
     Arguments and result as for `attention_mse`; a constant added to all of a query's scores changes nothing.
-    Of `relation_scores` it is MiniLM's value relation, or one relation of MiniLMv2 (2012.15828).
+    With `relation_scores` it is MiniLM's value relation, or one relation of MiniLMv2 (2012.15828).
     """
-    wanted, given = _log_attention(teacher, mask), _log_attention(student, mask)
-    return _mean_over_queries(wanted.exp() * (wanted - given), mask)
+    target, prediction = _log_attention(teacher, mask), _log_attention(student, mask)
+    return _mean_over_queries(target.exp() * (target - prediction), mask)
 
 
 def attention_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of attention with the teacher's, mean over real queries (MobileBERT, 2004.02984).
+    """Computes the cross-entropy of attention, mean over real queries (MobileBERT, 2004.02984).
 
     Arguments and result as for `attention_mse`.
     """
@@ -144,11 +145,11 @@ def attention_cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: 
 
 
 def _log_attention(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Logarithm of attention over real keys; 0 at padded ones, which so add nothing to what it multiplies."""
+    """Logarithm of attention over real keys; 0 at padded keys, so that they add nothing to a sum."""
     padded = ~mask.bool()
     keys = padded[:, None, None, :]
     hidden = scores.masked_fill(keys, -math.inf)
-    # whatever a padded query's scores are, it attends evenly: no infinity, also where an example has no token
+    # padded queries attend evenly, so that nothing is infinite, even in an example without tokens
     hidden = hidden.masked_fill(padded[:, None, :, None], 0.0)
     return F.log_softmax(hidden, dim=-1).masked_fill(keys, 0.0)
 
@@ -160,22 +161,22 @@ def _mean_over_queries(terms: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def relation_scores(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """Scaled dot products X X^T / sqrt(d_r) of (B, n, H), cut anew into `heads` -> (B, heads, n, n).
+    """Computes X X^T / sqrt(d_r) of (B, n, H), split into relation heads -> (B, heads, n, n).
 
-    MiniLMv2 (2012.15828, section 3.1): queries, keys or values with themselves, in as many relation heads
-    as wanted, so that teacher and student need share neither heads nor width.
+    MiniLMv2 (2012.15828, section 3.1) relates queries, keys or values with themselves. The number of relation
+    heads is free, so teacher and student may differ in heads and width.
 
     Raises:
-        BadInput: H does not divide into `heads`.
+        BadInput: `heads` does not divide H.
     """
     return dot_scores(states, states, heads)
 
 
 def feature_map(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """MobileBERT's feature-map transfer of (tokens, H), weighted as in the published code (2004.02984).
+    """Computes MobileBERT's feature-map transfer of (tokens, H), weighted as in its code (2004.02984).
 
-    100 * MSE of layer-normalised features, plus 5000 * squared difference of a token's means over H, plus
-    5 * absolute difference of its variances over H, each a mean over tokens.
+    It is 100 * MSE of layer-normalised features + 5000 * squared difference of a token's means over H
+    + 5 * absolute difference of its variances over H, each a mean over tokens.
     """
     width = prediction.shape[-1:]
     shape = F.mse_loss(F.layer_norm(prediction, width), F.layer_norm(target, width))

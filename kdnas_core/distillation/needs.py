@@ -1,4 +1,4 @@
-"""What an objective needs of its teacher: outputs, a masked-LM head, and what its heads do."""
+"""Prepares what an objective needs from its teacher: a profile, a masked-LM head, head importance."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import LOGITS, ObjectiveSpec
 
 TRAIN_STEPS = 200  # more steps overfit the proxy set
-TRAIN_BATCH = 512  # hidden words
+TRAIN_BATCH = 512  # masked words
 TRAIN_RATE = 2e-3
-QUIET = 0.1  # of the norm's scale: what the untrained layer says is not to drown the frequencies
+INITIAL_SCALE = 0.1  # of the layer norm: small, so that word frequencies dominate the first predictions
 
 
 def profile_of(teacher: Teacher, objective: ObjectiveSpec, words: TeacherHead | None) -> TeacherProfile:
-    """What a teacher has to give to an objective, with its own masked-LM head or one trained for it."""
+    """Returns the profile of a teacher for an objective, with its own masked-LM head or a trained one."""
     predicts = words is not None or objective.head == "trained"
     hides = teacher.tokenizer.mask_token_id is not None
     return TeacherProfile(teacher.architecture, predicts, hides, pooling_mode(teacher.name))
 
 
 def own_head(objective: ObjectiveSpec, student: Architecture, teacher: Teacher) -> TeacherHead | None:
-    """The teacher's own masked-LM head, where the objective needs one and it has one."""
+    """Returns the teacher's own masked-LM head if the objective needs one and the teacher has one."""
     terms = terms_of(objective, student, teacher.architecture)
     return teacher_head(teacher) if any(term.kind in LOGITS for term in terms) else None
 
@@ -50,38 +50,38 @@ def head_in_use(
     data: ProxySet,
     plans: Sequence[Plan],
     seed: int,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     waiting: Callable[[], None] = lambda: None,
 ) -> TeacherHead | None:
-    """The teacher's masked-LM head on the words in use: its own, or trained now; None where none is needed.
+    """Returns the teacher's masked-LM head on the words in use: its own, or trained now; None if not needed.
 
     Args:
-        teacher: whose.
+        teacher: of the head.
         own: its own head, for its whole vocabulary.
-        data: whose words are in use.
-        plans: what is learnt.
+        data: has the words in use.
+        plans: the terms of the students.
         seed: of the order of the words that a head is trained on.
-        say: told in words what is being done.
+        report: called with a sentence on what is being done.
         waiting: as for `exclusive`.
     """
     if own is not None:
         return own.only(data.vocabulary)
     if not any(term.spec.kind in LOGITS for each in plans for term in each.terms):
         return None
-    say("training a masked-LM head for the teacher")
+    report("training a masked-LM head for the teacher")
     with exclusive(waiting):
         return trained_head(teacher, data.train, data.vocabulary, seed)
 
 
 def trained_head(teacher: Teacher, train: Targets, vocabulary: Vocabulary, seed: int) -> TeacherHead:
-    """A masked-LM head for a teacher that has none, trained on its last hidden states; the teacher stays.
+    """Trains a masked-LM head for a teacher without one, on its last hidden states; the teacher is frozen.
 
-    Tied to the teacher's word embeddings, and for the words in use only.
+    The head is tied to the teacher's word embeddings and predicts the words in use only.
 
     Args:
-        teacher: whose embeddings.
-        train: with hidden words, renumbered by `vocabulary`.
-        vocabulary: in use.
+        teacher: has the embeddings.
+        train: with masked words, renumbered by `vocabulary`.
+        vocabulary: the words in use.
         seed: of the order of the words.
     """
     whole = teacher.model.get_input_embeddings().weight
@@ -95,8 +95,8 @@ def trained_head(teacher: Teacher, train: Targets, vocabulary: Vocabulary, seed:
     optimiser = torch.optim.AdamW(head.parameters(), lr=TRAIN_RATE)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(TRAIN_STEPS):
-        some = torch.randint(len(places), (min(TRAIN_BATCH, len(places)),), generator=generator)
-        masked_lm(head(states[some], table), labels[some]).backward()
+        chosen = torch.randint(len(places), (min(TRAIN_BATCH, len(places)),), generator=generator)
+        masked_lm(head(states[chosen], table), labels[chosen]).backward()
         optimiser.step()
         optimiser.zero_grad()
     return TeacherHead(head.eval().requires_grad_(False), table)
@@ -104,11 +104,11 @@ def trained_head(teacher: Teacher, train: Targets, vocabulary: Vocabulary, seed:
 
 @torch.no_grad()
 def _begin_with_frequencies(head: MlmHead, train: Targets) -> None:
-    """Begins with a guess by frequency: a few hundred steps would not get the bias there."""
+    """Sets the bias to the log frequencies, which a few hundred steps would not reach."""
     words = train.ids[train.labels == NOT_HIDDEN]
     counts = torch.from_numpy(np.bincount(words, minlength=len(head.bias))).float()
     head.bias.copy_(((counts + 1) / (counts + 1).sum()).log())
-    head.norm.weight.mul_(QUIET)
+    head.norm.weight.mul_(INITIAL_SCALE)
 
 
 def importance_for(
@@ -116,34 +116,34 @@ def importance_for(
     teacher: Teacher,
     pooling: Mode,
     texts: Sequence[Text],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     waiting: Callable[[], None] = lambda: None,
 ) -> Importance | None:
-    """What the teacher's heads and neurons do on texts to learn from; None where nothing is cut out of it.
+    """Returns the importance of the teacher's heads and neurons; None if students are not cut out of it.
 
     Args:
-        objective: says where students start.
-        teacher: whose heads.
-        pooling: how its sentence vectors are made.
-        texts: to learn from.
-        say: told in words how far it is.
+        objective: has the start of students.
+        teacher: the teacher to measure.
+        pooling: of its sentence vectors.
+        texts: training texts.
+        report: called with a sentence on the progress.
         waiting: as for `exclusive`.
     """
     if objective.start != "teacher":
         return None
 
     def progress(share: float) -> None:
-        say(f"measuring what each head of the teacher does: {share:.0%}")
+        report(f"measuring what each head of the teacher does: {share:.0%}")
 
     with exclusive(waiting):
         return importance_of(teacher, [text.text for text in texts], pooling, cache_folder(), progress)
 
 
 def check_length(field: str, length: int, teacher: Teacher) -> None:
-    """Refuses more tokens than the teacher reads.
+    """Refuses a length above the most tokens that the teacher reads.
 
     Raises:
-        BadInput: it reads fewer than `length`, which `field` has.
+        BadInput: names `field`, whose value is `length`.
     """
     longest = most_tokens(teacher)
     if length > longest:

@@ -1,4 +1,4 @@
-"""The objective of one student: its loss terms, their weights and when each of them is trained."""
+"""The objective of one student: its loss terms with their weights and stages."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _PAIRS = {
 }
 
 Places = dict[tuple[int, int], float]
-FINISHED_RATE = 0.1  # of a layer whose turn is past
+FINISHED_RATE = 0.1  # share of the learning rate of a layer after its turn
 
-RIDGE = 1e-4  # of the mean square of the student's states: keeps the least squares solvable
+RIDGE = 1e-4  # of the mean square of the student's states; makes least squares solvable
 
 
 class Objective(nn.Module):
     """Loss terms with their weights, in one stage or two.
 
-    Where hidden states are not learnt from the first step to the last, a term is added that is never trained:
-    a probe, fitted by least squares, that says what the student holds of its teacher's hidden states.
+    If the terms do not train the hidden states of all layers throughout, a probe is added: an untrained term
+    on hidden states, fitted by least squares before each evaluation.
 
     Attributes:
         terms: with the spec of each.
-        first_stage: share of the steps for the first stage; 1 where there is one stage only.
+        first_stage: share of the steps for the first stage; 1 if there is only one stage.
     """
 
     def __init__(
@@ -57,39 +57,39 @@ class Objective(nn.Module):
         super().__init__()
         self.terms = terms
         self._meter = meter
-        self._usual: dict[str, float] = {}  # how many things a term is a mean over in a batch of usual size
-        self._probe = (probe,)  # in a tuple, so that `parameters` does not find it: it is never trained
+        self._usual: dict[str, float] = {}  # a term's `count` in an average batch
+        self._probe = (probe,)  # in a tuple, so that it is not in `parameters` and not trained
         stages = {spec.stage for _, spec in terms}
         self.first_stage = first_stage if len(stages) == 2 else 1.0
         self._stages = {stage: place for place, stage in enumerate(sorted(stages))}
         self._registered = nn.ModuleList(term for term, _ in terms)  # so that `parameters` finds them
 
-    def loss(self, given: Pass, batch: Batch, done: float) -> torch.Tensor:
-        """What is trained: the weighted sum of the terms of the stage that training is in.
+    def loss(self, outputs: Pass, batch: Batch, done: float) -> torch.Tensor:
+        """Computes the training loss: the weighted sum of the current stage's terms.
 
         Args:
-            given: a forward pass of the student on `batch`.
-            batch: what it read.
-            done: share of all steps that were taken, 0 to below 1.
+            outputs: the student's forward pass on `batch`.
+            batch: the texts with the teacher's outputs.
+            done: share of all steps taken, 0 to below 1.
         """
         share = self._share(done)
         parts = [
-            _part(term(given, batch), spec, share) * self._size(term, batch)
+            _part(term(outputs, batch), spec, share) * self._size(term, batch)
             for term, spec in self.terms
             if self._stages[spec.stage] == self._stage(done)
         ]
         return torch.stack(parts).sum()
 
     def _size(self, term: Term, batch: Batch) -> float:
-        """How much of this term a batch holds, against a usual one."""
+        """The term's count in a batch relative to an average batch."""
         return term.count(batch) / self._usual[term.name] if self._usual else 1.0
 
     def weigh_alike(self, batches: Sequence[Batch], batch_size: int) -> None:
-        """Lets a token weigh alike in a batch of long texts and in one of short ones, as in an evaluation.
+        """Gives each token the same weight in batches of long and of short texts, as in an evaluation.
 
         Args:
-            batches: of texts as they are usual.
-            batch_size: of those that will be learnt, in texts.
+            batches: a sample of the training texts.
+            batch_size: of training, in texts.
         """
         texts = sum(len(batch.mask) for batch in batches)
         for term, _ in self.terms:
@@ -97,7 +97,7 @@ class Objective(nn.Module):
             self._usual[term.name] = count / texts * batch_size
 
     def _share(self, done: float) -> float:
-        """How much of the stage that training is in has passed."""
+        """The share of the current stage that is done."""
         begin, end = (self.first_stage, 1.0) if self._stage(done) else (0.0, self.first_stage)
         return (done - begin) / (end - begin)
 
@@ -107,50 +107,50 @@ class Objective(nn.Module):
 
     @property
     def probe(self) -> StateTerm | None:
-        """The added term, if any."""
+        """The probe, if any."""
         return self._probe[0]
 
     def meter(self) -> Meter | None:
-        """A new meter of what students are judged by; None where that is the mean over layers."""
+        """Returns a new meter of the yardstick; None if that is the mean over layers."""
         return self._meter(self.hidden)
 
     @property
     def hidden(self) -> StateTerm | None:
-        """The term that says what the student holds of hidden states: the probe, else the term trained."""
+        """The term on hidden states: the probe, else the trained term."""
         trained = (term for term, _ in self.terms if term.name == HIDDEN and isinstance(term, StateTerm))
         return self.probe or next(trained, None)
 
     def all_terms(self) -> list[Term]:
-        """The terms and the probe: all that is evaluated."""
+        """Returns the terms and the probe, which are all evaluated."""
         return [*(term for term, _ in self.terms), *([self.probe] if self.probe else [])]
 
     def fit(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
-        """Fits all projections to the student as it is, by least squares."""
+        """Fits all projections to the student by least squares."""
         fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
 
     def fit_idle(self, passes: Iterable[tuple[Pass, Batch]], done: float) -> None:
-        """Fits the projections that are trained no more: the probe's, and those of the first stage once past.
+        """Fits the projections that are no longer trained: the probe's, and those of a past first stage.
 
-        Else a term of the first stage would seem to be unlearnt in the second, when its projections no longer
-        follow the student. Nothing that is still to be trained is touched: looking changes no training.
+        Otherwise a term of the first stage would seem to get worse in the second, since its projections no
+        longer follow the student. Trained projections are not changed, so an evaluation changes no training.
         """
         past = [term for term, spec in self.terms if self._stages[spec.stage] < self._stage(done)]
         fit([term for term in [*past, self.probe] if isinstance(term, StateTerm)], passes)
 
     def begins_second_stage(self, done: float, before: float) -> bool:
-        """Whether the second stage begins between two shares of the steps."""
+        """Returns whether the second stage begins between two shares of the steps."""
         return self._stage(done) > self._stage(before)
 
     def fit_second_stage(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
-        """Fits the projections of the second stage to the student as the first has left it."""
+        """Fits the projections of the second stage to the student after the first."""
         second = [term for term, spec in self.terms if self._stages[spec.stage] == 1]
         fit([term for term in second if isinstance(term, StateTerm)], passes)
 
     def rates(self, done: float) -> LayerRates:
-        """How fast the student's layers learn now: all alike, but where a progressive term has its turn.
+        """Returns the rates of the student's layers; they differ only for progressive terms.
 
-        Then as in MobileBERT's published code: the layer whose turn it is at the full rate, those before it
-        at a tenth, those to come and the embeddings not at all.
+        As in MobileBERT's published code, the layer of the current turn has the full rate, layers before it a
+        tenth, later layers and the embeddings 0.
         """
         share, stage = self._share(done), self._stage(done)
         progressive = [
@@ -164,7 +164,7 @@ class Objective(nn.Module):
 
 
 def _part(values: torch.Tensor, spec: TermSpec, share: float) -> torch.Tensor:
-    """A term's part of the loss: the mean of its places, or if it is progressive the one whose turn it is."""
+    """A term's part of the loss: the mean of its values, or the current turn's if it is progressive."""
     return spec.weight * (values[int(share * len(values))] if spec.progressive else values.mean())
 
 
@@ -178,17 +178,17 @@ def make_objective(
     seed: int,
     pooling: Mode = "mean",
 ) -> Objective:
-    """Builds what was planned.
+    """Makes the objective of a plan.
 
     Args:
-        planned: for this student.
-        spec: what the user chose.
+        planned: the plan of the student.
+        spec: the objective's spec.
         student: its shape.
         teacher: its shape.
         words: the teacher's masked-LM head on the words in use, if the plan needs it.
-        table: how many words are in use, and the width of the student's embedding of them.
+        table: number of words in use, and width of the student's word embedding.
         seed: of the projections' random weights, until they are fitted.
-        pooling: how a text's vector is made of its last hidden states.
+        pooling: of the sentence vectors.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -222,9 +222,9 @@ def _meter(
 def _learns_hidden_states_throughout(
     objective: ObjectiveSpec, student: Architecture, teacher: Architecture
 ) -> bool:
-    """Those of every layer, from the first step to the last; as was asked for, not as is left of it.
+    """Whether the objective trains the hidden states of every layer, from the first step to the last.
 
-    So all students of a run are judged alike, whatever terms some of them cannot learn by.
+    Terms that a student cannot learn by count too, so that all students of a run are judged alike.
     """
     terms = terms_of(objective, student, teacher)
     first = next((term for term in terms if term.kind == HIDDEN), None)
@@ -232,7 +232,7 @@ def _learns_hidden_states_throughout(
         return False
     layers = layer_map(first.mapping or "uniform", student.layers, teacher.layers)
     if objective.yardstick == "last_layer" and teacher.layers not in layers[-1]:
-        return False  # it would be judged by another teacher layer than the last
+        return False  # it would be evaluated on another teacher layer than the last
     return all(layers)
 
 
@@ -245,7 +245,7 @@ def _terms(
     head: MlmHead,
     pooling: Mode,
 ) -> list[Term]:
-    """One term, or three for relations."""
+    """Makes one term, or three for relations."""
     name, layers, kind = planned.name, planned.layers, planned.spec.kind
     match kind:
         case "embedding" | "hidden" | "cosine" | "patience" | "feature_map":
@@ -271,23 +271,23 @@ def _terms(
 
 @torch.no_grad()
 def fit(terms: Sequence[StateTerm], passes: Iterable[tuple[Pass, Batch]]) -> None:
-    """Sets all projections of these terms to the least-squares solution for the student as it is.
+    """Sets all projections of these terms to the least-squares solution for the student.
 
     Args:
-        terms: some of which may have no projections.
-        passes: of the student, with their batches; not begun where no term has any.
+        terms: with or without projections.
+        passes: of the student, with their batches; not read if no term has a projection.
     """
     if not any(term.projections for term in terms):
         return
     sums: dict[nn.Linear, _Sums] = {}
-    for given, batch in passes:
+    for outputs, batch in passes:
         for term in terms:
             for layer, projection in term.projections.items():
-                seen = term.picked(batch.real(given.hidden[layer]), batch)
-                wanted = [term.picked(batch.teacher("hidden", t), batch) for t in term.layers[layer]]
+                states = term.picked(batch.real(outputs.hidden[layer]), batch)
+                targets = [term.picked(batch.teacher("hidden", t), batch) for t in term.layers[layer]]
                 if projection not in sums:
                     sums[projection] = _Sums(projection)
-                sums[projection].add(seen, torch.cat(wanted, dim=1))
+                sums[projection].add(states, torch.cat(targets, dim=1))
     for projection, total in sums.items():
         total.solve(projection)
 
@@ -300,11 +300,11 @@ class _Sums:
         self.gram = torch.zeros(size, size, dtype=torch.float64)
         self.cross = torch.zeros(size, projection.out_features, dtype=torch.float64)
 
-    def add(self, seen: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Takes in (tokens, H_S) states and what is wanted of them (tokens, H_T)."""
-        columns = torch.cat([seen.double(), torch.ones(len(seen), 1, dtype=torch.float64)], dim=1)
+    def add(self, states: torch.Tensor, targets: torch.Tensor) -> None:
+        """Adds (tokens, H_S) states and their (tokens, H_T) targets."""
+        columns = torch.cat([states.double(), torch.ones(len(states), 1, dtype=torch.float64)], dim=1)
         self.gram += columns.T @ columns
-        self.cross += columns.T @ wanted.double()
+        self.cross += columns.T @ targets.double()
 
     def solve(self, projection: nn.Linear) -> None:
         """Writes the solution into the projection."""

@@ -1,4 +1,4 @@
-"""Which terms a student of a given shape can learn by, and why not the others: known before any training."""
+"""Plans the loss terms that a student can learn by, from shapes alone, and says why others are left out."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _READS: dict[TermKind, tuple[Literal["query", "key", "value"], ...]] = {
 
 @dataclass(frozen=True)
 class TeacherProfile:
-    """What a teacher has to give.
+    """The facts of a teacher that decide the loss terms.
 
     Attributes:
         architecture: its shape.
-        predicts_words: whether it has a masked-LM head, its own or one that is trained for it.
+        predicts_words: whether it has a masked-LM head, its own or a trained one.
         hides_words: whether its tokenizer has a mask token.
-        pooling: how a text's vector is made of its last hidden states.
+        pooling: of its sentence vectors.
     """
 
     architecture: Architecture
@@ -50,8 +50,8 @@ class PlannedTerm:
     """A term with the teacher layers of each student layer.
 
     Attributes:
-        name: its kind, numbered from the second of a kind on.
-        spec: as the recipe or the user has it.
+        name: its kind, with a number from the second of a kind on.
+        spec: from the recipe or the user.
         layers: teacher layers of the student's layers 0 (the embedding) to M + 1 (the prediction layer).
     """
 
@@ -62,19 +62,19 @@ class PlannedTerm:
 
 @dataclass(frozen=True)
 class Plan:
-    """The terms of one student, and a sentence for each one that was left out."""
+    """The terms of one student, and a sentence for each term that is left out."""
 
     terms: list[PlannedTerm]
     notes: list[str]
 
     @property
     def hides_words(self) -> bool:
-        """Whether words are hidden from teacher and student."""
+        """Whether teacher and student read masked texts."""
         return any(term.spec.kind in WORDS for term in self.terms)
 
     @property
     def reads(self) -> set[Output]:
-        """Queries, keys and values of the teacher that are needed, by kind and layer."""
+        """The needed queries, keys and values of the teacher, by kind and layer."""
         return {
             (kind, layer)
             for term in self.terms
@@ -85,16 +85,16 @@ class Plan:
 
 
 def plan(objective: ObjectiveSpec, student: Architecture, teacher: TeacherProfile) -> Plan:
-    """The terms that a student can learn by.
+    """Plans the terms that a student can learn by.
 
     Raises:
-        BadInput: a mapping does not fit, or nothing is left that the student could learn from its teacher.
+        BadInput: a mapping does not fit, or no term is left that compares student and teacher.
     """
     terms: list[PlannedTerm] = []
     hindered: dict[_Hindrance, list[str]] = {}
     counts: dict[str, int] = {}
     for spec in terms_of(objective, student, teacher.architecture):
-        counts[spec.kind] = count = counts.get(spec.kind, 0) + 1  # of all, so that a name is one term's
+        counts[spec.kind] = count = counts.get(spec.kind, 0) + 1  # of all terms, so that names are unique
         name = spec.kind if count == 1 else f"{spec.kind}-{count}"
         if hindrance := _hindrance(spec, student, teacher):
             hindered.setdefault(hindrance, []).append(name)
@@ -112,7 +112,7 @@ def plan(objective: ObjectiveSpec, student: Architecture, teacher: TeacherProfil
 
 @dataclass(frozen=True)
 class _Hindrance:
-    """Why a term cannot be learnt by, and what would mend that."""
+    """The reason why a term cannot be used, and a remedy."""
 
     reason: str
     remedy: str
@@ -146,7 +146,7 @@ def _hindrance(spec: TermSpec, student: Architecture, teacher: TeacherProfile) -
 
 
 def _undivided(heads: int, student: Architecture, teacher: Architecture) -> _Hindrance | None:
-    """Why queries, keys and values cannot be cut into so many relation heads; None where they can."""
+    """The hindrance if the relation heads do not divide a width; else None."""
     widths = {"student": student.bottleneck_size or student.hidden_size, "teacher": teacher.hidden_size}
     for whose, width in widths.items():
         if width % heads:

@@ -1,15 +1,14 @@
 """Named objectives: each published recipe as a list of loss terms, and the layers its student starts from.
 
-Where they differ from the papers:
-- Hidden states and embeddings are measured in units of the teacher's variance; the weights are the
-  published ones all the same.
-- A mini-KD is general distillation: hidden words stand for the labels of a task (PKD, TinyBERT's second
-  stage). Where a recipe needs them, they are hidden in its first stage too.
-- Predictions are compared at hidden words only; DistilBERT's published code compares them at all tokens.
-- One warm-up and one decay span both stages and all turns; the papers train their stages apart. With fewer
-  steps than layers, some layers of MobileBERT have no turn.
-- MiniLM and MiniLMv2 learn from the teacher's last layer; of teachers of 24 layers MiniLMv2 takes the 21st,
-  which the mapping [null, ..., 21] does.
+Differences from the papers:
+- Errors of hidden states and embeddings are in units of the teacher's variance, with the published weights.
+- A mini-KD is general distillation: masked words replace the labels of a task (PKD, TinyBERT's second stage).
+  A recipe that needs them masks words in its first stage too.
+- Predictions are compared at masked words only; DistilBERT's published code compares them at all tokens.
+- One warm-up and one decay span both stages and all turns; the papers train their stages separately. With
+  fewer steps than layers, some layers of MobileBERT have no turn.
+- MiniLM and MiniLMv2 learn from the teacher's last layer. MiniLMv2 uses layer 21 of teachers with 24 layers;
+  set the mapping [null, ..., 21] for that.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ RELATION_HEADS = 48  # MiniLMv2's, for widths of 384 and 768
 
 
 def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architecture) -> list[TermSpec]:
-    """The terms that a student of this shape learns by.
+    """Returns the terms of an objective for a student of this shape.
 
     Args:
-        objective: its recipe, or its own terms; its mapping replaces that of the recipe.
-        student: TinyBERT sums over its layers, so that its depth is a weight.
+        objective: a recipe or custom terms; its mapping replaces that of the recipe.
+        student: its depth is a weight in TinyBERT, which sums over layers.
         teacher: its width and the student's decide MiniLMv2's relation heads.
     """
     if objective.recipe == "custom":
@@ -39,7 +38,7 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
     mapping = objective.mapping
     m = float(student.layers)
     match objective.recipe:
-        case "vectors":  # ours, by benchmarks.yardstick: the last states, the vectors, how alike those are
+        case "vectors":  # ours, by benchmarks.yardstick: last states, sentence vectors, their similarities
             usual = mapping or "final"
             return [
                 TermSpec(kind="hidden", mapping=usual),
@@ -89,22 +88,22 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
 
 
 def relation_heads(student: Architecture, teacher: Architecture) -> int:
-    """MiniLMv2's 48 relation heads, or as many as divide both widths."""
+    """Returns the most relation heads, up to MiniLMv2's 48, that divide both widths."""
     both = math.gcd(student.bottleneck_size or student.hidden_size, teacher.hidden_size)
     return max(heads for heads in range(1, RELATION_HEADS + 1) if both % heads == 0)
 
 
 def start_layers(objective: ObjectiveSpec, layers: int, teacher_layers: int) -> list[int] | None:
-    """The teacher layer 1..N that each of M student layers is cut from: as asked, else as published.
+    """Returns the teacher layer 1..N that each of M student layers is cut from, as chosen or as published.
 
-    None where neither says: then those are best that hold what the teacher can do (`importance.py`).
+    None if there is neither: `importance.py` then chooses the layers.
 
     Raises:
-        BadInput: they are not M, or beyond the teacher.
+        BadInput: the layers are not M, or the teacher lacks one.
     """
     n, m = teacher_layers, layers
     published: dict[str, Mapping | Sequence[int]] = {}
-    if m <= n:  # DistilBERT's 1, 3, 5, 8, 10, 12 of 12, spread evenly from first to last; PKD's first layers
+    if m <= n:  # DistilBERT: spread evenly from first to last, as 1, 3, 5, 8, 10, 12 of 12; PKD: the first
         spread = [1 + round(i * (n - 1) / max(1, m - 1)) for i in range(m)]
         published = {"distilbert": spread, "pkd": "bottom"}
     chosen = objective.start_layers or published.get(objective.recipe or "")

@@ -1,6 +1,6 @@
-"""Loss terms: which outputs of student and teacher are compared, layer by layer, and what is learnt for it.
+"""Loss terms: each compares an output of student and teacher, layer by layer, through its own projections.
 
-A term gives one value for each of its places: pairs (student layer, teacher layer), where layer 0 is the
+A term returns one value for each of its places: pairs (student layer, teacher layer), where layer 0 is the
 embedding and M + 1 (N + 1) the prediction layer.
 """
 
@@ -28,12 +28,12 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass of a student gave.
+    """The outputs of one forward pass of a student.
 
     Attributes:
         hidden: M + 1 tensors (B, n, H), the embedding's output first.
         captured: queries, keys and values of each layer; empty unless a term reads them.
-        table: (words, E), its word embedding.
+        table: (words, E), the student's word embedding.
     """
 
     hidden: Sequence[torch.Tensor]
@@ -42,31 +42,31 @@ class Pass:
 
 
 class Term(nn.Module):
-    """What all terms have.
+    """The base class of loss terms.
 
     Attributes:
-        name: under which its values are kept.
+        name: the key of its values.
         places: (student layer, teacher layer) of each value.
-        reads: outputs of the teacher that it needs besides hidden states.
+        reads: the teacher outputs that it needs besides hidden states.
     """
 
     name: str
     places: list[Place]
     reads: frozenset[Output] = frozenset()
 
-    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """Values (places,) on one batch, each a mean over whatever `count` counts."""
+    def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes the values (places,) on one batch, each a mean over what `count` counts."""
         raise NotImplementedError
 
     def count(self, batch: Batch) -> int:
-        """How many things a value is a mean over: its share in a mean over several batches."""
+        """Returns the number of items that a value is a mean over: its weight in a mean over batches."""
         return int(batch.mask.sum())
 
 
 class StateTerm(Term):
-    """States of single tokens, through a learnable projection to the teacher's width.
+    """Compares states of single tokens, through a learnable projection to the teacher's width.
 
-    For hidden states and embeddings always through one (KD-NAS, TinyBERT), for the others only where the
+    Hidden states and embeddings always have a projection (KD-NAS, TinyBERT). Other kinds have one only if the
     widths differ, since they were published without.
     """
 
@@ -79,7 +79,7 @@ class StateTerm(Term):
         projection: Literal["per_layer", "shared"],
         pooling: Mode = "mean",
     ) -> None:
-        """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
+        """Makes the term and its projections.
 
         Args:
             name: of the term.
@@ -87,7 +87,7 @@ class StateTerm(Term):
             mapping: teacher layers of student layer 0, 1, ...
             widths: hidden size of the student and of the teacher.
             projection: one for each layer, or one for all.
-            pooling: how a text's vector is made of its tokens' states; for "vector" only.
+            pooling: of the sentence vectors; for "vector" only.
         """
         super().__init__()
         self.name, self.kind, self.width, self.pooling = name, kind, widths[1], pooling
@@ -108,74 +108,74 @@ class StateTerm(Term):
             projections[layer] = made[key]
         return projections
 
-    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """Values (places,)."""
+    def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes the values (places,)."""
         values = []
         for layer, teachers in self.layers.items():
-            state = self.picked(batch.real(given.hidden[layer]), batch)
+            state = self.picked(batch.real(outputs.hidden[layer]), batch)
             if layer in self.projections:
                 state = self.projections[layer](state)
             predictions = state.unflatten(1, (-1, self.width))  # (tokens, roles or 1, H_T)
             for role, teacher in enumerate(teachers):
-                wanted = self.picked(batch.teacher("hidden", teacher), batch)
+                target = self.picked(batch.teacher("hidden", teacher), batch)
                 prediction = predictions[:, min(role, predictions.shape[1] - 1)]
-                values.append(self._loss(prediction, wanted, float(batch.variance[teacher])))
+                values.append(self._loss(prediction, target, float(batch.variance[teacher])))
         return torch.stack(values)
 
-    def last_errors(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """(B,) squared error of each text's last states in the teacher's variance, summed over tokens."""
+    def last_errors(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes (B,) squared errors of the last states over the teacher's variance, summed over tokens."""
         layer = max(self.layers)
         teacher = max(self.layers[layer])
-        state = self.projections[layer](batch.real(given.hidden[layer])).unflatten(1, (-1, self.width))
+        state = self.projections[layer](batch.real(outputs.hidden[layer])).unflatten(1, (-1, self.width))
         prediction = state[:, min(self.layers[layer].index(teacher), state.shape[1] - 1)]
         squares = (prediction - batch.teacher("hidden", teacher)).square().mean(1)
         by_text = torch.segment_reduce(squares, "sum", lengths=batch.mask.sum(1))
         return by_text / float(batch.variance[teacher])
 
     def picked(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """All tokens (tokens, H); of each text (B, H) the first for "patience", its vector for "vector"."""
+        """Returns all tokens (tokens, H); (B, H) first tokens for "patience", pooled vectors for "vector"."""
         if self.kind == "patience":
             return pooled(tokens, batch.mask.sum(1), "cls")
         return pooled(tokens, batch.mask.sum(1), self.pooling) if self.kind == "vector" else tokens
 
     def count(self, batch: Batch) -> int:
-        """Tokens, or for "patience" and "vector" texts."""
+        """Returns the number of tokens, or of texts for "patience" and "vector"."""
         return len(batch.mask) if self.kind in ("patience", "vector") else super().count(batch)
 
-    def _loss(self, prediction: torch.Tensor, wanted: torch.Tensor, variance: float) -> torch.Tensor:
+    def _loss(self, prediction: torch.Tensor, target: torch.Tensor, variance: float) -> torch.Tensor:
         match self.kind:
             case "hidden" | "embedding":
-                return losses.normalised_mse(prediction, wanted, variance)
+                return losses.normalised_mse(prediction, target, variance)
             case "cosine" | "vector":
-                return losses.cosine_distance(prediction, wanted)
+                return losses.cosine_distance(prediction, target)
             case "patience":
-                return losses.normalised_distance(prediction, wanted)
+                return losses.normalised_distance(prediction, target)
             case "feature_map":
-                return losses.feature_map(prediction, wanted)
+                return losses.feature_map(prediction, target)
 
 
 class SimilarityTerm(Term):
-    """How alike the texts of a batch are to each other, by their pooled vectors of one layer."""
+    """Compares the similarities of a batch's texts to each other, by their sentence vectors of one layer."""
 
     def __init__(self, name: str, mapping: Sequence[tuple[int, ...]], pooling: Mode) -> None:
-        """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
+        """Makes the term.
 
         Args:
             name: of the term.
             mapping: teacher layers of student layer 0, 1, ...
-            pooling: how a text's vector is made of its tokens' states.
+            pooling: of the sentence vectors.
         """
         super().__init__()
         self.name, self.pooling = name, pooling
         self.places = [(layer, teacher) for layer, teachers in enumerate(mapping) for teacher in teachers]
 
-    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """Values (places,)."""
+    def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes the values (places,)."""
         lengths = batch.mask.sum(1)
         return torch.stack(
             [
                 losses.similarity_error(
-                    pooled(batch.real(given.hidden[layer]), lengths, self.pooling),
+                    pooled(batch.real(outputs.hidden[layer]), lengths, self.pooling),
                     pooled(batch.teacher("hidden", teacher), lengths, self.pooling),
                 )
                 for layer, teacher in self.places
@@ -183,12 +183,12 @@ class SimilarityTerm(Term):
         )
 
     def count(self, batch: Batch) -> int:
-        """Texts."""
+        """Returns the number of texts."""
         return len(batch.mask)
 
 
 class PairTerm(Term):
-    """Pairs of tokens: attention, or relations of queries, keys or values among themselves."""
+    """Compares pairs of tokens: attention, or relations of queries, keys or values with themselves."""
 
     def __init__(
         self,
@@ -198,14 +198,14 @@ class PairTerm(Term):
         of: Literal["attention", "query", "key", "value"],
         heads: int,
     ) -> None:
-        """Of student layers 0, 1, ... with the teacher layers of each in `mapping`.
+        """Makes the term.
 
         Args:
             name: of the term.
             mapping: teacher layers of student layer 0, 1, ...
             compare: scores (B, heads, n, n) of student and teacher and a mask (B, n) -> (heads,).
-            of: what is related: queries with keys, or one of the three with itself.
-            heads: into which it is cut.
+            of: queries with keys ("attention"), or one of the three with itself.
+            heads: number of (relation) heads.
         """
         super().__init__()
         self.name, self.compare, self.of, self.heads = name, compare, of, heads
@@ -213,27 +213,27 @@ class PairTerm(Term):
         kinds: tuple[Kind, ...] = ("query", "key") if of == "attention" else (of,)
         self.reads = frozenset((kind, teacher) for _, teacher in self.places for kind in kinds)
 
-    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """Values (places,), each a mean over heads."""
-        return self.by_head(given, batch).mean(1)
+    def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes the values (places,), each a mean over heads."""
+        return self.by_head(outputs, batch).mean(1)
 
-    def by_head(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """Values (places, heads)."""
+    def by_head(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes the values (places, heads)."""
         return torch.stack(
             [
-                self.compare(self._scores(given, layer), self._teacher_scores(batch, teacher), batch.mask)
+                self.compare(self._scores(outputs, layer), self._teacher_scores(batch, teacher), batch.mask)
                 for layer, teacher in self.places
             ]
         )
 
     def count(self, batch: Batch) -> int:
-        """Real queries, or for squared errors pairs of real tokens."""
+        """Returns the number of real queries, or of pairs of real tokens for squared errors."""
         lengths = batch.mask.sum(1)
         squared = self.compare is losses.attention_mse
         return int(lengths.square().sum() if squared else lengths.sum())
 
-    def _scores(self, given: Pass, layer: int) -> torch.Tensor:
-        captured, index = given.captured, layer - 1
+    def _scores(self, outputs: Pass, layer: int) -> torch.Tensor:
+        captured, index = outputs.captured, layer - 1
         if self.of == "attention":
             return dot_scores(captured.queries[index].float(), captured.keys[index].float(), self.heads)
         of = {"query": captured.queries, "key": captured.keys, "value": captured.values}[self.of]
@@ -247,7 +247,7 @@ class PairTerm(Term):
 
 
 class WordTerm(Term):
-    """Hidden words: what the student makes of them against the teacher's prediction, or the word itself."""
+    """Compares the student's predictions at masked words with the teacher's, or with the words."""
 
     def __init__(
         self,
@@ -258,33 +258,33 @@ class WordTerm(Term):
         teacher: TeacherHead | None,
         temperature: float,
     ) -> None:
-        """Of hidden words.
+        """Makes the term.
 
         Args:
             name: of the term.
             kind: of loss.
             place: the prediction layers.
-            head: the student's, which all terms of words share.
-            teacher: its head; None for "masked_lm", which needs none.
+            head: the student's, shared by all word terms.
+            teacher: the teacher's head; None for "masked_lm".
             temperature: divides the logits.
         """
         super().__init__()
         self.name, self.kind, self.places, self.temperature = name, kind, [place], temperature
         self.head = head
-        self._teacher = teacher  # no module of it is registered: it is not to be trained
+        self._teacher = teacher  # not registered as a module, so not trained
 
-    def forward(self, given: Pass, batch: Batch) -> torch.Tensor:
-        """Values (1,)."""
+    def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
+        """Computes the value (1,)."""
         hidden = batch.labels != NOT_HIDDEN
-        logits = self.head(batch.real(given.hidden[-1])[hidden], given.table)
-        if not hidden.any():  # a batch of a few short texts may have no hidden word
+        logits = self.head(batch.real(outputs.hidden[-1])[hidden], outputs.table)
+        if not hidden.any():  # a batch of a few short texts may have no masked word
             return logits.sum()[None]
         if self._teacher is None:
             return losses.masked_lm(logits, batch.labels[hidden])[None]
-        wanted = self._teacher.logits(batch.teacher("hidden", self.places[0][1] - 1)[hidden])
+        target = self._teacher.logits(batch.teacher("hidden", self.places[0][1] - 1)[hidden])
         compare = losses.soft_cross_entropy if self.kind == "prediction" else losses.distribution_kl
-        return compare(logits, wanted, self.temperature)[None]
+        return compare(logits, target, self.temperature)[None]
 
     def count(self, batch: Batch) -> int:
-        """Hidden words."""
+        """Returns the number of masked words."""
         return int((batch.labels != NOT_HIDDEN).sum())

@@ -1,6 +1,6 @@
-"""Distillation: one student learns from the teacher's outputs, by the training loop of `loop.py`.
+"""Distillation: trains a student on the teacher's outputs with the loop of `loop.py`.
 
-Without dropout: the student fits outputs that the teacher gave without it.
+The student has no dropout, since the teacher's outputs were computed without it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from kdnas_core.models.teacher_outputs import OnlineTargets
 from kdnas_core.models.vocabulary import Vocabulary, only_used_words
 from kdnas_core.spec import ProxySpec
 
-EVALUATIONS = 6  # of the held-out loss after the one before the first step
-FIT_TOKENS = 20  # for each of the teacher's dimensions: what projections are fitted from
+EVALUATIONS = 6  # of the held-out loss, besides the one before the first step
+FIT_TOKENS = 20  # for each of the teacher's dimensions, to fit projections
 FIT_BATCH = 32  # texts, whatever the batch size is
 
 
@@ -43,10 +43,10 @@ class HeldOut:
 
     Attributes:
         step: steps taken.
-        terms: by the name of the term, the value at each place (student layer, teacher layer); the yardstick
-            among them, where it is no mean of others.
+        terms: the value at each place (student layer, teacher layer), by the name of the term; includes the
+            yardstick unless it is a mean of other terms.
         standard_error: of the yardstick over texts; only at the end.
-        languages: the loss on the texts of each language; only at the end, and where there are several.
+        languages: the loss by language; only at the end, and if there are several.
     """
 
     step: int
@@ -56,14 +56,14 @@ class HeldOut:
 
     @property
     def loss(self) -> float:
-        """L of the reward: the yardstick, or that of the first versions, the mean over layers."""
+        """L of the reward: the yardstick, or the mean over layers if there is none."""
         name = next(name for name in (YARDSTICK, PROBE, HIDDEN) if name in self.terms)
         return mean_over_layers(self.terms[name])
 
 
 @dataclass(frozen=True)
 class Watcher:
-    """What to tell while a student learns; `step` may raise to end it early."""
+    """Callbacks of a training; `step` may raise to end it early."""
 
     step: Callable[[int], None]
     held_out: Callable[[HeldOut], None]
@@ -71,14 +71,14 @@ class Watcher:
 
 @dataclass(frozen=True)
 class ProxySet:
-    """What a student learns from and is judged by.
+    """The training and held-out sets of a student.
 
     Attributes:
-        train: teacher outputs to learn; of a full corpus those of a sample of it.
-        held_out: teacher outputs to judge by.
-        vocabulary: the words in use, in whose numbers all are.
+        train: teacher outputs for training; for a full corpus, those of a sample.
+        held_out: teacher outputs for evaluation.
+        vocabulary: the words in use; all ids are its numbers.
         languages: of each held-out text.
-        full: the texts of a full corpus, to learn from in the place of `train`.
+        full: the texts of a full corpus, for training instead of `train`.
     """
 
     train: Targets
@@ -96,7 +96,7 @@ class ProxySet:
         languages: Sequence[str] = (),
         full: OnlineTargets | None = None,
     ) -> ProxySet:
-        """All in the numbers of the words that they use, of the vocabulary of a teacher with this config."""
+        """Renumbers the sets by the words that they use, of the vocabulary of this config."""
         sets: list[Texts] = [train, held_out, *([full] if full else [])]
         vocabulary = Vocabulary.used(sets, config.vocab_size, config.pad_token_id or 0)
         return cls(
@@ -109,7 +109,7 @@ class ProxySet:
 
     @property
     def learnt(self) -> Texts:
-        """The texts to learn from."""
+        """The training texts."""
         return self.full or self.train
 
 
@@ -124,20 +124,20 @@ def distil(
     saved: Path | None = None,
     looks: int = EVALUATIONS,
 ) -> HeldOut:
-    """Trains a student and what its objective learns with it, in place; returns the last held-out values.
+    """Trains a student and its objective in place; returns the last held-out values.
 
-    The same arguments give the same student on one machine, also where training was ended and went on.
+    The same arguments give the same student on one machine, also if the training was interrupted and resumed.
 
     Args:
         student: with its starting weights.
-        objective: for it; its projections are fitted by least squares before the first step.
-        data: to learn from and to judge by.
-        proxy: steps, batch size, learning rate, and passes whose gradients make one step's.
+        objective: of the student; its projections are fitted by least squares before the first step.
+        data: the training and held-out sets.
+        proxy: steps, batch size, learning rate, and gradient accumulation.
         seed: of the order of the batches.
         autocast: dtype of the forward pass, None for float32.
-        watcher: told of each step and each evaluation.
-        saved: a file that keeps how far training is; where it exists, training goes on from it.
-        looks: evaluations after the one before the first step.
+        watcher: called at each step and each evaluation.
+        saved: the checkpoint file; if it exists, training resumes from it.
+        looks: number of evaluations, besides the one before the first step.
 
     Raises:
         Diverged: the loss is not finite.
@@ -150,14 +150,14 @@ def distil(
 def judged_by(
     student: PreTrainedModel, objective: Objective, data: ProxySet, autocast: torch.dtype | None
 ) -> HeldOut:
-    """Held-out values of a student as it is: projections are fitted to it, and nothing is trained."""
+    """Evaluates a student without training; only projections are fitted to it."""
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
     with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
         return _Training(forward, objective, data, ProxySpec(), 0, watcher, None).fitted()
 
 
 class _Training:
-    """The state of one training: what the loop and its evaluations share."""
+    """The state of one training, shared by the loop and its evaluations."""
 
     def __init__(
         self,
@@ -176,14 +176,14 @@ class _Training:
         self.fitting = [make_batch(data.train, texts, pad) for texts in _fitting(data.train)]
         objective.weigh_alike(self.fitting, proxy.batch_size)
         terms = [spec.model_dump() for _, spec in objective.terms]
-        name = json.dumps([proxy.model_dump(), seed, terms])  # what its checkpoints are told by
+        name = json.dumps([proxy.model_dump(), seed, terms])  # identifies its checkpoints
         modules = {"student": forward.student, "objective": objective}
         groups = [*_by_layer(forward.student), Group(list(objective.parameters()), decays=False)]
         kept = Saved(saved, name, modules) if saved else None
         self.loop = Loop(groups, proxy.steps, proxy.learning_rate, kept)
 
     def run(self, evaluations: int) -> HeldOut:
-        """The loop."""
+        """Runs the loop; returns the last held-out values."""
         steps = self.proxy.steps
         looks = {steps * k // evaluations for k in range(1, evaluations + 1)}
         for step in range(self._begin() + 1, steps + 1):
@@ -199,7 +199,7 @@ class _Training:
         return last
 
     def _tell(self, step: int) -> None:
-        """Tells the watcher; where it ends the training, what was learnt so far is kept."""
+        """Calls the watcher; if it ends the training, saves a checkpoint first."""
         try:
             self.watcher.step(step)
         except Exception:
@@ -207,7 +207,7 @@ class _Training:
             raise
 
     def _begin(self) -> int:
-        """Fits the projections, or reads how far an earlier training was; returns the steps taken."""
+        """Fits the projections, or loads the checkpoint; returns the steps taken."""
         if step := self.loop.steps_saved():
             for _ in range(step * self.proxy.accumulation):
                 next(self.batches)
@@ -217,12 +217,12 @@ class _Training:
 
     @torch.no_grad()
     def fitted(self) -> HeldOut:
-        """Fits the projections to the student as it is, and evaluates it."""
+        """Fits the projections to the student and evaluates it."""
         self.objective.fit(self._passes())
         return self._looked(0)
 
     def _gradients(self, done: float) -> float:
-        """Adds up the gradients of one step; returns its loss."""
+        """Accumulates the gradients of one step; returns its loss."""
         accumulated, total = self.proxy.accumulation, 0.0
         for texts, chosen in islice(self.batches, accumulated):
             batch = make_batch(texts, chosen, self.forward.pad)
@@ -232,25 +232,25 @@ class _Training:
         return total
 
     def _begin_step(self, step: int) -> None:
-        """Before the second stage's first step, fits its projections."""
+        """Fits the second stage's projections before its first step."""
         steps = self.proxy.steps
         if step > 1 and self.objective.begins_second_stage((step - 1) / steps, before=(step - 2) / steps):
             self.objective.fit_second_stage(self._passes())
 
     @torch.no_grad()
     def _passes(self) -> Iterator[tuple[Pass, Batch]]:
-        """The texts that projections are fitted from, with the student's outputs as it is now."""
+        """Yields the student's outputs on the batches that projections are fitted on."""
         for batch in self.fitting:
             yield self.forward(batch), batch
 
     @torch.no_grad()
     def evaluated(self, step: int, last: bool = False) -> HeldOut:
-        """Held-out values as the student is now."""
+        """Evaluates the student after fitting the projections that are not trained."""
         self.objective.fit_idle(self._passes(), done=step / self.proxy.steps)
         return self._looked(step, last)
 
     def _looked(self, step: int, last: bool = False) -> HeldOut:
-        """Held-out values with the projections as they are."""
+        """Evaluates the student with the current projections."""
         held_out, size = self.data.held_out, self.proxy.batch_size
         meter = self.objective.meter()
         terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size, meter)
@@ -263,8 +263,8 @@ class _Training:
         return HeldOut(step, terms, None if error is None else error.standard_error, languages)
 
     def _languages(self) -> dict[str, float]:
-        """The loss on each language; none where there is one, or too few texts to tell."""
-        held_out, size, found = self.data.held_out, self.proxy.batch_size, {}
+        """The loss by language; empty for one language, without those that have too few texts."""
+        held_out, size, losses = self.data.held_out, self.proxy.batch_size, {}
         if len(names := sorted(set(self.data.languages))) < 2:
             return {}
         for name in names:
@@ -273,8 +273,8 @@ class _Training:
             terms = evaluate(self.forward, self.objective, held_out, texts, size, meter)
             if meter is not None:
                 terms = {YARDSTICK: {(0, 0): measured(meter, with_standard_error=False).value}}
-            found[name] = HeldOut(0, terms).loss
-        return {name: loss for name, loss in found.items() if math.isfinite(loss)}
+            losses[name] = HeldOut(0, terms).loss
+        return {name: loss for name, loss in losses.items() if math.isfinite(loss)}
 
 
 @torch.no_grad()
@@ -286,17 +286,17 @@ def evaluate(
     batch_size: int,
     meter: Meter | None = None,
 ) -> dict[str, Places]:
-    """The values of all terms on some held-out texts, each a mean over all that the term counts."""
+    """Computes the values of all terms on held-out texts, each a mean over all that the term counts."""
     terms = objective.all_terms()
     totals, counts = [torch.zeros(len(term.places)) for term in terms], [0] * len(terms)
-    for some in by_length(held_out.lengths, batch_size, texts):
-        batch = make_batch(held_out, some, forward.pad)
-        given = forward(batch)
+    for indices in by_length(held_out.lengths, batch_size, texts):
+        batch = make_batch(held_out, indices, forward.pad)
+        outputs = forward(batch)
         if meter is not None:
-            meter.read(given, batch)
+            meter.read(outputs, batch)
         for index, term in enumerate(terms):
             count = term.count(batch)
-            totals[index] += term(given, batch) * count
+            totals[index] += term(outputs, batch) * count
             counts[index] += count
     return {
         term.name: _by_place(term.places, (total / max(1, count)).tolist())
@@ -305,11 +305,11 @@ def evaluate(
 
 
 def _by_place(places: Sequence[tuple[int, int]], values: Sequence[float]) -> Places:
-    """The values by place; their mean where a layer learns one teacher layer in two roles."""
-    found: dict[tuple[int, int], list[float]] = {}
+    """The values by place; their mean if a layer is mapped to one teacher layer twice."""
+    by_place: dict[tuple[int, int], list[float]] = {}
     for place, value in zip(places, values, strict=True):
-        found.setdefault(place, []).append(value)
-    return {place: sum(those) / len(those) for place, those in found.items()}
+        by_place.setdefault(place, []).append(value)
+    return {place: sum(of_place) / len(of_place) for place, of_place in by_place.items()}
 
 
 class _Forward:
@@ -331,7 +331,7 @@ class _Forward:
 
 
 def pair(batch: Batch) -> dict[str, torch.Tensor]:
-    """What a model is told of pairs of sentences, as an argument; of none where no text is a pair."""
+    """Returns the segments of a batch as an argument of a model; empty if no text is a pair."""
     return {} if batch.types is None else {"token_type_ids": batch.types}
 
 
@@ -339,23 +339,23 @@ def pair(batch: Batch) -> dict[str, torch.Tensor]:
 def _forward(
     student: PreTrainedModel, objective: Objective, autocast: torch.dtype | None
 ) -> Iterator[_Forward]:
-    """With queries, keys and values captured only where a term reads them."""
+    """Captures queries, keys and values only if a term reads them."""
     reads = any(isinstance(term, PairTerm) for term in objective.all_terms())
     with capture(student) if reads else contextlib.nullcontext(Captured()) as captured:
         yield _Forward(student, captured, autocast)
 
 
 def _endless(learnt: Texts, batch_size: int, seed: int) -> Iterator[tuple[Texts, list[int]]]:
-    """The texts as they are in each pass over them, with those of one batch after another."""
+    """Yields the batches of all passes, each with the texts of its pass."""
     for number, batches in enumerate(passes(learnt.lengths, batch_size, seed)):
         texts = learnt.in_pass(number)
         yield from ((texts, batch) for batch in batches)
 
 
 def _fitting(targets: Targets) -> list[list[int]]:
-    """Batches of texts for least squares: enough tokens for every student, and the same for all of a run.
+    """Batches of texts for least squares, with enough tokens for any student.
 
-    Not as many as the student needs: then wide students would be judged on more text than narrow ones.
+    They are the same for all students of a run: otherwise wide students would be fitted on more text.
     """
     order = random.Random(0).sample(range(len(targets)), len(targets))
     tokens = np.cumsum(targets.lengths[order])
@@ -367,9 +367,9 @@ _LAYER = re.compile(r"(?:^|\.)layer\.(\d+)\.")
 
 
 def _by_layer(student: PreTrainedModel) -> list[Group]:
-    """A student's parameters by layer, counted from 1; 0 is all that is in no layer."""
+    """A student's parameters by layer, counted from 1; 0 for those outside the layers."""
     groups: dict[int, list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
-        found = _LAYER.search(name)
-        groups.setdefault(int(found[1]) + 1 if found else 0, []).append(parameter)
+        match = _LAYER.search(name)
+        groups.setdefault(int(match[1]) + 1 if match else 0, []).append(parameter)
     return [Group(parameters, layer) for layer, parameters in groups.items()]

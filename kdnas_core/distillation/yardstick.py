@@ -1,6 +1,6 @@
-"""What all students of a run are judged by on held-out texts: one error, whatever their depth and width.
+"""The yardstick: one held-out error that compares students of any depth and width.
 
-`benchmarks.yardstick` has what each is worth: how it ranks students against their final scores.
+`benchmarks.yardstick` measures how well each yardstick ranks students by their final scores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdnas_core.distillation.terms import Pass, StateTerm
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch, pooled
 
-FEWEST_TEXTS = 4  # of which an agreement can be told
+FEWEST_TEXTS = 4  # the unbiased estimate of HSIC needs them
 SAMPLES = 100  # of the bootstrap
 
 Indices = NDArray[np.int64]
@@ -27,11 +27,11 @@ OfTexts = Callable[[Indices], float]  # the error on some of the texts, repeated
 
 @dataclass(frozen=True)
 class Error:
-    """An error: 0 for a student like its teacher, 1 for one with no relation to it.
+    """An error: 0 for a student equal to its teacher, 1 for one unrelated to it.
 
     Attributes:
-        value: on all texts; NaN where there are too few.
-        standard_error: over texts; None where it was not asked for, or there are too few.
+        value: on all texts; NaN if there are too few.
+        standard_error: over texts; None if not computed.
     """
 
     value: float
@@ -39,20 +39,20 @@ class Error:
 
 
 class Meter(Protocol):
-    """Reads held-out batches, then tells the error on their texts."""
+    """Reads held-out batches, then returns the error on their texts."""
 
-    def read(self, given: Pass, batch: Batch) -> None:
-        """Takes in a batch and the student's pass on it."""
+    def read(self, outputs: Pass, batch: Batch) -> None:
+        """Adds a batch and the student's pass on it."""
 
     def error(self) -> tuple[OfTexts, int]:
-        """The error as a function of the texts read, and how many they are."""
+        """Returns the error as a function of text indices, and the number of texts."""
 
 
 class VectorsMeter:
-    """One minus the agreement of sentence vectors.
+    """One minus the CKA of sentence vectors.
 
     Args:
-        pooling: how they are made of the last hidden states.
+        pooling: of the sentence vectors.
         teacher_layers: N.
     """
 
@@ -61,14 +61,14 @@ class VectorsMeter:
         self.student: list[torch.Tensor] = []
         self.teacher: list[torch.Tensor] = []
 
-    def read(self, given: Pass, batch: Batch) -> None:
-        """Takes in a batch."""
+    def read(self, outputs: Pass, batch: Batch) -> None:
+        """Adds a batch."""
         lengths = batch.mask.sum(1)
-        self.student.append(pooled(batch.real(given.hidden[-1]), lengths, self.pooling))
+        self.student.append(pooled(batch.real(outputs.hidden[-1]), lengths, self.pooling))
         self.teacher.append(pooled(batch.teacher("hidden", self.last), lengths, self.pooling))
 
     def error(self) -> tuple[OfTexts, int]:
-        """One minus their CKA."""
+        """Returns one minus the CKA as a function of text indices, and the number of texts."""
         student, teacher = torch.cat(self.student), torch.cat(self.teacher)
         return vectors_error(student, teacher), len(student)
 
@@ -77,7 +77,7 @@ class LastLayerMeter:
     """The error of the last hidden states, in units of the teacher's variance.
 
     Args:
-        term: hidden states of a student's last layer, with its projection.
+        term: the term on the student's last hidden states, with its projection.
     """
 
     def __init__(self, term: StateTerm) -> None:
@@ -85,19 +85,19 @@ class LastLayerMeter:
         self.squares: list[torch.Tensor] = []
         self.tokens: list[torch.Tensor] = []
 
-    def read(self, given: Pass, batch: Batch) -> None:
-        """Takes in a batch."""
-        self.squares.append(self.term.last_errors(given, batch))
+    def read(self, outputs: Pass, batch: Batch) -> None:
+        """Adds a batch."""
+        self.squares.append(self.term.last_errors(outputs, batch))
         self.tokens.append(batch.mask.sum(1))
 
     def error(self) -> tuple[OfTexts, int]:
-        """The mean over tokens."""
+        """Returns the mean over tokens as a function of text indices, and the number of texts."""
         squares, tokens = (torch.cat(parts).double().numpy() for parts in (self.squares, self.tokens))
         return lambda texts: float(squares[texts].sum() / tokens[texts].sum()), len(tokens)
 
 
 def measured(meter: Meter, with_standard_error: bool) -> Error:
-    """The error on all texts that a meter has read."""
+    """Computes the error on all texts that a meter has read."""
     error, count = meter.error()
     if count < FEWEST_TEXTS:
         return Error(math.nan)
@@ -105,31 +105,31 @@ def measured(meter: Meter, with_standard_error: bool) -> Error:
 
 
 def bootstrap(error: OfTexts, count: int) -> float:
-    """The standard error of an error over `count` texts: its spread over resamples of them (Efron, 1979)."""
+    """Computes the standard error of an error over `count` texts by the bootstrap (Efron, 1979)."""
     rng = np.random.default_rng(0)
     values = [error(rng.integers(count, size=count)) for _ in range(SAMPLES)]
     return float(np.std(values, ddof=1))
 
 
 def vectors_error(student: torch.Tensor, teacher: torch.Tensor) -> OfTexts:
-    """One minus the linear CKA of two sets of vectors (Kornblith et al., arXiv 1905.00414, section 3).
+    """Returns one minus the linear CKA of two sets of vectors (Kornblith et al., 1905.00414, section 3).
 
-    With the unbiased estimate of HSIC (Song et al., JMLR 13, 2012; Nguyen et al., arXiv 2010.15327, eq. 3):
-    the plain one is higher the wider a student is, with no more agreement. Vectors that are only turned,
-    moved or scaled agree in full, so no projection is needed.
+    It uses the unbiased estimate of HSIC (Song et al., JMLR 13, 2012; Nguyen et al., 2010.15327, eq. 3),
+    since the biased one increases with a student's width alone. CKA is invariant to rotation, translation and
+    scaling, so no projection is needed.
 
     Args:
         student: (texts, H_S).
         teacher: (texts, H_T), of the same texts.
     """
-    # centred first: the same in exact arithmetic, and float32 is then enough
+    # centred first: equal in exact arithmetic, and float32 is then precise enough
     grams = [
         (centred @ centred.T).float().numpy()
         for centred in (vectors.double() - vectors.double().mean(0) for vectors in (student, teacher))
     ]
 
     def error(texts: Indices) -> float:
-        # a text that was drawn twice would agree with itself: pairs of a text with itself stay out
+        # excludes pairs of a text with itself, which resampling creates
         apart = texts[:, None] != texts[None, :]
         first, second = (gram[np.ix_(texts, texts)] * apart for gram in grams)
         own = _hsic(first, first) * _hsic(second, second)
@@ -139,7 +139,7 @@ def vectors_error(student: torch.Tensor, teacher: torch.Tensor) -> OfTexts:
 
 
 def _hsic(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """The unbiased estimate of two Gram matrices with zeros on the diagonal, times n (n - 3)."""
+    """The unbiased estimate of HSIC for Gram matrices with a zero diagonal, times n (n - 3)."""
     n = len(first)
     sums = [gram.sum(0, dtype=np.float64) for gram in (first, second)]
     trace = np.einsum("ij,ij->", first, second, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A model with a stock head for a task, the task's rows as tokens, and what it makes of them."""
+"""Classifiers: an encoder with a head for a task, the task's tokenized rows, and predictions on them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.data.tokens import by_length
-from kdnas_core.models.targets import knows_pairs, padded
+from kdnas_core.models.targets import has_segments, padded
 
-BATCH = 64  # rows that are read together where nothing is learnt
+BATCH = 64  # rows of a prediction batch
 
-ANGLE = 4.0  # times the cosine: about as far as the other features reach
+ANGLE = 4.0  # scale of the cosine, about the range of the other features
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Rows of a task as tokens.
+    """Tokenized rows of a task.
 
     Attributes:
-        ids: (n,) token ids of each row; where pairs are read apart, of its first sentence.
-        types: (n,) which sentence of a pair each token is of; None where no row is a pair.
+        ids: (n,) token ids of each row; of its first sentence if pairs are read apart.
+        types: (n,) the segment of each token; None if no row is a pair.
         labels: (rows,) indices of classes, or scores.
-        seconds: (m,) of its second sentence; None where a row is read as one.
+        seconds: (m,) token ids of each row's second sentence; None unless pairs are read apart.
     """
 
     ids: list[NDArray[np.int64]]
@@ -48,31 +48,31 @@ class Tokens:
         return len(self.ids)
 
     def only(self, rows: Sequence[int]) -> Tokens:
-        """Some of the rows."""
+        """Returns a subset of the rows."""
         types = None if self.types is None else [self.types[row] for row in rows]
         seconds = None if self.seconds is None else [self.seconds[row] for row in rows]
         return Tokens([self.ids[row] for row in rows], types, self.labels[list(rows)], seconds)
 
     def words(self) -> NDArray[np.int64]:
-        """All ids of all rows, one after another."""
+        """Returns the ids of all rows, concatenated."""
         return np.concatenate([*self.ids, *(self.seconds or ())])
 
     def renumbered(self, numbers: NDArray[np.int64]) -> Tokens:
-        """The same rows with the new number of each id."""
+        """Returns the same rows with the new number of each id."""
         seconds = None if self.seconds is None else [numbers[ids] for ids in self.seconds]
         return Tokens([numbers[ids] for ids in self.ids], self.types, self.labels, seconds)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(rows,) how many tokens are read for each."""
+        """(rows,) tokens of each row."""
         lengths = np.array([len(ids) for ids in self.ids])
         return lengths if self.seconds is None else lengths + [len(ids) for ids in self.seconds]
 
     def inputs(self, rows: Sequence[int], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-        """What a model with this config is given of some rows, padded."""
+        """Returns the padded inputs of a model with this config for some rows."""
         ids, mask = padded([self.ids[row] for row in rows], config.pad_token_id or 0)
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if self.types is not None and knows_pairs(config):
+        if self.types is not None and has_segments(config):
             inputs["token_type_ids"] = padded([self.types[row] for row in rows], 0)[0]
         if self.seconds is not None:
             ids, mask = padded([self.seconds[row] for row in rows], config.pad_token_id or 0)
@@ -83,23 +83,23 @@ class Tokens:
 def tokens_of(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_length: int, reads_apart: bool = False
 ) -> Tokens:
-    """Rows as tokens, cut at `sequence_length`; of a pair the longer sentence is cut.
+    """Tokenizes rows, cut at `sequence_length`; of a pair the longer sentence is cut.
 
     Args:
         rows: of one task.
-        tokenizer: of the model that reads them.
-        sequence_length: in tokens; of each sentence, where pairs are read apart.
-        reads_apart: whether the sentences of pairs are read each by itself.
+        tokenizer: the model's.
+        sequence_length: in tokens; of each sentence if pairs are read apart.
+        reads_apart: whether the two sentences of a pair are encoded separately.
     """
     if reads_apart:
         return _apart(rows, tokenizer, sequence_length)
     texts = [row.first if row.second is None else (row.first, row.second) for row in rows]
     encoded = tokenizer(texts, truncation=True, max_length=sequence_length)
     types = encoded.get("token_type_ids")
-    told = types is not None and any(any(each) for each in types)
+    has_types = types is not None and any(any(each) for each in types)
     return Tokens(
         [np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]],
-        [np.array(each, dtype=np.int64) for each in types] if told else None,
+        [np.array(each, dtype=np.int64) for each in types] if has_types else None,
         np.array([row.label for row in rows], dtype=np.float64),
     )
 
@@ -118,15 +118,13 @@ def _apart(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_len
 def new_classifier(
     encoder: PreTrainedModel, task: Task, seed: int, reads_apart: bool = False
 ) -> PreTrainedModel:
-    """A model for a task, with an encoder's weights and a new head.
-
-    It is a stock one, but where pairs are read apart.
+    """Makes a classifier of an encoder's weights and a new head: a stock model, or an `Apart`.
 
     Args:
-        encoder: not changed; its pooler goes along where the head has one.
+        encoder: not changed; its pooler is copied if the head has one.
         task: its classes are the head's labels.
         seed: of the head's random weights.
-        reads_apart: whether it reads the sentences of pairs each by itself.
+        reads_apart: whether the two sentences of a pair are encoded separately.
     """
     config = copy.deepcopy(encoder.config)
     labels = list(task.classes) or ["score"]
@@ -134,7 +132,7 @@ def new_classifier(
         {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
     )
     config.num_labels = len(labels)
-    # else that of a task that the encoder was made for before would stay
+    # otherwise the type of an earlier task of the encoder would remain
     config.problem_type = "regression" if task.is_regression else "single_label_classification"
     if reads_apart:
         return apart(encoder, config, seed)
@@ -150,7 +148,7 @@ def new_classifier(
 def logits_of(
     model: PreTrainedModel, tokens: Tokens, autocast: torch.dtype | None = None
 ) -> NDArray[np.float32]:
-    """(rows, classes) what a classifier says, or (rows, 1) the scores it gives."""
+    """Computes a classifier's (rows, classes) logits, or its (rows, 1) scores."""
     model.eval()
     logits = np.zeros((len(tokens), int(model.config.num_labels or 1)), dtype=np.float32)
     for rows in by_length(tokens.lengths, BATCH):
@@ -160,22 +158,22 @@ def logits_of(
 
 
 def predictions(logits: NDArray[np.float32], task: Task) -> list[float]:
-    """The index of the likeliest class of each row, or its score."""
+    """Returns the index of the likeliest class of each row, or its score."""
     chosen = logits[:, 0] if task.is_regression else logits.argmax(1)
     return [float(value) for value in chosen]
 
 
 class Apart(PreTrainedModel):
-    """An encoder of sentences with a head that tells what two of them are to each other.
+    """A sentence encoder with a head that classifies pairs by their two vectors.
 
     A sentence's vector is the mean of its last hidden states, of length 1. The head reads u, v, |u - v| and
     u * v (InferSent, arXiv 1705.02364, section 3.1; Sentence-BERT, arXiv 1908.10084, section 3), each times
-    the square root of the width, so that their elements are about 1, and the cosine of u and v.
+    the square root of the width, so that their elements are about 1, and the scaled cosine of u and v.
     """
 
     config_class = PreTrainedConfig
     base_model_prefix = "encoder"
-    _supports_sdpa = True  # it has no attention of its own; its encoder has what it had
+    _supports_sdpa = True  # it adds no attention; the encoder keeps its own
 
     def __init__(self, encoder: PreTrainedModel, config: PreTrainedConfig) -> None:
         super().__init__(config)
@@ -189,7 +187,7 @@ class Apart(PreTrainedModel):
         second_ids: torch.Tensor,
         second_mask: torch.Tensor,
     ) -> SequenceClassifierOutput:
-        """(rows, classes) logits of pairs: first sentences (rows, n) and second ones (rows, m), padded."""
+        """Computes (rows, classes) logits of padded first sentences (rows, n) and second ones (rows, m)."""
         u, v = self._vectors(input_ids, attention_mask), self._vectors(second_ids, second_mask)
         products = u * v
         wide = torch.cat([u, v, (u - v).abs(), products], dim=1) * u.shape[1] ** 0.5
@@ -203,11 +201,11 @@ class Apart(PreTrainedModel):
 
 
 def apart(encoder: PreTrainedModel, config: PreTrainedConfig, seed: int) -> Apart:
-    """A model that reads pairs apart, in eval mode.
+    """Makes an `Apart` in eval mode.
 
     Args:
-        encoder: is copied.
-        config: its own, with the labels of a task.
+        encoder: copied.
+        config: the encoder's, with the labels of a task.
         seed: of the head's random weights.
     """
     with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""The metrics of tasks, as scikit-learn and scipy compute them; higher is better for all."""
+"""The metrics of tasks, computed by scikit-learn and scipy; higher is better for all."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from kdnas_core.data.tasks import Task
 
 Metric = Literal["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"]
 
-# Official where they are not accuracy or, for scores, the two correlations (GLUE, arXiv 1804.07461).
+# GLUE's metrics where they are neither accuracy nor the two correlations (arXiv 1804.07461).
 _OFFICIAL: dict[str, tuple[Metric, ...]] = {
     "cola": ("matthews",),
     "mrpc": ("f1", "accuracy"),
     "qqp": ("f1", "accuracy"),
 }
-# Of two classes, what the negative one is called.
+# Names of the negative class of two.
 _NEGATIVE = re.compile(r"(not?|non|false|negative|0)(?![^\W_])", re.IGNORECASE)
 
 
 def metrics_of(task: Task) -> tuple[Metric, ...]:
-    """What a task is scored by.
+    """Returns the metrics of a task.
 
-    GLUE's tasks by their names, classification of tweets by macro F1, as its authors do (arXiv 2104.12250);
-    else accuracy for classes, and both correlations for scores.
+    GLUE's tasks have GLUE's metrics, classification of tweets has macro F1 (arXiv 2104.12250). The default is
+    accuracy for classes, and both correlations for scores.
     """
     if task.is_regression:
         return ("spearman", "pearson")
@@ -40,12 +40,12 @@ def metrics_of(task: Task) -> tuple[Metric, ...]:
 
 
 def scores_of(task: Task, split: str, predictions: Sequence[float]) -> dict[Metric, float]:
-    """The metrics of a task on one of its splits.
+    """Computes the metrics of a task on one of its splits.
 
     Args:
-        task: which.
+        task: the task.
         split: the name of one of its splits.
-        predictions: for each of its rows the index of a class, or a score.
+        predictions: the index of a class, or a score, for each of its rows.
     """
     labels = [row.label for row in task.splits[split]]
     positive = positive_class(task.classes)
@@ -53,41 +53,41 @@ def scores_of(task: Task, split: str, predictions: Sequence[float]) -> dict[Metr
 
 
 def mean_of(scores: Mapping[Metric, float]) -> float:
-    """The one figure of several metrics: their mean, as GLUE has it."""
+    """Returns the mean of several metrics, as GLUE does."""
     return fmean(scores.values())
 
 
 def task_score(task: Task, predictions: Mapping[str, Sequence[float]]) -> float:
-    """The one figure of a task: the mean over the splits that are scored, which are the languages of some.
+    """Computes the score of a task: the mean over its scored splits.
 
     Args:
-        task: which.
-        predictions: by split, of all that are scored; others are left aside.
+        task: the task.
+        predictions: by split, for all scored splits; others are ignored.
     """
     return fmean(mean_of(scores_of(task, split, predictions[split])) for split in task.scored)
 
 
 def positive_class(classes: Sequence[str]) -> int:
-    """The index of the class that F1 is of: the last, unless that is the only one of two named as negative.
+    """Returns the positive class of F1: the last, unless it is the only one of two with a negative name.
 
-    Public data names the negative class first ("not_equivalent", "equivalent"); a folder's classes are in
-    the order of their names, where it comes last.
+    Public data lists the negative class first ("not_equivalent", "equivalent"). A folder's classes are sorted
+    by name, which can put the negative class last.
     """
     negative = [bool(_NEGATIVE.match(name)) for name in classes]
     return 0 if negative == [False, True] else len(classes) - 1
 
 
 def score(metric: Metric, labels: Sequence[float], predictions: Sequence[float], positive: int = 1) -> float:
-    """A metric of predictions; 0 where it is not defined, as for predictions that are all the same.
+    """Computes a metric; 0 if it is not defined, as for constant predictions.
 
     Args:
-        metric: which.
+        metric: its name.
         labels: indices of classes, or scores.
-        predictions: the same of the model.
-        positive: the class that `f1` is of.
+        predictions: the model's.
+        positive: the positive class of `f1`.
     """
     if metric in ("pearson", "spearman") and min(len(set(labels)), len(set(predictions))) < 2:
-        return 0.0  # scipy warns and gives NaN: constant predictions correlate with nothing
+        return 0.0  # scipy would warn and return NaN
     value = _compute(metric, labels, predictions, positive)
     return value if np.isfinite(value) else 0.0
 
@@ -96,7 +96,7 @@ def _compute(metric: Metric, labels: Sequence[float], predictions: Sequence[floa
     match metric:
         case "accuracy":
             return float(accuracy_score(labels, predictions))
-        case "f1":  # not of two classes only: a split and its predictions may hold but one
+        case "f1":  # not "binary", which fails if a split has another class than `positive` only
             return float(f1_score(labels, predictions, labels=[positive], average="macro", zero_division=0))
         case "macro_f1":
             return float(f1_score(labels, predictions, average="macro", zero_division=0))

@@ -1,6 +1,6 @@
-"""A task's proxy: rows of its training split to learn and others to judge by, for a score in seconds.
+"""The proxy of a task: two parts of its training split, to fine-tune on and to score on, in seconds.
 
-The splits that a finished student is scored on are never looked at.
+The splits that a finished student is scored on are not used.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdnas_core.data.tasks import PROXY, Task
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.classifier import Tokens, logits_of, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, Progress, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, Progress, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import figure_of
 
-LEARNT, JUDGED = 2_000, 1_000  # rows at the most
+LEARNT, JUDGED = 2_000, 1_000  # the most rows
 JUDGED_SHARE = 0.25
 FEWEST_ROWS = 40
-# one rate for all candidates: choosing one for each would take longer than the rest
+# one rate for all candidates, since choosing one for each would take longer than the rest
 _HOW = FineTuning(rates=(3e-4,), examples=6_000, epochs=3, dropout=0.0)
 
 
 @dataclass(frozen=True)
 class ProxyTask:
-    """Rows of a task's training split, as tokens.
+    """Tokenized rows of a task's training split.
 
     Attributes:
-        task: its classes and its name.
+        task: has the classes and the name.
         learnt: rows to fine-tune on.
         judged: rows to score on.
     """
@@ -40,17 +40,17 @@ class ProxyTask:
 
     @property
     def name(self) -> str:
-        """The name that its scores are kept by."""
+        """The name of its scores."""
         return f"{self.task.name}{PROXY}"
 
 
 def proxy_of(task: Task, tokenizer: PreTrainedTokenizerBase, sequence_length: int) -> ProxyTask:
-    """The proxy of a task, the same for all candidates and seeds.
+    """Makes the proxy of a task, the same for all candidates and seeds.
 
     Args:
         task: with its training split.
         tokenizer: of the teacher and its students.
-        sequence_length: at which rows are cut, in tokens.
+        sequence_length: the most tokens of a row.
 
     Raises:
         BadInput: its training split is too small.
@@ -74,19 +74,19 @@ def proxy_score(
     autocast: torch.dtype | None,
     progress: Progress,
 ) -> float:
-    """The mean of a task's metrics for a student that was fine-tuned on the proxy, from 0 to 1.
+    """Fine-tunes a student on the proxy; returns the mean of the task's metrics, from 0 to 1.
 
     Args:
         student: not changed.
         proxy: of the task.
         seed: of the head, the order of the rows and the dropout.
         autocast: dtype of forward passes, None for float32.
-        progress: told of each step.
+        progress: called after each step.
 
     Raises:
-        Diverged: fine-tuning did.
+        Diverged: fine-tuning diverged.
     """
-    lesson = Lesson(proxy.task, proxy.learnt)
-    classifier = fine_tuned(student, lesson, _HOW, _HOW.rates[0], seed, autocast, progress)
+    data = TrainingSet(proxy.task, proxy.learnt)
+    classifier = fine_tuned(student, data, _HOW, _HOW.rates[0], seed, autocast, progress)
     logits = logits_of(classifier, proxy.judged, autocast)
     return max(0.0, figure_of(proxy.task, proxy.judged.labels, logits))

@@ -1,4 +1,4 @@
-"""What a model scores on a task: fine-tuned with several seeds, each result remembered on this machine."""
+"""Scores a model on a task: fine-tunes it with several seeds and caches each result on this machine."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdnas_core import files
 from kdnas_core.data.tasks import APART, Task
 from kdnas_core.evaluation.classifier import Tokens, logits_of, predictions, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, best_rate, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, best_rate, fine_tuned
 from kdnas_core.evaluation.metrics import mean_of, metrics_of, positive_class, score, scores_of
 from kdnas_core.hardware import exclusive
 
-Values = dict[str, float]  # by metric; of a task with several scored splits "metric, split"
+Values = dict[str, float]  # by metric; by "metric, split" for a task with several scored splits
 
 
 @dataclass(frozen=True)
 class TaskScore:
-    """What a model scores on a task.
+    """The score of a model on a task.
 
     Attributes:
         task: its name.
         seeds: the values of each seed.
-        rate: the learning rate that was chosen; None where nothing was trained.
+        rate: the chosen learning rate; None if nothing was trained.
     """
 
     task: str
@@ -42,23 +42,23 @@ class TaskScore:
         return list(self.seeds[0])
 
     def mean(self, metric: str) -> float:
-        """The mean over seeds of one metric."""
+        """Returns the mean of a metric over seeds."""
         return fmean(values[metric] for values in self.seeds)
 
     @property
     def figure(self) -> float:
-        """The one figure of the task: the mean over its metrics, its scored splits and the seeds."""
+        """The task's score: the mean over its metrics, its scored splits and the seeds."""
         return fmean(self.mean(metric) for metric in self.metrics)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A model that is scored: never changed.
+    """A model to score.
 
     Attributes:
-        encoder: the model.
-        tokenizer: its own.
-        fingerprint: changes with its weights; its results are remembered by it.
+        encoder: the model; not changed.
+        tokenizer: the model's.
+        fingerprint: a hash of its weights, part of the key of cached results.
     """
 
     encoder: PreTrainedModel
@@ -68,11 +68,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class ScoringListener:
-    """Told how scoring goes on; either may raise to end it early.
+    """Callbacks of scoring; either may raise to end it early.
 
     Attributes:
-        waiting: another process of ours has the device.
-        step: what is done, in words, and steps taken of how many.
+        waiting: called while another process holds the device.
+        step: called with a sentence on what is being done, the steps taken and the steps in all.
     """
 
     waiting: Callable[[], None]
@@ -88,18 +88,18 @@ def score_on(
     listener: ScoringListener,
     reads_apart: bool = False,
 ) -> TaskScore:
-    """Fine-tunes a model on a task once for each seed, and scores each on the split that is to be scored.
+    """Fine-tunes a model on a task once for each seed, and scores each on the scored splits.
 
-    What this machine has scored before is not scored again, so that a scoring that was ended goes on.
+    Cached results are not computed again, so an interrupted scoring resumes.
 
     Args:
-        model: is fine-tuned, in a copy.
+        model: a copy of it is fine-tuned.
         task: with its splits.
-        how: settings; its learning rate is chosen on a cut of the training split, once for all seeds.
+        how: the settings; the learning rate is chosen once for all seeds.
         seeds: of the heads, the order of rows and the dropout.
         autocast: dtype of forward passes, None for float32.
-        listener: told how it goes on.
-        reads_apart: whether the sentences of pairs are read each by itself; then the task's name says so.
+        listener: callbacks.
+        reads_apart: whether the two sentences of a pair are encoded separately; the task's name then says so.
 
     Raises:
         Diverged: at every learning rate.
@@ -110,7 +110,7 @@ def score_on(
 def chosen_rate(
     model: Scored, task: Task, how: FineTuning, autocast: torch.dtype | None, listener: ScoringListener
 ) -> float:
-    """The learning rate that a model is fine-tuned with on a task, remembered as `score_on` does."""
+    """Returns the learning rate for fine-tuning a model on a task, cached as in `score_on`."""
     return _Scoring(model, task, how, autocast, listener).rate()
 
 
@@ -135,10 +135,10 @@ class _Scoring:
             "autocast": str(autocast),
             **({"reads_apart": True} if reads_apart else {}),
         }
-        self._lesson: Lesson | None = None
+        self._training_set: TrainingSet | None = None
 
     def result(self, seeds: Sequence[int]) -> TaskScore:
-        """The scores of all seeds."""
+        """Returns the scores of all seeds."""
         rate = self.rate()
         values = [
             self._remembered("scores", {**self.question, "seed": seed, "rate": rate}, self._of(seed, rate))
@@ -155,32 +155,32 @@ class _Scoring:
         return answer
 
     @property
-    def lesson(self) -> Lesson:
+    def training_set(self) -> TrainingSet:
         """The training split, read once."""
-        if self._lesson is None:
+        if self._training_set is None:
             rows = train_tokens(self.model.tokenizer, self.task, self.how, self.reads_apart)
-            self._lesson = Lesson(self.task, rows)
-        return self._lesson
+            self._training_set = TrainingSet(self.task, rows)
+        return self._training_set
 
     def rate(self) -> float:
-        """The learning rate, chosen once for all seeds."""
+        """Returns the learning rate, chosen once for all seeds."""
         return float(self._remembered("rates", self.question, lambda: {"rate": self._best_rate()})["rate"])
 
     def _best_rate(self) -> float:
         return best_rate(
             self.model.encoder,
-            self.lesson,
+            self.training_set,
             self.how,
             self.autocast,
             lambda labels, logits: _value(self.task, labels, logits),
-            self._told("choosing a learning rate"),
+            self._progress("choosing a learning rate"),
         )
 
     def _of(self, seed: int, rate: float) -> Callable[[], Values]:
         def compute() -> Values:
-            told = self._told(f"fine-tuning, seed {seed}")
+            progress = self._progress(f"fine-tuning, seed {seed}")
             classifier = fine_tuned(
-                self.model.encoder, self.lesson, self.how, rate, seed, self.autocast, told
+                self.model.encoder, self.training_set, self.how, rate, seed, self.autocast, progress
             )
             return values_of(
                 classifier, self.model.tokenizer, self.task, self.how, self.autocast, self.reads_apart
@@ -188,14 +188,14 @@ class _Scoring:
 
         return compute
 
-    def _told(self, activity: str) -> Callable[[int, int], None]:
+    def _progress(self, activity: str) -> Callable[[int, int], None]:
         return lambda step, steps: self.listener.step(f"{self.task.name}: {activity}", step, steps)
 
 
 def train_tokens(
     tokenizer: PreTrainedTokenizerBase, task: Task, how: FineTuning, reads_apart: bool = False
 ) -> Tokens:
-    """The rows of the training split that are learnt from: all, or the same ones for all models."""
+    """Returns the tokenized training rows: all, or a sample that is the same for all models."""
     rows = task.splits["train"]
     if len(rows) > how.rows:
         order = np.random.default_rng(0).permutation(len(rows))[: how.rows]
@@ -211,31 +211,31 @@ def values_of(
     autocast: torch.dtype | None,
     reads_apart: bool = False,
 ) -> Values:
-    """All metrics of a classifier on all splits that are to be scored."""
-    found: Values = {}
+    """Computes all metrics of a classifier on all scored splits."""
+    values: Values = {}
     for split in task.scored:
         tokens = tokens_of(task.splits[split], tokenizer, how.sequence_length, reads_apart)
         predicted = predictions(logits_of(classifier, tokens, autocast), task)
         for metric, value in scores_of(task, split, predicted).items():
-            found[metric if len(task.scored) == 1 else f"{metric}, {split}"] = value
-    return found
+            values[metric if len(task.scored) == 1 else f"{metric}, {split}"] = value
+    return values
 
 
 def _value(task: Task, labels: NDArray[np.float64], logits: NDArray[np.float32]) -> tuple[float, float]:
-    """What rates are compared by: the metrics, and where they are equal the loss.
+    """The value by which rates are compared: the metrics' mean, then the loss.
 
-    After so few steps a hard task's metrics are often equal: Matthews is 0 for all that knows one class only.
+    After few steps a hard task's metrics are often equal: Matthews is 0 for any constant prediction.
     """
-    given, wanted = torch.from_numpy(logits), torch.from_numpy(labels)
+    predicted, targets = torch.from_numpy(logits), torch.from_numpy(labels)
     if task.is_regression:
-        loss = (given[:, 0] - wanted).square().mean()
+        loss = (predicted[:, 0] - targets).square().mean()
     else:
-        loss = torch.nn.functional.cross_entropy(given, wanted.long())
+        loss = torch.nn.functional.cross_entropy(predicted, targets.long())
     return figure_of(task, labels, logits), -float(loss)
 
 
 def figure_of(task: Task, labels: NDArray[np.float64], logits: NDArray[np.float32]) -> float:
-    """The mean of a task's metrics on some rows."""
+    """Returns the mean of a task's metrics on some rows."""
     predicted, positive = predictions(logits, task), positive_class(task.classes)
     return mean_of(
         {metric: score(metric, labels.tolist(), predicted, positive) for metric in metrics_of(task)}
@@ -243,14 +243,14 @@ def figure_of(task: Task, labels: NDArray[np.float64], logits: NDArray[np.float3
 
 
 def soft_loss(task: Task, student: NDArray[np.float32], teacher: NDArray[np.float32]) -> float:
-    """How far predictions are from a teacher's: soft cross-entropy, or the squared error of scores.
+    """Computes the loss of predictions against a teacher's: soft cross-entropy, or squared error of scores.
 
     Args:
-        task: whether it has classes or scores.
+        task: has classes or scores.
         student: (rows, classes) logits, or (rows, 1) scores.
-        teacher: the same of the teacher.
+        teacher: the teacher's.
     """
-    given, wanted = torch.from_numpy(student), torch.from_numpy(teacher)
+    predicted, targets = torch.from_numpy(student), torch.from_numpy(teacher)
     if task.is_regression:
-        return float((given - wanted).square().mean())
-    return float(torch.nn.functional.cross_entropy(given, wanted.softmax(1)))
+        return float((predicted - targets).square().mean())
+    return float(torch.nn.functional.cross_entropy(predicted, targets.softmax(1)))

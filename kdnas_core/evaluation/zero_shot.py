@@ -1,4 +1,4 @@
-"""Scores of frozen sentence vectors: similarities as they are, and a linear classifier."""
+"""Scores of frozen sentence vectors: by their similarities, and by a linear classifier."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ BATCH = 64
 
 
 def can_compare(task: Task) -> bool:
-    """Whether its rows are pairs with a score each, which similarities can be held against."""
+    """Returns whether a task's rows are pairs with scores, so that similarities can be scored on it."""
     return task.is_pair and task.is_regression
 
 
 def similarity_score(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], sequence_length: int
 ) -> float:
-    """Spearman's correlation of the cosine of mean vectors with the scores that people gave; -1 to 1.
+    """Computes Spearman's correlation of the cosine of mean vectors with human scores, -1 to 1.
 
-    Nothing is learnt: it is what the model's vectors are worth as they are. 0 where it is not defined.
+    Nothing is trained. It is 0 if it is not defined.
 
     Args:
         model: an encoder, not changed.
-        tokenizer: its own.
-        rows: pairs with scores, higher for what is more alike.
-        sequence_length: at which sentences are cut, in tokens.
+        tokenizer: the model's.
+        rows: pairs with scores, higher for more similar ones.
+        sequence_length: the most tokens of a sentence.
 
     Raises:
-        ValueError: a row is no pair.
+        ValueError: a row is not a pair.
     """
     seconds = [row.second for row in rows if row.second is not None]
     if len(seconds) < len(rows):
@@ -54,14 +54,14 @@ def probe_accuracy(
     test: Sequence[tuple[str, int]],
     sequence_length: int,
 ) -> float:
-    """Accuracy on `test` of a logistic regression on mean vectors, fitted on `train`.
+    """Fits a logistic regression on mean vectors on `train`; returns its accuracy on `test`.
 
     Args:
         model: an encoder, not changed.
-        tokenizer: its own.
+        tokenizer: the model's.
         train: sentences with their labels.
         test: sentences with their labels.
-        sequence_length: at which sentences are cut, in tokens.
+        sequence_length: the most tokens of a sentence.
     """
     features = [
         sentence_vectors(model, tokenizer, [s for s, _ in rows], sequence_length) for rows in (train, test)
@@ -79,11 +79,11 @@ def sentence_vectors(
     sentences: Sequence[str],
     sequence_length: int,
 ) -> torch.Tensor:
-    """(sentences, H): the mean of the last hidden states over real tokens."""
+    """Computes the (sentences, H) means of the last hidden states over real tokens."""
     vectors = torch.zeros(len(sentences), model.config.hidden_size)
-    for some in by_length([len(sentence) for sentence in sentences], BATCH):
+    for batch in by_length([len(sentence) for sentence in sentences], BATCH):
         inputs = tokenizer(
-            [sentences[index] for index in some],
+            [sentences[index] for index in batch],
             truncation=True,
             max_length=sequence_length,
             padding=True,
@@ -93,5 +93,5 @@ def sentence_vectors(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
         ).last_hidden_state
         mask = inputs["attention_mask"][:, :, None]
-        vectors[some] = (states * mask).sum(1) / mask.sum(1)
+        vectors[batch] = (states * mask).sum(1) / mask.sum(1)
     return vectors

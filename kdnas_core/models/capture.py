@@ -1,6 +1,6 @@
-"""Queries, keys and values as a stock `transformers` encoder computes them, read by hooks.
+"""Captures the queries, keys and values of a stock `transformers` encoder with hooks.
 
-The model's code and settings stay as they are: it may compute its attention with SDPA, which gives none out.
+The model is not changed and may use SDPA, which does not return attention scores.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from kdnas_core.models.families import BOTTLENECKS, FAMILIES, own_path
 
 @dataclass(frozen=True)
 class Captured:
-    """What one forward pass computed in layers 1..M, before heads are split.
+    """The outputs of one forward pass in layers 1..M, before heads are split.
 
-    H is the width of attention: the hidden size, but MobileBERT's `true_hidden_size`, that of its bottleneck
-    (128 of 512), so that its heads are 32 wide and not 128.
+    H is the width of attention: the hidden size, or MobileBERT's `true_hidden_size`, that of its bottleneck
+    (128 of 512), so that its heads are 32 wide instead of 128.
 
     Attributes:
         queries: M tensors (B, n, H).
@@ -37,22 +37,22 @@ class Captured:
     values: list[torch.Tensor] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Removes all tensors."""
         for kept in (self.queries, self.keys, self.values):
             kept.clear()
 
 
 @contextmanager
 def capture(model: PreTrainedModel) -> Iterator[Captured]:
-    """Captures each forward pass of a model, with or without a head on it, until the end of the block.
+    """Captures each forward pass of a model, with or without a head, until the end of the block.
 
-    What is yielded holds the latest pass only; its tensors are the model's own, with their gradients.
+    The yielded object holds the latest pass only; its tensors are the model's own, with their gradients.
 
     Args:
-        model: any encoder of a family in the table.
+        model: an encoder of a known family.
 
     Raises:
-        BadInput: the family is not in the table.
+        BadInput: the family is not known.
     """
     captured = Captured()
     modules = _modules(model, captured)
@@ -64,7 +64,7 @@ def capture(model: PreTrainedModel) -> Iterator[Captured]:
 
 
 def _modules(model: PreTrainedModel, captured: Captured) -> list[tuple[nn.Module, list[torch.Tensor]]]:
-    """The modules whose outputs are captured, each with the list that takes them."""
+    """The captured modules, each with the list for its outputs."""
     family = model.config.model_type
     if family not in (*FAMILIES, BOTTLENECKS):
         known = ", ".join((*FAMILIES, BOTTLENECKS))
@@ -85,20 +85,20 @@ def _keep_in(kept: list[torch.Tensor]) -> Callable[[nn.Module, Any, torch.Tensor
 
 
 def check_relation_heads(width: int, heads: int) -> None:
-    """Refuse a number of heads that a width does not divide into.
+    """Refuses a number of heads that does not divide a width.
 
     Raises:
-        BadInput: says both, and what would do.
+        BadInput: says both, and what to choose.
     """
     if heads < 1 or width % heads:
         raise BadInput(f"A width of {width} does not divide into {heads} heads; choose a divisor of {width}.")
 
 
 def dot_scores(queries: torch.Tensor, keys: torch.Tensor, heads: int) -> torch.Tensor:
-    """Pre-softmax attention scores Q K^T / sqrt(d) of (B, n, H) queries and keys -> (B, heads, n, n).
+    """Computes pre-softmax attention scores Q K^T / sqrt(d): (B, n, H) queries and keys -> (B, heads, n, n).
 
     Raises:
-        BadInput: H does not divide into `heads`.
+        BadInput: `heads` does not divide H.
     """
     check_relation_heads(queries.shape[-1], heads)
     q = queries.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, n, d)

@@ -1,8 +1,8 @@
-"""A student's weights cut out of its teacher.
+"""Cuts a student's weights out of its teacher.
 
-The residual stream is seen through P (H_T, H_S), the principal directions of the teacher's hidden states: a
-teacher weight W becomes W P where it reads the stream and P^T W where it writes to it. At the teacher's own
-width P is the identity: what has the teacher's shape is copied.
+P (H_T, H_S) projects the residual stream to the principal directions of the teacher's hidden states. A
+teacher weight W becomes W P if it reads the stream and P^T W if it writes to it. At the teacher's own width P
+is the identity, so weights of the teacher's shape are copied.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PCA_TOKENS = 20_000
 
 Weights = dict[str, torch.Tensor]
 
-# All directions of what is still alive, by its id: of targets' states and of models' words.
-_FOUND: dict[int, torch.Tensor] = {}
+# Principal directions of targets' states and models' word embeddings, by the id of the living object.
+_DIRECTIONS: dict[int, torch.Tensor] = {}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A student's weights, by their names in its state dict, and what each of its layers was cut from."""
+    """A student's weights, by their names in its state dict, and the source of each of its layers."""
 
     weights: Weights
     sources: tuple[LayerSource, ...]
@@ -53,20 +53,21 @@ def cut_out(
     importance: Importance,
     sources: Sequence[int] | None = None,
 ) -> Cut:
-    """Weights for a student.
+    """Cuts a student's weights out of a teacher.
 
-    Where the student has more than the teacher (heads, neurons, head width), the rest keeps the student's own
-    random weights. Of a MobileBERT only the table of words is given: its layers have no counterpart.
+    Where the student has more heads, more neurons or wider heads than the teacher, the rest keeps the
+    student's random weights. A MobileBERT gets only the word embedding: its layers have no counterpart.
 
     Args:
-        student: gives the shapes and the random rest; not changed.
-        teacher: is cut.
+        student: has the shapes and the random weights; not changed.
+        teacher: the teacher to cut.
         targets: its hidden states, for their principal directions.
-        importance: of its heads and neurons; those that matter most are kept.
-        sources: the teacher layer 1..N that each student layer is cut from; None for those that matter most.
+        importance: of its heads and neurons; the most important ones are kept.
+        sources: the teacher layer 1..N of each student layer; None to choose them by importance.
 
     Raises:
-        BadInput: the sources are not one for each layer, or one is no layer of the teacher.
+        BadInput: `sources` has another number of layers than the student, or names a layer that the teacher
+            lacks.
     """
     layers = student.config.num_hidden_layers
     sources = _checked(sources or importance.source_layers(layers), layers, teacher.layers)
@@ -129,28 +130,28 @@ def cut_layer(
     teacher_heads: int,
     neurons: torch.Tensor,
 ) -> Weights:
-    """A student's layer.
+    """Cuts a student's layer out of a teacher's.
 
     Args:
-        mine: the student's own layer: shapes, and what the teacher's cannot fill.
-        layer: the teacher's.
+        mine: the student's layer: shapes, and weights for the rest that the teacher's layer does not fill.
+        layer: the teacher's layer.
         p: (H_T, H_S), with orthonormal columns.
-        heads: the student's.
-        kept_heads: indices of the teacher's heads that it is given, no more than it has.
-        teacher_heads: the teacher's.
-        neurons: (F_T,) how much each of the teacher's neurons matters.
+        heads: number of the student's heads.
+        kept_heads: indices of the teacher's heads to keep, at most `heads`.
+        teacher_heads: number of the teacher's heads.
+        neurons: (F_T,) importance of the teacher's neurons.
     """
     attention = _attention(mine, layer, p, heads, kept_heads, teacher_heads)
     return attention | _feed_forward(mine, layer, p, neurons)
 
 
 def largest(importance: torch.Tensor, count: int) -> torch.Tensor:
-    """Where the `count` largest are, in order, so that what is whole stays as it is."""
+    """Returns the ascending indices of the `count` largest; all indices in order if all are kept."""
     return importance.argsort(descending=True)[:count].sort().values
 
 
 def layer_norm(theirs: Weights, name: str, p: torch.Tensor) -> Weights:
-    """The diagonal of the scale as seen through P: all that a layer norm can hold of it."""
+    """Projects a layer norm: the diagonal of P^T diag(scale) P, since a layer norm holds no more."""
     scale, shift = theirs[f"{name}.weight"], theirs[f"{name}.bias"]
     return {f"{name}.weight": (scale[:, None] * p * p).sum(0), f"{name}.bias": p.T @ shift}
 
@@ -158,8 +159,8 @@ def layer_norm(theirs: Weights, name: str, p: torch.Tensor) -> Weights:
 def _attention(
     mine: Weights, layer: Weights, p: torch.Tensor, heads: int, chosen: torch.Tensor, teacher_heads: int
 ) -> Weights:
-    """The student's attention, of the chosen heads of the teacher."""
-    # W_q P with the bias as one more column, so that the cut products hold the bias as well
+    """The student's attention from the chosen heads of the teacher."""
+    # W_q P with the bias as one more column, so that the cut products include the bias
     query, key, value = (
         _per_head(
             torch.cat(
@@ -194,7 +195,7 @@ def _per_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
 def _to_width(left: torch.Tensor, right: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(heads, d, a) and (heads, d, b) -> (heads, r, a) and (heads, r, b), r = min(width, d).
 
-    Their products left^T right are the nearest of rank r; at the width d they are those that were given.
+    Their products left^T right are the best approximations of rank r; at the width d nothing changes.
     """
     depth = left.shape[1]
     if width == depth:
@@ -229,19 +230,19 @@ def _feed_forward(mine: Weights, layer: Weights, p: torch.Tensor, importance: to
 def cut_embeddings(
     own: Weights, theirs: Weights, student: PreTrainedModel, teacher: PreTrainedModel, p: torch.Tensor
 ) -> Weights:
-    """Tables, layer norm and, where the student has one, the projection to its stream.
+    """Cuts the embedding tables, the layer norm and, if the student has one, the embedding projection.
 
     Args:
         own: the student's weights, for their shapes.
-        theirs: the teacher's.
-        student: whose they are.
-        teacher: likewise.
-        p: (H_T, H_S), through which the stream is seen.
+        theirs: the teacher's weights.
+        student: the student's model.
+        teacher: the teacher's model.
+        p: (H_T, H_S), the projection of the stream.
     """
     tables = _aligned(own, theirs, student, teacher)
     projection, bias = _projection(theirs, p)
     if f"{PROJECTION}.weight" in own:
-        # of that rank, nothing is nearer to the teacher's words
+        # the best approximation of the teacher's word embedding of that rank
         q = word_directions(teacher, own[WORDS].shape[1])  # (E_T, E_S)
         return _factorised(tables, theirs, projection, bias, q)
     if f"{PROJECTION}.weight" in theirs:
@@ -250,25 +251,25 @@ def cut_embeddings(
 
 
 def cut_words(own: Weights, theirs: Weights, teacher: PreTrainedModel) -> Weights:
-    """The table of words alone, by its principal directions."""
+    """Cuts the word embedding alone, by its principal directions."""
     return {WORDS: theirs[WORDS] @ word_directions(teacher, own[WORDS].shape[1])}
 
 
 def _aligned(own: Weights, theirs: Weights, student: PreTrainedModel, teacher: PreTrainedModel) -> Weights:
-    """The teacher's tables with the student's rows: its positions may be counted from elsewhere."""
+    """The teacher's tables with the student's rows, since the first position may differ."""
     first, to = (
         first_position(model.config.model_type, model.config.pad_token_id) for model in (teacher, student)
     )
     tables = {WORDS: theirs[WORDS], POSITIONS: theirs[POSITIONS][first - to :]}
     if SEGMENTS in theirs:
         return tables | {SEGMENTS: theirs[SEGMENTS]}
-    if SEGMENTS in own:  # the teacher knows of none, so they say nothing
+    if SEGMENTS in own:  # the teacher has no segments, so all embeddings are 0
         return tables | {SEGMENTS: theirs[WORDS].new_zeros(len(own[SEGMENTS]), theirs[WORDS].shape[1])}
     return tables
 
 
 def _projection(theirs: Weights, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(H_S, E_T) and (H_S,): from the teacher's tables to its stream, as the student sees it."""
+    """(H_S, E_T) and (H_S,): from the teacher's tables to the projected stream."""
     if f"{PROJECTION}.weight" not in theirs:
         return p.T, p.new_zeros(p.shape[1])
     return p.T @ theirs[f"{PROJECTION}.weight"], p.T @ theirs[f"{PROJECTION}.bias"]
@@ -277,7 +278,7 @@ def _projection(theirs: Weights, p: torch.Tensor) -> tuple[torch.Tensor, torch.T
 def _factorised(
     tables: Weights, theirs: Weights, projection: torch.Tensor, bias: torch.Tensor, q: torch.Tensor
 ) -> Weights:
-    """Tables seen through q (E_T, E_S), and what is left of the teacher's projection."""
+    """Tables projected by q (E_T, E_S), and the projection from there to the stream."""
     return {
         **_through(tables, q),
         **layer_norm(theirs, NORM, q),
@@ -287,9 +288,9 @@ def _factorised(
 
 
 def _multiplied(tables: Weights, theirs: Weights, projection: torch.Tensor, bias: torch.Tensor) -> Weights:
-    """Tables multiplied with the projection, for a student that has none after its layer norm."""
+    """Tables multiplied by the projection, for a student without a projection after its layer norm."""
     scaled = projection * theirs[f"{NORM}.weight"]
-    # what is normalised has variance 1; the projection of that has this one
+    # standard deviation of the projection of a vector with variance 1
     spread = scaled.norm() / len(bias) ** 0.5
     return {
         **_through(tables, scaled.T),
@@ -303,31 +304,31 @@ def _through(tables: Weights, directions: torch.Tensor) -> Weights:
 
 
 def principal_directions(targets: Targets, count: int) -> torch.Tensor:
-    """P (H, count): the directions in which the hidden states of all teacher layers together lie most.
+    """Computes P (H, count), the principal directions of the hidden states of all teacher layers.
 
-    Not centred, so that their mean is kept too. The identity where nothing is to be left out.
+    The states are not centred, so that their mean is kept too. P is the identity if count >= H.
     """
     return _first(targets, targets.width, count, lambda: _gram_of_layers(targets.states_sample(PCA_TOKENS)))
 
 
 def word_directions(model: PreTrainedModel, count: int) -> torch.Tensor:
-    """The same (E, count) of the rows of a model's table of words (V, E), each row once."""
+    """Computes the principal directions (E, count) of the rows of a model's word embedding (V, E)."""
     table = model.get_input_embeddings().get_parameter("weight").detach()
     return _first(model, table.shape[1], count, lambda: table.T @ table)
 
 
 def _gram_of_layers(states: NDArray[np.float16]) -> torch.Tensor:
-    """(tokens, N, H) -> (H, H), layer by layer, since all in float32 would take gigabytes."""
+    """(tokens, N, H) -> (H, H), layer by layer, since float32 copies of all would take gigabytes."""
     layers = (torch.from_numpy(states[:, layer]).float() for layer in range(states.shape[1]))
     return torch.stack([layer.T @ layer for layer in layers]).sum(0)
 
 
 def _first(owner: object, width: int, count: int, gram: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """The first `count` eigenvectors of a Gram matrix, which is made where `owner` has none yet."""
+    """The first `count` eigenvectors of the owner's Gram matrix, computed once for each owner."""
     if count >= width:
         return torch.eye(width, count)
-    if id(owner) not in _FOUND:
-        vectors = torch.linalg.eigh(gram()).eigenvectors  # by rising eigenvalue
-        _FOUND[id(owner)] = vectors.flip(1)
-        weakref.finalize(owner, _FOUND.pop, id(owner))
-    return _FOUND[id(owner)][:, :count].contiguous()
+    if id(owner) not in _DIRECTIONS:
+        vectors = torch.linalg.eigh(gram()).eigenvectors  # by ascending eigenvalue
+        _DIRECTIONS[id(owner)] = vectors.flip(1)
+        weakref.finalize(owner, _DIRECTIONS.pop, id(owner))
+    return _DIRECTIONS[id(owner)][:, :count].contiguous()

@@ -1,4 +1,4 @@
-"""The families of models that can be a teacher: their configuration, and how each names its weights."""
+"""The model families of teachers: their configs and the names of their weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Weight = TypeVar("Weight")
 
 @dataclass(frozen=True)
 class Family:
-    """How the models of one `model_type` differ from BERT's.
+    """The differences of a `model_type` from BERT.
 
     Attributes:
-        head: paths of a masked-LM head in a model that has one: dense layer, layer norm, scores.
-        head_act: the field of the config that names the activation of that head; None for gelu always.
-        fields: what its config calls a field of BERT's config.
-        layer: path of a layer in the base model.
-        modules: what a layer calls a module of BERT's layer.
-        after_padding: whether positions are counted on from the padding's id, and not from 0.
+        head: paths of the masked-LM head's dense layer, layer norm and decoder.
+        head_act: the config field of the head's activation; None if it is always gelu.
+        fields: the names of BERT's config fields in this family.
+        layer: path of the layers in the base model.
+        modules: the names of the modules of BERT's layer in this family.
+        after_padding: whether positions count from the padding's id + 1 instead of 0.
     """
 
     head: tuple[str, str, str]
@@ -36,7 +36,7 @@ class Family:
 
 _ROBERTA = Family(("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"), after_padding=True)
 
-# Encoders with absolute positions and BERT's layers, so that a student can be cut out of them.
+# Encoders with absolute positions and BERT's layers, which a cut needs.
 FAMILIES = {
     "bert": Family(
         (
@@ -77,25 +77,25 @@ FAMILIES = {
         ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head")
     ),
 }
-BOTTLENECKS = "mobilebert"  # of students alone: named as BERT, but no student is cut out of one
+BOTTLENECKS = "mobilebert"  # for students only: its modules are named as BERT's
 _BERT = FAMILIES["bert"]
 
 
 def field_of(family: str, field: str) -> str:
-    """What a family calls a field that BERT's config calls `field`."""
+    """Returns a family's name of a field of BERT's config."""
     return FAMILIES.get(family, _BERT).fields.get(field, field)
 
 
 def first_position(family: str, pad: int) -> int:
-    """The row of the first token in the position table: RoBERTa's families count on from the padding's id."""
+    """Returns the first token's row of the position table: `pad` + 1 in RoBERTa's families, else 0."""
     return pad + 1 if FAMILIES.get(family, _BERT).after_padding else 0
 
 
 def check_config(config: dict[str, Any], source: str) -> None:
-    """Refuses a teacher whose config is that of no encoder a student can be cut out of.
+    """Refuses a teacher that is not an encoder of a known family.
 
     Args:
-        config: its fields.
+        config: the fields of its config.
         source: the teacher's name, for the message.
 
     Raises:
@@ -118,12 +118,12 @@ def check_config(config: dict[str, Any], source: str) -> None:
 
 
 def shape_of(config: dict[str, Any], source: str) -> Architecture:
-    """The architecture that the fields of a `transformers` config describe.
+    """Returns the architecture of a `transformers` config.
 
-    `embedding_size` is set where the embedding is factorised, which only ELECTRA's can be.
+    `embedding_size` is set if the embedding is factorised, which only ELECTRA's can be.
 
     Raises:
-        BadInput: one of the fields is missing, or is no number.
+        BadInput: a field is missing, or is not a number.
     """
     family = config.get("model_type") or ""
 
@@ -151,10 +151,10 @@ def shape_of(config: dict[str, Any], source: str) -> Architecture:
 
 
 def canonical(weights: Mapping[str, Weight], family: str) -> dict[str, Weight]:
-    """The weights of an encoder by BERT's names.
+    """Renames the weights of an encoder to BERT's names.
 
     Args:
-        weights: by the family's own names, as in the state dict of its base model.
+        weights: by the family's names, as in the state dict of its base model.
         family: its `model_type`.
     """
     own = FAMILIES.get(family, _BERT)
@@ -162,13 +162,13 @@ def canonical(weights: Mapping[str, Weight], family: str) -> dict[str, Weight]:
 
 
 def own_names(weights: Mapping[str, Weight], family: str) -> dict[str, Weight]:
-    """The weights of an encoder by its family's own names; undoes `canonical`."""
+    """Renames the weights of an encoder to its family's names: the inverse of `canonical`."""
     own = FAMILIES.get(family, _BERT)
     return _renamed(weights, _BERT.layer, own.layer, own.modules)
 
 
 def own_path(layer: int, module: str, family: str) -> str:
-    """Where a module that BERT calls `module` is in layer 0..N-1 of a family's base model."""
+    """Returns the path, in a family's base model, of a module of BERT's layer 0..N-1."""
     own = FAMILIES.get(family, _BERT)
     return f"{own.layer}.{layer}.{own.modules.get(module, module)}"
 
@@ -176,14 +176,14 @@ def own_path(layer: int, module: str, family: str) -> str:
 def _renamed(
     weights: Mapping[str, Weight], stack: str, new_stack: str, modules: Mapping[str, str]
 ) -> dict[str, Weight]:
-    """Weights of layers under `new_stack` and the new names of their modules; the others as they are."""
+    """Moves the layers from `stack` to `new_stack` and renames their modules; other names stay."""
     layer = re.compile(rf"{re.escape(stack)}\.(\d+)\.(.+)\.(weight|bias)")
 
     def new_name(name: str) -> str:
-        found = layer.fullmatch(name)
-        if found is None:
+        match = layer.fullmatch(name)
+        if match is None:
             return name
-        number, module, kind = found.groups()
+        number, module, kind = match.groups()
         return f"{new_stack}.{number}.{modules.get(module, module)}.{kind}"
 
     return {new_name(name): weight for name, weight in weights.items()}

@@ -1,8 +1,8 @@
-"""What each attention head and neuron of a teacher does: what a cut keeps, and which layers it keeps it from.
+"""The importance of a teacher's attention heads and neurons, by which a cut selects heads and layers.
 
-Two measures. The effect on the sentence vector says what the teacher's output owes to a head or a neuron.
-Attention to the same word in the other segment says what weighs two texts against each other word by word: it
-shows in no output on single texts, no distillation rebuilds it, and tasks on pairs live on it.
+There are two measures. The first is the effect of a head or a neuron on the sentence vector. The second is a
+head's attention to the same word in the other segment. It compares two texts word by word and is invisible on
+single texts, so distillation does not rebuild it, and tasks on pairs need it.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from kdnas_core.models.capture import capture, dot_scores
 from kdnas_core.models.families import own_path
 from kdnas_core.models.mapping import layer_map
 from kdnas_core.models.pooling import Mode
-from kdnas_core.models.targets import knows_pairs, pooled
+from kdnas_core.models.targets import has_segments, pooled
 from kdnas_core.models.teacher import Teacher
 
 TEXTS = 192
 LENGTH = 48  # tokens
 BATCH = 32
 PROBES = 2  # random directions of the sentence vector for each text
-PAIR_WORDS = 24  # of a text that both segments of a synthetic pair are made of
-SKILLED = 0.15  # of a word's attention: in the packaged teacher two heads have 0.30 and 0.47, the rest 0.08
+PAIR_WORDS = 24  # of a text, in each segment of a synthetic pair
+SAME_WORD_SHARE = 0.15  # of attention; in the packaged teacher two heads have 0.30 and 0.47, the rest 0.08
 KEPT = 8  # teachers; the least recently used are deleted
 _VERSION = 1  # raised when the same teacher and texts give other values
 
-Told = Callable[[float], None]
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What each part of a teacher of N layers does, on some texts.
+    """The importance of the parts of a teacher of N layers, measured on texts.
 
     Attributes:
-        heads: (N, heads) root mean square change of the unit sentence vector where the head is left out, to
-            first order (Michel et al., arXiv 1905.10650, section 4.1, with a vector in the place of a loss).
-        neurons: (N, F) the same of feed-forward neurons.
-        same_word: (N, heads) share of a word's attention that goes to the same word in the other segment, of
-            pairs that share half of their words.
+        heads: (N, heads) root mean square change of the unit sentence vector without the head, to first
+            order (Michel et al., arXiv 1905.10650, section 4.1, with a vector in place of the loss).
+        neurons: (N, F) the same for feed-forward neurons.
+        same_word: (N, heads) share of a word's attention to the same word in the other segment, on pairs
+            that share half of their words.
     """
 
     heads: torch.Tensor
@@ -56,61 +56,67 @@ class Importance:
     same_word: torch.Tensor
 
     def ranked_heads(self, layer: int) -> torch.Tensor:
-        """(heads,) by which a layer's heads are kept: first those that find the same word, then by effect."""
+        """Returns the (heads,) rank scores of a layer: same-word heads first, then by effect."""
         effect, same_word = self.heads[layer - 1], self.same_word[layer - 1]
-        return torch.where(same_word >= SKILLED, 1 + same_word, effect / effect.max().clamp(min=1e-12) * 0.99)
+        return torch.where(
+            same_word >= SAME_WORD_SHARE, 1 + same_word, effect / effect.max().clamp(min=1e-12) * 0.99
+        )
 
     def source_layers(self, layers: int) -> list[int]:
-        """The teacher layer 1..N that each of M student layers is cut from.
+        """Returns the teacher layer 1..N that each of M student layers is cut from.
 
-        Spread evenly (floor(i * N / M)), but a layer with a head that finds the same word takes the place of
-        the nearest that has none; the last layer stays.
+        The layers are spread evenly (floor(i * N / M)). A layer with a same-word head then replaces the
+        nearest layer without one, except the last.
         """
         sources = [source for (source,) in layer_map("uniform", layers, len(self.heads))]
         best = self.same_word.amax(1)
-        skilled = [layer for layer in range(1, len(best) + 1) if best[layer - 1] >= SKILLED]
-        for layer in sorted(skilled, key=lambda layer: -float(best[layer - 1])):
-            free = [place for place, source in enumerate(sources[:-1]) if source not in skilled]
+        same_word = [layer for layer in range(1, len(best) + 1) if best[layer - 1] >= SAME_WORD_SHARE]
+        for layer in sorted(same_word, key=lambda layer: -float(best[layer - 1])):
+            free = [place for place, source in enumerate(sources[:-1]) if source not in same_word]
             if layer not in sources and free:
                 sources[min(free, key=lambda place: abs(sources[place] - layer))] = layer
         return sorted(sources)
 
 
 def importance_of(
-    teacher: Teacher, texts: Sequence[str], pooling: Mode, cache: Path, progress: Told = lambda share: None
+    teacher: Teacher,
+    texts: Sequence[str],
+    pooling: Mode,
+    cache: Path,
+    progress: Progress = lambda share: None,
 ) -> Importance:
-    """What each part of a teacher does on the first texts, remembered with it.
+    """Measures the importance of a teacher's heads and neurons, or reads it from the cache.
 
     Args:
         teacher: not changed.
-        texts: to learn from; the first `TEXTS` of them are read.
-        pooling: how its sentence vectors are made.
-        cache: folder for what is remembered.
+        texts: training texts; the first `TEXTS` are read.
+        pooling: of its sentence vectors.
+        cache: folder of the cache.
         progress: called with the share done, 0 to 1.
     """
     texts = list(texts[:TEXTS])
     question = json.dumps([_VERSION, teacher.fingerprint, pooling, texts])
     path = cache / "importance" / f"{hashlib.sha256(question.encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
-        path.touch()  # used just now: the last to be deleted
+        path.touch()  # the least recently used file is deleted first
         return Importance(**load_file(path))
     heads, neurons = _effects(teacher, texts, pooling, progress)
-    found = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
+    importance = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{random.SystemRandom().getrandbits(32)}")
-    save_file({name: value.contiguous() for name, value in vars(found).items()}, unfinished)
+    save_file({name: value.contiguous() for name, value in vars(importance).items()}, unfinished)
     unfinished.replace(path)
     for old in sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
-    return found
+    return importance
 
 
 def _effects(
-    teacher: Teacher, texts: Sequence[str], pooling: Mode, progress: Told
+    teacher: Teacher, texts: Sequence[str], pooling: Mode, progress: Progress
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Effects of heads (N, heads) and neurons (N, F): of a gate of 1 on each, by its gradient.
+    """Effects of heads (N, heads) and neurons (N, F): the gradients of gates of 1 on them.
 
-    The squared gradient of a random direction of the vector is, on average, that of the whole vector.
+    The squared gradient of a random projection of the vector estimates that of the whole vector.
     """
     shape = teacher.architecture
     heads = torch.zeros(shape.layers, shape.attention_heads)
@@ -147,7 +153,7 @@ def _vectors(teacher: Teacher, inputs: Any, pooling: Mode) -> torch.Tensor:
 
 
 class _Gates:
-    """Gates of 1 on each head and neuron of each text, through which the teacher's layers write."""
+    """Gates of 1 on the output of each head and neuron, for each text."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.shape = teacher.architecture
@@ -155,7 +161,7 @@ class _Gates:
         self.neurons: list[torch.Tensor] = []
 
     def opened(self, texts: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """New gates for a batch: N tensors (texts, heads) and N tensors (texts, F)."""
+        """Returns new gates for a batch: N tensors (texts, heads) and N tensors (texts, F)."""
 
         def ones(width: int) -> list[torch.Tensor]:
             return [torch.ones(texts, width, requires_grad=True) for _ in range(self.shape.layers)]
@@ -164,7 +170,7 @@ class _Gates:
         return self.heads, self.neurons
 
     def through_heads(self, layer: int) -> Callable[[Any, Any], tuple[torch.Tensor]]:
-        """A hook before what the heads write by."""
+        """Returns a hook for the dense layer after the heads."""
 
         def hook(module: Any, arguments: Any) -> tuple[torch.Tensor]:
             states: torch.Tensor = arguments[0]  # (B, n, heads * d)
@@ -174,7 +180,7 @@ class _Gates:
         return hook
 
     def through_neurons(self, layer: int) -> Callable[[Any, Any], tuple[torch.Tensor]]:
-        """A hook before what the neurons write by."""
+        """Returns a hook for the dense layer after the neurons."""
 
         def hook(module: Any, arguments: Any) -> tuple[torch.Tensor]:
             return (arguments[0] * self.neurons[layer][:, None, :],)
@@ -198,26 +204,26 @@ def _gated(teacher: Teacher) -> Iterator[_Gates]:
 
 
 def _synthetic_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Each text's first words with the same words, half of them replaced by words of other texts."""
+    """Pairs of a text's first words and the same words, half of them replaced by words of all texts."""
     rng = random.Random(0)
-    words = [text.split()[:PAIR_WORDS] for text in texts]
-    others = [word for some in words for word in some]
+    firsts = [text.split()[:PAIR_WORDS] for text in texts]
+    others = [word for words in firsts for word in words]
     return [
-        (" ".join(some), " ".join(rng.choice(others) if rng.random() < 0.5 else word for word in some))
-        for some in words
+        (" ".join(words), " ".join(rng.choice(others) if rng.random() < 0.5 else word for word in words))
+        for words in firsts
     ]
 
 
 @torch.inference_mode()
 def _same_word(teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
-    """(N, heads) share of attention to the same word of the other segment, of words that stand there too."""
+    """(N, heads) mean attention of words that both segments share to the same word in the other segment."""
     heads = teacher.architecture.attention_heads
     total, count = torch.zeros(teacher.layers, heads), 0
     with capture(teacher.model) as captured:
         for start in range(0, len(pairs), BATCH):
             inputs = _inputs(teacher, pairs[start : start + BATCH])
             same = _same_in_other_segment(inputs)
-            if not knows_pairs(teacher.model.config):
+            if not has_segments(teacher.model.config):
                 inputs.pop("token_type_ids", None)
             teacher.model(**inputs)
             padding = ~inputs["attention_mask"].bool()[:, None, None, :]
@@ -230,9 +236,9 @@ def _same_word(teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> torch.Tens
 
 
 def _same_in_other_segment(inputs: Any) -> torch.Tensor:
-    """(B, n, n): whether two tokens are the same word of the two segments of a pair."""
+    """(B, n, n): whether two tokens are the same word in different segments."""
     ids = inputs["input_ids"]
-    # special tokens and padding are of no segment
+    # special tokens and padding belong to no segment
     segments = torch.tensor(
         [[-1 if of is None else of for of in inputs.sequence_ids(row)] for row in range(len(ids))]
     )

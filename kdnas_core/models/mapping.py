@@ -1,4 +1,4 @@
-"""Which teacher layers each student layer learns from. Layers are counted from 1; 0 is the embedding."""
+"""The layer mapping from student to teacher. Layers are counted from 1; layer 0 is the embedding output."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ from kdnas_core.spec import Mapping
 def layer_map(
     mapping: Mapping | Sequence[int | None], layers: int, teacher_layers: int
 ) -> list[tuple[int, ...]]:
-    """The teacher layers of each student layer 1..M; an empty tuple for a layer that learns from none.
+    """Returns the teacher layers of each student layer 1..M; an empty tuple if it learns from none.
 
     "uniform" is floor(i * N / M), "last" is N - M + i, "uniform+last" both, in that order (KD-NAS, arXiv
     2303.09639); for M = N and for the last layer both are the same. "top" is another name of "last" and
     "bottom" is i (TinyBERT, 1909.10351). "skip" is floor(i * N / M) for all but the last layer, which learns
-    from none (BERT-PKD, 1908.09355). "final" has the last layer alone learn from the teacher's last (MiniLM,
-    2002.10957). A student deeper than its teacher has its first layers learn from the
-    teacher's first. A list names one teacher layer for each student layer.
+    from none (BERT-PKD, 1908.09355). "final" maps only the last layer, to the teacher's last (MiniLM,
+    2002.10957). In a student deeper than its teacher, the first layers learn from the teacher's first. A list
+    names one teacher layer for each student layer.
 
     Args:
         mapping: the rule, or a teacher layer 0..N for each student layer.
         layers: M, the student's layers.
         teacher_layers: N, the teacher's.
 
-    Returns:
-        M tuples.
-
     Raises:
-        BadInput: the mapping goes beyond the teacher, or no layer learns; says which.
+        BadInput: the mapping names a layer that the teacher lacks, or no layer learns.
     """
     n, m = teacher_layers, layers
     if not isinstance(mapping, str):
@@ -48,11 +45,11 @@ def layer_map(
 
 
 def mean_over_layers(values: dict[tuple[int, int], float]) -> float:
-    """The mean over student layers of the mean over the teacher layers of each, of values by both."""
+    """Averages values by (student layer, teacher layer) over teacher layers, then over student layers."""
     by_layer: dict[int, list[float]] = {}
     for (layer, _), value in values.items():
         by_layer.setdefault(layer, []).append(value)
-    return fmean(fmean(those) for those in by_layer.values())
+    return fmean(map(fmean, by_layer.values()))
 
 
 def _as_listed(listed: Sequence[int | None], m: int, n: int) -> list[tuple[int, ...]]:

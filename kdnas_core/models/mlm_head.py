@@ -1,7 +1,7 @@
 """Masked-LM heads: the teacher's own, one trained for a teacher that has none, and the student's.
 
-All have the shape of BERT's: a dense layer, an activation, a layer norm, and scores against the rows of the
-word embedding.
+All have BERT's structure: a dense layer, an activation, a layer norm, and logits against the rows of the word
+embedding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kdnas_core.models.vocabulary import Vocabulary
 
 
 class MlmHead(nn.Module):
-    """States (tokens, H) -> what is compared with the rows of a word embedding (tokens, E)."""
+    """Predicts words from states (tokens, H) and the rows of a word embedding (words, E)."""
 
     def __init__(self, hidden_size: int, embedding_size: int, words: int, act: str, eps: float) -> None:
         super().__init__()
@@ -33,18 +33,18 @@ class MlmHead(nn.Module):
         self.norm = nn.LayerNorm(embedding_size, eps=eps)
         self.bias = nn.Parameter(torch.zeros(words))
         self.act = ACT2FN[act]
-        nn.init.eye_(self.dense.weight)  # to begin with, a state stands for the word it is most like
+        nn.init.eye_(self.dense.weight)  # initially a state predicts the most similar word
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Logits (tokens, words) of states (tokens, H), with the words' embeddings (words, E)."""
+        """Returns logits (tokens, words) for states (tokens, H) and word embeddings (words, E)."""
         logits: torch.Tensor = F.linear(self.norm(self.act(self.dense(states))), table, self.bias)
         return logits
 
 
 @dataclass(frozen=True)
 class TeacherHead:
-    """A frozen head with the embeddings of the words that it scores.
+    """A frozen head with its word embeddings.
 
     Attributes:
         head: in eval mode, without gradients.
@@ -56,12 +56,12 @@ class TeacherHead:
 
     @torch.no_grad()
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (tokens, words) of the teacher's last hidden states (tokens, H_T)."""
+        """Returns logits (tokens, words) for the teacher's last hidden states (tokens, H_T)."""
         scores: torch.Tensor = self.head(states, self.table)
         return scores
 
     def only(self, vocabulary: Vocabulary) -> TeacherHead:
-        """The same head on the words in use alone."""
+        """Returns the head for the words in use only."""
         rows = torch.from_numpy(vocabulary.rows)
         head = copy.deepcopy(self.head)
         head.bias = nn.Parameter(self.head.bias[rows], requires_grad=False)
@@ -69,7 +69,7 @@ class TeacherHead:
 
 
 def teacher_head(teacher: Teacher) -> TeacherHead | None:
-    """The teacher's own masked-LM head; None where its checkpoint holds none."""
+    """Returns the teacher's own masked-LM head; None if its checkpoint has none."""
     folder = teacher_folder(teacher.name)
     where: Path | str = teacher.name if folder is None else folder
     family = teacher.model.config.model_type
@@ -90,11 +90,11 @@ def teacher_head(teacher: Teacher) -> TeacherHead | None:
 def _with_head(where: Path | str, family: str) -> PreTrainedModel | None:
     architectures: Sequence[str] = AutoConfig.from_pretrained(where).architectures or ()
     if not any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures):
-        return None  # before a second reading of the weights
-    given: Any = AutoModelForMaskedLM.from_pretrained(
+        return None  # without reading the weights again
+    loaded: Any = AutoModelForMaskedLM.from_pretrained(
         where, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
-    model, report = given
+    model, report = loaded
     parts = tuple(name.rpartition(".")[0] or name for name in FAMILIES[family].head)
     lacking = any(name.startswith(parts) for name in report["missing_keys"])
     return None if lacking else model

@@ -1,4 +1,4 @@
-"""Teachers made for sentence vectors: how such a one makes them, as the files beside its weights say."""
+"""The pooling of sentence-embedding teachers, read from the files beside their weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kdnas_core.models.sources import file_of, has_file, teacher_folder
 
-_MODULES = "modules.json"  # what sentence-transformers writes beside a model that is made for vectors
+_MODULES = "modules.json"  # written by sentence-transformers
 
 Mode = Literal["mean", "cls", "max"]
 POOLING_NAMES: dict[str, Mode] = {
@@ -20,12 +20,12 @@ POOLING_NAMES: dict[str, Mode] = {
 
 @dataclass(frozen=True)
 class Pooling:
-    """How a sentence's vector is made of the last hidden states of its tokens.
+    """Pools the last hidden states of a sentence's tokens into its vector.
 
     Attributes:
-        mode: the mean over its tokens, the first token's, or the largest values.
-        normalised: whether its length is made 1.
-        length: tokens at which sentences are cut; None where the teacher does not say.
+        mode: the mean over its tokens, the first token, or the maximum.
+        normalised: whether vectors are scaled to length 1.
+        length: the most tokens of a sentence; None if the teacher does not say.
     """
 
     mode: Mode
@@ -34,28 +34,28 @@ class Pooling:
 
 
 def is_embedding_teacher(source: str) -> bool:
-    """Whether a teacher is made for sentence vectors: it comes with the modules.json of such models.
+    """Returns whether a teacher is a sentence-embedding model: whether it has a modules.json.
 
     Args:
-        source: `packaged`, a local folder, or a hub id; of a hub that does not answer, none is.
+        source: `packaged`, a local folder, or a hub id; False if the hub does not answer.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: as `teacher_folder`.
     """
-    teacher_folder(source)  # refuses what is neither
+    teacher_folder(source)  # for its errors
     return has_file(source, _MODULES)
 
 
 def pooling_mode(source: str) -> Mode:
-    """How a teacher makes a text's vector of its tokens; the mean where it says nothing that we can do."""
-    found = pooling_of(source)
-    return found.mode if isinstance(found, Pooling) else "mean"
+    """Returns the pooling mode of a teacher; the mean if it has none or an unsupported one."""
+    pooling = pooling_of(source)
+    return pooling.mode if isinstance(pooling, Pooling) else "mean"
 
 
 def pooling_of(teacher: str) -> Pooling | str | None:
-    """How a teacher makes vectors; a sentence where a student cannot do so; None where it makes none.
+    """Returns a teacher's pooling; a sentence on why it is not supported; None if it has none.
 
-    Prompts are not taken over: a student learns from its teacher on plain texts.
+    Prompts are ignored: a student learns from its teacher on plain texts.
     """
     modules = _read(teacher, _MODULES)
     if not isinstance(modules, list):
@@ -70,7 +70,7 @@ def pooling_of(teacher: str) -> Pooling | str | None:
 
 
 def _mode(config: Any) -> Mode | None:
-    """The one mode of a pooling's config, in the old form or the new; None where it is another or several."""
+    """The mode of a pooling config in the old or the new form; None for another mode or several."""
     if not isinstance(config, dict):
         return None
     new = config.get("pooling_mode")

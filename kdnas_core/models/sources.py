@@ -1,4 +1,4 @@
-"""Where a teacher comes from, and what can be known of it without loading it. Imports nothing heavy."""
+"""The source of a teacher and its facts that need no loading. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CHOICES = "name `packaged`, a folder with config.json and safetensors weights, or a hub id such as org/name"
 
-_SECONDS = 4.0  # to wait for the hub
-_LISTED: dict[str, frozenset[str]] = {}  # of teachers that a hub was asked for
+_SECONDS = 4.0  # timeout of the hub
+_LISTED: dict[str, frozenset[str]] = {}  # file names by teacher, cached from the hub
 
 
 def teacher_folder(source: str) -> Path | None:
-    """The folder that holds the teacher; None for a hub id.
+    """Returns the folder of a teacher; None for a hub id.
 
     Raises:
-        BadInput: the source is neither a folder that exists nor of the form of a hub id.
+        BadInput: the source is neither an existing folder nor a valid hub id.
     """
     if source == PACKAGED:
         return _packaged_folder()
@@ -48,7 +48,7 @@ def teacher_folder(source: str) -> Path | None:
 
 
 def check_teacher(source: str) -> None:
-    """Refuses a teacher that cannot work, as far as that shows without loading it.
+    """Checks a teacher without loading it.
 
     Raises:
         BadInput: no such folder, no config, no safetensors weights, or a config that `check_config` refuses.
@@ -68,17 +68,17 @@ def check_teacher(source: str) -> None:
 
 
 def teacher_shape(source: str) -> Architecture | None:
-    """The teacher's own architecture, read from its config; None for a hub id.
+    """Returns the teacher's architecture, read from its config; None for a hub id.
 
     Raises:
-        BadInput: as `teacher_folder`, or the config does not say.
+        BadInput: as `teacher_folder` and `shape_of`.
     """
     folder = teacher_folder(source)
     return None if folder is None else shape_of(read_config(folder), source)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The fields of a folder's config.json.
+    """Reads the fields of a folder's config.json.
 
     Raises:
         BadInput: there is none, or it is not a JSON object.
@@ -103,7 +103,7 @@ def _packaged_folder() -> Path:
 
 
 def file_of(teacher: str, name: str) -> Path | None:
-    """A file beside a teacher's weights; None where there is none, or a hub does not answer."""
+    """Returns a file of a teacher; None if it is missing or the hub does not answer."""
     folder = folder_of(teacher)
     if folder is not None:
         return path if (path := folder / name).is_file() else None
@@ -119,7 +119,7 @@ def file_of(teacher: str, name: str) -> Path | None:
 
 
 def has_file(teacher: str, name: str) -> bool:
-    """Whether a file lies beside a teacher's weights; not where a hub does not answer."""
+    """Returns whether a teacher has a file; False if the hub does not answer."""
     folder = folder_of(teacher)
     if folder is not None:
         return (folder / name).is_file()
@@ -127,19 +127,19 @@ def has_file(teacher: str, name: str) -> bool:
 
 
 def folder_of(teacher: str) -> Path | None:
-    """The folder of a teacher's files; None for one of a hub. It may be there no more."""
+    """Returns the folder of a teacher's files, which may no longer exist; None for a hub id."""
     try:
         return teacher_folder(teacher)
-    except BadInput:  # a folder that is there no more
+    except BadInput:  # the folder no longer exists
         return Path(teacher)
 
 
 def _at_hub(teacher: str) -> frozenset[str]:
-    """The names of a teacher's files on a hub; none where it does not answer, which is not remembered."""
+    """The names of a teacher's files on a hub; none, and not cached, if it does not answer."""
     if teacher not in _LISTED:
         try:
             files = HfApi().model_info(teacher, timeout=_SECONDS).siblings or []
-        except Exception:  # whatever it is, there is nothing to read now
+        except Exception:  # any error means that no file can be read now
             return frozenset()
         _LISTED[teacher] = frozenset(file.rfilename for file in files)
     return _LISTED[teacher]

@@ -1,4 +1,4 @@
-"""A student as a model: its configuration, made new or cut out of a teacher, saved, and read again."""
+"""A student as a model: its config, its starting weights, saving and loading."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from kdnas_core.models.importance import Importance
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher
 
-DISTILBERT_EPSILON = 1e-12  # of its layer norms, which its config does not name
-SEGMENTS = 2  # of a student whose layout has them and whose teacher has none
+DISTILBERT_EPSILON = 1e-12  # of its layer norms; its config has no such field
+SEGMENTS = 2  # of a student whose layout has segments and whose teacher has none
 
 
 def student_config(teacher: PreTrainedConfig, architecture: Architecture) -> PreTrainedConfig:
-    """The config of a student.
+    """Returns the config of a student.
 
-    A plain student is of its teacher's family. A factorised embedding makes it an ELECTRA, bottlenecks make
-    it a MobileBERT, of the teacher's vocabulary and usable length.
+    A plain student is of its teacher's family. With a factorised embedding it is an ELECTRA, with bottlenecks
+    a MobileBERT, with the teacher's vocabulary and usable length.
 
     Args:
-        teacher: config of its teacher.
-        architecture: the student's shape. Without `embedding_size`, the student of an ELECTRA whose
-            embedding is factorised keeps that size, unless it is wider than the student.
+        teacher: the teacher's config.
+        architecture: the student's shape. Without `embedding_size`, the student of an ELECTRA with a
+            factorised embedding keeps that size, unless it is wider than the student.
     """
     shape, family = _shape(architecture), teacher.model_type
     if architecture.bottleneck_size is not None:
@@ -65,7 +65,7 @@ def _shape(architecture: Architecture) -> dict[str, Any]:
 
 
 def _embedding_size(architecture: Architecture, teacher: PreTrainedConfig) -> int | None:
-    """As the architecture says; for the student of an ELECTRA, whose config needs one, never None."""
+    """The architecture's; never None for the student of an ELECTRA, whose config needs one."""
     if architecture.embedding_size is not None or teacher.model_type != "electra":
         return architecture.embedding_size
     theirs: int = teacher.embedding_size
@@ -88,7 +88,7 @@ def _bottlenecks(architecture: Architecture) -> dict[str, Any]:
 
 
 def _words(teacher: PreTrainedConfig) -> dict[str, Any]:
-    """What a student's layout must know of the teacher's tokens; positions are counted from 0 there."""
+    """The fields on vocabulary and positions; positions count from 0 in these layouts."""
     return {
         "vocab_size": teacher.vocab_size,
         "pad_token_id": teacher.pad_token_id,
@@ -115,18 +115,18 @@ def start_student(
     importance: Importance | None,
     sources: Sequence[int] | None = None,
 ) -> tuple[PreTrainedModel, tuple[LayerSource, ...]]:
-    """A student ready for its first step, and what each of its layers was cut from.
+    """Makes a student with its starting weights; returns it and the source of each of its layers.
 
     Args:
-        teacher: gives family, vocabulary and, for a start cut out of it, the weights.
+        teacher: the student's teacher.
         architecture: the student's shape.
-        targets: teacher outputs, whose principal directions the cut keeps.
+        targets: teacher outputs; the cut keeps their principal directions.
         seed: of the random weights.
-        importance: of the teacher's heads and neurons, for a start cut out of it; None for random weights.
-        sources: the teacher layer 1..N that each student layer is cut from; None for those that matter most.
+        importance: of the teacher's heads and neurons, to cut the weights; None for random weights.
+        sources: as for `cut_out`.
 
     Raises:
-        BadInput: the sources are not one for each layer, or one is no layer of the teacher.
+        BadInput: as `cut_out`.
     """
     student = new_student(teacher, architecture, seed)
     if importance is None:
@@ -137,13 +137,7 @@ def start_student(
 
 
 def new_student(teacher: Teacher, architecture: Architecture, seed: int) -> PreTrainedModel:
-    """A student with random weights, in the layout that `student_config` finds for it.
-
-    Args:
-        teacher: gives the family, the vocabulary and all of the config that is not the architecture.
-        architecture: the student's shape.
-        seed: of the random weights.
-    """
+    """Makes a student with random weights and the config of `student_config`."""
     config = student_config(teacher.model.config, architecture)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -152,18 +146,18 @@ def new_student(teacher: Teacher, architecture: Architecture, seed: int) -> PreT
 
 
 def save(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes a student and its tokenizer as a folder that stock `transformers` loads."""
+    """Saves a student and its tokenizer to a folder that stock `transformers` loads."""
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():  # on the disk before the store says that they are
+    for path in folder.iterdir():  # the files must be on disk before the store refers to them
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
 def read_student(folder: Path) -> PreTrainedModel:
-    """The encoder of a folder, without a head if it has one; in float32 and eval mode."""
+    """Loads the encoder of a folder, without a head, in float32 and eval mode."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # a pooler that the folder lacks is the same one at each read
+        torch.manual_seed(0)  # a missing pooler gets the same weights at each load
         model: PreTrainedModel = AutoModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
@@ -171,7 +165,7 @@ def read_student(folder: Path) -> PreTrainedModel:
 
 
 def shape_of_model(model: PreTrainedModel) -> Architecture:
-    """The shape of a model as `new_student` makes it: also of one with bottlenecks."""
+    """Returns the architecture of a student model, bottlenecks included."""
     config = model.config
     if config.model_type != "mobilebert":
         return shape_of(config.to_dict(), config.model_type)
@@ -189,5 +183,5 @@ def shape_of_model(model: PreTrainedModel) -> Architecture:
 
 
 def parameters(model: nn.Module) -> int:
-    """All parameters, embeddings and pooler included; a shared one counts once."""
+    """Counts all parameters, embeddings and pooler included; shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())

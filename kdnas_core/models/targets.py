@@ -1,7 +1,7 @@
-"""Teacher outputs on a set of texts, and the batches that a student sees of them.
+"""Teacher outputs on a set of texts, and batches of them.
 
-Padding is never stored: the tokens of all texts stand one after another, and `offsets` says where each
-text begins. So no loss of tokens can touch padding, and a batch is a handful of slices.
+Padding is not stored: the tokens of all texts are concatenated, and `offsets` holds the start of each text.
+A loss over tokens cannot include padding, and a batch is a few slices.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 
 
 Reader = Callable[[Kind, int], torch.Tensor]  # (real tokens, H) float32 output of a teacher layer
 
-AT_ONCE = 10_000  # texts: a tokenizer's lists of numbers take several times the memory of an array
+AT_ONCE = 10_000  # texts: a tokenizer's lists take several times the memory of an array
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts as tokens in a row with what the teacher says to them: stored (`Targets`), or computed as read.
+    """Tokenized texts with the teacher's outputs: stored (`Targets`) or computed when read.
 
     Attributes:
-        ids: (tokens,) token ids of all texts in a row, as the student reads them.
-        labels: (tokens,) the word that was hidden there for masked-LM, NOT_HIDDEN where none was.
-        offsets: (texts + 1,) where each text begins in `ids`.
+        ids: (tokens,) token ids of all texts, concatenated, as the student reads them.
+        labels: (tokens,) the original word of each masked token, NOT_HIDDEN elsewhere.
+        offsets: (texts + 1,) the start of each text in `ids`.
         variance: (N + 1,) variance of the output of layers 0..N about its mean over tokens, averaged over
             H: the squared error of a student that predicts the mean.
-        types: (tokens,) which sentence of a pair each token is of; None where no text is a pair.
+        types: (tokens,) the segment of each token; None where no text is a pair.
     """
 
     ids: NDArray[np.int64]
@@ -62,27 +62,27 @@ class Texts:
         raise NotImplementedError
 
     def reader(self, slices: Sequence[slice]) -> Reader:
-        """Reads the teacher's outputs on the texts in these slices of the tokens."""
+        """Returns a reader of the teacher's outputs on these slices of the tokens."""
         raise NotImplementedError
 
     def renumbered(self, numbers: NDArray[np.int64]) -> Self:
-        """The same texts with the new number of each id, (V,), for the student."""
+        """Returns the same texts with the student's ids replaced by their new numbers, (V,)."""
         hidden = self.labels != NOT_HIDDEN
         labels = self.labels.copy()
         labels[hidden] = numbers[labels[hidden]]
         return replace(self, ids=numbers[self.ids], labels=labels)
 
     def in_pass(self, number: int) -> Self:
-        """The texts as they are in this pass over them, counted from 0; the same where outputs are stored."""
+        """Returns the texts of a pass, counted from 0; always the same where outputs are stored."""
         return self
 
 
 @dataclass(frozen=True)
 class Targets(Texts):
-    """A set of texts with the teacher's outputs, stored.
+    """Texts with stored teacher outputs.
 
     Attributes:
-        outputs: (tokens, H) float16 each, memory-mapped: what the teacher computed, by kind and layer.
+        outputs: by kind and layer, (tokens, H) float16 each, memory-mapped.
     """
 
     outputs: dict[Output, NDArray[np.float16]]
@@ -93,7 +93,7 @@ class Targets(Texts):
         return self.outputs["hidden", 0].shape[1]
 
     def reader(self, slices: Sequence[slice]) -> Reader:
-        """Reads the outputs on some texts."""
+        """Returns a reader of the outputs on these slices."""
 
         def read(kind: Kind, layer: int) -> torch.Tensor:
             output = self.outputs[kind, layer]
@@ -102,22 +102,22 @@ class Targets(Texts):
         return read
 
     def states_sample(self, count: int) -> NDArray[np.float16]:
-        """(tokens, N, H) hidden states of layers 1..N at the first `count` tokens."""
+        """Returns the hidden states of layers 1..N at the first `count` tokens, (tokens, N, H)."""
         layers = range(1, len(self.variance))
         return np.stack([self.outputs["hidden", layer][:count] for layer in layers], axis=1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some texts, padded at the end, with the teacher's outputs for their real tokens.
+    """A batch of texts, padded at the end, with the teacher's outputs for their real tokens.
 
     Attributes:
         ids: (B, n) token ids.
         mask: (B, n) 1 for real tokens.
-        labels: (real tokens,) words hidden for masked-LM, NOT_HIDDEN at the others.
-        variance: (N + 1,) of the teacher's layers, as in `Targets`.
-        teacher: (real tokens, H) float32 output of a teacher layer, in the order of `mask`'s ones.
-        types: (B, n) which sentence of a pair a token is of; None where no text is a pair.
+        labels: (real tokens,) the original word of each masked token, NOT_HIDDEN elsewhere.
+        variance: (N + 1,) of the teacher's layers, as in `Texts`.
+        teacher: returns a teacher layer's (real tokens, H) float32 output, in the order of `mask`'s ones.
+        types: (B, n) the segment of each token; None where no text is a pair.
     """
 
     ids: torch.Tensor
@@ -128,19 +128,19 @@ class Batch:
     types: torch.Tensor | None = None
 
     def teacher_padded(self, kind: Kind, layer: int) -> torch.Tensor:
-        """(B, n, H) the same, with zeros for padding."""
+        """Returns the same as (B, n, H), with zeros for padding."""
         tokens = self.teacher(kind, layer)
         padded = torch.zeros(*self.mask.shape, tokens.shape[1])
         padded[self.mask.bool()] = tokens
         return padded
 
     def real(self, states: torch.Tensor) -> torch.Tensor:
-        """(B, n, H) -> (real tokens, H) float32."""
+        """Selects the real tokens: (B, n, H) -> (real tokens, H) float32."""
         return states[self.mask.bool()].float()
 
 
 def make_batch(texts: Texts, chosen: Sequence[int], pad: int) -> Batch:
-    """The batch of the texts with these indices, padded with the token id `pad`."""
+    """Returns the batch of the texts with these indices, padded with the token id `pad`."""
     slices = [slice(texts.offsets[text], texts.offsets[text + 1]) for text in chosen]
     ids, mask = padded([texts.ids[part] for part in slices], pad)
     types = None if texts.types is None else padded([texts.types[part] for part in slices], 0)[0]
@@ -149,7 +149,7 @@ def make_batch(texts: Texts, chosen: Sequence[int], pad: int) -> Batch:
 
 
 def padded(rows: Sequence[NDArray[np.int64]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of numbers as one tensor (B, n), padded at the end, and its mask, 1 where they are real."""
+    """Returns rows as one tensor (B, n), padded at the end, and its mask, 1 for real entries."""
     longest = max(len(row) for row in rows)
     filled = torch.full((len(rows), longest), pad)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -160,12 +160,12 @@ def padded(rows: Sequence[NDArray[np.int64]], pad: int) -> tuple[torch.Tensor, t
 
 
 def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Tensor:
-    """The vector of each text, made of its tokens' states.
+    """Pools the states of each text's tokens into one vector.
 
     Args:
-        tokens: (real tokens, H), one text after another.
-        lengths: (B,) tokens of each text, none of them 0.
-        mode: the mean over a text's tokens, its first token's state, or the largest values.
+        tokens: (real tokens, H), texts concatenated.
+        lengths: (B,) tokens of each text, all above 0.
+        mode: the mean over a text's tokens, its first token's state, or the maximum.
 
     Returns:
         (B, H).
@@ -177,14 +177,14 @@ def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Ten
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Tokens of all texts in a row.
+    """The concatenated tokens of texts.
 
     Attributes:
         ids: (tokens,) token ids.
-        labels: (tokens,) the word that was hidden there for masked-LM, NOT_HIDDEN where none was.
-        offsets: (texts + 1,) where each text begins.
-        types: (tokens,) which sentence of a pair a token is of; None where no text is a pair, or the teacher
-            cannot be told.
+        labels: (tokens,) the original word of each masked token, NOT_HIDDEN elsewhere.
+        offsets: (texts + 1,) the start of each text.
+        types: (tokens,) the segment of each token; None where no text is a pair, or the teacher has no
+            segments.
     """
 
     ids: NDArray[np.int64]
@@ -194,7 +194,7 @@ class TokenizedTexts:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the texts, the tokenizer, and which words are hidden."""
+        """SHA-256 of the tokens, the labels and the segments."""
         digest = hashlib.sha256()
         for array in (self.ids, self.labels, self.offsets, self.types):
             if array is not None:
@@ -202,23 +202,23 @@ class TokenizedTexts:
         return digest.hexdigest()
 
     def slice(self, index: int) -> slice:
-        """Where the text with this index is."""
+        """Returns the slice of a text's tokens."""
         return slice(self.offsets[index], self.offsets[index + 1])
 
 
 def tokenised(
     teacher: Teacher, texts: Sequence[Passage], sequence_length: int, hidden_words: bool = False
 ) -> TokenizedTexts:
-    """The tokens of some texts, or of some pairs.
+    """Tokenizes texts or pairs.
 
     Args:
-        teacher: whose tokenizer.
-        texts: cut at `sequence_length` tokens each, special tokens included; of a pair the longer is cut.
+        teacher: has the tokenizer.
+        texts: each is cut at `sequence_length` tokens, special tokens included; of a pair the longer is cut.
         sequence_length: in tokens.
-        hidden_words: whether words are hidden for masked-LM.
+        hidden_words: whether to mask words.
 
     Raises:
-        BadInput: the tokenizer cannot hide words.
+        BadInput: the tokenizer has no mask token.
     """
     parts = [
         _encoded(teacher, texts[start : start + AT_ONCE], sequence_length)
@@ -226,11 +226,11 @@ def tokenised(
     ]
     ids, types, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    # all 0 is what a model takes them to be if it is told nothing
-    told = types if types.any() and knows_pairs(teacher.model.config) else None
+    # without segments a model takes all of them to be 0
+    segments = types if types.any() and has_segments(teacher.model.config) else None
     if hidden_words:
-        return TokenizedTexts(*hide_words(ids, teacher.tokenizer), offsets, told)
-    return TokenizedTexts(ids, np.full_like(ids, NOT_HIDDEN), offsets, told)
+        return TokenizedTexts(*hide_words(ids, teacher.tokenizer), offsets, segments)
+    return TokenizedTexts(ids, np.full_like(ids, NOT_HIDDEN), offsets, segments)
 
 
 def _encoded(
@@ -240,14 +240,14 @@ def _encoded(
     encoded = teacher.tokenizer(list(texts), truncation=True, max_length=sequence_length)
     lists = encoded["input_ids"]
     ids = np.concatenate(lists).astype(np.int64)
-    given = encoded.get("token_type_ids")
-    types = np.zeros_like(ids) if given is None else np.concatenate(given).astype(np.int64)
+    segments = encoded.get("token_type_ids")
+    types = np.zeros_like(ids) if segments is None else np.concatenate(segments).astype(np.int64)
     return ids, types, np.array([len(tokens) for tokens in lists], dtype=np.int64)
 
 
-def knows_pairs(config: PreTrainedConfig) -> bool:
-    """Whether a model with this config is told which sentence of a pair a token is of.
+def has_segments(config: PreTrainedConfig) -> bool:
+    """Returns whether a model with this config has segment embeddings.
 
-    Its tokenizer may say so all the same: a RoBERTa with BERT's tokenizer would look up what it has not.
+    Its tokenizer may give segments all the same, as a RoBERTa with BERT's tokenizer.
     """
     return getattr(config, "type_vocab_size", 1) > 1

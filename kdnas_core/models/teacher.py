@@ -1,4 +1,4 @@
-"""The teacher: any encoder of a known family, from a hub, a local folder or the packaged default."""
+"""Loads the teacher: an encoder of a known family, from a hub, a local folder or the packaged one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kdnas_core.models.sources import PACKAGED, PACKAGED_SHA256, check_teacher, 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen teacher: in eval mode, float32, and without gradients, always.
+    """A frozen teacher in eval mode and float32, without gradients.
 
     Attributes:
         name: the source it was loaded from.
-        model: stock `transformers` model.
-        tokenizer: its tokenizer, which is the students' as well.
-        architecture: its own shape.
-        fingerprint: changes with its weights; teacher outputs are kept under it.
+        model: a stock `transformers` model.
+        tokenizer: shared with its students.
+        architecture: its shape.
+        fingerprint: a hash of its config and weights, part of the key of cached teacher outputs.
     """
 
     name: str
@@ -49,7 +49,7 @@ def load_teacher(source: str) -> Teacher:
         source: `packaged`, a local folder, or a hub id.
 
     Raises:
-        BadInput: it cannot be loaded; says why, and what can.
+        BadInput: it cannot be loaded; says why, and what to do.
     """
     check_teacher(source)
     folder = teacher_folder(source)
@@ -62,7 +62,7 @@ def load_teacher(source: str) -> Teacher:
 
 
 def most_tokens(teacher: Teacher) -> int:
-    """How many tokens a teacher reads at the most, special tokens included."""
+    """Returns the most tokens that a teacher reads, special tokens included."""
     config = teacher.model.config
     unused = first_position(config.model_type, config.pad_token_id)
     return int(min(config.max_position_embeddings - unused, teacher.tokenizer.model_max_length))
@@ -72,11 +72,11 @@ def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel,
     where: Any = source if folder is None else folder
     if folder is None:
         _check_hub(source)
-        check_config(_hub_config(source), source)  # a folder's was checked as it stands
+        check_config(_hub_config(source), source)  # `check_teacher` checked that of a folder
     try:
         with torch.random.fork_rng():
-            torch.manual_seed(0)  # a pooler that the checkpoint lacks is the same one at each load
-            # use_safetensors: a pickle is never read; dtype: a checkpoint in bf16 would else stay in it
+            torch.manual_seed(0)  # a missing pooler gets the same weights at each load
+            # use_safetensors: never reads a pickle; dtype: otherwise a bf16 checkpoint stays in bf16
             model, report = AutoModel.from_pretrained(
                 where,
                 dtype=torch.float32,
@@ -85,14 +85,14 @@ def _from_pretrained(source: str, folder: Path | None) -> tuple[PreTrainedModel,
                 output_loading_info=True,
             )
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-    except Exception as error:  # whatever a damaged folder makes of it, the user is told in one sentence
+    except Exception as error:  # a damaged folder can raise anything
         raise _cannot_be_loaded(source, error) from error
     _check_whole(source, report["missing_keys"], tokenizer)
     return model, tokenizer
 
 
 def _check_whole(source: str, missing: Collection[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    # transformers fills in what a folder lacks, at random, with no more than a warning
+    # transformers initialises missing weights at random and only warns
     lacking = sorted(name for name in missing if not name.startswith("pooler."))
     if lacking:
         raise BadInput(
@@ -103,7 +103,7 @@ def _check_whole(source: str, missing: Collection[str], tokenizer: PreTrainedTok
 
 
 def _check_hub(source: str) -> None:
-    # One question before the download, which would retry for half a minute where there is no network.
+    # one request before the download, which retries for half a minute without a network
     if isinstance(try_to_load_from_cache(source, "config.json"), str):
         return
     try:
@@ -141,7 +141,7 @@ def _check_packaged(weights: Path) -> None:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Changes with the config and the weights of a model."""
+    """Returns a hash of the config and the weights of a model."""
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""The teacher's outputs on texts: computed once and kept on the disk, or as each batch is read."""
+"""The teacher's outputs on texts: computed once and cached on disk, or online for each batch."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from kdnas_core.models.teacher import Teacher
 BATCH = 32
 DAY_S = 86_400
 SPARE_BYTES = 500_000_000
-FOLDERS_KEPT = 4  # a search uses two; older ones are deleted so that the cache stays bounded
+FOLDERS_KEPT = 4  # a search uses two; older ones are deleted to bound the cache
 
 Computed = Callable[[Output], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class NeededOutputs:
-    """What is wanted of the teacher besides all hidden states.
+    """The needed teacher outputs besides all hidden states.
 
     Attributes:
         projections: queries, keys and values, by kind and layer.
-        hidden_words: whether words are hidden from the teacher for masked-LM.
+        hidden_words: whether the teacher reads masked texts.
     """
 
     projections: Collection[Output] = ()
@@ -55,35 +55,35 @@ def teacher_targets(
     progress: Callable[[float], None] = lambda share: None,
     wanted: NeededOutputs = NeededOutputs(),
 ) -> Targets:
-    """The teacher's outputs on some texts, computed unless the cache holds them.
+    """Returns the teacher's outputs on texts, computed unless the cache holds them.
 
     Args:
-        teacher: whose outputs.
-        texts: or pairs; cut at `sequence_length` tokens each, special tokens included.
+        teacher: computes the outputs.
+        texts: or pairs; each is cut at `sequence_length` tokens, special tokens included.
         sequence_length: in tokens.
-        autocast: dtype to compute in, None for float32; outputs are kept as float16.
+        autocast: dtype to compute in, None for float32; outputs are stored as float16.
         cache: folder for all cached outputs.
         progress: called with the share done, 0 to 1.
-        wanted: what besides hidden states.
+        wanted: outputs besides hidden states.
 
     Raises:
-        BadInput: the disk has no room for them, or the tokenizer cannot hide words.
+        BadInput: the disk has too little room, or the tokenizer has no mask token.
     """
     outputs = _outputs(teacher, wanted)
-    sheet = tokenised(teacher, texts, sequence_length, wanted.hidden_words)
-    question = [teacher.fingerprint, str(autocast), sorted(map(_name, outputs)), sheet.fingerprint]
+    encoded = tokenised(teacher, texts, sequence_length, wanted.hidden_words)
+    question = [teacher.fingerprint, str(autocast), sorted(map(_name, outputs)), encoded.fingerprint]
     folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
-            _compute(teacher, sheet, outputs, autocast, unfinished, progress)
-            with contextlib.suppress(OSError):  # another process had the same to compute and was first
+            _compute(teacher, encoded, outputs, autocast, unfinished, progress)
+            with contextlib.suppress(OSError):  # another process computed the same and was first
                 unfinished.replace(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         _delete_old(folder.parent)
-    folder.touch()  # used just now: the last to be deleted
+    folder.touch()  # the least recently used folder is deleted first
     return _open(folder, outputs)
 
 
@@ -114,7 +114,7 @@ def _open(folder: Path, outputs: Sequence[Output]) -> Targets:
 def _delete_old(folder: Path) -> None:
     by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
     finished = [path for path in by_age if not path.name.startswith(".")]
-    # left by a process that was killed: nothing takes this long
+    # left by a killed process: no computation takes this long
     abandoned = [
         path for path in by_age if path not in finished and path.stat().st_mtime < time.time() - DAY_S
     ]
@@ -123,19 +123,19 @@ def _delete_old(folder: Path) -> None:
 
 
 def _set_aside(folder: Path) -> Path:
-    """Takes the folder's name from it first, so that a kill never leaves half of one under its name."""
+    """Renames a folder before its deletion, so that a kill leaves no partial folder under its name."""
     return folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-")))
 
 
 def _compute(
     teacher: Teacher,
-    sheet: TokenizedTexts,
+    encoded: TokenizedTexts,
     outputs: Sequence[Output],
     autocast: torch.dtype | None,
     folder: Path,
     progress: Callable[[float], None],
 ) -> None:
-    shape = (len(sheet.ids), teacher.architecture.hidden_size)
+    shape = (len(encoded.ids), teacher.architecture.hidden_size)
     _check_space(folder, bytes_needed=2 * math.prod(shape) * len(outputs))
     files = {
         output: np.lib.format.open_memmap(
@@ -144,19 +144,24 @@ def _compute(
         for output in outputs
     }
     total, squares = np.zeros((teacher.layers + 1, shape[1])), np.zeros((teacher.layers + 1, shape[1]))
-    texts = len(sheet.offsets) - 1
-    for done, (rows, computed) in enumerate(_forward(teacher, sheet, autocast), start=1):
+    texts = len(encoded.offsets) - 1
+    for done, (rows, computed) in enumerate(_forward(teacher, encoded, autocast), start=1):
         for (kind, layer), file in files.items():
             for row, state in zip(rows, computed((kind, layer)), strict=True):
-                part = state[: sheet.offsets[row + 1] - sheet.offsets[row]]  # without padding
-                file[sheet.offsets[row] : sheet.offsets[row + 1]] = part
+                part = state[: encoded.offsets[row + 1] - encoded.offsets[row]]  # without padding
+                file[encoded.offsets[row] : encoded.offsets[row + 1]] = part
                 if kind == "hidden":
                     total[layer] += part.sum(axis=0, dtype=np.float64)
                     squares[layer] += np.square(part, dtype=np.float64).sum(axis=0)
         progress(min(1.0, done * BATCH / texts))
     mean = total / shape[0]
     np.save(folder / "variance.npy", (squares / shape[0] - mean**2).mean(axis=1))
-    arrays = {"ids": sheet.ids, "labels": sheet.labels, "offsets": sheet.offsets, "types": sheet.types}
+    arrays = {
+        "ids": encoded.ids,
+        "labels": encoded.labels,
+        "offsets": encoded.offsets,
+        "types": encoded.types,
+    }
     for name, array in arrays.items():
         if array is not None:
             np.save(folder / f"{name}.npy", array)
@@ -166,7 +171,7 @@ def _compute(
 
 def _check_space(folder: Path, bytes_needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if bytes_needed > free - SPARE_BYTES:  # a memory map that meets a full disk kills the process
+    if bytes_needed > free - SPARE_BYTES:  # writing a memory map to a full disk kills the process
         raise BadInput(
             f"The teacher's outputs on the proxy set take {bytes_needed / 1e9:.1f} GB, but the cache has "
             f"{free / 1e9:.1f} GB free; lower proxy.sentences or name a larger disk with KDNAS_CACHE."
@@ -175,16 +180,16 @@ def _check_space(folder: Path, bytes_needed: int) -> None:
 
 @torch.inference_mode()
 def _forward(
-    teacher: Teacher, sheet: TokenizedTexts, autocast: torch.dtype | None
+    teacher: Teacher, encoded: TokenizedTexts, autocast: torch.dtype | None
 ) -> Iterator[tuple[list[int], Computed]]:
-    """Yields batches of text indices, with a function that gives each output (B, n, H), padding included."""
+    """Yields batches of text indices with a function that returns each output (B, n, H), padding included."""
     with capture(teacher.model) as captured:
-        for rows in by_length(np.diff(sheet.offsets), BATCH):
-            slices = [sheet.slice(row) for row in rows]
-            ids, mask = padded([sheet.ids[part] for part in slices], teacher.tokenizer.pad_token_id)
+        for rows in by_length(np.diff(encoded.offsets), BATCH):
+            slices = [encoded.slice(row) for row in rows]
+            ids, mask = padded([encoded.ids[part] for part in slices], teacher.tokenizer.pad_token_id)
             types = {}
-            if sheet.types is not None:
-                types["token_type_ids"] = padded([sheet.types[part] for part in slices], 0)[0]
+            if encoded.types is not None:
+                types["token_type_ids"] = padded([encoded.types[part] for part in slices], 0)[0]
             with torch.autocast("cpu", autocast, enabled=autocast is not None):
                 states = teacher.model(
                     input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
@@ -202,14 +207,14 @@ def _computed(states: Sequence[torch.Tensor], captured: Captured, output: Output
 
 @dataclass(frozen=True)
 class OnlineTargets(Texts):
-    """A set of texts with a teacher at hand.
+    """Texts whose teacher outputs are computed when a batch is read.
 
     Attributes:
-        teacher: computes.
-        teacher_ids: (tokens,) as it reads them; the student may read them in other numbers.
-        whole_ids: (tokens,) the same with no word hidden.
-        numbers: (V,) what the student has for each id; None where that is the id.
-        projections: queries, keys and values that are wanted besides all hidden states.
+        teacher: computes the outputs.
+        teacher_ids: (tokens,) token ids for the teacher; the student's may be renumbered.
+        whole_ids: (tokens,) the same without masks.
+        numbers: (V,) the student's number of each id; None where it is the id.
+        projections: queries, keys and values to compute besides all hidden states.
         autocast: dtype to compute in, None for float32.
     """
 
@@ -224,21 +229,21 @@ class OnlineTargets(Texts):
     def of(
         cls,
         teacher: Teacher,
-        sheet: TokenizedTexts,
+        encoded: TokenizedTexts,
         variance: NDArray[np.float64],
         autocast: torch.dtype | None,
         projections: Collection[Output] = (),
     ) -> OnlineTargets:
-        """Of the texts of a sheet."""
+        """Makes them from tokenized texts; arguments as the attributes."""
         return cls(
-            ids=sheet.ids,
-            labels=sheet.labels,
-            offsets=sheet.offsets,
+            ids=encoded.ids,
+            labels=encoded.labels,
+            offsets=encoded.offsets,
             variance=variance,
-            types=sheet.types,
+            types=encoded.types,
             teacher=teacher,
-            teacher_ids=sheet.ids,
-            whole_ids=np.where(sheet.labels == NOT_HIDDEN, sheet.ids, sheet.labels),
+            teacher_ids=encoded.ids,
+            whole_ids=np.where(encoded.labels == NOT_HIDDEN, encoded.ids, encoded.labels),
             numbers=None,
             projections=frozenset(projections),
             autocast=autocast,
@@ -250,11 +255,11 @@ class OnlineTargets(Texts):
         return self.teacher.architecture.hidden_size
 
     def renumbered(self, numbers: NDArray[np.int64]) -> Self:
-        """The same texts with the new number of each id, (V,), for the student."""
+        """Returns the same texts with the student's ids replaced by their new numbers, (V,)."""
         return replace(super().renumbered(numbers), numbers=numbers)
 
     def in_pass(self, number: int) -> Self:
-        """The texts with other words hidden in each pass (RoBERTa, arXiv 1907.11692, section 4.1)."""
+        """Returns the texts with other words masked in each pass (RoBERTa, arXiv 1907.11692, section 4.1)."""
         if number == 0 or (self.labels == NOT_HIDDEN).all():
             return self
         ids, labels = hide_words(self.whole_ids, self.teacher.tokenizer, seed=number)
@@ -262,7 +267,7 @@ class OnlineTargets(Texts):
         return anew if self.numbers is None else anew.renumbered(self.numbers)
 
     def reader(self, slices: Sequence[slice]) -> Reader:
-        """The teacher's outputs on some texts: computed at the first question, together."""
+        """Returns a reader of the teacher's outputs; its first call computes all of them."""
         computed = cache(lambda: self._computed(slices))
 
         def read(kind: Kind, layer: int) -> torch.Tensor:
@@ -272,7 +277,7 @@ class OnlineTargets(Texts):
 
     @torch.inference_mode()
     def _computed(self, slices: Sequence[slice]) -> dict[Output, torch.Tensor]:
-        """All that is wanted, (real tokens, H) each; in half precision, since batches may be kept."""
+        """All needed outputs, (real tokens, H) each; in half precision, since batches may be kept."""
         ids, mask = padded([self.teacher_ids[part] for part in slices], self.teacher.tokenizer.pad_token_id)
         types = {}
         if self.types is not None:
@@ -285,10 +290,10 @@ class OnlineTargets(Texts):
             states = self.teacher.model(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
             ).hidden_states
-        found: dict[Output, torch.Tensor] = {
+        outputs: dict[Output, torch.Tensor] = {
             ("hidden", layer): state[real].half() for layer, state in enumerate(states)
         }
         kept = {"query": captured.queries, "key": captured.keys, "value": captured.values}
         for kind, layer in self.projections:
-            found[kind, layer] = kept[kind][layer - 1][real].half()
-        return found
+            outputs[kind, layer] = kept[kind][layer - 1][real].half()
+        return outputs

@@ -1,7 +1,7 @@
 """The part of the vocabulary that a proxy set uses.
 
-Mini-KD touches no other row of the embedding, so it trains a small table in its place: with 250,002 words a
-step would else spend most of its time on rows whose gradient is zero.
+Mini-KD trains only these rows of the embedding: with 250,002 words, a step would otherwise spend most of its
+time on rows with zero gradient.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Vocabulary:
 
     Attributes:
         rows: (used,) their ids in the whole vocabulary, ascending.
-        numbers: (V,) the new number of each id, -1 where it is not in use.
+        numbers: (V,) the new number of each id, -1 if it is not used.
     """
 
     rows: NDArray[np.int64]
@@ -37,9 +37,9 @@ class Vocabulary:
 
     @classmethod
     def used(cls, sets: Sequence[Texts], size: int, pad: int) -> Vocabulary:
-        """What these texts use, of a vocabulary of `size` words.
+        """Returns the words of these texts, of a vocabulary of `size` words.
 
-        All ids up to the padding's are kept, so that its number stays what it is: RoBERTa's family counts
+        All ids up to the padding's are kept, so that the padding keeps its id: RoBERTa's families count
         positions from it.
         """
         of_texts = [ids for texts in sets for ids in (texts.ids, texts.labels[texts.labels != NOT_HIDDEN])]
@@ -47,24 +47,24 @@ class Vocabulary:
 
     @classmethod
     def of_words(cls, ids: NDArray[np.int64], size: int, pad: int) -> Vocabulary:
-        """These words, repeated or not; all ids up to the padding's are kept too."""
+        """Returns the vocabulary of these ids, which may repeat, and all ids up to the padding's."""
         rows = np.unique(np.concatenate([np.arange(pad + 1), ids]))
         numbers = np.full(size, -1)
         numbers[rows] = np.arange(len(rows))
         return cls(rows, numbers)
 
     def renumbered(self, texts: Renumbered) -> Renumbered:
-        """The same texts in the new numbers."""
+        """Returns the same texts with the new numbers."""
         return texts.renumbered(self.numbers)
 
 
 @contextmanager
 def only_used_words(student: PreTrainedModel, vocabulary: Vocabulary) -> Iterator[None]:
-    """Gives a student an embedding of the words in use, and puts what it learns back in the whole one.
+    """Replaces a student's embedding by that of the words in use, and writes it back after the block.
 
     Args:
-        student: is changed until the end of the block.
-        vocabulary: whose numbers the student reads in the block.
+        student: changed until the end of the block.
+        vocabulary: the student reads its numbers within the block.
     """
     whole = student.get_input_embeddings()
     assert isinstance(whole, nn.Embedding)

@@ -89,7 +89,7 @@ class Judge:
         spec: of the search.
         bench: measures latency.
         teacher_ms: of the teacher, when the search began.
-        given: what the teacher has to give.
+        profile: what the teacher has to give.
         data: the proxy set.
         words: the teacher's masked-LM head, where the recipe needs one.
         autocast: dtype of the students' forward pass, None for float32.
@@ -100,7 +100,7 @@ class Judge:
     spec: RunSpec
     bench: LatencyBench
     teacher_ms: float
-    given: TeacherProfile
+    profile: TeacherProfile
     data: ProxySet
     words: TeacherHead | None
     autocast: torch.dtype | None
@@ -181,7 +181,7 @@ class Judge:
         spec, teacher = self.spec, self.bench.teacher
         objective, seed = spec.objective, spec.seed
         begun = begin(
-            teacher, architecture, objective, self.given, self.data, self.words, seed, self.importance
+            teacher, architecture, objective, self.profile, self.data, self.words, seed, self.importance
         )
         listener.noted(begun.notes)
 

@@ -45,7 +45,7 @@ class Prepared:
         space: of the search.
         bench: measures latency, and holds the teacher.
         teacher_latency: measured when the search began.
-        given: what the teacher has to give.
+        profile: what the teacher has to give.
         plans: the terms of each distinct student, as far as those differ.
         words: the teacher's own masked-LM head, where the recipe needs one and it has one.
         texts: the proxy set.
@@ -56,7 +56,7 @@ class Prepared:
     space: SearchSpace
     bench: LatencyBench
     teacher_latency: LatencyReading
-    given: TeacherProfile
+    profile: TeacherProfile
     plans: list[Plan]
     words: TeacherHead | None
     texts: SplitTexts
@@ -68,12 +68,12 @@ class Prepared:
         return self.bench.teacher
 
 
-def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
+def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     """Loads and measures what a search needs before its first candidate.
 
     Args:
         spec: what the user chose.
-        say: told in words what is being done.
+        report: told in words what is being done.
 
     Raises:
         BadInput: the spec cannot be searched; says why in one sentence.
@@ -81,25 +81,25 @@ def prepare(spec: RunSpec, say: Callable[[str], None]) -> Prepared:
     check_runtime(spec.latency.runtime)
     check_teacher(spec.teacher)
     check_corpus(spec.corpus)
-    say("loading the teacher")
+    report("loading the teacher")
     spec = spec.filled_for(is_embedding_teacher(spec.teacher))
     teacher = load_teacher(spec.teacher)
     check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
     check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
     words = own_head(spec.objective, space.smallest(), teacher)
-    given = profile_of(teacher, spec.objective, words)
-    plans = _plans(spec, space, given)
+    profile = profile_of(teacher, spec.objective, words)
+    plans = _plans(spec, space, profile)
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
-    say("reading the corpus")
+    report("reading the corpus")
     with exclusive():  # the first harvest keeps a core busy for half a minute
-        texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, say)
-    say("measuring the teacher's latency")
+        texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, report)
+    report("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)
     teacher_latency = bench.teacher_latency()
     _check_budget(spec, space, bench, teacher_latency)
-    return Prepared(spec, space, bench, teacher_latency, given, plans, words, texts, tasks)
+    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks)
 
 
 def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
@@ -108,7 +108,7 @@ def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
     return proxy_of(task, teacher.tokenizer, spec.proxy.sequence_length)
 
 
-def _plans(spec: RunSpec, space: SearchSpace, given: TeacherProfile) -> list[Plan]:
+def _plans(spec: RunSpec, space: SearchSpace, profile: TeacherProfile) -> list[Plan]:
     """One plan for each student that could differ in its terms; refuses what does not fit any of them."""
     distinct = {
         (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
@@ -116,37 +116,37 @@ def _plans(spec: RunSpec, space: SearchSpace, given: TeacherProfile) -> list[Pla
     }
     if spec.objective.start == "teacher":
         for shape in distinct.values():
-            start_layers(spec.objective, shape.layers, given.architecture.layers)
-    return [plan(spec.objective, shape, given) for shape in distinct.values()]
+            start_layers(spec.objective, shape.layers, profile.architecture.layers)
+    return [plan(spec.objective, shape, profile) for shape in distinct.values()]
 
 
-def make_judge(prepared: Prepared, say: Callable[[str], None]) -> Judge:
+def make_judge(prepared: Prepared, report: Callable[[str], None]) -> Judge:
     """Computes the teacher's outputs on the proxy set, or takes them from the cache.
 
     Args:
         prepared: the search.
-        say: told in words how far it is.
+        report: told in words how far it is.
     """
     spec = prepared.spec
     texts, autocast = prepared.texts, autocast_dtype()
     sets = [
-        _targets(prepared, passages, autocast, say, name)
+        _targets(prepared, passages, autocast, report, name)
         for name, passages in (
             ("held-out", [text.text for text in texts.held_out]),
             ("proxy", texts.passages(spec.proxy.pairs or 0.0)),
         )
     ]
-    pooling = prepared.given.pooling
-    importance = importance_for(spec.objective, prepared.teacher, pooling, texts.learnt, say)
+    pooling = prepared.profile.pooling
+    importance = importance_for(spec.objective, prepared.teacher, pooling, texts.learnt, report)
     languages = [text.language for text in texts.held_out]
     data = ProxySet.of(sets[1], sets[0], prepared.teacher.model.config, languages)
     return Judge(
         spec,
         prepared.bench,
         teacher_ms=prepared.teacher_latency.p50,
-        given=prepared.given,
+        profile=prepared.profile,
         data=data,
-        words=head_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, say),
+        words=head_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, report),
         autocast=autocast,
         importance=importance,
         tasks=prepared.tasks,
@@ -157,11 +157,11 @@ def _targets(
     prepared: Prepared,
     passages: Sequence[Passage],
     autocast: torch.dtype | None,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     name: str,
 ) -> Targets:
     def progress(share: float) -> None:
-        say(f"teacher outputs on the {name} set: {share:.0%}")
+        report(f"teacher outputs on the {name} set: {share:.0%}")
 
     length = prepared.spec.proxy.sequence_length
     wanted = NeededOutputs(

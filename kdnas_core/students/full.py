@@ -116,7 +116,7 @@ def distil_fully(
         teacher,
         architecture,
         material.objective,
-        material.given,
+        material.profile,
         material.data,
         material.words,
         how.seed,
@@ -157,7 +157,7 @@ class _Material:
     """What a student is taught with."""
 
     objective: ObjectiveSpec
-    given: TeacherProfile
+    profile: TeacherProfile
     data: ProxySet
     words: TeacherHead | None
     importance: Importance | None
@@ -168,17 +168,17 @@ def _material(
 ) -> _Material:
     objective = objective_of(spec, how)
     own = own_head(objective, architecture, teacher)
-    given = profile_of(teacher, objective, own)
-    planned = plan(objective, architecture, given)
+    profile = profile_of(teacher, objective, own)
+    planned = plan(objective, architecture, profile)
     texts = _texts(spec, how, teacher, listener)
     data = _data(teacher, texts, spec, how, planned, listener)
     say, waiting = listener.say, listener.waiting
     return _Material(
         objective,
-        given,
+        profile,
         data,
         head_in_use(teacher, own, data, [planned], how.seed, say, waiting),
-        importance_for(objective, teacher, given.pooling, texts.learnt, say, waiting),
+        importance_for(objective, teacher, profile.pooling, texts.learnt, say, waiting),
     )
 
 
@@ -189,17 +189,17 @@ def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
         spec: of the run, filled in for its teacher.
         how: what is different from it.
     """
-    given = spec.objective
-    if how.recipe is None or how.recipe == given.recipe:
-        return given
+    run_objective = spec.objective
+    if how.recipe is None or how.recipe == run_objective.recipe:
+        return run_objective
     return ObjectiveSpec(
-        use=given.use,
-        yardstick=given.yardstick,
+        use=run_objective.use,
+        yardstick=run_objective.yardstick,
         recipe=how.recipe,
-        projection=given.projection,
-        start=given.start,
-        head=given.head,
-        first_stage=given.first_stage,
+        projection=run_objective.projection,
+        start=run_objective.start,
+        head=run_objective.head,
+        first_stage=run_objective.first_stage,
     )
 
 
@@ -242,7 +242,7 @@ def _data(
     judged = stored([text.text for text in texts.held_out], spec.proxy.sequence_length, "held-out texts")
     sample = stored(learnt[:SAMPLE], how.sequence_length, "a sample of the corpus")
     listener.say(f"tokenising {len(learnt)} texts")
-    sheet = tokenised(teacher, learnt, how.sequence_length, planned.hides_words)
-    full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
+    encoded = tokenised(teacher, learnt, how.sequence_length, planned.hides_words)
+    full = OnlineTargets.of(teacher, encoded, sample.variance, autocast, wanted.projections)
     languages = [text.language for text in texts.held_out]
     return ProxySet.of(sample, judged, teacher.model.config, languages, full)

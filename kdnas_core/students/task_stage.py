@@ -25,7 +25,7 @@ from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, distil
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, soft_loss
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive, turns
@@ -45,7 +45,7 @@ from kdnas_core.students.full import (
     watcher_of,
 )
 from kdnas_core.students.task_file import write_task
-from kdnas_core.students.task_teacher import STUDENT_DROPOUT, taught_teacher, usual_settings
+from kdnas_core.students.task_teacher import STUDENT_DROPOUT, fine_tuned_teacher, usual_settings
 
 INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
 INTERMEDIATE_RATE = 5e-4
@@ -53,7 +53,7 @@ MOST_HELD_OUT = 200
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TaskMaterial:
     """A task with what a student is taught of it.
 
     Attributes:
@@ -98,20 +98,20 @@ def distil_for_task(
     task = read_task(how.task, cache_folder())
     teacher = load_teacher(spec.teacher)
     check_length("sequence_length", how.sequence_length, teacher)
-    classifier = taught_teacher(teacher, task, listener.waiting, listener.say)
+    classifier = fine_tuned_teacher(teacher, task, listener.waiting, listener.say)
     base = classifier.base_model
     assert isinstance(base, PreTrainedModel)
     taught = replace(teacher, model=base, fingerprint=fingerprint(base))
     rows = augmented(task, teacher, how, listener) if how.augment else task.splits["train"]
-    lessons = Lessons(task, rows, taught, classifier)
+    material = TaskMaterial(task, rows, taught, classifier)
     steps = math.ceil(how.epochs * len(rows) / how.batch_size)
     listener.begun(2 * steps)
     student = read_student(start)
     objective = intermediate_objective(student.config.num_hidden_layers, without)
-    _intermediate(lessons, how, student, objective, folder, listener, steps)
-    pupil = _prediction(lessons, how, student, folder, listener, steps)
-    loss = _loss(lessons, pupil)
-    save(pupil, teacher.tokenizer, folder)
+    _intermediate(material, how, student, objective, folder, listener, steps)
+    distilled = _prediction(material, how, student, folder, listener, steps)
+    loss = _loss(material, distilled)
+    save(distilled, teacher.tokenizer, folder)
     write_task(folder, how.task, task.fingerprint)
     for checkpoint in (CHECKPOINT, INTERMEDIATE):
         (folder / checkpoint).unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def _passage(row: Row) -> Passage:
 
 
 def _intermediate(
-    lessons: Lessons,
+    material: TaskMaterial,
     how: DistilSpec,
     student: PreTrainedModel,
     objective: ObjectiveSpec,
@@ -157,11 +157,11 @@ def _intermediate(
     with the same.
     """
     architecture = shape_of_model(student)
-    given = TeacherProfile(lessons.teacher.architecture, predicts_words=False, hides_words=False)
-    data = _data(lessons, how, NeededOutputs(sorted(plan(objective, architecture, given).reads)), listener)
-    begun = begin(lessons.teacher, architecture, objective, given, data, None, how.seed, student=student)
+    profile = TeacherProfile(material.teacher.architecture, predicts_words=False, hides_words=False)
+    data = _data(material, how, NeededOutputs(sorted(plan(objective, architecture, profile).reads)), listener)
+    begun = begin(material.teacher, architecture, objective, profile, data, None, how.seed, student=student)
     listener.noted(begun.notes)
-    listener.say(f"learning the layers of the teacher of {lessons.task.name}")
+    listener.say(f"learning the layers of the teacher of {material.task.name}")
     proxy = training_of(how.batch_size, INTERMEDIATE_RATE, steps)
     with turns(listener.waiting) as let_others:
         watcher = watcher_of(listener, let_others)
@@ -179,10 +179,10 @@ def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> O
     return ObjectiveSpec(recipe="custom", terms=[term for term in terms if term.kind not in without])
 
 
-def _data(lessons: Lessons, how: DistilSpec, wanted: NeededOutputs, listener: FullListener) -> ProxySet:
+def _data(material: TaskMaterial, how: DistilSpec, wanted: NeededOutputs, listener: FullListener) -> ProxySet:
     """All rows online; the texts of the scored split say how far the student is, and are not learnt."""
-    autocast, teacher = autocast_dtype(), lessons.teacher
-    passages = [_passage(row) for row in lessons.rows]
+    autocast, teacher = autocast_dtype(), material.teacher
+    passages = [_passage(row) for row in material.rows]
 
     def stored(some: Sequence[Passage]) -> Targets:
         with exclusive(listener.waiting):
@@ -192,9 +192,9 @@ def _data(lessons: Lessons, how: DistilSpec, wanted: NeededOutputs, listener: Fu
 
     order = np.random.default_rng(0).permutation(len(passages))[:SAMPLE]
     sample = stored([passages[index] for index in order])
-    held_out = stored([_passage(row) for row in _held_out(lessons.task)])
-    sheet = tokenised(teacher, passages, how.sequence_length)
-    full = OnlineTargets.of(teacher, sheet, sample.variance, autocast, wanted.projections)
+    held_out = stored([_passage(row) for row in _held_out(material.task)])
+    encoded = tokenised(teacher, passages, how.sequence_length)
+    full = OnlineTargets.of(teacher, encoded, sample.variance, autocast, wanted.projections)
     return ProxySet.of(sample, held_out, teacher.model.config, full=full)
 
 
@@ -203,7 +203,7 @@ def _held_out(task: Task) -> list[Row]:
 
 
 def _prediction(
-    lessons: Lessons,
+    material: TaskMaterial,
     how: DistilSpec,
     student: PreTrainedModel,
     folder: Path,
@@ -214,51 +214,51 @@ def _prediction(
     settings = FineTuning(
         batch_size=how.batch_size, sequence_length=how.sequence_length, dropout=STUDENT_DROPOUT
     )
-    rate = _rate(lessons, student, settings, listener)
+    rate = _rate(material, student, settings, listener)
     autocast = autocast_dtype()
-    listener.say(f"learning the predictions of the teacher of {lessons.task.name}")
+    listener.say(f"learning the predictions of the teacher of {material.task.name}")
     with turns(listener.waiting) as let_others:
-        lesson = _soft(lessons, lessons.rows, settings.sequence_length, autocast)
+        training_set = _soft(material, material.rows, settings.sequence_length, autocast)
 
         def progress(taken: int, of: int) -> None:
             listener.step(steps + taken)
             let_others()
 
         saved = folder / CHECKPOINT
-        return fine_tuned(student, lesson, settings, rate, how.seed, autocast, progress, steps, saved)
+        return fine_tuned(student, training_set, settings, rate, how.seed, autocast, progress, steps, saved)
 
 
 def _rate(
-    lessons: Lessons,
+    material: TaskMaterial,
     student: PreTrainedModel,
     settings: FineTuning,
     listener: FullListener,
 ) -> float:
     """Chosen as for any fine-tuning, on a cut of the training split by its labels."""
-    scored = Scored(student, lessons.teacher.tokenizer, fingerprint(student))
+    scored = Scored(student, material.teacher.tokenizer, fingerprint(student))
 
     def told(activity: str, taken: int, steps: int) -> None:
         if taken % 50 == 0:
             listener.say(f"{activity}, step {taken} of {steps}")
 
     return chosen_rate(
-        scored, lessons.task, settings, autocast_dtype(), ScoringListener(listener.waiting, told)
+        scored, material.task, settings, autocast_dtype(), ScoringListener(listener.waiting, told)
     )
 
 
 def _soft(
-    lessons: Lessons, rows: Sequence[Row], sequence_length: int, autocast: torch.dtype | None
-) -> Lesson:
-    tokens = tokens_of(rows, lessons.teacher.tokenizer, sequence_length)
-    return Lesson(lessons.task, tokens, logits_of(lessons.classifier, tokens, autocast))
+    material: TaskMaterial, rows: Sequence[Row], sequence_length: int, autocast: torch.dtype | None
+) -> TrainingSet:
+    tokens = tokens_of(rows, material.teacher.tokenizer, sequence_length)
+    return TrainingSet(material.task, tokens, logits_of(material.classifier, tokens, autocast))
 
 
-def _loss(lessons: Lessons, pupil: PreTrainedModel) -> float:
+def _loss(material: TaskMaterial, classifier: PreTrainedModel) -> float:
     """How far the student's predictions are from the teacher's, on texts that it has not learnt."""
     autocast = autocast_dtype()
-    length = usual_settings(lessons.teacher).sequence_length
-    tokens = tokens_of(_held_out(lessons.task), lessons.teacher.tokenizer, length)
+    length = usual_settings(material.teacher).sequence_length
+    tokens = tokens_of(_held_out(material.task), material.teacher.tokenizer, length)
     both: list[NDArray[np.float32]] = [
-        logits_of(model, tokens, autocast) for model in (pupil, lessons.classifier)
+        logits_of(model, tokens, autocast) for model in (classifier, material.classifier)
     ]
-    return soft_loss(lessons.task, *both)
+    return soft_loss(material.task, *both)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from kdnas_core.data.tasks import Task
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.evaluation.classifier import new_classifier
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, train_tokens
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive
@@ -34,14 +34,16 @@ def usual_settings(teacher: Teacher, rows: int = FineTuning().rows) -> FineTunin
     return FineTuning(rows=rows, sequence_length=min(USUAL_LENGTH, most_tokens(teacher)))
 
 
-def taught_teacher(teacher: Teacher, task: Task, waiting: Callable[[], None], say: Say) -> PreTrainedModel:
+def fine_tuned_teacher(
+    teacher: Teacher, task: Task, waiting: Callable[[], None], report: Say
+) -> PreTrainedModel:
     """A teacher fine-tuned on a task, as it is when it is scored with the first seed.
 
     Args:
         teacher: not changed.
         task: with its training split.
         waiting: as for `exclusive`.
-        say: told in words how far it is; may raise to end it.
+        report: told in words how far it is; may raise to end it.
     """
     how = usual_settings(teacher)
     asked = [teacher.fingerprint, task.fingerprint, asdict(how), str(autocast_dtype())]
@@ -52,17 +54,17 @@ def taught_teacher(teacher: Teacher, task: Task, waiting: Callable[[], None], sa
         model = new_classifier(teacher.model, task, SEED)
         model.load_state_dict(load_file(path))
         return model
-    model = _fine_tuned(teacher, task, how, waiting, say)
+    model = _fine_tuned(teacher, task, how, waiting, report)
     _keep(model, path)
     return model
 
 
 def _fine_tuned(
-    teacher: Teacher, task: Task, how: FineTuning, waiting: Callable[[], None], say: Say
+    teacher: Teacher, task: Task, how: FineTuning, waiting: Callable[[], None], report: Say
 ) -> PreTrainedModel:
     def told(activity: str, taken: int, steps: int) -> None:
         if taken == 1 or taken % 50 == 0:
-            say(f"the teacher on {activity}, step {taken} of {steps}")
+            report(f"the teacher on {activity}, step {taken} of {steps}")
 
     def step(taken: int, steps: int) -> None:
         told(f"{task.name}: fine-tuning", taken, steps)
@@ -71,8 +73,8 @@ def _fine_tuned(
     scored = Scored(teacher.model, teacher.tokenizer, teacher.fingerprint)
     rate = chosen_rate(scored, task, how, autocast, ScoringListener(waiting, told))
     with exclusive(waiting):
-        lesson = Lesson(task, train_tokens(teacher.tokenizer, task, how))
-        return fine_tuned(teacher.model, lesson, how, rate, SEED, autocast, step)
+        data = TrainingSet(task, train_tokens(teacher.tokenizer, task, how))
+        return fine_tuned(teacher.model, data, how, rate, SEED, autocast, step)
 
 
 def _keep(model: PreTrainedModel, path: Path) -> None:

@@ -266,10 +266,10 @@ def test_an_absurd_learning_rate_is_said_to_diverge(teacher: Teacher, plain: Pro
 def test_a_loss_that_is_no_number_is_said_to_diverge_at_its_step(teacher: Teacher, plain: ProxySet) -> None:
     training, calls = Training(teacher, plain), 0
 
-    def loss(given: Pass, batch: Batch, done: float) -> torch.Tensor:
+    def loss(outputs: Pass, batch: Batch, done: float) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return given.hidden[-1].mean() * (torch.nan if calls == 4 else 1)
+        return outputs.hidden[-1].mean() * (torch.nan if calls == 4 else 1)
 
     training.objective.loss = loss  # type: ignore[method-assign]
     recorder = Recorder()
@@ -367,9 +367,9 @@ def test_the_objective_is_told_what_share_of_the_steps_is_done(teacher: Teacher,
     training, shares = Training(teacher, data, ObjectiveSpec(recipe="mobilebert")), []
     loss = training.objective.loss
 
-    def spied(given: Pass, batch: Batch, done: float) -> torch.Tensor:
+    def spied(outputs: Pass, batch: Batch, done: float) -> torch.Tensor:
         shares.append(done)
-        return loss(given, batch, done)
+        return loss(outputs, batch, done)
 
     training.objective.loss = spied  # type: ignore[method-assign]
     training.run()
@@ -387,9 +387,9 @@ class Spy:
         self.loss = training.objective.loss
         training.objective.loss = self  # type: ignore[method-assign]
 
-    def __call__(self, given: Pass, batch: Batch, done: float) -> torch.Tensor:
+    def __call__(self, outputs: Pass, batch: Batch, done: float) -> torch.Tensor:
         self.asked.append((done, batch))
-        return self.loss(given, batch, done)
+        return self.loss(outputs, batch, done)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 5])

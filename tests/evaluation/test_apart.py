@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from kdnas_core import files
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.evaluation.classifier import ANGLE, Apart, Tokens, logits_of, new_classifier, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, score_on
 from kdnas_core.models.teacher import Teacher
 from tests.evaluation.test_classifier import KINDS, count_task, encoder_of, word_rows, word_task
@@ -89,8 +89,8 @@ def test_batches_of_rows_read_apart_go_by_the_length_of_both_sentences() -> None
 
 def test_the_encoder_that_is_scored_is_left_as_it_was(teacher: Teacher) -> None:
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
-    lesson = _lesson(word_task(pairs=True), teacher)
-    model = fine_tuned(teacher.model, lesson, HOW, 2e-3, 0, None, steps=3)
+    data = _training_set(word_task(pairs=True), teacher)
+    model = fine_tuned(teacher.model, data, HOW, 2e-3, 0, None, steps=3)
     assert all(torch.equal(value, before[name]) for name, value in teacher.model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
     assert isinstance(model, Apart)
@@ -100,7 +100,7 @@ def test_the_encoder_that_is_scored_is_left_as_it_was(teacher: Teacher) -> None:
 
 def test_scores_are_learnt_in_their_own_units(teacher: Teacher) -> None:
     task = count_task()
-    model = fine_tuned(teacher.model, _lesson(task, teacher), HOW, 2e-3, 0, None, steps=15)
+    model = fine_tuned(teacher.model, _training_set(task, teacher), HOW, 2e-3, 0, None, steps=15)
     rows = task.splits["validation"]
     said = logits_of(model, tokens_of(rows, teacher.tokenizer, 32, reads_apart=True))[:, 0]
     labels = np.array([row.label for row in rows])
@@ -110,7 +110,7 @@ def test_scores_are_learnt_in_their_own_units(teacher: Teacher) -> None:
 @pytest.mark.slow
 def test_a_task_of_words_in_the_second_sentence_is_learnt(teacher: Teacher) -> None:
     task = word_task(pairs=True)
-    model = fine_tuned(teacher.model, _lesson(task, teacher), HOW, 2e-3, 0, None, steps=80)
+    model = fine_tuned(teacher.model, _training_set(task, teacher), HOW, 2e-3, 0, None, steps=80)
     tokens = tokens_of(task.splits["validation"], teacher.tokenizer, 32, reads_apart=True)
     assert (logits_of(model, tokens).argmax(1) == tokens.labels).mean() > 0.8
 
@@ -137,5 +137,5 @@ def test_a_task_of_single_sentences_is_read_as_ever(
     assert scores[0].task == "words"
 
 
-def _lesson(task: Task, teacher: Teacher) -> Lesson:
-    return Lesson(task, tokens_of(task.splits["train"], teacher.tokenizer, 32, reads_apart=True))
+def _training_set(task: Task, teacher: Teacher) -> TrainingSet:
+    return TrainingSet(task, tokens_of(task.splits["train"], teacher.tokenizer, 32, reads_apart=True))

@@ -19,7 +19,7 @@ from kdnas_core.distillation.loop import Diverged, Loop
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation import fine_tuning as module
 from kdnas_core.evaluation.classifier import logits_of, new_classifier, predictions, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, best_rate, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, best_rate, fine_tuned
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import Vocabulary
 from tests.evaluation.test_classifier import (
@@ -50,14 +50,14 @@ def teacher(tiny_teacher: Path) -> Teacher:
     return teacher_of(tiny_teacher)
 
 
-def lesson_of(task: Task, teacher: Teacher, soft: NDArray[np.float32] | None = None) -> Lesson:
-    return Lesson(task, tokens_of(task.splits["train"], teacher.tokenizer, 32), soft)
+def training_set_of(task: Task, teacher: Teacher, soft: NDArray[np.float32] | None = None) -> TrainingSet:
+    return TrainingSet(task, tokens_of(task.splits["train"], teacher.tokenizer, 32), soft)
 
 
 def tuned(
-    teacher: Teacher, lesson: Lesson, steps: int = STEPS, seed: int = 0, **others: Any
+    teacher: Teacher, data: TrainingSet, steps: int = STEPS, seed: int = 0, **others: Any
 ) -> PreTrainedModel:
-    return fine_tuned(teacher.model, lesson, HOW, RATE, seed, None, steps=steps, **others)
+    return fine_tuned(teacher.model, data, HOW, RATE, seed, None, steps=steps, **others)
 
 
 def predicted(model: PreTrainedModel, task: Task, teacher: Teacher) -> NDArray[np.float64]:
@@ -83,7 +83,7 @@ def opinions(task: Task, seed: int = 0) -> NDArray[np.float32]:
 
 def test_a_task_where_one_word_decides_is_learnt(teacher: Teacher) -> None:
     task = word_task()
-    model = tuned(teacher, lesson_of(task, teacher), steps=100)
+    model = tuned(teacher, training_set_of(task, teacher), steps=100)
     assert np.mean(predicted(model, task, teacher) == labels_of(task)) > 0.85
     assert not model.training
 
@@ -92,7 +92,7 @@ def test_a_task_where_one_word_decides_is_learnt(teacher: Teacher) -> None:
 @pytest.mark.parametrize("soft", [False, True])
 def test_scores_are_learnt_in_their_own_units(soft: bool, teacher: Teacher) -> None:
     task = count_task()
-    model = tuned(teacher, lesson_of(task, teacher, opinions(task) if soft else None), steps=120)
+    model = tuned(teacher, training_set_of(task, teacher, opinions(task) if soft else None), steps=120)
     scores, labels = predicted(model, task, teacher), labels_of(task)
     assert np.corrcoef(scores, labels)[0, 1] > 0.8
     assert abs(scores.mean() - labels.mean()) < 0.5 * labels.std()
@@ -117,7 +117,7 @@ def test_of_every_family_it_is_the_score_that_is_put_in_units(kind: str, teacher
 def test_scores_that_are_all_alike_are_in_units_of_1(teacher: Teacher) -> None:
     rows = [replace(row, label=7.0) for row in count_rows(32)]
     task = Task("alike", (), {"train": rows, "validation": rows}, ("validation",))
-    scores = predicted(tuned(teacher, lesson_of(task, teacher), steps=10), task, teacher)
+    scores = predicted(tuned(teacher, training_set_of(task, teacher), steps=10), task, teacher)
     np.testing.assert_allclose(scores, 7.0, atol=1.0)
 
 
@@ -130,14 +130,14 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def test_loss_and_gradient_are_those_of_what_is_learnt(what: str, teacher: Teacher) -> None:
     task = count_task(20) if "scores" in what else word_task(20, classes=3)
     soft = opinions(task) if "soft" in what else None
-    lesson, rows = lesson_of(task, teacher, soft), [3, 0, 11, 7, 8]
-    labels = lesson.rows.labels
+    data, rows = training_set_of(task, teacher, soft), [3, 0, 11, 7, 8]
+    labels = data.rows.labels
     model = new_classifier(teacher.model, task, seed=0)
     read: list[NDArray[np.float64]] = []
     head = model.get_submodule("classifier")
     head.register_forward_pre_hook(lambda _, given: read.append(given[0].detach().double().numpy()))
     words = np.arange(model.config.vocab_size)
-    loss = module._gradients(model, lesson, Vocabulary(words, words), None)(rows)
+    loss = module._gradients(model, data, Vocabulary(words, words), None)(rows)
 
     weight, bias = (head.get_parameter(name).detach().double().numpy() for name in ("weight", "bias"))
     logits = read[0] @ weight.T + bias
@@ -163,7 +163,7 @@ def test_loss_and_gradient_are_those_of_what_is_learnt(what: str, teacher: Teach
 @pytest.mark.parametrize("soft", [False, True])
 def test_there_is_dropout_but_where_a_teacher_is_learnt(soft: bool, teacher: Teacher) -> None:
     task, training = word_task(32), set()
-    lesson = lesson_of(task, teacher, opinions(task) if soft else None)
+    data = training_set_of(task, teacher, opinions(task) if soft else None)
 
     def spied(model: PreTrainedModel, *rest: Any) -> Any:
         training.update({model.training, model.get_submodule("dropout").training})
@@ -172,7 +172,7 @@ def test_there_is_dropout_but_where_a_teacher_is_learnt(soft: bool, teacher: Tea
     made = module._gradients
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_gradients", spied)
-        tuned(teacher, lesson, steps=1)
+        tuned(teacher, data, steps=1)
     assert training == {not soft}
 
 
@@ -190,10 +190,10 @@ def without_dropout(encoder: PreTrainedModel) -> PreTrainedModel:
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_dropout_a_model_learns_as_one_whose_config_has_none(kind: str, teacher: Teacher) -> None:
     encoder = encoder_of(kind, teacher)
-    lesson = lesson_of(word_task(32), teacher)
+    data = training_set_of(word_task(32), teacher)
 
     def learnt(one: PreTrainedModel, how: FineTuning) -> dict[str, torch.Tensor]:
-        return fine_tuned(one, lesson, how, RATE, 0, None, steps=2).state_dict()
+        return fine_tuned(one, data, how, RATE, 0, None, steps=2).state_dict()
 
     none = learnt(encoder, replace(HOW, dropout=0.0))
     assert same_weights(none, learnt(without_dropout(encoder), HOW))
@@ -201,16 +201,16 @@ def test_without_dropout_a_model_learns_as_one_whose_config_has_none(kind: str, 
 
 
 def test_all_dropout_layers_get_the_share_that_is_asked_for(teacher: Teacher) -> None:
-    lesson = lesson_of(word_task(16), teacher)
+    data = training_set_of(word_task(16), teacher)
     for asked, expected in ((None, {0.1}), (0.0, {0.0}), (0.25, {0.25})):
-        model = fine_tuned(teacher.model, lesson, replace(HOW, dropout=asked), RATE, 0, None, steps=1)
+        model = fine_tuned(teacher.model, data, replace(HOW, dropout=asked), RATE, 0, None, steps=1)
         assert {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)} == expected
 
 
 def test_the_encoder_is_not_changed(teacher: Teacher) -> None:
     before = {name: weight.clone() for name, weight in teacher.model.state_dict().items()}
     config = teacher.model.config.to_json_string()
-    model = tuned(teacher, lesson_of(word_task(32), teacher), steps=4)
+    model = tuned(teacher, training_set_of(word_task(32), teacher), steps=4)
     assert same_weights(teacher.model.state_dict(), before)
     assert teacher.model.config.to_json_string() == config
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
@@ -220,14 +220,14 @@ def test_the_encoder_is_not_changed(teacher: Teacher) -> None:
 
 
 def test_words_that_the_training_split_has_not_keep_their_embedding(teacher: Teacher) -> None:
-    lesson = lesson_of(word_task(32), teacher)
-    model = tuned(teacher, lesson, steps=4)
+    data = training_set_of(word_task(32), teacher)
+    model = tuned(teacher, data, steps=4)
     before, after = (each.get_input_embeddings().weight for each in (teacher.model, model))
     assert isinstance(before, torch.Tensor)
     assert isinstance(after, torch.Tensor)
     assert after.shape == before.shape
     changed = set((after != before).any(1).nonzero()[:, 0].tolist())
-    assert changed == set(np.concatenate(lesson.rows.ids).tolist())
+    assert changed == set(np.concatenate(data.rows.ids).tolist())
 
 
 @pytest.fixture
@@ -254,8 +254,8 @@ def test_every_family_is_fine_tuned_on_pairs_and_in_bfloat16_too(
     kind: str, autocast: torch.dtype | None, teacher: Teacher, losses: list[float]
 ) -> None:
     task = word_task(32, 8, classes=3, pairs=True)
-    lesson, how = lesson_of(task, teacher, opinions(task)), replace(HOW, batch_size=32)  # all rows in each
-    model = fine_tuned(encoder_of(kind, teacher), lesson, how, 2e-3, 0, autocast, steps=8)
+    data, how = training_set_of(task, teacher, opinions(task)), replace(HOW, batch_size=32)  # all rows in each
+    model = fine_tuned(encoder_of(kind, teacher), data, how, 2e-3, 0, autocast, steps=8)
     assert losses[-1] < losses[0]
     assert set(predicted(model, task, teacher)) <= {0, 1, 2}
 
@@ -264,13 +264,13 @@ def test_every_family_is_fine_tuned_on_pairs_and_in_bfloat16_too(
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(teacher: Teacher) -> None:
-    lesson = lesson_of(word_task(32), teacher)
+    data = training_set_of(word_task(32), teacher)
     torch.manual_seed(1)
-    one = tuned(teacher, lesson, steps=5).state_dict()
+    one = tuned(teacher, data, steps=5).state_dict()
     torch.manual_seed(2)
     expected = torch.get_rng_state()
-    assert same_weights(one, tuned(teacher, lesson, steps=5).state_dict())
-    assert not same_weights(one, tuned(teacher, lesson, steps=5, seed=1).state_dict())
+    assert same_weights(one, tuned(teacher, data, steps=5).state_dict())
+    assert not same_weights(one, tuned(teacher, data, steps=5, seed=1).state_dict())
     assert torch.equal(torch.get_rng_state(), expected)
 
 
@@ -284,11 +284,11 @@ def test_a_small_task_is_read_4_times_a_large_one_once(rows: int, steps: int) ->
 
 def test_each_step_is_told(teacher: Teacher) -> None:
     told: list[tuple[int, int]] = []
-    lesson = lesson_of(word_task(40), teacher)
-    tuned(teacher, lesson, steps=3, progress=lambda step, steps: told.append((step, steps)))
+    data = training_set_of(word_task(40), teacher)
+    tuned(teacher, data, steps=3, progress=lambda step, steps: told.append((step, steps)))
     assert told == [(1, 3), (2, 3), (3, 3)]
     told.clear()
-    fine_tuned(teacher.model, lesson, HOW, RATE, 0, None, lambda step, steps: told.append((step, steps)))
+    fine_tuned(teacher.model, data, HOW, RATE, 0, None, lambda step, steps: told.append((step, steps)))
     assert told[-1] == (10, 10)  # 40 rows, 4 times, by 16
 
 
@@ -313,34 +313,34 @@ def test_learning_of_a_teacher_goes_on_to_the_same_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_STEPS", 5)
-    lesson, saved = lesson_of(task, teacher, opinions(task)), tmp_path / "saved"
-    whole = tuned(teacher, lesson, steps=12)
+    data, saved = training_set_of(task, teacher, opinions(task)), tmp_path / "saved"
+    whole = tuned(teacher, data, steps=12)
 
     def end(step: int, steps: int) -> None:
         if step == moment:
             raise error
 
     with pytest.raises(error):
-        tuned(teacher, lesson, steps=12, progress=end, saved=saved)
+        tuned(teacher, data, steps=12, progress=end, saved=saved)
     told: list[int] = []
-    again = tuned(teacher, lesson, steps=12, progress=lambda step, steps: told.append(step), saved=saved)
+    again = tuned(teacher, data, steps=12, progress=lambda step, steps: told.append(step), saved=saved)
     assert told == list(range(kept + 1, 13))
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"steps": 13}, {"lesson": 63}, {"how": 8}])
+@pytest.mark.parametrize("other", [{"seed": 1}, {"steps": 13}, {"data": 63}, {"how": 8}])
 def test_what_was_kept_of_another_training_is_refused(
     other: dict[str, int], teacher: Teacher, tmp_path: Path
 ) -> None:
     saved = tmp_path / "saved"
-    tuned(teacher, lesson_of(word_task(64), teacher), steps=12, saved=saved)
-    lesson = lesson_of(word_task(other.get("lesson", 64)), teacher)
+    tuned(teacher, training_set_of(word_task(64), teacher), steps=12, saved=saved)
+    data = training_set_of(word_task(other.get("data", 64)), teacher)
     how = replace(HOW, batch_size=other.get("how", 16))
     with pytest.raises(BadInput, match="other settings"):
         fine_tuned(
             teacher.model,
-            lesson,
+            data,
             how,
             RATE,
             other.get("seed", 0),
@@ -372,7 +372,7 @@ def test_the_better_of_a_good_rate_and_an_absurd_one_is_chosen_and_nothing_else_
     task = word_task(200)
     unread = replace(task, splits=Unread(train=task.splits["train"], validation=[]))
     how = replace(HOW, rates=rates, examples=1_600)
-    assert best_rate(teacher.model, lesson_of(unread, teacher), how, None, accuracy) == RATE
+    assert best_rate(teacher.model, training_set_of(unread, teacher), how, None, accuracy) == RATE
 
 
 def test_a_rate_is_judged_by_rows_that_it_did_not_learn(
@@ -385,11 +385,11 @@ def test_a_rate_is_judged_by_rows_that_it_did_not_learn(
     judged: list[list[float]] = []
     tune = fine_tuned
 
-    def spied(encoder: PreTrainedModel, lesson: Lesson, *rest: Any) -> PreTrainedModel:
-        assert lesson.soft is not None
-        assert lesson.soft[:, 0].tolist() == lesson.rows.labels.tolist()
-        learnt.append(lesson.rows.labels.tolist())
-        return tune(encoder, lesson, *rest)
+    def spied(encoder: PreTrainedModel, data: TrainingSet, *rest: Any) -> PreTrainedModel:
+        assert data.soft is not None
+        assert data.soft[:, 0].tolist() == data.rows.labels.tolist()
+        learnt.append(data.rows.labels.tolist())
+        return tune(encoder, data, *rest)
 
     def value(labels: NDArray[np.float64], logits: NDArray[np.float32]) -> float:
         assert logits.shape == (6, 1)
@@ -398,7 +398,7 @@ def test_a_rate_is_judged_by_rows_that_it_did_not_learn(
 
     monkeypatch.setattr(module, "fine_tuned", spied)
     how = replace(HOW, rates=(1e-4, 1e-3), trial=2)
-    assert best_rate(teacher.model, lesson_of(task, teacher, soft), how, None, value) == 1e-4
+    assert best_rate(teacher.model, training_set_of(task, teacher, soft), how, None, value) == 1e-4
     assert learnt[0] == learnt[1]
     assert judged[0] == judged[1]
     assert sorted(learnt[0] + judged[0]) == list(range(60))
@@ -415,15 +415,15 @@ def test_a_tenth_of_the_rows_judges_but_no_more_than_a_thousand(rows: int, held:
 def test_the_steps_of_all_trials_are_told_as_one(teacher: Teacher) -> None:
     told: list[tuple[int, int]] = []
     how = replace(HOW, rates=(1e-3, 1e-4, 1e-5), trial=4)
-    lesson = lesson_of(word_task(160), teacher)
-    best_rate(teacher.model, lesson, how, None, accuracy, lambda *given: told.append(given))
+    data = training_set_of(word_task(160), teacher)
+    best_rate(teacher.model, data, how, None, accuracy, lambda *given: told.append(given))
     assert told == [(step, 12) for step in range(1, 13)]
 
 
 def test_a_single_rate_is_not_tried(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(module, "fine_tuned")
     how = replace(HOW, rates=(0.1,))
-    assert best_rate(teacher.model, lesson_of(word_task(32), teacher), how, None, accuracy) == 0.1
+    assert best_rate(teacher.model, training_set_of(word_task(32), teacher), how, None, accuracy) == 0.1
 
 
 def test_a_model_that_says_no_number_in_the_end_is_not_chosen(
@@ -432,7 +432,7 @@ def test_a_model_that_says_no_number_in_the_end_is_not_chosen(
     logits = iter([np.full((3, 2), math.nan), np.eye(2)[[0, 1, 0]]])
     monkeypatch.setattr(module, "logits_of", lambda *given: next(logits))
     how = replace(HOW, rates=(1e-4, 1e-3), trial=1)
-    chosen = best_rate(teacher.model, lesson_of(word_task(30), teacher), how, None, lambda *given: 0.0)
+    chosen = best_rate(teacher.model, training_set_of(word_task(30), teacher), how, None, lambda *given: 0.0)
     assert chosen == 1e-3
 
 
@@ -450,13 +450,15 @@ def test_weights_that_the_very_last_step_has_ruined_are_no_result(teacher: Teach
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "Loop", made)
         with pytest.raises(Diverged, match="after the last step"):
-            fine_tuned(teacher.model, lesson_of(word_task(32), teacher), HOW, 1e-3, 0, None, ruin, steps=2)
+            fine_tuned(
+                teacher.model, training_set_of(word_task(32), teacher), HOW, 1e-3, 0, None, ruin, steps=2
+            )
 
 
 def test_an_absurd_rate_diverges_and_where_all_do_that_is_said(teacher: Teacher) -> None:
-    lesson = lesson_of(word_task(64), teacher)
+    data = training_set_of(word_task(64), teacher)
     with pytest.raises(Diverged, match="a lower learning rate may help"):
-        fine_tuned(teacher.model, lesson, HOW, 1e30, 0, None, steps=5)
+        fine_tuned(teacher.model, data, HOW, 1e30, 0, None, steps=5)
     how = replace(HOW, rates=(1e30, 1e31))
     with pytest.raises(Diverged, match=r"each of the rates 1e\+30, 1e\+31"):
-        best_rate(teacher.model, lesson, how, None, accuracy)
+        best_rate(teacher.model, data, how, None, accuracy)

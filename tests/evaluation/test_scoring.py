@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from kdnas_core.data.tasks import Task
 from kdnas_core.evaluation import scoring as module
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import (
     Scored,
     ScoringListener,
@@ -106,10 +106,10 @@ def test_each_seed_is_scored_as_it_is_fine_tuned(teacher: Teacher, model: Scored
     how = replace(HOW, rates=(2e-3,), epochs=2)
     result = score_on(model, task, how, (3, 4), None, Told().listener)
     assert (result.task, result.rate, result.metrics) == ("words", 2e-3, ["accuracy"])
-    lesson = Lesson(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
+    data = TrainingSet(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
     tokens = tokens_of(task.splits["validation"], teacher.tokenizer, 32)
     for seed, values in zip((3, 4), result.seeds, strict=True):
-        classifier = fine_tuned(teacher.model, lesson, how, 2e-3, seed, None)
+        classifier = fine_tuned(teacher.model, data, how, 2e-3, seed, None)
         right = logits_of(classifier, tokens).argmax(1) == tokens.labels
         assert values == {"accuracy": pytest.approx(right.mean())}
 
@@ -130,9 +130,9 @@ def test_of_several_scored_splits_each_has_its_values(teacher: Teacher, model: S
     task = Task("several", ("no", "yes"), splits, ("en", "de"), ("en", "de"))
     result = scored(model, task, [0])
     assert result.metrics == ["accuracy, en", "accuracy, de"]
-    lesson = Lesson(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
+    data = TrainingSet(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
     assert result.rate is not None
-    classifier = fine_tuned(teacher.model, lesson, HOW, result.rate, 0, None)
+    classifier = fine_tuned(teacher.model, data, HOW, result.rate, 0, None)
     for split in ("en", "de"):
         tokens = tokens_of(splits[split], teacher.tokenizer, 32)
         right = logits_of(classifier, tokens).argmax(1) == tokens.labels
@@ -142,8 +142,8 @@ def test_of_several_scored_splits_each_has_its_values(teacher: Teacher, model: S
 
 def test_all_official_metrics_of_a_task_are_named(teacher: Teacher, model: Scored) -> None:
     task = replace(SMALL, name="mrpc")
-    lesson = Lesson(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
-    classifier = fine_tuned(teacher.model, lesson, HOW, 1e-3, 0, None)
+    data = TrainingSet(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
+    classifier = fine_tuned(teacher.model, data, HOW, 1e-3, 0, None)
     assert list(values_of(classifier, teacher.tokenizer, task, HOW, None)) == ["f1", "accuracy"]
 
 
@@ -177,10 +177,12 @@ def test_rates_are_compared_by_the_figure_of_the_task(teacher: Teacher) -> None:
 def test_the_rate_is_chosen_by_the_figure_on_a_cut_of_train(
     model: Scored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chosen(encoder: Any, lesson: Lesson, how: FineTuning, autocast: Any, value: Any, told: Any) -> float:
+    def chosen(
+        encoder: Any, data: TrainingSet, how: FineTuning, autocast: Any, value: Any, told: Any
+    ) -> float:
         assert encoder is model.encoder
-        assert lesson.rows.labels.tolist() == [row.label for row in SMALL.splits["train"]]
-        assert lesson.soft is None
+        assert data.rows.labels.tolist() == [row.label for row in SMALL.splits["train"]]
+        assert data.soft is None
         assert value(np.array([0.0, 1.0]), np.array([[1, 0], [1, 0]], dtype=np.float32))[0] == 0.5
         return how.rates[1]
 

@@ -65,7 +65,7 @@ def test_directions_are_found_once_and_forgotten_with_what_they_are_of(
         word_directions(model, 9)
     assert found.call_count == 2
     key = id(model)
-    assert key in cut._FOUND
+    assert key in cut._DIRECTIONS
     del model
     gc.collect()
-    assert key not in cut._FOUND
+    assert key not in cut._DIRECTIONS

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, PreTrainedModel
 
 from kdnas_core.models import importance as module
-from kdnas_core.models.importance import SKILLED, Importance, importance_of
+from kdnas_core.models.importance import SAME_WORD_SHARE, Importance, importance_of
 from kdnas_core.models.mapping import layer_map
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.teacher import Teacher
@@ -213,7 +213,7 @@ def importance_with(same_word: dict[tuple[int, int], float], layers: int = 6) ->
 
 
 def test_heads_that_find_the_same_word_come_first_and_then_those_of_most_effect() -> None:
-    importance = importance_with({(2, 1): 0.5, (2, 3): SKILLED, (3, 4): SKILLED - 1e-3})
+    importance = importance_with({(2, 1): 0.5, (2, 3): SAME_WORD_SHARE, (3, 4): SAME_WORD_SHARE - 1e-3})
     importance.heads[1] = torch.tensor([0.0, 7.0, 0.1, 9.0])
     importance.heads[2] = torch.tensor([5.0, 7.0, 0.1, 6.0])
     importance.heads[3] = torch.tensor([0.0, 0.0, 0.0, 0.0])
@@ -237,7 +237,7 @@ def test_of_two_layers_for_one_place_the_better_at_finding_the_same_word_is_take
     assert importance_with({(1, 2): 0.4, (2, 4): 0.3}).source_layers(2) == [1, 6]
 
 
-@pytest.mark.parametrize("skilled", [{}, {(6, 1): 0.5}, {(2, 1): SKILLED - 1e-3}])
+@pytest.mark.parametrize("skilled", [{}, {(6, 1): 0.5}, {(2, 1): SAME_WORD_SHARE - 1e-3}])
 def test_without_such_a_layer_or_with_the_last_one_layers_are_spread_evenly(
     skilled: dict[tuple[int, int], float],
 ) -> None:

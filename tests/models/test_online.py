@@ -55,8 +55,8 @@ def both(
 ) -> tuple[Targets, OnlineTargets]:
     """The same texts, stored and online."""
     stored = teacher_targets(teacher, passages, LENGTH, None, cache_folder(), wanted=wanted)
-    sheet = tokenised(teacher, passages, LENGTH, wanted.hidden_words)
-    return stored, OnlineTargets.of(teacher, sheet, stored.variance, None, wanted.projections)
+    encoded = tokenised(teacher, passages, LENGTH, wanted.hidden_words)
+    return stored, OnlineTargets.of(teacher, encoded, stored.variance, None, wanted.projections)
 
 
 def assert_same(computed: torch.Tensor, expected: torch.Tensor) -> None:

@@ -22,22 +22,22 @@ def teacher(tiny_teacher: Path) -> Teacher:
     return teacher_of(tiny_teacher)
 
 
-def ids_of(sheet: TokenizedTexts) -> list[list[int]]:
-    return [sheet.ids[sheet.slice(index)].tolist() for index in range(len(sheet.offsets) - 1)]
+def ids_of(encoded: TokenizedTexts) -> list[list[int]]:
+    return [encoded.ids[encoded.slice(index)].tolist() for index in range(len(encoded.offsets) - 1)]
 
 
-def types_of(sheet: TokenizedTexts) -> list[list[int]]:
-    assert sheet.types is not None
-    return [sheet.types[sheet.slice(index)].tolist() for index in range(len(sheet.offsets) - 1)]
+def types_of(encoded: TokenizedTexts) -> list[list[int]]:
+    assert encoded.types is not None
+    return [encoded.types[encoded.slice(index)].tolist() for index in range(len(encoded.offsets) - 1)]
 
 
 def test_the_tokens_of_all_texts_stand_in_a_row(teacher: Teacher, texts: list[str]) -> None:
     some = [texts[0], "Short.", *texts[1:9]]
-    sheet = tokenised(teacher, some, 128)
-    assert ids_of(sheet) == [teacher.tokenizer(text)["input_ids"] for text in some]
-    assert sheet.offsets[0] == 0
-    assert sheet.offsets[-1] == len(sheet.ids)
-    assert set(sheet.labels.tolist()) == {NOT_HIDDEN}
+    encoded = tokenised(teacher, some, 128)
+    assert ids_of(encoded) == [teacher.tokenizer(text)["input_ids"] for text in some]
+    assert encoded.offsets[0] == 0
+    assert encoded.offsets[-1] == len(encoded.ids)
+    assert set(encoded.labels.tolist()) == {NOT_HIDDEN}
 
 
 def test_however_many_texts_are_tokenised_at_once_the_sheet_is_the_same(
@@ -54,32 +54,32 @@ def test_single_sentences_have_no_types(teacher: Teacher, texts: list[str]) -> N
 
 
 def test_tokens_of_a_pair_say_which_sentence_they_are_of(teacher: Teacher) -> None:
-    sheet = tokenised(teacher, PAIRS, 64)
+    encoded = tokenised(teacher, PAIRS, 64)
     for index, (first, second) in enumerate(PAIRS):
         before, after = (len(teacher.tokenizer(part)["input_ids"]) for part in (first, second))
-        assert types_of(sheet)[index] == [0] * before + [1] * (after - 1)  # one [CLS] for both
-    assert ids_of(sheet) == [teacher.tokenizer(*pair)["input_ids"] for pair in PAIRS]
+        assert types_of(encoded)[index] == [0] * before + [1] * (after - 1)  # one [CLS] for both
+    assert ids_of(encoded) == [teacher.tokenizer(*pair)["input_ids"] for pair in PAIRS]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_teacher_that_knows_no_second_sentence_is_told_of_none(kind: str, teacher: Teacher) -> None:
-    sheet = tokenised(family_teacher(teacher, kind), PAIRS, 64)
-    assert (sheet.types is None) == (kind in WITHOUT_SEGMENTS)
-    assert ids_of(sheet) == ids_of(tokenised(teacher, PAIRS, 64))
+    encoded = tokenised(family_teacher(teacher, kind), PAIRS, 64)
+    assert (encoded.types is None) == (kind in WITHOUT_SEGMENTS)
+    assert ids_of(encoded) == ids_of(tokenised(teacher, PAIRS, 64))
 
 
 def test_texts_are_cut_at_the_length_with_their_last_token(teacher: Teacher, texts: list[str]) -> None:
-    sheet = tokenised(teacher, [*texts[:9], "Short."], 12)
-    for tokens, text in zip(ids_of(sheet), [*texts[:9], "Short."], strict=True):
+    encoded = tokenised(teacher, [*texts[:9], "Short."], 12)
+    for tokens, text in zip(ids_of(encoded), [*texts[:9], "Short."], strict=True):
         whole = teacher.tokenizer(text)["input_ids"]
         assert tokens == (whole if len(whole) <= 12 else [*whole[:11], whole[-1]])
 
 
 def test_of_a_pair_the_longer_sentence_is_cut(teacher: Teacher) -> None:
-    sheet = tokenised(teacher, [("Short.", "name " * 50), ("name " * 50, "Short.")], 16)
+    encoded = tokenised(teacher, [("Short.", "name " * 50), ("name " * 50, "Short.")], 16)
     short = len(teacher.tokenizer("Short.")["input_ids"])
     # [CLS] and [SEP] count to the first, the last [SEP] to the second
-    assert [sum(types) for types in types_of(sheet)] == [16 - short, short - 1]
+    assert [sum(types) for types in types_of(encoded)] == [16 - short, short - 1]
 
 
 def test_hidden_words_are_labelled_and_nothing_else_is_changed(teacher: Teacher, texts: list[str]) -> None:
@@ -92,9 +92,9 @@ def test_hidden_words_are_labelled_and_nothing_else_is_changed(teacher: Teacher,
 
 
 def test_words_of_pairs_are_hidden_too(teacher: Teacher) -> None:
-    sheet = tokenised(teacher, PAIRS * 9, 64, hidden_words=True)
-    assert (sheet.labels != NOT_HIDDEN).any()
-    assert types_of(sheet) == types_of(tokenised(teacher, PAIRS * 9, 64))
+    encoded = tokenised(teacher, PAIRS * 9, 64, hidden_words=True)
+    assert (encoded.labels != NOT_HIDDEN).any()
+    assert types_of(encoded) == types_of(tokenised(teacher, PAIRS * 9, 64))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_fingerprint_changes_with_all_that_is_read(
 
 @pytest.mark.parametrize("field", ["ids", "labels", "offsets", "types"])
 def test_the_fingerprint_changes_with_each_number(field: str, teacher: Teacher) -> None:
-    sheet = tokenised(teacher, PAIRS, 64)
-    other = getattr(sheet, field).copy()
+    encoded = tokenised(teacher, PAIRS, 64)
+    other = getattr(encoded, field).copy()
     other[1] += 1
-    assert replace(sheet, **{field: other}).fingerprint != sheet.fingerprint
+    assert replace(encoded, **{field: other}).fingerprint != encoded.fingerprint

@@ -115,7 +115,7 @@ def judge(
         spec,
         LatencyBench(teacher, spec.latency),
         teacher_ms=WITHIN.teacher_p50,
-        given=TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True),
+        profile=TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True),
         data=data,
         words=made_up_words(teacher, data.vocabulary),
         autocast=None,

@@ -347,7 +347,7 @@ def test_a_masked_lm_head_is_trained_for_a_teacher_that_has_none_where_it_is_wan
     assert any("masked-LM head" in words for words in said)
     assert judge.words is not None
     assert len(judge.words.table) == len(judge.data.vocabulary.rows)
-    assert judge.given.predicts_words
+    assert judge.profile.predicts_words
     for targets in (judge.data.train, judge.data.held_out):
         hidden = targets.labels != NOT_HIDDEN
         assert hidden.mean() == pytest.approx(0.15, abs=0.03)

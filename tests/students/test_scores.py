@@ -167,9 +167,9 @@ def test_each_score_is_of_so_many_seeds_and_rows(
 ) -> None:
     learnt: list[int] = []
 
-    def counted(encoder: Any, lesson: Any, *rest: Any) -> Any:
-        learnt.append(len(lesson.rows))
-        return fine_tuned(encoder, lesson, *rest)
+    def counted(encoder: Any, training_set: Any, *rest: Any) -> Any:
+        learnt.append(len(training_set.rows))
+        return fine_tuned(encoder, training_set, *rest)
 
     monkeypatch.setattr(scoring, "fine_tuned", counted)
     told = scored(spec, student, tasks=[words], seeds=2, rows=24)

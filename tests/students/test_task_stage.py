@@ -25,7 +25,7 @@ from kdnas_core.distillation import loop
 from kdnas_core.distillation.trainer import distil
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
-from kdnas_core.evaluation.fine_tuning import FineTuning, Lesson, fine_tuned
+from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import train_tokens
 from kdnas_core.files import cache_folder
 from kdnas_core.models.student import new_student, read_student, save, shape_of_model, start_student
@@ -155,9 +155,9 @@ def test_pairs_are_learnt_in_both_stages_with_what_tells_their_sentences_apart(
         told_types.append(data.learnt.types is not None)
         return distil(student, objective, data, *rest)
 
-    def tuned(encoder: Any, lesson: Lesson, *rest: Any) -> Any:
-        told_types.append(lesson.rows.types is not None)
-        return fine_tuned(encoder, lesson, *rest)
+    def tuned(encoder: Any, training_set: TrainingSet, *rest: Any) -> Any:
+        told_types.append(training_set.rows.types is not None)
+        return fine_tuned(encoder, training_set, *rest)
 
     monkeypatch.setattr(module, "distil", distilled)
     for each in (module, task_teacher):
@@ -192,7 +192,7 @@ def test_its_loss_is_how_far_it_is_from_the_fine_tuned_teacher_on_rows_not_learn
     spec: RunSpec, words: str, whole: Whole, tmp_path: Path
 ) -> None:
     teacher, task = teacher_of(Path(spec.teacher)), read_task(words, tmp_path)
-    classifier = task_teacher.taught_teacher(teacher, task, lambda: None, lambda said: None)
+    classifier = task_teacher.fine_tuned_teacher(teacher, task, lambda: None, lambda said: None)
     tokens = tokens_of(task.splits["validation"], teacher.tokenizer, 64)
     pupil = AutoModelForSequenceClassification.from_pretrained(whole.folder)
     mine, theirs = (logits_of(model, tokens).astype(float) for model in (pupil, classifier))
@@ -204,23 +204,23 @@ def test_its_loss_is_how_far_it_is_from_the_fine_tuned_teacher_on_rows_not_learn
 def test_the_second_stage_learns_what_the_fine_tuned_teacher_says_to_each_row(
     spec: RunSpec, words: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[tuple[Lesson, PreTrainedModel]] = []
+    given: list[tuple[TrainingSet, PreTrainedModel]] = []
     shutil.rmtree(cache_folder() / "task-teachers", ignore_errors=True)
 
-    def spied(encoder: Any, lesson: Lesson, *rest: Any) -> PreTrainedModel:
-        given.append((lesson, fine_tuned(encoder, lesson, *rest)))
+    def spied(encoder: Any, training_set: TrainingSet, *rest: Any) -> PreTrainedModel:
+        given.append((training_set, fine_tuned(encoder, training_set, *rest)))
         return given[-1][1]
 
     for each in (module, task_teacher):
         monkeypatch.setattr(each, "fine_tuned", spied)
     taught(spec, words, start, tmp_path / "student", epochs=0.2)
-    (lesson, teacher), (soft, pupil) = given
+    (data, teacher), (soft, pupil) = given
     for model, share in ((teacher, 0.1), (pupil, 0.0)):  # the teacher's own, and none
         assert {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)} == {share}
     task = read_task(words, tmp_path)
     tokenizer = teacher_of(Path(spec.teacher)).tokenizer
-    assert lesson.soft is None
-    assert [ids.tolist() for ids in lesson.rows.ids] == [
+    assert training_set.soft is None
+    assert [ids.tolist() for ids in training_set.rows.ids] == [
         ids.tolist() for ids in train_tokens(tokenizer, task, FineTuning()).ids
     ]
     assert [ids.tolist() for ids in soft.rows.ids] == [

@@ -1,7 +1,7 @@
-"""What may stand in a word's place: what the teacher predicts there, or the nearest neighbours of the word.
+"""Candidates to replace a word: the teacher's predictions, or the word's nearest neighbours.
 
-The rule of TinyBERT's data augmentation (arXiv 1909.10351, algorithm 1): the masked-LM's best words for a
-word of one piece, neighbours for a word of several.
+TinyBERT's data augmentation (arXiv 1909.10351, algorithm 1) uses the masked-LM's best words for a word of one
+piece, and nearest neighbours for a word of several.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from kdnas_core.distillation.augmentation.neighbours import (
-    Near,
     Neighbours,
+    NeighbourWords,
     nearest,
     neighbours_in_embeddings,
     neighbours_in_glove,
 )
 from kdnas_core.distillation.augmentation.prediction import Predictor, predict, predictor_of
-from kdnas_core.distillation.augmentation.words import Asked, Candidates, Reading, read
+from kdnas_core.distillation.augmentation.words import Candidates, Occurrence, Reading, read
 from kdnas_core.errors import BadInput
 from kdnas_core.models.families import first_position
 from kdnas_core.models.mlm_head import TeacherHead
@@ -30,13 +30,13 @@ from kdnas_core.models.teacher import Teacher
 
 @dataclass(frozen=True)
 class WordCandidates:
-    """Gives candidates for words.
+    """Finds candidates for words.
 
     Attributes:
         tokenizer: the teacher's.
-        longest: tokens of a text that are looked at, special tokens included.
+        longest: tokens that are read of a text, special tokens included.
         neighbours: for words of several pieces.
-        predictor: for words of one piece; None where the teacher predicts no words: all get neighbours then.
+        predictor: for words of one piece; None if the teacher predicts no words, and all use neighbours.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -45,25 +45,25 @@ class WordCandidates:
     predictor: Predictor | None
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """The texts with the places of words that may be replaced."""
+        """Returns the texts with the places of words that may be replaced."""
         return read(texts, self.tokenizer, self.longest)
 
-    def candidates(self, asked: Sequence[Asked], count: int, near: Near) -> Candidates:
-        """At most `count` candidates for each place that is asked for, in alphabetical order.
+    def candidates(self, words: Sequence[Occurrence], count: int, known: NeighbourWords) -> Candidates:
+        """Returns at most `count` candidates for each word, in alphabetical order.
 
-        Whatever else is in the batch they are the same, to within the rounding of floats.
+        They do not depend on the other words, up to the rounding of floats.
 
         Args:
-            asked: places, each once.
+            words: occurrences, each once.
             count: K.
-            near: neighbours found before, with this `count`; it grows by those of new words.
+            known: neighbours found before with this `count`; those of new words are added.
         """
-        whole = [one for one in asked if one[1].token is not None] if self.predictor else []
-        found = predict(self.predictor, whole, count) if self.predictor else {}
-        others = [(reading, place) for reading, place in asked if (reading.text, place) not in found]
-        words = dict.fromkeys(reading.word(place) for reading, place in others)
-        near |= nearest(self.neighbours, [word for word in words if word not in near], count)
-        return found | {(reading.text, place): near[reading.word(place)] for reading, place in others}
+        whole = [word for word in words if word[1].token is not None] if self.predictor else []
+        predicted = predict(self.predictor, whole, count) if self.predictor else {}
+        others = [(reading, place) for reading, place in words if (reading.text, place) not in predicted]
+        new = dict.fromkeys(reading.word(place) for reading, place in others)
+        known |= nearest(self.neighbours, [word for word in new if word not in known], count)
+        return predicted | {(reading.text, place): known[reading.word(place)] for reading, place in others}
 
 
 def augmenter_for(
@@ -73,14 +73,14 @@ def augmenter_for(
     sequence_length: int = 128,
     dtype: torch.dtype | None = None,
 ) -> tuple[WordCandidates, list[str]]:
-    """What gives candidates with a teacher, and notes for the user: a sentence each.
+    """Makes the `WordCandidates` of a teacher; returns them and notes for the user, a sentence each.
 
     Args:
-        teacher: whose tokenizer, and whose model under the head.
-        head: its masked-LM head, for all of its tokens; None where there is none.
+        teacher: has the tokenizer and the model.
+        head: its masked-LM head, for all of its tokens; None if it has none.
         glove: a text file of word vectors; None for the teacher's own embeddings.
-        sequence_length: tokens of a text that are looked at; the teacher would see no more.
-        dtype: to compute in, such as `precision.autocast_dtype` says; None for float32.
+        sequence_length: tokens that are read of a text.
+        dtype: to compute in, as of `precision.autocast_dtype`; None for float32.
 
     Raises:
         BadInput: the tokenizer cannot tell the characters of its tokens or has no mask token, or the file of

@@ -1,4 +1,4 @@
-"""Words whose vectors are nearest to a word's: from a GloVe file, or among the teacher's own embeddings."""
+"""Nearest neighbours of words, by GloVe vectors or the teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from kdnas_core.distillation.augmentation.words import in_its_place, is_word, whole_words
+from kdnas_core.distillation.augmentation.words import is_word, replacements, whole_words
 from kdnas_core.errors import BadInput
 from kdnas_core.models.teacher import Teacher
 
-MOST_WORDS = 100_000  # the most frequent: as in TinyBERT's code, and so that the table fits in memory
-CHUNK = 128  # words of one matrix product, whose 100,000 columns take 51 MB then
+MOST_WORDS = 100_000  # the most frequent, as in TinyBERT's code; limits the table's memory
+CHUNK = 128  # words of one matrix product, which then takes 51 MB
 
 Vectors = NDArray[np.float32]
-Near = dict[str, tuple[str, ...]]  # the neighbours of a word
+NeighbourWords = dict[str, tuple[str, ...]]  # the neighbours of a word
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A table of words, and how any word is looked up.
+    """A table of words, and a function to look up any word.
 
     Attributes:
-        words: (W,) of letters alone.
+        words: (W,) words of letters only.
         table: (W, E) their vectors, of length 1.
-        vectors: gives (words, E) vectors of any words, with zeros for a word that it does not know.
+        vectors: returns (words, E) vectors of any words, with zeros for unknown ones.
     """
 
     words: Sequence[str]
@@ -39,34 +39,34 @@ class Neighbours:
 
 
 @torch.inference_mode()
-def nearest(neighbours: Neighbours, words: Sequence[str], count: int) -> Near:
-    """The `count` nearest neighbours by cosine of each word, in its case and in alphabetical order.
+def nearest(neighbours: Neighbours, words: Sequence[str], count: int) -> NeighbourWords:
+    """Returns the `count` nearest neighbours of each word by cosine, in its case and alphabetical order.
 
-    Never the word itself; none for a word without a vector.
+    The word itself is excluded; a word without a vector has no neighbours.
     """
-    found: Near = {}
+    neighbour_words: NeighbourWords = {}
     for start in range(0, len(words), CHUNK):
         chunk = words[start : start + CHUNK]
         vectors = neighbours.vectors(chunk)
-        # a word may be in the table in three cases, each of which may be the word itself
+        # the table may hold a word in three cases (lower, title, upper)
         best = (vectors @ neighbours.table.T).topk(min(3 * (count + 1), len(neighbours.words))).indices
         for word, known, row in zip(chunk, vectors.any(dim=1).tolist(), best.tolist(), strict=True):
             close = [neighbours.words[index] for index in row] if known else []
-            found[word] = in_its_place(close, word, count)
-    return found
+            neighbour_words[word] = replacements(close, word, count)
+    return neighbour_words
 
 
 def neighbours_in_embeddings(teacher: Teacher) -> Neighbours:
-    """The teacher's input embeddings of whole words; a word's vector is the mean of its pieces'."""
+    """Returns the table of the teacher's whole words; a word's vector is the mean of its pieces'."""
     weights = teacher.model.get_input_embeddings().weight
     assert isinstance(weights, torch.Tensor)
     rows = weights.detach().float()
     words = dict(islice(whole_words(teacher.tokenizer, len(rows)).items(), MOST_WORDS))
     unknown = teacher.tokenizer.unk_token_id
 
-    def vectors(asked: Sequence[str]) -> torch.Tensor:
-        # byte-level BPE knows a word by the space before it
-        pieces = teacher.tokenizer([f" {word}" for word in asked], add_special_tokens=False)["input_ids"]
+    def vectors(looked_up: Sequence[str]) -> torch.Tensor:
+        # in byte-level BPE a word begins with a space
+        pieces = teacher.tokenizer([f" {word}" for word in looked_up], add_special_tokens=False)["input_ids"]
         nothing = torch.zeros(rows.shape[1])
         known = (ids if unknown not in ids else [] for ids in pieces)
         return torch.stack([rows[ids].mean(dim=0) if ids else nothing for ids in known])
@@ -75,7 +75,7 @@ def neighbours_in_embeddings(teacher: Teacher) -> Neighbours:
 
 
 def neighbours_in_glove(path: Path) -> Neighbours:
-    """The words of a text file of word vectors, `word v1 v2 ...` a line, as GloVe's are: its first 100,000.
+    """Reads the first 100,000 words of a GloVe text file, `word v1 v2 ...` a line.
 
     Raises:
         BadInput: the file cannot be read, or a line is malformed.
@@ -88,9 +88,9 @@ def neighbours_in_glove(path: Path) -> Neighbours:
     table = F.normalize(torch.from_numpy(vectors))
     numbers = {word: number for number, word in reversed(list(enumerate(words)))}
 
-    def look_up(asked: Sequence[str]) -> torch.Tensor:
-        found = torch.tensor([numbers.get(word, numbers.get(word.lower(), -1)) for word in asked])
-        return table[found] * (found >= 0)[:, None]
+    def look_up(looked_up: Sequence[str]) -> torch.Tensor:
+        rows = torch.tensor([numbers.get(word, numbers.get(word.lower(), -1)) for word in looked_up])
+        return table[rows] * (rows >= 0)[:, None]
 
     return Neighbours(words, table, look_up)
 
@@ -125,5 +125,5 @@ def _vector(numbers: Sequence[str]) -> Vectors | None:
 
 
 def _ends_with_number(word: str) -> bool:
-    """Whether a line has more numbers than the first has: one of them was taken for the word's end."""
+    """Whether a parsed word ends with a number: its line has more numbers than the first."""
     return _vector(word.split(" ")[1:][-1:] or ["none"]) is not None

@@ -1,9 +1,8 @@
-"""Which words the teacher's masked-LM holds likely in a word's place.
+"""Predicts replacements of a word with the teacher's masked-LM.
 
-TinyBERT's code asks the masked-LM once a word, with the original sentence after the masked one. Here many
-masked sentences are asked about at once, and each stands alone: that is what a masked-LM has learned to read
-(RoBERTa's family reads no such pairs), it does not show the word that is to be guessed, and it takes half the
-time.
+TinyBERT's code runs the masked-LM once a word, on the masked sentence followed by the original. Here masked
+sentences run in batches, without the original: masked-LMs are trained on such input (RoBERTa's family reads
+no such pairs), the masked word is not shown, and it takes half the time.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdnas_core.data.tokens import check_mask_token
-from kdnas_core.distillation.augmentation.words import Asked, Candidates, in_its_place, whole_words
+from kdnas_core.distillation.augmentation.words import Candidates, Occurrence, replacements, whole_words
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import Vocabulary
@@ -28,12 +27,12 @@ BATCH = 2048  # tokens, padding included
 
 @dataclass(frozen=True)
 class Predictor:
-    """A masked-LM that says which words may stand at a place.
+    """A masked-LM that predicts whole words.
 
     Attributes:
         model: the teacher, or a copy of it in another dtype.
-        head: in float32, and for the whole words alone.
-        words: (W,) those words.
+        head: in float32, for whole words only.
+        words: (W,) the whole words.
         mask: id of the mask token.
         pad: id of the padding.
     """
@@ -46,7 +45,7 @@ class Predictor:
 
 
 def predictor_of(teacher: Teacher, head: TeacherHead, dtype: torch.dtype | None) -> Predictor:
-    """A teacher with its masked-LM head.
+    """Makes the predictor of a teacher with its masked-LM head.
 
     Args:
         teacher: with a mask token.
@@ -69,7 +68,7 @@ def predictor_of(teacher: Teacher, head: TeacherHead, dtype: torch.dtype | None)
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
-    """A copy rather than autocast, which would cast all the frozen weights anew in each batch."""
+    """Copies the model; autocast would cast all frozen weights again in each batch."""
     if dtype is None:
         return model
     copied: Any = copy.deepcopy(model)
@@ -77,30 +76,30 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
 
 
 @torch.inference_mode()
-def predict(predictor: Predictor, asked: Sequence[Asked], count: int) -> Candidates:
-    """The `count` words that the masked-LM holds likeliest at each place, in alphabetical order.
+def predict(predictor: Predictor, words: Sequence[Occurrence], count: int) -> Candidates:
+    """Returns the `count` likeliest words at each place, in alphabetical order.
 
-    Never the word that is there. Each place is masked alone.
+    The original word is excluded. Each place is masked by itself.
 
     Args:
         predictor: the masked-LM.
-        asked: places of words of one piece.
+        words: occurrences of words of one piece.
         count: K.
     """
-    found: Candidates = {}
-    for batch in _batches(asked):
+    candidates: Candidates = {}
+    for batch in _batches(words):
         scores = _scores(predictor, batch)
-        # some are left out: the word itself, and the second of two that differ in case alone
+        # more than `count`, since the word itself and words that differ only in case are dropped
         best = scores.topk(min(3 * (count + 1), len(predictor.words))).indices.tolist()
         for (reading, place), row in zip(batch, best, strict=True):
             likely = [predictor.words[index] for index in row]
-            found[reading.text, place] = in_its_place(likely, reading.word(place), count)
-    return found
+            candidates[reading.text, place] = replacements(likely, reading.word(place), count)
+    return candidates
 
 
-def _batches(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
-    """Ordered by length, so that hardly anything is padding."""
-    ordered = sorted(asked, key=lambda one: len(one[0].ids), reverse=True)
+def _batches(words: Sequence[Occurrence]) -> Iterator[Sequence[Occurrence]]:
+    """Batches of similar length, the longest first, with little padding."""
+    ordered = sorted(words, key=lambda word: len(word[0].ids), reverse=True)
     start = 0
     while start < len(ordered):
         stop = start + max(1, BATCH // len(ordered[start][0].ids))
@@ -108,8 +107,8 @@ def _batches(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
         start = stop
 
 
-def _scores(predictor: Predictor, batch: Sequence[Asked]) -> torch.Tensor:
-    """(places, W) logits at the masked places alone, of a batch whose first is the longest."""
+def _scores(predictor: Predictor, batch: Sequence[Occurrence]) -> torch.Tensor:
+    """(places, W) logits at the masked places of a batch whose first sentence is the longest."""
     ids = torch.full((len(batch), len(batch[0][0].ids)), predictor.pad)
     mask = torch.zeros_like(ids)
     for row, (reading, place) in enumerate(batch):

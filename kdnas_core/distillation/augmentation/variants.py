@@ -1,7 +1,7 @@
 """TinyBERT's data augmentation: variants of texts with some of their words replaced (arXiv 1909.10351).
 
-Of a pair, each sentence is varied on its own, from the original; TinyBERT's code overwrites the first in
-place, so that all variants of the second meet the last of the first.
+Each sentence of a pair is varied independently, from the original. TinyBERT's code overwrites the first, so
+that all variants of the second are paired with the last variant of the first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnas_core.distillation.augmentation.candidates import WordCandidates
-from kdnas_core.distillation.augmentation.neighbours import Near
+from kdnas_core.distillation.augmentation.neighbours import NeighbourWords
 from kdnas_core.distillation.augmentation.words import Candidates, Reading
 from kdnas_core.errors import BadInput
 
@@ -25,13 +25,13 @@ Row = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much is varied, with the paper's numbers.
+    """The settings, with the paper's defaults.
 
     Attributes:
-        copies: N, of each row; fewer remain where two are alike.
+        copies: N, of each row; fewer remain if some are equal.
         candidates: K, for each word.
-        chance: p_t, of a word to be replaced in a copy.
-        seed: of what is replaced by what.
+        chance: p_t, the probability that a word is replaced in a copy.
+        seed: of the replacements.
 
     Raises:
         BadInput: one of them is out of range.
@@ -52,11 +52,11 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What happens to the words of a sentence.
+    """The random draws for the words of a sentence.
 
     Attributes:
-        replaced: (N, words) whether a word is.
-        choice: (N, words) by which candidate: a share of their number.
+        replaced: (N, words) whether a word is replaced.
+        choice: (N, words) the candidate, as a share of their number.
     """
 
     reading: Reading
@@ -70,40 +70,40 @@ def augment(
     settings: Augmentation,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[list[Row]]:
-    """Variants of each row: different from it and from each other, at most N.
+    """Returns at most N variants of each row, different from it and from each other.
 
-    A row's variants depend on its text and the seed, not on the rows about it (but for candidates that are
-    equally good to within the rounding of floats).
+    A row's variants depend on its text and the seed, not on other rows (except for candidates that are
+    equally good up to the rounding of floats).
 
     Args:
         rows: a sentence and None, or a pair of sentences.
-        words: gives the candidates.
-        settings: how much is varied.
+        words: finds the candidates.
+        settings: of the augmentation.
         progress: called with the share done, 0 to 1; may raise to give up.
     """
     made: list[list[Row]] = []
-    near: Near = {}
+    known: NeighbourWords = {}
     for start in range(0, len(rows), SLAB):
-        made += _of_slab(rows[start : start + SLAB], words, settings, near)
+        made += _of_slab(rows[start : start + SLAB], words, settings, known)
         progress(len(made) / len(rows))
     return made
 
 
 def _of_slab(
-    rows: Sequence[Row], words: WordCandidates, settings: Augmentation, near: Near
+    rows: Sequence[Row], words: WordCandidates, settings: Augmentation, known: NeighbourWords
 ) -> list[list[Row]]:
     texts = list(dict.fromkeys(text for row in rows for text in row if text is not None))
     readings = dict(zip(texts, words.read(texts), strict=True))
     draws = [_draws(row, readings, settings) for row in rows]
-    # of the places that some copy replaces, each once
-    asked = {
+    # each place that a copy replaces, once
+    replaced_words = {
         (draw.reading.text, place): (draw.reading, place)
         for of_row in draws
         for draw in of_row
         for place, replaced in zip(draw.reading.places, draw.replaced.T, strict=True)
         if replaced.any()
     }
-    candidates = words.candidates(list(asked.values()), settings.candidates, near)
+    candidates = words.candidates(list(replaced_words.values()), settings.candidates, known)
     return [_variants(row, of_row, candidates) for row, of_row in zip(rows, draws, strict=True)]
 
 
@@ -127,12 +127,11 @@ def _variants(row: Row, draws: Sequence[_Draw], candidates: Candidates) -> list[
 
 
 def _varied(draw: _Draw, copy: int, candidates: Candidates) -> str:
-    """The sentence with words replaced in place: all between them stays as it is."""
+    """Replaces words of the sentence and keeps all characters between them."""
     text, parts, at = draw.reading.text, [], 0
     for index in np.flatnonzero(draw.replaced[copy]).tolist():
         place = draw.reading.places[index]
-        some = candidates[text, place]
-        if some:
-            parts += [text[at : place.start], some[int(draw.choice[copy, index] * len(some))]]
+        if others := candidates[text, place]:
+            parts += [text[at : place.start], others[int(draw.choice[copy, index] * len(others))]]
             at = place.end
     return "".join([*parts, text[at:]])

@@ -1,4 +1,4 @@
-"""The words of a text, and where each stands."""
+"""Finds the words of a text that may be replaced, with their places."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ you your yours yourself yourselves
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 JOINERS = "\u200c\u200d"  # inside words of Persian and of India's languages
-# Thai to Burmese, Khmer, kana, Han: between words there are no spaces
+# Thai to Burmese, Khmer, kana, Han: scripts without spaces between words
 UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-_GOES_ON = "##"  # WordPiece marks a piece that goes on a word,
-_BEGINS = ("Ġ", "▁")  # byte-level BPE and SentencePiece one that begins it
+_GOES_ON = "##"  # WordPiece marks pieces that continue a word,
+_BEGINS = ("Ġ", "▁")  # byte-level BPE and SentencePiece pieces that begin one
 
 SPACE = "▁"  # before a word, in SentencePiece
 Spans = dict[tuple[int, int], int | None]
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is of letters alone, with their marks and joiners: no digit, no underscore."""
+    """Returns whether a text has only letters, marks and joiners: no digit, no underscore."""
     if text.isalpha():
         return True
     return any(map(str.isalpha, text)) and all(
@@ -44,18 +44,17 @@ def is_word(text: str) -> bool:
 
 
 def whole_words(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[int, str]:
-    """The tokens that are whole words, by id in ascending order, and how they are written.
+    """Returns the tokens that are whole words, as text by id in ascending order.
 
-    In scripts without spaces between words, a piece within a run of letters counts as a word; in others one
-    letter does not.
+    In scripts without spaces between words, every piece counts as a word; in others a single letter does not.
 
     Args:
         tokenizer: WordPiece, byte-level BPE or SentencePiece.
-        rows: of the embedding; a token beyond has none.
+        rows: of the embedding; later tokens are left out.
     """
     ids = list(range(min(rows, len(tokenizer))))
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
-    # by count: each mark is a word of some other vocabulary too (Ġ is a letter of Maltese)
+    # by count, since each mark can also be text (Ġ is a letter of Maltese)
     mark = max((_GOES_ON, *_BEGINS), key=lambda mark: sum(token.startswith(mark) for token in tokens))
     written = (text.strip() for text in tokenizer.batch_decode([[token] for token in ids]))
     special = set(tokenizer.all_special_ids)
@@ -72,12 +71,12 @@ def _is_whole(token: str, text: str, mark: str) -> bool:
     return len(text) > 1 and token.startswith(mark) != (mark == _GOES_ON)
 
 
-def in_its_place(words: list[str], place: str, count: int) -> tuple[str, ...]:
-    """The first `count` different words that can stand for another, in its case and in alphabetical order.
+def replacements(words: list[str], place: str, count: int) -> tuple[str, ...]:
+    """Returns the first `count` different words to replace another, in its case and alphabetical order.
 
     Args:
         words: best first.
-        place: the word they are to stand for, which is none of them, whatever its case.
+        place: the word to replace; it is excluded in any case.
         count: K.
     """
     different: dict[str, str] = {}
@@ -88,7 +87,7 @@ def in_its_place(words: list[str], place: str, count: int) -> tuple[str, ...]:
 
 
 def recased(word: str, like: str) -> str:
-    """The word in capitals, or with a capital, where another is."""
+    """Returns the word in upper or title case if `like` is."""
     if len(like) > 1 and like.isupper():
         return word.upper()
     return word[:1].upper() + word[1:] if like.istitle() else word
@@ -96,12 +95,12 @@ def recased(word: str, like: str) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a word is that may be replaced.
+    """The place of a word that may be replaced.
 
     Attributes:
-        start: its first character.
-        end: the one after its last.
-        token: the index of its only piece among the text's tokens; None where it has several.
+        start: index of its first character.
+        end: index after its last character.
+        token: index of its only piece among the text's tokens; None if it has several.
     """
 
     start: int
@@ -114,9 +113,9 @@ class Reading:
     """A text as the teacher reads it.
 
     Attributes:
-        text: all of it.
-        ids: tokens of its beginning, special tokens included.
-        places: of the words therein that may be replaced, in their order.
+        text: the whole text.
+        ids: its first tokens, special tokens included.
+        places: of the words in them that may be replaced, in order.
     """
 
     text: str
@@ -124,21 +123,21 @@ class Reading:
     places: Sequence[Place]
 
     def word(self, place: Place) -> str:
-        """The word at a place."""
+        """Returns the word at a place."""
         return self.text[place.start : place.end]
 
 
-Asked = tuple[Reading, Place]
+Occurrence = tuple[Reading, Place]
 Candidates = dict[tuple[str, Place], tuple[str, ...]]  # by text and place
 
 
 def read(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int) -> list[Reading]:
-    """Reads texts and finds their words that may be replaced: no stop words, numbers or identifiers.
+    """Tokenizes texts and finds their words that may be replaced: no stop words, numbers or identifiers.
 
     Args:
         texts: in any language; in scripts without spaces between words, the tokenizer's pieces are the words.
-        tokenizer: one that can tell the characters of a token (`is_fast`).
-        longest: tokens of a text, special tokens included; what comes after is not looked at.
+        tokenizer: a fast one, which gives the characters of a token.
+        longest: tokens that are read of a text, special tokens included.
     """
     if not texts:
         return []
@@ -153,17 +152,17 @@ def read(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int)
 def _spans(
     text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], unknown: object, space: object
 ) -> Spans:
-    """The characters of each token, without a space before them, and its index.
+    """The characters of each token, without a leading space, and its index.
 
-    None in place of the index where a token is unknown, or shares its characters with another, as pieces of
-    one character do in byte-level BPE. A space that is a token of its own stands for no character: what
-    follows it is but a part of a word.
+    The index is None if the token is unknown, or shares its characters with another, as the pieces of one
+    character in byte-level BPE. A token that is only a space has an empty span: the token after it is only a
+    part of a word.
     """
     spans: Spans = {}
     for index, (start, end) in enumerate(offsets):
         while start < end and text[start].isspace():
             start += 1
-        if ids[index] == space != unknown:  # the latter where there is no such token
+        if ids[index] == space != unknown:  # equal if the vocabulary has no such token
             spans[start, start] = None
         elif start < end:
             spans[start, end] = None if (start, end) in spans or ids[index] == unknown else index
@@ -173,22 +172,22 @@ def _spans(
 def _places(text: str, spans: Spans) -> list[Place]:
     ordered = sorted(spans)
     covered = max((end for _, end in ordered), default=0)
-    found: list[Place] = []
+    places: list[Place] = []
     for run in _runs().finditer(text):
-        if run.end() > covered:  # cut off, wholly or in part
+        if run.end() > covered:  # not fully within the tokens read
             break
         if UNSPACED.search(run.group()):
-            found.extend(_pieces(text, run.span(), spans, ordered))
+            places.extend(_pieces(text, run.span(), spans, ordered))
         elif is_word(run.group()) and run.group().casefold() not in STOP_WORDS:
             whole = (run.start(), run.start()) not in spans
-            found.append(Place(*run.span(), spans.get(run.span()) if whole else None))
-    return found
+            places.append(Place(*run.span(), spans.get(run.span()) if whole else None))
+    return places
 
 
 def _pieces(
     text: str, run: tuple[int, int], spans: Spans, ordered: Sequence[tuple[int, int]]
 ) -> Iterator[Place]:
-    """Words in a script without spaces between them."""
+    """The words of a run in a script without spaces between words."""
     begin, end = (bisect_left(ordered, (border, 0)) for border in run)
     for span in ordered[begin:end]:
         piece = text[slice(*span)]
@@ -198,6 +197,6 @@ def _pieces(
 
 @cache
 def _runs() -> re.Pattern[str]:
-    r"""Letters, digits, the underscore, and the marks that `\w` leaves out, such as the vowels of Hindi."""
+    r"""Matches letters, digits, the underscore, and marks that `\w` lacks, such as the vowels of Hindi."""
     marks = "".join(sign for sign in map(chr, range(0x20000)) if unicodedata.category(sign).startswith("M"))
     return re.compile(rf"[\w{JOINERS}{marks}]+")
