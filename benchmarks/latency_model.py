@@ -16,7 +16,7 @@ import numpy as np
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.bench import LatencyBench
-from kdnas_core.latency.model import Known, fitted, without_drift
+from kdnas_core.latency.model import MeasuredLatency, fitted, without_drift
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import new_student
 from kdnas_core.models.teacher import Teacher, load_teacher
@@ -56,7 +56,7 @@ def _measured(
     return readings
 
 
-def _print_table(known: list[Known]) -> None:
+def _print_table(known: list[MeasuredLatency]) -> None:
     print(f"\n{'shape':<26}{'measured':>12}{'estimate':>12}{'error':>8}")
     for at in known:
         model = fitted([other for other in known if other is not at])
@@ -64,7 +64,7 @@ def _print_table(known: list[Known]) -> None:
         print(f"{at.architecture.key:<26}{at.ms:>9.3f} ms{estimate:>9.3f} ms{estimate / at.ms - 1:>+8.1%}")
 
 
-def _errors(known: list[Known]) -> dict[str, object]:
+def _errors(known: list[MeasuredLatency]) -> dict[str, object]:
     model = fitted(known)
     proportion = _percentiles(_errors_of_proportion(known))
     by_readings = {size: _percentiles(_errors_by(known, size)) for size in SIZES if size < len(known)}
@@ -72,7 +72,7 @@ def _errors(known: list[Known]) -> dict[str, object]:
     return {"left_out": left_out, "flops": proportion, "by_readings": by_readings}
 
 
-def _errors_by(known: list[Known], size: int) -> list[float]:
+def _errors_by(known: list[MeasuredLatency], size: int) -> list[float]:
     """Of models fitted on `size` random shapes, on all others."""
     errors = []
     for draw in range(DRAWS):
@@ -86,7 +86,7 @@ def _errors_by(known: list[Known], size: int) -> list[float]:
     return errors
 
 
-def _errors_of_proportion(known: list[Known]) -> list[float]:
+def _errors_of_proportion(known: list[MeasuredLatency]) -> list[float]:
     """Of milliseconds in plain proportion to multiply-adds, each shape left out of its own fit."""
     share = np.array([at.architecture.flops(at.sequence_length) / at.ms for at in known])
     errors = []

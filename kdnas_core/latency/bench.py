@@ -1,4 +1,4 @@
-"""A latency bench: measures the students of one teacher beside it, and remembers what it measured."""
+"""A latency bench: measures the students of a teacher in alternation with it, and caches the readings."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from kdnas_core.spec import LatencySpec
 
 
 class LatencyBench:
-    """One teacher and one protocol.
+    """The bench of one teacher and one protocol.
 
-    What is timed of the teacher is made when it is first timed: never, where all that is asked is remembered.
+    The teacher's runner is made at the first timing, so not at all if every reading is cached.
     """
 
     def __init__(self, teacher: Teacher, protocol: LatencySpec) -> None:
@@ -29,7 +29,7 @@ class LatencyBench:
         self.protocol = protocol
 
     def teacher_latency(self) -> LatencyReading:
-        """The teacher's latency on this machine."""
+        """Returns the teacher's latency on this machine."""
         return self._reading(self.teacher.architecture, student=None)
 
     def student_latency(
@@ -38,17 +38,17 @@ class LatencyBench:
         student: PreTrainedModel,
         waiting: Callable[[], None] = lambda: None,
     ) -> LatencyReading:
-        """A student's latency on this machine; its weights do not matter, so that none need be trained.
+        """Returns a student's latency on this machine; it does not depend on the student's weights.
 
         Args:
             architecture: of the student.
-            student: a model of it.
+            student: a model of that architecture.
             waiting: as for `exclusive`.
         """
         return self._reading(architecture, student, waiting)
 
     def remembered(self, architecture: Architecture) -> LatencyReading | None:
-        """What this machine remembers of an architecture; None where it was never measured."""
+        """Returns the cached reading of an architecture; None if there is none."""
         return recall_latency(self._question(architecture))
 
     def _question(self, architecture: Architecture) -> dict[str, Any]:
@@ -62,17 +62,17 @@ class LatencyBench:
     ) -> LatencyReading:
         known = self.remembered(architecture)
         if known is None:
-            with exclusive(waiting):  # making the models keeps the cores busy too
+            with exclusive(waiting):  # also while making the runners, which uses the cores
                 runners = self._runners(student)
                 known = self._timed(runners)
                 if not known.clean:  # a veto is final: measure again
                     known = self._timed(runners)
-            if known.clean:  # an unclean reading is shown as such, and measured again next time
+            if known.clean:  # unclean readings are not cached but measured again
                 files.remember("latency", self._question(architecture), known.to_dict())
         return known
 
     def _runners(self, student: PreTrainedModel | None) -> list[TimedRun]:
-        """The teacher, and the student after it where there is one."""
+        """The runners of the teacher and, if there is one, the student."""
         return [self._teacher_runner, *([] if student is None else [runner(student, self.protocol)])]
 
     def _timed(self, runners: list[TimedRun]) -> LatencyReading:

@@ -1,6 +1,6 @@
-"""A latency model: what an architecture will take, from what this machine has measured.
+"""A latency model: estimates the latency of an architecture from this machine's measurements.
 
-Imports nothing heavy. It estimates; nothing is called within the budget, or best, by an estimate.
+Imports nothing heavy. An estimate never decides that a student is within the budget, or best.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from kdnas_core.latency.protocol import question
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec
 
-FEWEST = 8  # architectures that a model is fitted on
-FAR_OVER = 1.5  # times the budget: a shape estimated above that is not measured ...
-MOST_ERROR = 0.25  # ... by a model whose p90 error is no larger
+FEWEST = 8  # architectures needed to fit a model
+FAR_OVER = 1.5  # times the budget: shapes estimated above are not measured ...
+MOST_ERROR = 0.25  # ... if the model's p90 error is at most this
 ACTIVATIONS = ("gelu", "relu", "silu")
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Known:
+class MeasuredLatency:
     """A measured latency: milliseconds for a batch of `batch_size` sequences of `sequence_length` tokens."""
 
     architecture: Architecture
@@ -45,9 +45,9 @@ class LatencyModel:
 
     Attributes:
         coefficients: one for each kind of work.
-        readings: how many it was fitted on.
-        median_error: of an architecture whose readings were left out, relative to what was measured.
-        p90_error: nine in ten of those errors are no larger.
+        readings: number of readings it was fitted on.
+        median_error: of the relative leave-one-architecture-out errors.
+        p90_error: their 90th percentile.
     """
 
     coefficients: tuple[float, ...]
@@ -57,19 +57,19 @@ class LatencyModel:
 
     @property
     def may_skip(self) -> bool:
-        """Whether it is good enough to leave a shape unmeasured that it estimates far over the budget."""
+        """Whether the error is small enough to skip shapes estimated far over the budget."""
         return self.p90_error <= MOST_ERROR
 
     def estimate(self, architecture: Architecture, batch_size: int, sequence_length: int) -> float:
-        """Milliseconds for one batch."""
+        """Estimates the milliseconds for one batch."""
         return float(work(architecture, batch_size, sequence_length) @ np.array(self.coefficients))
 
 
 def work(architecture: Architecture, batch_size: int, sequence_length: int) -> Numbers:
-    """What one forward pass has to do, by kind; each costs its own time a unit, never less than none.
+    """Returns the amounts of work of one forward pass by kind, the features of the model.
 
-    Multiply-adds are those of `Architecture.flops`, split by how well a processor is used by them; elements
-    are those that are read and written between the matrix products, and dear where a runtime fuses little.
+    The multiply-adds of `Architecture.flops` are split by how efficiently a processor computes them. The
+    other kinds are elements read and written between matrix products, slow if a runtime fuses little.
     """
     layers, width, heads = architecture.layers, architecture.hidden_size, architecture.attention_heads
     within = architecture.bottleneck_size or width
@@ -93,11 +93,10 @@ def work(architecture: Architecture, batch_size: int, sequence_length: int) -> N
     return np.array(kinds, dtype=np.float64)
 
 
-def fitted(known: Sequence[Known]) -> LatencyModel | None:
-    """The model with the least squared relative error on what is known; None where that is too little.
+def fitted(known: Sequence[MeasuredLatency]) -> LatencyModel | None:
+    """Fits the model with the least squared relative error; None for fewer than `FEWEST` architectures.
 
-    Its error is that of leaving one architecture out, with all its readings, fitting on the rest, and
-    estimating it.
+    Its errors are those of leave-one-out cross-validation, by architecture with all its readings.
     """
     groups = np.unique([reading.architecture.key for reading in known], return_inverse=True)[1]
     if len(set(groups)) < FEWEST:
@@ -109,67 +108,67 @@ def fitted(known: Sequence[Known]) -> LatencyModel | None:
 
 
 def _fit(shares: Numbers) -> Numbers:
-    """Coefficients >= 0 by which the rows, each over what was measured, come nearest to 1."""
+    """Non-negative least squares for rows divided by their measured time, with the target 1."""
     scale = np.abs(shares).max(axis=0)
     scale[scale == 0] = 1
     return nnls(shares / scale, np.ones(len(shares)))[0] / scale
 
 
 def _left_out(shares: Numbers, out: NDArray[np.bool_]) -> Numbers:
-    """Relative errors on some rows of a fit on the others."""
+    """The relative errors on the rows `out` of a fit on the others."""
     return np.abs(shares[out] @ _fit(shares[~out]) - 1)
 
 
-def without_drift(readings: Iterable[tuple[str, Architecture, LatencyReading]]) -> list[Known]:
-    """Readings as if each had been taken on the machine in its usual state.
+def without_drift(readings: Iterable[tuple[str, Architecture, LatencyReading]]) -> list[MeasuredLatency]:
+    """Corrects readings for the machine's drift.
 
-    Each holds what its teacher took meanwhile: of a session in which that teacher was a tenth slower than
-    usual, a tenth of the time is the machine's.
+    Each reading has the teacher's latency of its session. The reading is scaled by the teacher's median over
+    all sessions divided by that latency.
 
     Args:
-        readings: the teacher, the architecture, and what was measured beside that teacher.
+        readings: the teacher, the architecture, and its reading.
     """
     kept = [((teacher, at.batch_size, at.sequence_length), shape, at) for teacher, shape, at in readings]
-    sessions: dict[tuple[str, int, int], list[float]] = {}
+    teacher_ms: dict[tuple[str, int, int], list[float]] = {}
     for session, _, at in kept:
-        sessions.setdefault(session, []).append(at.teacher_p50)
-    usual = {session: statistics.median(taken) for session, taken in sessions.items()}
+        teacher_ms.setdefault(session, []).append(at.teacher_p50)
+    usual = {session: statistics.median(of_session) for session, of_session in teacher_ms.items()}
     return [
-        Known(shape, at.batch_size, at.sequence_length, at.p50 * usual[session] / at.teacher_p50)
+        MeasuredLatency(shape, at.batch_size, at.sequence_length, at.p50 * usual[session] / at.teacher_p50)
         for session, shape, at in kept
     ]
 
 
-def known_here(protocol: LatencySpec) -> list[Known]:
-    """What this machine remembers in the runtime of a protocol, with its threads, on its device."""
+def known_here(protocol: LatencySpec) -> list[MeasuredLatency]:
+    """Returns this machine's cached latencies with the protocol's runtime, threads and device."""
     shape = Architecture(1, 1, 1, 1)
     wanted = _circumstances(question("", shape, shape, protocol))
     facts = [fact for fact in remembered("latency") if _circumstances(fact[0]) == wanted]
     return without_drift(reading for fact in facts if (reading := _clean(*fact)) is not None)
 
 
-def _clean(asked: dict[str, Any], answer: dict[str, Any]) -> tuple[str, Architecture, LatencyReading] | None:
-    """A remembered reading as `level` takes it; None where it is unclean or damaged."""
+def _clean(key: dict[str, Any], answer: dict[str, Any]) -> tuple[str, Architecture, LatencyReading] | None:
+    """A cached reading for `without_drift`; None if it is unclean or damaged."""
     try:
         reading = LatencyReading.from_dict(answer)
-        teacher = f"{asked['teacher']} {asked['teacher_shape']}"
-        return (teacher, Architecture(**asked["architecture"]), reading) if reading.clean else None
+        teacher = f"{key['teacher']} {key['teacher_shape']}"
+        return (teacher, Architecture(**key["architecture"]), reading) if reading.clean else None
     except (LookupError, TypeError, ValueError):
         return None
 
 
-def _circumstances(asked: dict[str, Any]) -> list[Any]:
-    """What must be alike for two latencies to be of one model: all but the models, batch, length and runs."""
-    protocol = asked.get("protocol") or {}
-    where = [asked.get(name) for name in ("device", "version", "graph")]
+def _circumstances(key: dict[str, Any]) -> list[Any]:
+    """The facts that all latencies of one model share: not the models, batch size, length and runs."""
+    protocol = key.get("protocol") or {}
+    where = [key.get(name) for name in ("device", "version", "graph")]
     return [*where, protocol.get("runtime"), protocol.get("threads")]
 
 
 def model_here(protocol: LatencySpec) -> LatencyModel | None:
-    """The model fitted on `known_here`; the same one as long as nothing new is remembered."""
+    """Returns the model fitted on `known_here`; it is cached until a new latency is measured."""
     return _model(tuple(known_here(protocol)))
 
 
 @lru_cache(maxsize=16)
-def _model(known: tuple[Known, ...]) -> LatencyModel | None:
+def _model(known: tuple[MeasuredLatency, ...]) -> LatencyModel | None:
     return fitted(known)

@@ -1,4 +1,4 @@
-"""An encoder as an ONNX model: what ONNX Runtime is given to run, with any batch size and length."""
+"""Exports an encoder to ONNX, with dynamic batch size and length, and quantises it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from kdnas_core.models.targets import has_segments
+
 
 class _Positional(nn.Module):
-    """A model that takes the tensors of `input_names` in order, and gives back that of `output_name`."""
+    """A model that takes the tensors of `input_names` in order and returns that of `output_name`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -31,22 +33,20 @@ class _Positional(nn.Module):
 
 
 def input_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """What the model is given, as a tokenizer names it: token types too, where it tells them apart."""
-    tells_types_apart = getattr(model.config, "type_vocab_size", 1) > 1
-    return ("input_ids", "attention_mask", *(["token_type_ids"] if tells_types_apart else []))
+    """Returns the model's inputs by their tokenizer names: with token types if it has segments."""
+    return ("input_ids", "attention_mask", *(["token_type_ids"] if has_segments(model.config) else []))
 
 
 def output_name(model: PreTrainedModel) -> str:
-    """What comes out: `logits` of a classifier, else `last_hidden_state`."""
+    """Returns `logits` for a classifier, else `last_hidden_state`."""
     classifies = type(model).__name__.endswith("ForSequenceClassification")
     return "logits" if classifies else "last_hidden_state"
 
 
 def write_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Writes an encoder or a classifier in float32, with dynamic batch size and length.
+    """Exports an encoder or a classifier in float32, with dynamic batch size and length.
 
-    Its inputs are those of `input_names`, int64 of shape (batch, length); its output is that of
-    `output_name`.
+    The inputs are `input_names`, int64 of shape (batch, length); the output is `output_name`.
     """
     ids = torch.ones(2, 16, dtype=torch.long)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
@@ -55,7 +55,7 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
         # dynamo: the older exporter runs with transformers 5 but gives wrong numbers
         program = torch.onnx.export(
             _Positional(model).eval(),
-            tuple(ids.clone() for _ in names),  # the exporter takes one tensor given twice for one input
+            tuple(ids.clone() for _ in names),  # the exporter would merge inputs that are the same tensor
             dynamo=True,
             input_names=list(names),
             output_names=[output_name(model)],
@@ -68,7 +68,7 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
 
 
 def _forget_origin(program: torch.onnx.ONNXProgram) -> None:
-    """Takes out the exporter's notes of which lines made each node: they name folders of this machine."""
+    """Removes the exporter's metadata on the source of each node, which names folders of this machine."""
     graph = program.model.graph
     graph.metadata_props.clear()
     for node in graph.all_nodes():
@@ -76,27 +76,27 @@ def _forget_origin(program: torch.onnx.ONNXProgram) -> None:
 
 
 def quantise(path: Path, out: Path) -> None:
-    """Writes an ONNX model of `write_onnx` with 8-bit weights: ONNX Runtime's dynamic quantisation.
+    """Quantises a model of `write_onnx` to 8-bit weights by ONNX Runtime's dynamic quantisation.
 
-    Activations are scaled as they come, so that no texts are needed to calibrate it. Weights are scaled by
-    the column: as fast as one scale for a whole matrix, and several times nearer to float32. They use 7 of
-    the 8 bits: on processors without VNNI the sum of two full products does not fit ONNX Runtime's 16 bits.
+    Activations are scaled at run time, so no calibration texts are needed. Weights have one scale a column:
+    as fast as one scale a matrix, and several times closer to float32. They use 7 of the 8 bits, since on
+    processors without VNNI the sum of two full products overflows ONNX Runtime's 16 bits.
 
     Args:
         path: of the model in float32.
-        out: where the 8-bit one is written.
+        out: path of the 8-bit model.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
-    del model.graph.value_info[:]  # the shapes in the exporter's notes trip the quantiser's own inference
+    del model.graph.value_info[:]  # the exporter's shapes conflict with the quantiser's shape inference
     with _quiet():
         quantize_dynamic(model, out, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without garbage collection, which goes over the exporter's graphs again and again."""
+    """Disables garbage collection, which would traverse the exporter's graphs repeatedly."""
     gc.disable()
     try:
         yield
@@ -106,7 +106,7 @@ def _no_collection() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own progress lines and advice, which would land amid ours."""
+    """Suppresses the exporter's progress lines and warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

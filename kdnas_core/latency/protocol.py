@@ -1,8 +1,8 @@
-"""The latency protocol: how every millisecond that the product shows was measured. The only one.
+"""The latency protocol, by which all latencies are measured.
 
-The same in every runtime, with fixed threads, batch and length. Student and teacher take turns, run by run,
-so that their ratio survives a machine that slows down meanwhile. A run that had to share its device is thrown
-away and repeated: on the processor one whose wall time exceeds its CPU time by more than 15%.
+It is the same in every runtime, with fixed threads, batch size and length. Runs of student and teacher
+alternate, so that a machine that slows down does not change their ratio. A run that shared its device is
+discarded and repeated: on the processor, a run whose wall time exceeds its CPU time by more than 15%.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec, Runtime
 
 UNCLEAN = 1.15  # wall time over CPU time
-PATIENCE = 4  # times the wanted runs that may be tried before unclean ones are taken
+PATIENCE = 4  # times the number of runs are tried before unclean ones are accepted
 
-GRAPH = 2  # raised when the same protocol would time another graph; 2: with token types
+GRAPH = 2  # raised when the same protocol times another graph; 2: with token types
 
 RunOnce = Callable[[], object]
 TimedRun = Callable[[], tuple[float, bool]]  # milliseconds, and whether the run had its device to itself
@@ -33,7 +33,7 @@ TimedRun = Callable[[], tuple[float, bool]]  # milliseconds, and whether the run
 
 @dataclass(frozen=True)
 class Timing:
-    """The timed runs of one model: milliseconds, in order; `repeated` were thrown away."""
+    """The timed runs of one model: milliseconds, in order; `repeated` runs were discarded."""
 
     samples: tuple[float, ...]
     repeated: int
@@ -43,13 +43,13 @@ class Timing:
 def question(
     teacher: str, teacher_shape: Architecture, architecture: Architecture, protocol: LatencySpec
 ) -> dict[str, Any]:
-    """What a remembered latency depends on; the budget is not part of it.
+    """Returns the key of a cached latency; it does not include the budget.
 
     Args:
-        teacher: its source; a folder counts by its full path.
-        teacher_shape: its own architecture, beside which a student is timed.
-        architecture: what was measured.
-        protocol: how.
+        teacher: its source; for a folder its full path counts.
+        teacher_shape: the teacher's architecture.
+        architecture: the measured architecture.
+        protocol: of the measurement.
     """
     folder = Path(teacher).expanduser()
     return {
@@ -64,23 +64,23 @@ def question(
 
 
 def library_of(runtime: Runtime) -> str:
-    """The package that runs a model in a runtime; the first word of a runtime is its name."""
+    """Returns the package of a runtime, which is the first word of its name."""
     return runtime.partition("-")[0]
 
 
 def device_of(runtime: Runtime) -> str:
-    """The machine and what it runs a model on, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
+    """Returns the machine and its device for a runtime, for example "node-3: AMD EPYC 9B45 (2 cores)"."""
     return f"{device_name()}, {_gpu()}" if runtime == "torch-cuda" else device_name()
 
 
 def _gpu() -> str:
-    import torch  # knows which of several it takes
+    import torch  # it chooses one of several devices
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
 
 
 def on_processor(run: RunOnce) -> TimedRun:
-    """A run on the processor, timed: clean where its thread had a core to itself."""
+    """Returns a timed run on the processor; it is clean if its thread had a core to itself."""
 
     def timed() -> tuple[float, bool]:
         wall, cpu = time.perf_counter(), time.thread_time()
@@ -92,11 +92,11 @@ def on_processor(run: RunOnce) -> TimedRun:
 
 
 def time_in_turns(runners: Sequence[TimedRun], warmup: int, runs: int) -> list[Timing]:
-    """Times models in turns, one run each, until every one has `runs` clean runs.
+    """Times models in alternation, one run each, until each has `runs` clean runs.
 
     Args:
-        runners: what to run, all on this thread.
-        warmup: runs of each that are not counted.
+        runners: one for each model, run on this thread.
+        warmup: uncounted runs of each.
         runs: counted runs of each.
     """
     for _ in range(warmup):
@@ -119,7 +119,7 @@ def _timing(timed: Sequence[tuple[float, bool]], runs: int) -> Timing:
 
 
 def reading(timing: Timing, teacher: Timing, protocol: LatencySpec) -> LatencyReading:
-    """A model's timing, with the teacher's of the same session, as it is stored and shown."""
+    """Makes the reading of a model's timing and the teacher's of the same session."""
     return LatencyReading(
         p50=float(np.percentile(timing.samples, 50)),
         p95=float(np.percentile(timing.samples, 95)),
@@ -137,6 +137,6 @@ def reading(timing: Timing, teacher: Timing, protocol: LatencySpec) -> LatencyRe
 
 
 def recall_latency(question: dict[str, Any]) -> LatencyReading | None:
-    """The remembered reading for a question made by `latency.question`."""
+    """Returns the cached reading for a key made by `question`."""
     answer = files.recall("latency", question)
     return None if answer is None else LatencyReading.from_dict(answer)

@@ -1,4 +1,4 @@
-"""LatencyReading: one measurement of a model, with all that is needed to trust or repeat it."""
+"""LatencyReading: one latency measurement of a model, with its conditions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LatencyReading:
-    """What the latency protocol measured. Times are milliseconds of wall time for one batch.
+    """A measurement by the latency protocol. Times are milliseconds of wall time for one batch.
 
     Attributes:
         p50: median of `samples`.
         p95: their 95th percentile.
-        samples: every timed run that counted, in order; none where they were left in the store.
+        samples: the counted runs, in order; empty if they were not read from the store.
         teacher_p50: median of the teacher's runs, interleaved with these one to one.
         runtime: for example "onnxruntime".
         dtype: of weights and arithmetic.
@@ -22,14 +22,14 @@ class LatencyReading:
         batch_size: sequences in the batch.
         sequence_length: tokens in each.
         device: name of the machine and its processor.
-        repeated: runs thrown away because something else had the core meanwhile.
-        n: how many timed runs counted.
-        clean: False where too few clean runs could be had; the samples then include unclean ones.
+        repeated: runs discarded because another process used the core.
+        n: number of counted runs.
+        clean: False if there were too few clean runs; the samples then include unclean ones.
     """
 
     p50: float
     p95: float
-    samples: tuple[float, ...] = field(compare=False)  # the same measurement with them or without
+    samples: tuple[float, ...] = field(compare=False)  # a reading without them is the same measurement
     teacher_p50: float
     runtime: str
     dtype: str
@@ -47,14 +47,14 @@ class LatencyReading:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than the teacher, from runs that alternated with the teacher's."""
+        """The teacher's median over the model's, from alternating runs."""
         return self.teacher_p50 / self.p50
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name, ready for JSON."""
+        """Returns all fields by name, for JSON."""
         return {**dataclasses.asdict(self), "samples": list(self.samples)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> LatencyReading:
-        """The reading whose `to_dict` this is."""
+        """Makes a reading from the fields of `to_dict`."""
         return cls(**{**fields, "samples": tuple(fields["samples"])})

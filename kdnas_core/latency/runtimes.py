@@ -1,4 +1,4 @@
-"""Runtimes: a model made ready to be timed, in ONNX Runtime or in torch, on the processor or with CUDA."""
+"""Prepares a model to be timed in a runtime: ONNX Runtime or torch, on the processor or with CUDA."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_runtime(runtime: Runtime) -> None:
     """Refuses a runtime that this machine lacks.
 
     Raises:
-        BadInput: it is that of a CUDA device, and there is none.
+        BadInput: it needs a CUDA device, and there is none.
     """
     if runtime == "torch-cuda" and not torch.cuda.is_available():
         raise BadInput(
@@ -37,11 +37,11 @@ def check_runtime(runtime: Runtime) -> None:
 
 
 def runner(model: PreTrainedModel, protocol: LatencySpec) -> TimedRun:
-    """One forward pass of a model on fixed random tokens, ready to be timed as its runtime needs it.
+    """Returns a timed forward pass of a model on fixed random tokens.
 
     Args:
-        model: any encoder or classifier, on the processor, in float32; it is left as it is.
-        protocol: the runtime, and threads, batch size and sequence length.
+        model: an encoder or classifier, on the processor, in float32; not changed.
+        protocol: has the runtime, threads, batch size and sequence length.
 
     Raises:
         BadInput: this machine lacks the runtime.
@@ -57,16 +57,16 @@ def runner(model: PreTrainedModel, protocol: LatencySpec) -> TimedRun:
 def session_runner(
     session: onnxruntime.InferenceSession, model: PreTrainedModel, protocol: LatencySpec
 ) -> TimedRun:
-    """One pass of a model in a session of ONNX Runtime made of it, as `runner`."""
+    """As `runner`, for an ONNX Runtime session of the model."""
     feed = feed_of(model, protocol)
     return on_processor(lambda: session.run(None, feed))
 
 
 @contextlib.contextmanager
 def threads(protocol: LatencySpec) -> Iterator[None]:
-    """Gives torch as many threads as the protocol says for a `with` block, which a whole timing is.
+    """Sets torch's threads to the protocol's for a `with` block around a whole timing.
 
-    A session of ONNX Runtime has threads of its own. Set once, not in each run: setting it takes time.
+    An ONNX Runtime session has its own threads. Not set in each run, since setting takes time.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(protocol.threads)
@@ -77,7 +77,7 @@ def threads(protocol: LatencySpec) -> Iterator[None]:
 
 
 def feed_of(model: PreTrainedModel, protocol: LatencySpec) -> Feed:
-    """Random tokens of the protocol's batch size and length, always the same, and what goes with them."""
+    """Returns the inputs of a model: fixed random tokens of the protocol's batch size and length."""
     shape = (protocol.batch_size, protocol.sequence_length)
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, shape)
     values = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -85,7 +85,7 @@ def feed_of(model: PreTrainedModel, protocol: LatencySpec) -> Feed:
 
 
 def session_of(model: PreTrainedModel, protocol: LatencySpec) -> onnxruntime.InferenceSession:
-    """A session of ONNX Runtime in float32 or with 8-bit weights; it takes any batch size and length."""
+    """Makes an ONNX Runtime session in float32 or with 8-bit weights, for any batch size and length."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(model, path)
@@ -96,7 +96,7 @@ def session_of(model: PreTrainedModel, protocol: LatencySpec) -> onnxruntime.Inf
 
 
 def session_from(path: Path, protocol: LatencySpec) -> onnxruntime.InferenceSession:
-    """A session of a file of `write_onnx` or `quantise`, with the protocol's threads."""
+    """Makes a session from a file of `write_onnx` or `quantise`, with the protocol's threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = protocol.threads
     options.inter_op_num_threads = 1
@@ -110,7 +110,7 @@ def _on_current_device(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _eager(model: PreTrainedModel, feed: Feed) -> RunOnce:
-    """A pass as stock `transformers` makes it, with the attention that a user gets who loads the model."""
+    """A pass of the stock `transformers` model with its default attention implementation."""
     tensors = {name: torch.from_numpy(values).to(model.device) for name, values in feed.items()}
 
     def run() -> object:
@@ -121,17 +121,17 @@ def _eager(model: PreTrainedModel, feed: Feed) -> RunOnce:
 
 
 def on_cuda(run: RunOnce) -> TimedRun:
-    """A run on the current CUDA device, timed by events; clean where no other process has that device.
+    """Returns a run on the current CUDA device, timed by events; clean if no other process uses the device.
 
-    The time is that between two events on the stream, pauses included in which the device waits for the
-    processor to launch the next kernel: for a small model most of it. Which processes have the device is told
-    by NVIDIA's management library, where the package pynvml is there; elsewhere, and where a container hides
-    others' processes, a run counts as clean, which is then not known. Graphical programs are not counted.
+    The time between two events on the stream includes the waits for the processor to launch the next kernel,
+    most of the time for a small model. NVIDIA's management library (package pynvml) lists the device's
+    processes. Without it, or if a container hides other processes, every run counts as clean. Graphical
+    programs are not counted.
     """
 
     def timed() -> tuple[float, bool]:
         begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        is_alone = _processes() <= 1  # this one has the device itself
+        is_alone = _processes() <= 1  # this process counts too
         torch.cuda.synchronize()
         begun.record()
         run()
@@ -143,12 +143,12 @@ def on_cuda(run: RunOnce) -> TimedRun:
 
 
 def _processes() -> int:
-    """How many processes compute on the current CUDA device; 0 where that cannot be told.
+    """The number of processes on the current CUDA device; 0 if unknown.
 
-    They are counted, not compared by id: inside a container ids are others than outside.
+    They are counted and not compared by id, since ids differ inside a container.
     """
     try:
         listed: str = torch.cuda.list_gpu_processes()
-    except Exception:  # the management library's own errors, which only it could name
+    except Exception:  # the management library has its own error types
         return 0
     return sum(line.startswith("process ") for line in listed.splitlines())

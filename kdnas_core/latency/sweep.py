@@ -1,4 +1,4 @@
-"""A sweep of latencies: which points are measured, in which order, and how long it takes. No models."""
+"""The points of a latency sweep, their order and an estimate of the time. Needs no models."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec, Runtime, SweepSpec
 
-LONGEST = 512  # tokens, where the teacher is not asked
-MODELS_S = 20.0  # to load the teacher, and to write teacher and student for all runtimes
-# a run's time beside that in ONNX Runtime in float32, roughly, where nothing of it was measured
+LONGEST = 512  # tokens, the default of a teacher
+MODELS_S = 20.0  # to load the teacher, and to export teacher and student for all runtimes
+# rough time of a run relative to ONNX Runtime in float32, without a measurement
 _FACTORS: dict[Runtime, float] = {
     "onnxruntime": 1.0,
     "onnxruntime-int8": 0.5,
@@ -21,7 +21,7 @@ _FACTORS: dict[Runtime, float] = {
 
 @dataclass(frozen=True)
 class Point:
-    """Where one latency is measured: a runtime, sequences in a batch, tokens in each."""
+    """A point of a sweep: runtime, sequences in a batch, tokens in each."""
 
     runtime: Runtime
     batch_size: int
@@ -29,21 +29,21 @@ class Point:
 
     @property
     def tokens(self) -> int:
-        """In one batch."""
+        """Tokens in one batch."""
         return self.batch_size * self.sequence_length
 
     def of(self, protocol: LatencySpec) -> LatencySpec:
-        """The protocol with this runtime, batch size and length."""
+        """Returns the protocol with this runtime, batch size and length."""
         return protocol.model_copy(update=vars(self))
 
 
 def points(how: SweepSpec, protocol: LatencySpec, longest: int = LONGEST) -> list[Point]:
-    """All points of a sweep, none twice: those at the protocol's own batch and length first, then cheap ones.
+    """Returns the distinct points of a sweep: the protocol's batch size and length first, then by tokens.
 
     Args:
-        how: what is asked for.
-        protocol: of the run, with its own batch size and sequence length.
-        longest: tokens that the teacher reads; longer texts are left out.
+        how: the sweep.
+        protocol: of the run.
+        longest: most tokens that the teacher reads; longer lengths are left out.
     """
     own = protocol.batch_size, protocol.sequence_length
     lengths = [length for length in how.sequence_lengths if length <= longest]
@@ -53,24 +53,24 @@ def points(how: SweepSpec, protocol: LatencySpec, longest: int = LONGEST) -> lis
 
 
 def points_of(how: SweepSpec, protocol: LatencySpec, count: int) -> list[Point]:
-    """The points of a sweep that turned out to have so many; all of them while that is not known."""
+    """Returns the points of a sweep with a known count of points; all if no limit on length gives that."""
     every = points(how, protocol)
     limits = sorted(how.sequence_lengths, reverse=True)
-    some = [points(how, protocol, limit - 1) for limit in limits]
-    return next((asked for asked in [every, *some] if len(asked) == count), every)
+    shorter = [points(how, protocol, limit - 1) for limit in limits]
+    return next((chosen for chosen in [every, *shorter] if len(chosen) == count), every)
 
 
 def too_long(how: SweepSpec, longest: int) -> str | None:
-    """A sentence about the lengths that are left out, since the teacher reads fewer tokens."""
+    """Returns a sentence on the lengths that are left out because they exceed the teacher's; else None."""
     out = sorted(length for length in how.sequence_lengths if length > longest)
     if not out:
         return None
     return f"The teacher reads fewer than {out[0]} tokens, so {', '.join(map(str, out))} are left out."
 
 
-def readings_at(readings: Sequence[LatencyReading], asked: Sequence[Point]) -> list[LatencyReading]:
-    """Those that were taken at one of these points."""
-    keys = {(point.runtime, point.batch_size, point.sequence_length) for point in asked}
+def readings_at(readings: Sequence[LatencyReading], at: Sequence[Point]) -> list[LatencyReading]:
+    """Returns the readings at these points."""
+    keys = {(point.runtime, point.batch_size, point.sequence_length) for point in at}
     return [
         reading
         for reading in readings
@@ -78,22 +78,22 @@ def readings_at(readings: Sequence[LatencyReading], asked: Sequence[Point]) -> l
     ]
 
 
-def seconds_of(asked: Sequence[Point], turn_ms: float, protocol: LatencySpec) -> float:
-    """How long so many points take, roughly: in proportion to their tokens.
+def seconds_of(todo: Sequence[Point], turn_ms: float, protocol: LatencySpec) -> float:
+    """Estimates the seconds to measure points, in proportion to their tokens.
 
     Args:
-        asked: what is to be measured.
-        turn_ms: one run of the teacher and one of the student, as the run's own protocol has it.
+        todo: the points to measure.
+        turn_ms: one run of the teacher and one of the student under the run's protocol.
         protocol: of the run.
     """
     own = Point(protocol.runtime, protocol.batch_size, protocol.sequence_length)
-    turns = (protocol.warmup + protocol.runs) * sum(_weight(point) for point in asked) / _weight(own)
+    turns = (protocol.warmup + protocol.runs) * sum(_weight(point) for point in todo) / _weight(own)
     return MODELS_S + turns * turn_ms / 1e3
 
 
-def share_done(asked: Sequence[Point], taken: int) -> float:
-    """The share of the work that is done once so many points are taken; later ones are dearer."""
-    return sum(_weight(point) for point in asked[:taken]) / sum(_weight(point) for point in asked)
+def share_done(every: Sequence[Point], taken: int) -> float:
+    """Returns the share of the work after the first `taken` points; later points take longer."""
+    return sum(_weight(point) for point in every[:taken]) / sum(_weight(point) for point in every)
 
 
 def _weight(point: Point) -> float:

@@ -1,4 +1,4 @@
-"""A bench for many points: what ONNX Runtime is given of a teacher and a student is made once for all."""
+"""A bench for the points of a sweep, which share the ONNX Runtime sessions of teacher and student."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from kdnas_core.spec import LatencySpec, RunSpec, Runtime, SweepSpec
 
 
 class Sessions:
-    """Sessions of ONNX Runtime by model and runtime; one session serves any batch size and length."""
+    """ONNX Runtime sessions by model and runtime; a session runs any batch size and length."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[PreTrainedModel, Runtime], onnxruntime.InferenceSession] = {}
 
     def runner(self, model: PreTrainedModel, protocol: LatencySpec) -> TimedRun:
-        """As `runtimes.runner`; the models are kept, those of all points are the same."""
+        """As `runtimes.runner`, with cached sessions."""
         if not protocol.runtime.startswith("onnxruntime"):
             return runner(model, protocol)
         key = model, protocol.runtime
@@ -37,13 +37,13 @@ class Sessions:
 
 
 class PointBench(LatencyBench):
-    """One point of a sweep.
+    """The bench of one point of a sweep.
 
     Args:
-        teacher: whose student is measured.
+        teacher: the student's teacher.
         protocol: of the point.
-        sessions: of all points.
-        begun: called when the device is ours and nothing of this point is remembered.
+        sessions: shared by all points.
+        begun: called when the measurement begins, which it does not if the reading is cached.
         check: called before each run, outside its time; may raise to end the measurement.
     """
 
@@ -73,14 +73,14 @@ class PointBench(LatencyBench):
 
 @dataclass(frozen=True)
 class SweepListener:
-    """Told how a sweep goes on; any may raise to end it early.
+    """Callbacks of a sweep; any may raise to end it early.
 
     Attributes:
-        check: before each run of a timing, often.
-        waiting: another process of ours has the device.
-        say: what is being done, in words.
-        step: points that are taken, of how many.
-        measured: one reading.
+        check: called often, before each run of a timing.
+        waiting: called while another process holds the device.
+        say: called with a sentence on what is being done.
+        step: called with the number of points measured and of all points.
+        measured: called with each reading.
     """
 
     check: Callable[[], None]
@@ -91,13 +91,13 @@ class SweepListener:
 
 
 def check_sweep(spec: RunSpec, how: SweepSpec) -> str | None:
-    """Refuses what could not be measured, before anything is written.
+    """Checks a sweep before anything is written.
 
     Returns:
-        A sentence about what is left out; None where nothing is.
+        A sentence on the lengths that are left out; None if there are none.
 
     Raises:
-        BadInput: the teacher cannot be loaded, or a runtime is not to be had here.
+        BadInput: the teacher cannot be loaded, or this machine lacks a runtime.
     """
     for runtime in how.runtimes:
         check_runtime(runtime)
@@ -107,17 +107,17 @@ def check_sweep(spec: RunSpec, how: SweepSpec) -> str | None:
 def measure_sweep(
     spec: RunSpec, how: SweepSpec, architecture: Architecture, taken: int, listener: SweepListener
 ) -> None:
-    """Measures a student at every point of a sweep; its weights do not matter, so that none are read.
+    """Measures a student at every point of a sweep, with random weights, which do not change its latency.
 
     Args:
-        spec: of the run that the architecture is of.
-        how: in what ways.
+        spec: of the student's run.
+        how: the sweep.
         architecture: of the student.
-        taken: how many of the points are there already.
-        listener: told how it goes on, and each reading.
+        taken: number of points measured before.
+        listener: callbacks.
 
     Raises:
-        BadInput: the teacher cannot be loaded, or a runtime is not to be had here.
+        BadInput: the teacher cannot be loaded, or this machine lacks a runtime.
     """
     listener.say("loading the teacher")
     teacher = load_teacher(spec.teacher)
@@ -132,5 +132,5 @@ def measure_sweep(
 
 
 def in_words(point: Point) -> str:
-    """What is measured at a point, for example "onnxruntime: batch 1, 128 tokens"."""
+    """Describes a point, for example "onnxruntime: batch 1, 128 tokens"."""
     return f"{point.runtime}: batch {point.batch_size}, {point.sequence_length} tokens"

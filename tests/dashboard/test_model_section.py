@@ -8,12 +8,12 @@ import pytest
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.run import model_section
-from kdnas_core.latency.model import Known
+from kdnas_core.latency.model import MeasuredLatency
 from kdnas_core.runs.store import opened
 from tests.filled_store import fill, latency_of
 
 SHAPES = [Architecture(layers, width, 4 * width, 3) for layers in (1, 2, 3, 4, 6) for width in (96, 192, 384)]
-KNOWN = tuple(Known(shape, 1, 128, latency_of(shape)) for shape in SHAPES)
+KNOWN = tuple(MeasuredLatency(shape, 1, 128, latency_of(shape)) for shape in SHAPES)
 
 
 def test_latencies_that_follow_from_the_work_are_estimated_as_they_were_measured() -> None:

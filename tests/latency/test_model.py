@@ -14,7 +14,15 @@ from kdnas_core import files
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.hardware import device_name
 from kdnas_core.latency import model as module
-from kdnas_core.latency.model import FEWEST, Known, fitted, known_here, model_here, without_drift, work
+from kdnas_core.latency.model import (
+    FEWEST,
+    MeasuredLatency,
+    fitted,
+    known_here,
+    model_here,
+    without_drift,
+    work,
+)
 from kdnas_core.latency.protocol import question
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, SpaceSpec
@@ -41,10 +49,13 @@ def made_up_ms(architecture: Architecture, batch_size: int = 1, sequence_length:
     return 0.05 + 0.1 * architecture.layers + products + attention + softmax + activated
 
 
-def known_of(count: int, noise: float = 0.0, seed: int = 0) -> list[Known]:
+def known_of(count: int, noise: float = 0.0, seed: int = 0) -> list[MeasuredLatency]:
     rng = np.random.default_rng(seed)
     shapes = SPACE.sample(random.Random(seed), count, ())
-    return [Known(shape, 1, 128, made_up_ms(shape) * float(np.exp(noise * rng.normal()))) for shape in shapes]
+    return [
+        MeasuredLatency(shape, 1, 128, made_up_ms(shape) * float(np.exp(noise * rng.normal())))
+        for shape in shapes
+    ]
 
 
 def test_a_machine_that_takes_its_time_by_the_work_is_foreseen_exactly_in_its_whole_space() -> None:
@@ -63,7 +74,7 @@ def test_other_batches_lengths_and_activations_are_foreseen_where_some_were_meas
         for act in ("gelu", "relu")
     ]
     known = [
-        Known(shape, batch, length, made_up_ms(shape, batch, length))
+        MeasuredLatency(shape, batch, length, made_up_ms(shape, batch, length))
         for shape in shapes
         for batch, length in ((1, 16), (1, 128), (1, 512), (8, 128))
     ]
@@ -134,7 +145,7 @@ def test_too_few_architectures_make_no_model_however_many_readings_there_are() -
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_published_student_can_be_measured_and_estimated(preset: str) -> None:
     shape = PRESETS[preset]
-    model = fitted([*known_of(12), Known(shape, 1, 128, 50.0)])
+    model = fitted([*known_of(12), MeasuredLatency(shape, 1, 128, 50.0)])
     assert model is not None
     assert np.isfinite(model.estimate(shape, 1, 128))
     assert model.estimate(shape, 1, 512) > model.estimate(shape, 1, 128) > 0

@@ -13,7 +13,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui.charts import BLUE, CONFIG, GREY, empty_figure
-from kdnas_core.latency.model import Known, fitted, without_drift
+from kdnas_core.latency.model import MeasuredLatency, fitted, without_drift
 
 FOLDS = 5
 TITLE = "Estimated latency against measured"
@@ -55,7 +55,7 @@ def show(snapshot: Snapshot) -> None:
         )
 
 
-def known_of(snapshot: Snapshot) -> tuple[Known, ...]:
+def known_of(snapshot: Snapshot) -> tuple[MeasuredLatency, ...]:
     """The clean readings of a run's candidates on the device of its teacher."""
     teacher = snapshot.run.teacher
     if teacher is None:
@@ -66,7 +66,7 @@ def known_of(snapshot: Snapshot) -> tuple[Known, ...]:
 
 
 @lru_cache(maxsize=16)  # the page looks again every two seconds, and a run measures less often
-def pairs(known: tuple[Known, ...]) -> tuple[Pair, ...]:
+def pairs(known: tuple[MeasuredLatency, ...]) -> tuple[Pair, ...]:
     """Each reading beside the estimate of a model that was fitted without its fold; none for too few."""
     names = sorted({at.architecture.key for at in known})
     found: list[Pair] = []
