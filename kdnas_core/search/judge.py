@@ -1,4 +1,4 @@
-"""Judging one candidate: latency, or its estimate, then the veto, then mini-KD, its losses and the reward."""
+"""Judges a candidate: latency or its estimate, the veto, mini-KD with its losses, and the reward."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kdnas_core.spec import RunSpec
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a candidate before any training."""
+    """The costs of a candidate, known before training."""
 
     parameters: int
     flops: int
@@ -39,17 +39,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome for one candidate: no loss and no reward where it is over budget.
+    """The outcome of one candidate; loss and reward are None if it is over budget.
 
     Attributes:
-        state: what became of it.
+        state: "done" or "over_budget".
         loss: L of the reward.
-        reward: by that loss and its latency.
-        languages: the loss on the held-out texts of each language, where there are several.
-        scores: on the proxy of each of the run's tasks, by its name.
-        estimated_ms: its estimated latency, where that was so far over the budget that it was not measured.
-        loss_se: standard error of the loss over held-out texts; None where it is the mean over layers.
-        cut_from: what each of its layers began with; empty where that was random.
+        reward: of the loss and the latency.
+        languages: the held-out loss by language, if there are several.
+        scores: on the proxies of the run's tasks, by name.
+        estimated_ms: its estimated latency, if that was so far over the budget that it was not measured.
+        loss_se: standard error of the loss over held-out texts; None if the loss is the mean over layers.
+        cut_from: the sources of its layers; empty for random weights.
     """
 
     state: Literal["over_budget", "done"]
@@ -64,14 +64,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Listener:
-    """Told how a judgement goes on; any may raise to end it early.
+    """Callbacks of a judgement; any may raise to end it early.
 
     Attributes:
-        waiting: another process of ours has the device.
-        measured: the candidate's costs, before the veto.
-        noted: a sentence for each loss term that this candidate cannot learn by.
-        step: steps of mini-KD taken.
-        held_out: steps taken, and held-out losses by term and (layer, teacher layer).
+        waiting: called while another process holds the device.
+        measured: called with the candidate's costs, before the veto.
+        noted: called with a sentence for each loss term that is left out.
+        step: called with the steps of mini-KD taken.
+        held_out: called with the steps taken and the held-out losses by term and (layer, teacher layer).
     """
 
     waiting: Callable[[], None]
@@ -83,18 +83,18 @@ class Listener:
 
 @dataclass(frozen=True)
 class Judge:
-    """All that the candidates of one search share.
+    """Judges the candidates of one search.
 
     Attributes:
         spec: of the search.
         bench: measures latency.
-        teacher_ms: of the teacher, when the search began.
-        profile: what the teacher has to give.
+        teacher_ms: the teacher's latency when the search began.
+        profile: of the teacher.
         data: the proxy set.
-        words: the teacher's masked-LM head, where the recipe needs one.
+        words: the teacher's masked-LM head, if the recipe needs one.
         autocast: dtype of the students' forward pass, None for float32.
-        importance: of the teacher's heads and neurons, where students are cut out of it.
-        tasks: that each candidate is fine-tuned on for some seconds.
+        importance: of the teacher's heads and neurons, if students are cut out of it.
+        tasks: the proxies that each candidate is fine-tuned on.
     """
 
     spec: RunSpec
@@ -108,15 +108,15 @@ class Judge:
     tasks: Sequence[ProxyTask] = ()
 
     def judge(self, architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-        """Judges one candidate; the same candidate gives the same losses on one machine.
+        """Judges one candidate; its losses are reproducible on one machine.
 
         Args:
             architecture: of the candidate.
-            folder: its config is written there at once, its weights and tokenizer after mini-KD.
-            listener: told how it goes on; nothing of a candidate whose estimate is far over the budget.
+            folder: its config is written there first, its weights and tokenizer after mini-KD.
+            listener: callbacks; not called for a candidate whose estimate is far over the budget.
 
         Raises:
-            Diverged: mini-KD did.
+            Diverged: mini-KD diverged.
         """
         estimate = self._far_over_budget(architecture)
         if estimate is not None:
@@ -133,7 +133,7 @@ class Judge:
             result, begun = self._mini_kd(architecture, folder, listener)
             scores = self._scores(begun.student, listener)
         constants = self.spec.search.reward
-        # the published reward, or that of KD-NAS's first version: accuracy in the place of 1 - L
+        # the published reward, or that of KD-NAS's first version with accuracy instead of 1 - L
         loss = 1 - fmean(scores.values()) if constants.mode == "accuracy" else result.loss
         reward = kdnas_reward(loss, latency, constants)
         return Judgement(
@@ -147,11 +147,10 @@ class Judge:
         )
 
     def _far_over_budget(self, architecture: Architecture) -> float | None:
-        """Its estimated milliseconds, where they are far over the budget; else None, and it is measured.
+        """The estimated milliseconds if they are far over the budget; else None, and it is measured.
 
-        What is near the budget is measured, and so is what was named one by one: presets are few, each is
-        asked after, and they are unlike the shapes that a model was fitted on. What is remembered needs no
-        estimate.
+        Presets are always measured: they are few and unlike the shapes that the model was fitted on. A cached
+        latency needs no estimate.
         """
         spec = self.spec
         if spec.space.presets or self.bench.remembered(architecture) is not None:
@@ -161,13 +160,13 @@ class Judge:
             return None
         at = spec.latency.batch_size, spec.latency.sequence_length
         estimate = model.estimate(architecture, *at)
-        # as a share of the teacher's: the other reading of a speed-up, and a check of the model at this batch
+        # relative to the teacher: the other reading of a speed-up, and a check of the model at this point
         beside_teacher = estimate * self.teacher_ms / model.estimate(self.bench.teacher.architecture, *at)
         far_over = FAR_OVER * budget_ms(spec.latency, self.teacher_ms)
         return estimate if min(estimate, beside_teacher) > far_over else None
 
     def _scores(self, student: PreTrainedModel, listener: Listener) -> dict[str, float]:
-        """On the proxies of the tasks; `listener` may end this too."""
+        """The scores on the proxies of the tasks; `listener.waiting` may end this too."""
 
         def progress(step: int, steps: int) -> None:
             listener.waiting()

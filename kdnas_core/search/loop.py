@@ -1,4 +1,4 @@
-"""The episode loop: ask a controller for candidates, have each judged, tell it their rewards."""
+"""The episode loop: asks a controller for candidates, has them judged, and tells it their rewards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdnas_core.architecture import Architecture
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate as a controller proposes it; no prediction where it has not learned anything yet."""
+    """A candidate that a controller proposes; the prediction is None before it has learnt."""
 
     architecture: Architecture
     predicted_reward: float | None = None
@@ -19,47 +19,47 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A judged candidate: reward 0 where it was over budget, None where judging it failed."""
+    """A judged candidate; the reward is 0 if it was over budget, None if judging it failed."""
 
     architecture: Architecture
     reward: float | None
 
 
 class Controller(Protocol):
-    """Proposes what to try next.
+    """Proposes candidates.
 
-    All that a controller knows follows from its seed and from what it was told, in order: told the same
-    again, it is the same again. That is how a search goes on after a restart.
+    The state of a controller depends only on its seed and on the outcomes that it was told, in order. A
+    search resumes by telling them again to a new controller.
     """
 
     def ask(self, episode: int, count: int) -> list[Proposal]:
-        """Up to `count` architectures never told of, none twice; fewer where the space runs out."""
+        """Returns up to `count` different new architectures; fewer if the space is exhausted."""
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes in the outcomes of one whole episode."""
+        """Learns from the outcomes of a whole episode."""
 
 
 class Journal(Protocol):
-    """Remembers a search, so that it can be ended at any moment and go on."""
+    """Stores a search, so that it can be interrupted at any moment and resumed."""
 
     def outcomes(self, episode: int) -> list[Outcome]:
-        """The outcomes of all candidates proposed in an episode, judging those that are not judged yet."""
+        """Returns the outcomes of an episode's candidates; judges those that are not judged yet."""
 
     def has(self, episode: int) -> bool:
-        """Whether the episode's candidates have been proposed."""
+        """Returns whether the episode's candidates have been proposed."""
 
     def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
-        """Remembers the candidates of a new episode."""
+        """Stores the candidates of a new episode."""
 
 
 def search(controller: Controller, journal: Journal, episodes: int, candidates: int) -> None:
-    """Runs a search to its end, from wherever its journal is.
+    """Runs a search to its end, from where its journal ends.
 
     Args:
-        controller: fresh; it is told of every finished episode again.
+        controller: a new one; it is told every finished episode again.
         journal: of this search.
-        episodes: how many, counted from 1.
-        candidates: proposed in each.
+        episodes: number of episodes, counted from 1.
+        candidates: proposed in each episode.
     """
     for episode in range(1, episodes + 1):
         if not journal.has(episode):

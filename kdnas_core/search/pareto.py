@@ -1,7 +1,7 @@
 """The accuracy-latency trade-off: Pareto frontier, hypervolume, and the best student within a budget.
 
-Each works on points (latency in ms, loss), both to be made small, and on indices into them, so that
-whatever carries the points need not be known here. Points with a value that is not finite never win.
+All functions take points (latency in ms, loss), where lower is better. Points with a value that is not finite
+are never on the frontier.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ Point = tuple[float, float]  # (latency in ms, held-out loss)
 
 
 def frontier(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other beats in both latency and loss, by rising latency.
-
-    Of points that are equal the first is kept.
-    """
+    """Returns the indices of the non-dominated points by ascending latency; of equal points, the first."""
     finite = _finite(points)
     if not finite:
         return []
@@ -29,13 +26,13 @@ def frontier(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """The area that the points dominate up to a reference point that is worse than all of interest."""
+    """Computes the area that the points dominate up to a reference point."""
     finite = _finite(points)
     return float(moocore.hypervolume(_array(points, finite), ref=np.array(reference))) if finite else 0.0
 
 
 def pick(points: Sequence[Point], budget_ms: float) -> int | None:
-    """Index of the point with the least loss among those within the budget; None where none is."""
+    """Returns the index of the point with the least loss within the budget; None if there is none."""
     within = [index for index in frontier(points) if points[index][0] <= budget_ms]
     return within[-1] if within else None
 

@@ -1,4 +1,4 @@
-"""From a spec to a search that can begin: all that can be wrong is found here, before anything is written."""
+"""Prepares a search from a spec; all errors of a spec are raised here, before anything is written."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from kdnas_core.spec import RunSpec
 
 @dataclass(frozen=True)
 class Prepared:
-    """A spec with its space filled in, and what was loaded and measured for it.
+    """A prepared search.
 
     Attributes:
         spec: with every knob of its space.
         space: of the search.
         bench: measures latency, and holds the teacher.
         teacher_latency: measured when the search began.
-        profile: what the teacher has to give.
-        plans: the terms of each distinct student, as far as those differ.
-        words: the teacher's own masked-LM head, where the recipe needs one and it has one.
+        profile: of the teacher.
+        plans: the loss terms of the students, one plan for each kind of student whose terms can differ.
+        words: the teacher's own masked-LM head, if the recipe needs one and the teacher has one.
         texts: the proxy set.
         tasks: the proxies of the tasks that candidates are scored on.
     """
@@ -72,11 +72,11 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     """Loads and measures what a search needs before its first candidate.
 
     Args:
-        spec: what the user chose.
-        report: told in words what is being done.
+        spec: of the run.
+        report: called with a sentence on what is being done.
 
     Raises:
-        BadInput: the spec cannot be searched; says why in one sentence.
+        BadInput: the search cannot run; says why in one sentence.
     """
     check_runtime(spec.latency.runtime)
     check_teacher(spec.teacher)
@@ -93,7 +93,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     report("reading the corpus")
-    with exclusive():  # the first harvest keeps a core busy for half a minute
+    with exclusive():  # the first harvest uses the cores for half a minute
         texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, report)
     report("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)
@@ -109,7 +109,7 @@ def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
 
 
 def _plans(spec: RunSpec, space: SearchSpace, profile: TeacherProfile) -> list[Plan]:
-    """One plan for each student that could differ in its terms; refuses what does not fit any of them."""
+    """One plan for each kind of student whose terms can differ; refuses a mapping that does not fit."""
     distinct = {
         (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
         for shape in space
@@ -121,11 +121,11 @@ def _plans(spec: RunSpec, space: SearchSpace, profile: TeacherProfile) -> list[P
 
 
 def make_judge(prepared: Prepared, report: Callable[[str], None]) -> Judge:
-    """Computes the teacher's outputs on the proxy set, or takes them from the cache.
+    """Makes the judge of a search; computes the teacher's outputs on the proxy set unless they are cached.
 
     Args:
         prepared: the search.
-        report: told in words how far it is.
+        report: called with a sentence on the progress.
     """
     spec = prepared.spec
     texts, autocast = prepared.texts, autocast_dtype()

@@ -1,4 +1,4 @@
-"""The reward of a candidate, and the veto of those over the latency budget."""
+"""The reward of a candidate, and the veto by the latency budget."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from kdnas_core.spec import LatencySpec, RewardSpec
 
 
 def kdnas_reward(loss: float, latency: LatencyReading, constants: RewardSpec) -> float:
-    """`(1 - L) * (lat_S / (beta * lat_T)) ** alpha` (KD-NAS, arXiv 2303.09639, section 3).
+    """Computes `(1 - L) * (lat_S / (beta * lat_T)) ** alpha` (KD-NAS, arXiv 2303.09639, section 3).
 
     Args:
-        loss: held-out mini-KD loss, 1 for a student that predicts the mean; clamped to [0, 1] here, since
-            above 1 the sign would turn and slower students would score higher.
+        loss: held-out mini-KD loss, 1 for a student that predicts the mean; clamped to [0, 1], since above 1
+            the sign would change and slower students would score higher.
         latency: of the student, with the teacher's from the same session.
         constants: alpha and beta.
     """
@@ -21,10 +21,10 @@ def kdnas_reward(loss: float, latency: LatencyReading, constants: RewardSpec) ->
 
 
 def within_budget(latency: LatencyReading, budget: LatencySpec, teacher_ms: float) -> bool:
-    """Whether a measured latency meets the budget.
+    """Returns whether a measured latency meets the budget.
 
-    A speed-up must hold both ways that it can be read: against the teacher's latency in this run, as the
-    page draws it, and against the teacher's runs that took turns with this student's.
+    A speed-up must hold against the teacher's latency in this run, which the page draws, and against the
+    teacher's runs that alternated with this student's.
 
     Args:
         latency: of a student.
@@ -37,7 +37,7 @@ def within_budget(latency: LatencyReading, budget: LatencySpec, teacher_ms: floa
 
 
 def budget_ms(budget: LatencySpec, teacher_ms: float) -> float:
-    """The budget in milliseconds, for a teacher that takes `teacher_ms`."""
+    """Returns the budget in milliseconds, for a teacher with a latency of `teacher_ms`."""
     if budget.budget_ms is not None:
         return budget.budget_ms
     assert budget.budget_speedup is not None  # LatencySpec has exactly one of the two

@@ -1,4 +1,4 @@
-"""SearchSpace: the architectures that a search may propose."""
+"""SearchSpace: the architectures of a search."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import SpaceSpec
 
-# Those that every architecture has; `embedding_size` is one more where a space has choices for it.
+# The knobs of every architecture; `embedding_size` is one more if a space has choices for it.
 KNOBS = ("layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act")
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The choices for each knob, in the order of `KNOBS`, and those for `embedding_size` if there are any.
+    """The choices for each knob, in the order of `KNOBS`, and for `embedding_size` if there are any.
 
-    A point whose heads do not divide its hidden size, or whose embedding is wider than that, does not exist:
-    it is neither counted nor drawn. A space of `presets` has those alone, and which of them is its one knob.
+    Points whose heads do not divide the hidden size, or whose embedding is wider than it, are excluded. A
+    space of `presets` has only these, and one knob: the index of the preset.
     """
 
     layers: tuple[int, ...]
@@ -33,14 +33,14 @@ class SearchSpace:
 
     @classmethod
     def from_spec(cls, spec: SpaceSpec, teacher: Architecture) -> SearchSpace:
-        """The space of a spec; knobs that it leaves out are derived from the teacher's shape.
+        """Makes the space of a spec; missing knobs are derived from the teacher's shape.
 
         Raises:
-            BadInput: the space has no valid point, or heads or an embedding size that no hidden size takes.
+            BadInput: the space has no valid point, or heads or an embedding size that fit no hidden size.
         """
         filled = spec.filled_from(teacher)
         if filled.presets:
-            named = dict.fromkeys(PRESETS[name] for name in filled.presets)  # some are one shape
+            named = dict.fromkeys(PRESETS[name] for name in filled.presets)  # some have the same shape
             return cls((), (), (), (), (), presets=tuple(named))
         space = cls(*(tuple(getattr(filled, knob) or ()) for knob in (*KNOBS, "embedding_size")))
         _check_fits(space)
@@ -58,7 +58,7 @@ class SearchSpace:
                 yield Architecture(layers, width, intermediate, heads, act, embedding)
 
     def __len__(self) -> int:
-        """How many architectures there are."""
+        """Returns the number of architectures."""
         embeddings = self.embedding_size or (0,)
         points = sum(
             sum(width % heads == 0 for heads in self.attention_heads)
@@ -69,16 +69,16 @@ class SearchSpace:
         return len(self.presets) + knobs * points
 
     def shapes(self) -> int:
-        """How many distinct shapes, embedding size included: heads and activation weigh nothing."""
+        """Returns the number of distinct shapes, embedding size included, without heads and activation."""
         return len({(architecture.shape, architecture.embedding_size) for architecture in self})
 
     def sample(self, rng: random.Random, count: int, seen: Collection[Architecture]) -> list[Architecture]:
-        """Up to `count` different architectures, uniformly, none of them in `seen`."""
+        """Draws up to `count` different architectures uniformly, none of them in `seen`."""
         unseen = [architecture for architecture in self if architecture not in seen]
         return rng.sample(unseen, min(count, len(unseen)))
 
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
-        """The position of the architecture's value among the choices of each knob of this space."""
+        """Returns the index of the architecture's choice for each knob of this space."""
         if self.presets:
             return (self.presets.index(architecture),)
         return tuple(
@@ -86,7 +86,7 @@ class SearchSpace:
         )
 
     def choices(self) -> list[int]:
-        """How many choices each knob of this space has."""
+        """Returns the number of choices of each knob of this space."""
         if self.presets:
             return [len(self.presets)]
         return [len(choices) for choices in self._choices_by_knob().values()]
@@ -96,12 +96,12 @@ class SearchSpace:
         return {knob: getattr(self, knob) for knob in knobs}
 
     def smallest(self) -> Architecture:
-        """The architecture with the fewest multiply-adds: what no budget can be below."""
+        """Returns the architecture with the fewest multiply-adds."""
         return min(self, key=lambda architecture: architecture.flops(128))
 
 
 def _check_fits(space: SearchSpace) -> None:
-    """Refuses a choice that would never be drawn because no hidden size takes it."""
+    """Refuses a choice that would never be drawn because it fits no hidden size."""
     for heads in space.attention_heads:
         if all(width % heads for width in space.hidden_size):
             raise BadInput(

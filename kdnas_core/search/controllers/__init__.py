@@ -1,1 +1,1 @@
-"""Who proposes the candidates of an episode."""
+"""Controllers: they propose the candidates of an episode."""

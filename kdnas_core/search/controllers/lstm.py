@@ -1,7 +1,7 @@
 """The controller of KD-NAS (arXiv 2303.09639): an LSTM that predicts a candidate's reward.
 
-It is a regressor trained on measured rewards, not a policy. Episodes begin with random candidates and come
-to rely on the predictions as epsilon falls.
+It is a regressor trained on measured rewards, not a policy. The share of random candidates, epsilon, falls
+with the episodes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class RewardPredictor(nn.Module):
 
     def __init__(self, choices: Sequence[int]) -> None:
         super().__init__()
-        # one embedding more for each knob stands for "no state yet"
+        # one more embedding for each knob means "no state yet"
         self.embeddings = nn.ModuleList(nn.Embedding(count + 1, EMBEDDING) for count in choices)
         self.lstm = nn.LSTM(EMBEDDING * len(choices), HIDDEN, batch_first=True)
         self.head = nn.Linear(HIDDEN, 1)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(B, 3 states, knobs) indices -> (B,) predicted rewards."""
+        """Predicts (B,) rewards from (B, 3 states, knobs) indices."""
         knobs = [embedding(states[..., knob]) for knob, embedding in enumerate(self.embeddings)]
         _, (hidden, _) = self.lstm(torch.cat(knobs, dim=-1))  # (1, B, HIDDEN)
         rewards: torch.Tensor = self.head(hidden[-1]).squeeze(-1)
@@ -51,7 +51,7 @@ class _Best:
 
 
 class LstmController:
-    """Epsilon-greedy choice from a random pool by predicted reward."""
+    """Chooses candidates epsilon-greedily from a random pool by predicted reward."""
 
     def __init__(self, space: SearchSpace, spec: SearchSpec, seed: int) -> None:
         self.space = space
@@ -68,12 +68,12 @@ class LstmController:
         self._optimiser = torch.optim.RMSprop(self.predictor.parameters(), lr=LEARNING_RATE)
 
     def epsilon(self, episode: int) -> float:
-        """The share of random candidates in an episode, counted from 1."""
+        """Returns the share of random candidates in an episode, counted from 1."""
         falling = self.spec.epsilon_start - self.spec.epsilon_decay * (episode - 1)
         return max(self.spec.epsilon_floor, falling)
 
     def ask(self, episode: int, count: int) -> list[Proposal]:
-        """Random candidates for a share epsilon, for the rest the best predicted of a random pool."""
+        """Returns a share epsilon of random candidates, and the best predicted ones of a random pool."""
         rng = random.Random(f"{self.seed}/{episode}")
         explored = self.space.sample(rng, round(self.epsilon(episode) * count), self.seen)
         wanted = count - len(explored)
@@ -81,12 +81,12 @@ class LstmController:
         rewards = self._predict(pool)
         ranked = sorted(range(len(pool)), key=lambda index: -rewards[index])
         chosen = [*explored, *(pool[index] for index in ranked[:wanted])]
-        if self.best is None:  # what a network predicts that was taught nothing means nothing
+        if self.best is None:  # predictions of an untrained network are meaningless
             return [Proposal(architecture) for architecture in chosen]
         return list(map(Proposal, chosen, self._predict(chosen)))
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Takes an episode's best and the best so far, then learns from the episode's rewards."""
+        """Updates the episode's best and the best so far, then learns from the episode's rewards."""
         self.seen.update(outcome.architecture for outcome in outcomes)
         rewarded = [
             _Best(self.space.indices(outcome.architecture), outcome.reward)
@@ -117,7 +117,7 @@ class LstmController:
         return rewards
 
     def _inputs(self, states: Sequence[State]) -> torch.Tensor:
-        """(B, 3, knobs): the two remembered states before each candidate."""
+        """(B, 3, knobs): the previous episode's best, the best so far, and the candidate."""
         previous = self.previous.state if self.previous else self._nothing
         best = self.best.state if self.best else self._nothing
         return torch.tensor([[previous, best, state] for state in states])

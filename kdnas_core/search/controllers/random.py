@@ -1,4 +1,4 @@
-"""Random search: what any controller must beat with the same number of candidates."""
+"""Random search, the baseline of all controllers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdnas_core.search.space import SearchSpace
 
 
 class RandomController:
-    """Draws uniformly from the architectures that were not judged yet."""
+    """Draws uniformly from the architectures that are not judged yet."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self.space = space
@@ -19,10 +19,10 @@ class RandomController:
         self.seen: set[Architecture] = set()
 
     def ask(self, episode: int, count: int) -> list[Proposal]:
-        """Up to `count` random architectures; the same for the same seed, episode and history."""
+        """Returns up to `count` random architectures, determined by seed, episode and history."""
         rng = random.Random(f"{self.seed}/{episode}")
         return [Proposal(architecture) for architecture in self.space.sample(rng, count, self.seen)]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Remembers what was judged, so that it is not drawn again."""
+        """Excludes the judged architectures from later draws."""
         self.seen.update(outcome.architecture for outcome in outcomes)
