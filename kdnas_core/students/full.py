@@ -1,4 +1,4 @@
-"""Full distillation: one candidate of a search on the whole corpus, with the teacher online."""
+"""Full distillation: trains a candidate of a search on the whole corpus, with the teacher online."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 
-SAMPLE = 1_000  # texts of the corpus whose teacher outputs are stored: to begin with, and to fit from
-LOOKS = 20  # evaluations on the way, where it is long enough
-STEPS_A_LOOK = 100
+SAMPLE = 1_000  # texts whose teacher outputs are stored, for the start and to fit projections
+LOOKS = 20  # the most evaluations
+STEPS_A_LOOK = 100  # the fewest steps between evaluations
 CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
 class FullListener:
-    """Told how a full distillation goes on; any may raise to end it early, and what was learnt is kept.
+    """Callbacks of a full distillation; any may raise to end it early, after which it can be resumed.
 
     Attributes:
-        waiting: another process of ours has the device.
-        say: what is being done, in words.
-        begun: steps that the training takes in all.
-        noted: sentences about what could not be learnt, or was done in another way.
-        step: steps taken.
-        held_out: steps taken, and held-out losses by term and (layer, teacher layer).
+        waiting: called while another process holds the device.
+        say: called with a sentence on what is being done.
+        begun: called with the number of steps in all.
+        noted: called with sentences on loss terms that are left out, or replaced methods.
+        step: called with the steps taken.
+        held_out: called with the steps taken and the held-out losses by term and (layer, teacher layer).
     """
 
     waiting: Callable[[], None]
@@ -61,10 +61,10 @@ class FullResult:
     """The outcome of a full distillation.
 
     Attributes:
-        loss: on held-out texts, as that of the candidates of its run.
-        languages: the same on each language, where there are several.
-        loss_se: standard error of the loss over texts, where it is known.
-        cut_from: what each of its layers began with; empty where that was random.
+        loss: on held-out texts, comparable to the losses of the run's candidates.
+        languages: the loss by language, if there are several.
+        loss_se: standard error of the loss over texts, if known.
+        cut_from: the sources of its layers; empty for random weights.
     """
 
     loss: float
@@ -74,7 +74,7 @@ class FullResult:
 
 
 def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> None:
-    """Refuses what could not be distilled, before anything is written.
+    """Checks a full distillation before anything is written.
 
     Raises:
         BadInput: says why in one sentence.
@@ -90,17 +90,17 @@ def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> No
 def distil_fully(
     spec: RunSpec, how: DistilSpec, architecture: Architecture, folder: Path, listener: FullListener
 ) -> FullResult:
-    """Distils a student on the whole corpus, or goes on where an earlier call was ended.
+    """Distils a student on the whole corpus, or resumes an interrupted call.
 
-    The teacher's outputs are computed batch by batch, so that the disk holds no more than the student, its
-    one checkpoint and a sample of outputs.
+    The teacher's outputs are computed batch by batch, so that only the student, one checkpoint and a sample
+    of outputs are on disk.
 
     Args:
-        spec: of the run that the candidate is of.
-        how: what is different from the run: corpus, recipe, epochs and the like.
+        spec: of the candidate's run.
+        how: the differences from the run: corpus, recipe, epochs and others.
         architecture: of the candidate.
-        folder: for the checkpoint, and in the end for the student as stock `transformers` loads it.
-        listener: told how it goes on.
+        folder: for the checkpoint, and at the end for the student in the format of stock `transformers`.
+        listener: callbacks.
 
     Raises:
         BadInput: as `check_full`.
@@ -138,12 +138,12 @@ def distil_fully(
 
 
 def training_of(batch_size: int, learning_rate: float, steps: int) -> ProxySpec:
-    """How a full distillation trains; its steps follow from a corpus, and no spec limits them."""
+    """Returns the settings of a full distillation; its steps are not limited as those of a spec."""
     return ProxySpec(batch_size=batch_size, learning_rate=learning_rate).model_copy(update={"steps": steps})
 
 
 def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watcher:
-    """Tells a listener of each step and look, and lets others have the device (`turns`) after each step."""
+    """Returns a watcher that calls a listener, and after each step lets others use the device (`turns`)."""
 
     def step(taken: int) -> None:
         listener.step(taken)
@@ -154,7 +154,7 @@ def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watche
 
 @dataclass(frozen=True)
 class _Material:
-    """What a student is taught with."""
+    """The objective, the data and the teacher's parts for a student."""
 
     objective: ObjectiveSpec
     profile: TeacherProfile
@@ -183,11 +183,11 @@ def _material(
 
 
 def objective_of(spec: RunSpec, how: DistilSpec) -> ObjectiveSpec:
-    """What is learnt: as in the run, or by another recipe, whose mapping and start are then its own.
+    """Returns the run's objective, or that of another recipe with its own mapping and start.
 
     Args:
         spec: of the run, filled in for its teacher.
-        how: what is different from it.
+        how: the differences from the run.
     """
     run_objective = spec.objective
     if how.recipe is None or how.recipe == run_objective.recipe:
@@ -231,14 +231,14 @@ def _data(
     autocast = autocast_dtype()
     wanted = NeededOutputs(sorted(planned.reads), planned.hides_words)
 
-    def stored(some: Sequence[Passage], length: int, name: str) -> Targets:
+    def stored(passages: Sequence[Passage], length: int, name: str) -> Targets:
         def progress(share: float) -> None:
             listener.say(f"teacher outputs on {name}: {share:.0%}")
 
         with exclusive(listener.waiting):
-            return teacher_targets(teacher, some, length, autocast, cache_folder(), progress, wanted)
+            return teacher_targets(teacher, passages, length, autocast, cache_folder(), progress, wanted)
 
-    # as long as the run's, so that losses can be compared
+    # of the run's length, so that losses can be compared
     judged = stored([text.text for text in texts.held_out], spec.proxy.sequence_length, "held-out texts")
     sample = stored(learnt[:SAMPLE], how.sequence_length, "a sample of the corpus")
     listener.say(f"tokenising {len(learnt)} texts")

@@ -1,4 +1,4 @@
-"""Scores of a student on tasks, beside those of its teacher and of the same student without distillation."""
+"""Scores a student, its teacher and an undistilled control on tasks."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Subject = Literal["student", "teacher", "control"]
 
 @dataclass(frozen=True)
 class ScoreListener:
-    """Told how scoring goes on; any may raise to end it early.
+    """Callbacks of scoring; any may raise to end it early.
 
     Attributes:
-        waiting: another process of ours has the device.
-        say: what is being done, in words.
-        step: steps taken of the fine-tuning in hand, of how many.
-        scored: a task of a subject.
+        waiting: called while another process holds the device.
+        say: called with a sentence on what is being done.
+        step: called with the steps taken of the current fine-tuning and its steps in all.
+        scored: called with each score of a subject.
     """
 
     waiting: Callable[[], None]
@@ -47,7 +47,7 @@ class ScoreListener:
 
 
 def check_scoring(spec: RunSpec, how: ScoreSpec) -> None:
-    """Refuses what could not be scored, before anything is written.
+    """Checks a scoring before anything is written.
 
     Raises:
         BadInput: the teacher or a task cannot be read; says why in one sentence.
@@ -57,21 +57,21 @@ def check_scoring(spec: RunSpec, how: ScoreSpec) -> None:
 
 
 def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreListener) -> None:
-    """Scores a student and its teacher on tasks, each in the same way.
+    """Scores a student and its teacher on tasks, in the same way.
 
-    What this machine has scored before is remembered: the teacher is scored once, and a scoring that was
-    ended goes on. An embedding teacher and its student are also compared without any training, by the
-    similarity of their sentence vectors, and read pairs apart where `how` says nothing else.
+    Results are cached on this machine: the teacher is scored once, and an interrupted scoring resumes. An
+    embedding teacher and its student are also scored without training, by the similarity of their sentence
+    vectors, and by default encode the two sentences of a pair separately.
 
     Args:
-        spec: of the run that the student is of.
-        how: tasks, seeds, and whether the control is scored too.
+        spec: of the student's run.
+        how: has the tasks, the seeds, and whether to score the control.
         student: its folder.
-        listener: told how it goes on, and each score.
+        listener: callbacks.
 
     Raises:
         BadInput: as `check_scoring`.
-        Diverged: fine-tuning did, at every learning rate.
+        Diverged: fine-tuning diverged at every learning rate.
     """
     listener.say("reading the tasks")
     tasks = list(_tasks(how))
@@ -84,7 +84,7 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
         own = is_for(student, task)
-        apart = reads_apart and not own  # its student reads a pair as one text: so do those beside it
+        apart = reads_apart and not own  # a task's own student reads a pair as one text, so all do
         for subject, model in models.items():
             if subject == "student" and own:
                 listener.scored(subject, _as_it_is(student, model, task, settings, listener))
@@ -110,7 +110,7 @@ def _models(teacher: Teacher, student: Path, how: ScoreSpec) -> Iterator[tuple[S
 
 
 def _random(encoder: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same shape that has learnt nothing."""
+    """A model of the same shape with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModel.from_config(encoder.config, dtype=torch.float32)
@@ -118,14 +118,14 @@ def _random(encoder: PreTrainedModel) -> PreTrainedModel:
 
 
 def is_for(student: Path, task: Task) -> bool:
-    """Whether a student was distilled for this very task, so that it has a head for it."""
+    """Returns whether a student was distilled for this task, so that it has a head for it."""
     return fingerprint_of_task(student) == task.fingerprint
 
 
 def _as_it_is(
     student: Path, model: Scored, task: Task, settings: FineTuning, listener: ScoreListener
 ) -> TaskScore:
-    """What a student scores on the task that it was distilled for: nothing is left to train."""
+    """Scores a student on the task that it was distilled for, without training."""
     listener.say(f"student: {task.name}, as it is")
     classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         student, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -149,13 +149,13 @@ def _score(
             listener.say(f"{subject}: {activity}")
         listener.step(taken, steps)
 
-    told = ScoringListener(listener.waiting, step)
-    found = score_on(model, task, settings, range(seeds), autocast_dtype(), told, reads_apart)
-    listener.scored(subject, found)
+    callbacks = ScoringListener(listener.waiting, step)
+    score = score_on(model, task, settings, range(seeds), autocast_dtype(), callbacks, reads_apart)
+    listener.scored(subject, score)
 
 
 def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:
-    """On the test split where there is one, as such models are compared."""
+    """Scores similarities on the test split if there is one, as is usual for embedding models."""
     rows = task.splits["test" if "test" in task.splits else task.scored[0]]
     with exclusive(listener.waiting):
         value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length)

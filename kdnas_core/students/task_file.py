@@ -1,4 +1,4 @@
-"""The file beside a task-specific student that says which task it is for, and so has a head for."""
+"""The file in a task-specific student's folder that names its task."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ TASK_FILE = "task.json"
 
 
 def write_task(folder: Path, source: str, fingerprint: str) -> None:
-    """Says in a student's folder which task it is for.
+    """Writes the task of a student to its folder.
 
     Args:
         folder: of its weights.
-        source: the task, as a user names it.
+        source: of the task, as the user named it.
         fingerprint: of the task's rows.
     """
     (folder / TASK_FILE).write_text(json.dumps({"task": source, "fingerprint": fingerprint}))
 
 
 def fingerprint_of_task(folder: Path) -> str | None:
-    """The fingerprint of the task that a student is for; None where none is named."""
+    """Returns the fingerprint of a student's task; None if it has none."""
     try:
         fields = json.loads((folder / TASK_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    found = fields.get("fingerprint") if isinstance(fields, dict) else None
-    return found if isinstance(found, str) else None
+    fingerprint = fields.get("fingerprint") if isinstance(fields, dict) else None
+    return fingerprint if isinstance(fingerprint, str) else None

@@ -1,6 +1,7 @@
-"""TinyBERT's second stage: a student learns one task from its teacher fine-tuned on it, on augmented rows.
+"""TinyBERT's second stage: distils a student for a task from its fine-tuned teacher, on augmented rows.
 
-First intermediate layers (embeddings, attention, hidden states), then predictions (arXiv 1909.10351, 4.2).
+It trains intermediate layers first (embeddings, attention, hidden states), then predictions (arXiv
+1909.10351, section 4.2).
 """
 
 from __future__ import annotations
@@ -47,20 +48,20 @@ from kdnas_core.students.full import (
 from kdnas_core.students.task_file import write_task
 from kdnas_core.students.task_teacher import STUDENT_DROPOUT, fine_tuned_teacher, usual_settings
 
-INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are over
+INTERMEDIATE = "intermediate.safetensors"  # the checkpoint of the first stage, kept until both are done
 INTERMEDIATE_RATE = 5e-4
 MOST_HELD_OUT = 200
 
 
 @dataclass(frozen=True)
 class TaskMaterial:
-    """A task with what a student is taught of it.
+    """A task with its training rows and its fine-tuned teacher.
 
     Attributes:
         task: the task.
         rows: of the training split, with their variants.
         teacher: fine-tuned on the task.
-        classifier: the same with its head.
+        classifier: the teacher with its head.
     """
 
     task: Task
@@ -77,20 +78,19 @@ def distil_for_task(
     listener: FullListener,
     without: Collection[TermKind] = (),
 ) -> FullResult:
-    """Distils a student for a task, or goes on where an earlier call was ended.
+    """Distils a student for a task, or resumes an interrupted call.
 
     Args:
-        spec: of the run that the student is of.
-        how: with the task, and whether its rows get variants.
+        spec: of the student's run.
+        how: has the task, and whether its rows are augmented.
         start: folder of the student to begin with.
-        folder: for checkpoints, and in the end for the student with its head, as stock `transformers` loads
-            it.
-        listener: told how it goes on.
-        without: loss terms to leave out of the first stage, to learn what they are worth.
+        folder: for checkpoints, and at the end for the student with its head, in the format of stock
+            `transformers`.
+        listener: callbacks.
+        without: loss terms to leave out of the first stage, for ablations.
 
     Raises:
-        BadInput: the task cannot be read, rows may be longer than the teacher reads, or the student has
-            nothing to learn by.
+        BadInput: the task cannot be read, its length exceeds the teacher's, or no loss term is left.
         Diverged: the loss is not finite.
     """
     assert how.task is not None
@@ -119,7 +119,7 @@ def distil_for_task(
 
 
 def augmented(task: Task, teacher: Teacher, how: DistilSpec, listener: FullListener) -> list[Row]:
-    """The rows of the training split, each followed by its variants with its label."""
+    """Returns the rows of the training split, each followed by its variants with its label."""
     glove = None if how.glove is None else Path(how.glove)
     words, notes = augmenter_for(teacher, teacher_head(teacher), glove, how.sequence_length, autocast_dtype())
     listener.noted(notes)
@@ -133,8 +133,8 @@ def augmented(task: Task, teacher: Teacher, how: DistilSpec, listener: FullListe
         variants = augment([(row.first, row.second) for row in rows], words, settings, progress)
     return [
         each
-        for row, some in zip(rows, variants, strict=True)
-        for each in (row, *(Row(first, second, row.label) for first, second in some))
+        for row, of_row in zip(rows, variants, strict=True)
+        for each in (row, *(Row(first, second, row.label) for first, second in of_row))
     ]
 
 
@@ -153,8 +153,7 @@ def _intermediate(
 ) -> None:
     """The first stage: embeddings, attention and hidden states of the fine-tuned teacher.
 
-    Once it is over its checkpoint still holds the student, so that a second stage that was ended begins anew
-    with the same.
+    Its checkpoint is kept, so that an interrupted second stage starts again from the same student.
     """
     architecture = shape_of_model(student)
     profile = TeacherProfile(material.teacher.architecture, predicts_words=False, hides_words=False)
@@ -170,7 +169,7 @@ def _intermediate(
 
 
 def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> ObjectiveSpec:
-    """TinyBERT's intermediate stage alone (eq. 11), or some of its terms."""
+    """Returns TinyBERT's intermediate objective (eq. 11), or some of its terms."""
     terms = [
         TermSpec(kind="embedding"),
         TermSpec(kind="attention", weight=layers),
@@ -180,14 +179,14 @@ def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> O
 
 
 def _data(material: TaskMaterial, how: DistilSpec, wanted: NeededOutputs, listener: FullListener) -> ProxySet:
-    """All rows online; the texts of the scored split say how far the student is, and are not learnt."""
+    """All training rows online; the held-out texts are rows of the scored split, which are not trained on."""
     autocast, teacher = autocast_dtype(), material.teacher
     passages = [_passage(row) for row in material.rows]
 
-    def stored(some: Sequence[Passage]) -> Targets:
+    def stored(texts: Sequence[Passage]) -> Targets:
         with exclusive(listener.waiting):
             return teacher_targets(
-                teacher, some, how.sequence_length, autocast, cache_folder(), wanted=wanted
+                teacher, texts, how.sequence_length, autocast, cache_folder(), wanted=wanted
             )
 
     order = np.random.default_rng(0).permutation(len(passages))[:SAMPLE]
@@ -210,7 +209,7 @@ def _prediction(
     listener: FullListener,
     steps: int,
 ) -> PreTrainedModel:
-    """The second stage: what the teacher predicts for each row and variant."""
+    """The second stage: the teacher's predictions for each row and variant."""
     settings = FineTuning(
         batch_size=how.batch_size, sequence_length=how.sequence_length, dropout=STUDENT_DROPOUT
     )
@@ -234,15 +233,15 @@ def _rate(
     settings: FineTuning,
     listener: FullListener,
 ) -> float:
-    """Chosen as for any fine-tuning, on a cut of the training split by its labels."""
+    """The learning rate, chosen as for any fine-tuning, on the labels of the training split."""
     scored = Scored(student, material.teacher.tokenizer, fingerprint(student))
 
-    def told(activity: str, taken: int, steps: int) -> None:
+    def report(activity: str, taken: int, steps: int) -> None:
         if taken % 50 == 0:
             listener.say(f"{activity}, step {taken} of {steps}")
 
     return chosen_rate(
-        scored, material.task, settings, autocast_dtype(), ScoringListener(listener.waiting, told)
+        scored, material.task, settings, autocast_dtype(), ScoringListener(listener.waiting, report)
     )
 
 
@@ -254,7 +253,7 @@ def _soft(
 
 
 def _loss(material: TaskMaterial, classifier: PreTrainedModel) -> float:
-    """How far the student's predictions are from the teacher's, on texts that it has not learnt."""
+    """The loss of the student's predictions against the teacher's, on held-out rows."""
     autocast = autocast_dtype()
     length = usual_settings(material.teacher).sequence_length
     tokens = tokens_of(_held_out(material.task), material.teacher.tokenizer, length)

@@ -1,4 +1,4 @@
-"""A teacher fine-tuned on a task, kept in the cache: each student of the task learns from the same one."""
+"""A teacher fine-tuned on a task, cached so that all students of the task share it."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive
 from kdnas_core.models.teacher import Teacher, most_tokens
 
-KEPT = 4  # the least recently used are deleted, so that the cache stays bounded
+KEPT = 4  # the least recently used are deleted to bound the cache
 SEED = 0
 USUAL_LENGTH = 128  # tokens of a task's row
-STUDENT_DROPOUT = 0.0  # a student is small, and its teacher's dropout costs it more than it saves
+STUDENT_DROPOUT = 0.0  # dropout hurts a small student
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def usual_settings(teacher: Teacher, rows: int = FineTuning().rows) -> FineTuning:
-    """How a teacher and its students are fine-tuned, for whatever length the teacher reads."""
+    """Returns the settings to fine-tune a teacher and its students, with a length that the teacher reads."""
     return FineTuning(rows=rows, sequence_length=min(USUAL_LENGTH, most_tokens(teacher)))
 
 
 def fine_tuned_teacher(
-    teacher: Teacher, task: Task, waiting: Callable[[], None], report: Say
+    teacher: Teacher, task: Task, waiting: Callable[[], None], report: Report
 ) -> PreTrainedModel:
-    """A teacher fine-tuned on a task, as it is when it is scored with the first seed.
+    """Returns a teacher fine-tuned on a task, equal to that of its score with the first seed.
 
     Args:
         teacher: not changed.
         task: with its training split.
         waiting: as for `exclusive`.
-        report: told in words how far it is; may raise to end it.
+        report: called with a sentence on the progress; may raise to end it.
     """
     how = usual_settings(teacher)
-    asked = [teacher.fingerprint, task.fingerprint, asdict(how), str(autocast_dtype())]
-    word = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
-    path = cache_folder() / "task-teachers" / f"{word}.safetensors"
+    key = [teacher.fingerprint, task.fingerprint, asdict(how), str(autocast_dtype())]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    path = cache_folder() / "task-teachers" / f"{digest}.safetensors"
     if path.is_file():
-        path.touch()  # used just now: the last to be deleted
+        path.touch()  # the least recently used file is deleted first
         model = new_classifier(teacher.model, task, SEED)
         model.load_state_dict(load_file(path))
         return model
@@ -60,18 +60,18 @@ def fine_tuned_teacher(
 
 
 def _fine_tuned(
-    teacher: Teacher, task: Task, how: FineTuning, waiting: Callable[[], None], report: Say
+    teacher: Teacher, task: Task, how: FineTuning, waiting: Callable[[], None], report: Report
 ) -> PreTrainedModel:
-    def told(activity: str, taken: int, steps: int) -> None:
+    def report_step(activity: str, taken: int, steps: int) -> None:
         if taken == 1 or taken % 50 == 0:
             report(f"the teacher on {activity}, step {taken} of {steps}")
 
     def step(taken: int, steps: int) -> None:
-        told(f"{task.name}: fine-tuning", taken, steps)
+        report_step(f"{task.name}: fine-tuning", taken, steps)
 
     autocast = autocast_dtype()
     scored = Scored(teacher.model, teacher.tokenizer, teacher.fingerprint)
-    rate = chosen_rate(scored, task, how, autocast, ScoringListener(waiting, told))
+    rate = chosen_rate(scored, task, how, autocast, ScoringListener(waiting, report_step))
     with exclusive(waiting):
         data = TrainingSet(task, train_tokens(teacher.tokenizer, task, how))
         return fine_tuned(teacher.model, data, how, rate, SEED, autocast, step)
