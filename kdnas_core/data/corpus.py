@@ -84,7 +84,7 @@ def _files_of(source: str) -> list[str]:
             return [source]
         files = sorted(path for path in Path(source).iterdir() if not _is_aside(path.name))
     except OSError as error:
-        raise BadInput(f"{source} cannot be read ({error.strerror}); mend that, or name another.") from None
+        raise BadInput(f"{source} cannot be read ({error.strerror}); fix that, or name another.") from None
     if not files:
         raise BadInput(f"The folder {source} holds no corpus; put one file a language into it, as en.txt.")
     for path in files:
@@ -99,7 +99,7 @@ def _is_aside(name: str) -> bool:
 def _check_ending(path: Path) -> None:
     if path.suffix.lower() not in ENDINGS:
         raise BadInput(
-            f"The folder {path.parent} also holds {path.name}, which is no corpus file "
+            f"The folder {path.parent} also holds {path.name}, which is not a corpus file "
             f"({', '.join(ENDINGS)}); take it out."
         )
 
@@ -173,7 +173,7 @@ def _check_plain(source: str) -> None:
         _check_kind(source)
         check_file(Path(source))
     except OSError as error:
-        raise BadInput(f"{source} cannot be read ({error.strerror}); mend that, or name another.") from None
+        raise BadInput(f"{source} cannot be read ({error.strerror}); fix that, or name another.") from None
 
 
 def _check_kind(source: str) -> None:
@@ -240,9 +240,9 @@ def read_texts(
     if len(parts) == 1:
         texts = read_corpus(parts[0].source, cache, seed, limit, progress)
         return [Text(text, parts[0].language) for text in texts]
-    found = _texts_of(parts, cache, seed, limit, progress)
-    wanted = quotas({language: len(texts) for language, texts in found.items()}, limit, temperature)
-    return _mixed({language: texts[: wanted[language]] for language, texts in found.items()}, seed)
+    by_language = _texts_of(parts, cache, seed, limit, progress)
+    wanted = quotas({language: len(texts) for language, texts in by_language.items()}, limit, temperature)
+    return _mixed({language: texts[: wanted[language]] for language, texts in by_language.items()}, seed)
 
 
 def quotas(counts: Mapping[str, int], limit: int, temperature: float) -> dict[str, int]:
@@ -299,17 +299,17 @@ def _texts_of(
     parts: tuple[Part, ...], cache: Path, seed: int, limit: int, progress: Callable[[str], None] | None
 ) -> dict[str, list[str]]:
     """The texts of each language without those of the languages before it."""
-    found: dict[str, list[str]] = {}
+    by_language: dict[str, list[str]] = {}
     seen: set[str] = set()
     for number, part in enumerate(parts):
         # parallel files align by line: with one seed all languages would choose the same sentences
         most = limit if part.is_stream else sys.maxsize
         texts = read_corpus(part.source, cache, seed + number, most, progress)
-        found[part.language] = [text for text in texts if text not in seen]
-        if not found[part.language]:
+        by_language[part.language] = [text for text in texts if text not in seen]
+        if not by_language[part.language]:
             raise BadInput(f"Every text of {part.source} is in an earlier part of the corpus; leave it out.")
-        seen.update(found[part.language])
-    return found
+        seen.update(by_language[part.language])
+    return by_language
 
 
 def _mixed(texts: Mapping[str, list[str]], seed: int) -> list[Text]:

@@ -139,14 +139,14 @@ def harvest_sources(
 def installed_sources() -> list[Source]:
     """Returns the standard library and the installed ones of `PACKAGES`; imports none."""
     standard = Path(sysconfig.get_path("stdlib"))
-    found = [Source("python", platform.python_version(), (standard,))]
+    sources = [Source("python", platform.python_version(), (standard,))]
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None:
             continue
         places = spec.submodule_search_locations or [spec.origin or ""]
-        found.append(Source(name, _version(name), tuple(Path(place) for place in places if place)))
-    return found
+        sources.append(Source(name, _version(name), tuple(Path(place) for place in places if place)))
+    return sources
 
 
 def _version(package: str) -> str:

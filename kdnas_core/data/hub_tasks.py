@@ -180,7 +180,7 @@ def _text_columns(source: str, features: Mapping[str, Any], column: str | None) 
     if not columns:
         columns = ("text",) if "text" in strings else tuple(strings) if len(strings) == 1 else ()
     if not columns or len(columns) > 2 or not set(columns) <= set(strings):
-        problem = f"not in {quoted(columns)}" if column else "and which is meant cannot be told"
+        problem = f"not in {quoted(columns)}" if column else "and the right one is unclear"
         raise BadInput(
             f"The task {source} has text in {quoted(strings)}, {problem}; name one, or two of a pair, as "
             f"hub:NAME:CONFIG::{'+'.join(strings[:2]) or 'COLUMN'}."

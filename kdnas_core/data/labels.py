@@ -41,14 +41,14 @@ def classes_of(train: Table, others: Sequence[Table], declared: tuple[str, ...])
     if not declared and any(_is_fraction(label) for table in tables for label in table.labels):
         _check_scores(tables)
         return ()
-    found = set(names_of(train, declared))
-    if len(found) < 2:
+    classes = set(names_of(train, declared))
+    if len(classes) < 2:
         raise BadInput(
-            f"The {train.where} split has one class only, {found.pop()[:60]!r}; add examples of another."
+            f"The {train.where} split has one class only, {classes.pop()[:60]!r}; add examples of another."
         )
     for table in others:
-        _check_known(table, declared, set(declared) or found, train.where)
-    return declared or tuple(sorted(found, key=_order))
+        _check_known(table, declared, set(declared) or classes, train.where)
+    return declared or tuple(sorted(classes, key=_order))
 
 
 def indices_of(table: Table, classes: Sequence[str], declared: tuple[str, ...]) -> list[float]:
@@ -76,7 +76,7 @@ def names_of(table: Table, declared: tuple[str, ...]) -> list[str]:
     if strangers := [label for label in table.labels if label not in range(len(declared))]:
         raise BadInput(
             f"The {table.where} split has the label {strangers[0]}, but classes 0 to {len(declared) - 1}; "
-            "mend its labels, or name another data set."
+            "fix its labels, or name another data set."
         )
     return [declared[label] for label in table.labels]
 
@@ -95,7 +95,7 @@ def _check(table: Table) -> None:
 
 
 def _problem(label: Any) -> str:
-    """What is wrong with a label by itself; empty for nothing."""
+    """Describes what makes a label invalid; empty if it is valid."""
     if isinstance(label, bool):
         return f"the label {str(label).lower()}; write 0 and 1, or a word for each class"
     if isinstance(label, str):
@@ -139,7 +139,7 @@ def _check_scores(tables: Sequence[Table]) -> None:
 def _check_known(table: Table, declared: tuple[str, ...], known: set[str], train: str) -> None:
     if unknown := sorted(set(names_of(table, declared)) - known):
         raise BadInput(
-            f"The {table.where} split has the label {unknown[0][:60]!r}, which {train} has not; mend one of "
+            f"The {table.where} split has the label {unknown[0][:60]!r}, which {train} lacks; fix one of "
             "them."
         )
 

@@ -34,7 +34,7 @@ def read_columns(path: Path) -> Columns:
         raise
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are OSError or ValueError
         raise BadInput(
-            f"The file {path} cannot be read ({reason(error)}); mend it, or save it as .jsonl."
+            f"The file {path} cannot be read ({reason(error)}); fix it, or save it as .jsonl."
         ) from None
 
 
@@ -57,7 +57,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
         row = None
     if not isinstance(row, dict):
         raise BadInput(
-            f"The file {path} cannot be read: line {number} is no JSON object; write one object a line."
+            f"The file {path} cannot be read: line {number} is not a JSON object; write one object a line."
         )
     return row
 

@@ -60,8 +60,8 @@ def _name(folder: Path) -> str:
 def _languages(folder: Path) -> dict[str, Splits]:
     """The subfolders that hold splits."""
     inner = [path for path in _listed(folder) if path.is_dir() and not path.name.startswith(".")]
-    found = {sound(path.name): _splits(path, f"{sound(path.name)}/") for path in inner}
-    languages = {name: splits for name, splits in found.items() if splits}
+    by_folder = {sound(path.name): _splits(path, f"{sound(path.name)}/") for path in inner}
+    languages = {name: splits for name, splits in by_folder.items() if splits}
     if TRAIN in languages:
         raise BadInput(f"The folder {folder} has a folder 'train', which no language is called; rename it.")
     return languages
@@ -77,15 +77,15 @@ def _train_language(source: str, languages: dict[str, Splits]) -> str:
 
 
 def _splits(folder: Path, prefix: str) -> Splits:
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in _listed(folder):
         split = path.stem
         if path.suffix.lower() not in ENDINGS or not _SPLIT.fullmatch(split) or not path.is_file():
             continue
-        if split in found:
-            raise BadInput(f"The folder {folder} has {found[split].name} and {path.name}; keep one of them.")
-        found[split] = path
-    return {split: partial(read_table, path, f"{prefix}{split}") for split, path in found.items()}
+        if split in paths:
+            raise BadInput(f"The folder {folder} has {paths[split].name} and {path.name}; keep one of them.")
+        paths[split] = path
+    return {split: partial(read_table, path, f"{prefix}{split}") for split, path in paths.items()}
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -93,7 +93,7 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise BadInput(
-            f"The folder {folder} cannot be read ({error.strerror}); mend that, or name another."
+            f"The folder {folder} cannot be read ({error.strerror}); fix that, or name another."
         ) from None
 
 

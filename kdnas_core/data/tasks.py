@@ -98,7 +98,7 @@ def read_task(
     train, tables = chosen.train, chosen.tables
     for table in tables.values():
         if (table.seconds is None) != (train.seconds is None):
-            raise BadInput(f"One of {train.where} and {table.where} has pairs and the other not; mend one.")
+            raise BadInput(f"One of {train.where} and {table.where} has pairs and the other not; fix one.")
     classes = classes_of(train, list(tables.values()), task.classes)
     splits = {
         name: _rows(table, indices_of(table, classes, task.classes))

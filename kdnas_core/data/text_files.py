@@ -49,13 +49,13 @@ def read_file(path: Path) -> Iterable[Any]:
     try:
         return lines_of(path)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({reason(error)}); mend it, or save it in UTF-8.") from None
+        raise BadInput(f"{path} cannot be read ({reason(error)}); fix it, or save it in UTF-8.") from None
 
 
 def _check_parquet(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(4) != b"PAR1":
-            raise BadInput(f"{path} is not a Parquet file, whatever its ending; save it as one.")
+            raise BadInput(f"{path} is not a Parquet file; save it as one.")
 
 
 def _check_utf8(path: Path) -> None:

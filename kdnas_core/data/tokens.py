@@ -136,7 +136,7 @@ def _halves(text: str) -> tuple[str, str] | None:
 
 def _nearest(texts: Sequence[str], wanted: Sequence[int]) -> dict[int, int]:
     """The most similar other text in the window of each; left out where no word is shared."""
-    found: dict[int, int] = {}
+    nearest: dict[int, int] = {}
     for start in range(0, len(texts), WINDOW):
         inside = [index for index in wanted if start <= index < start + WINDOW]
         window = texts[start : start + WINDOW]
@@ -149,12 +149,12 @@ def _nearest(texts: Sequence[str], wanted: Sequence[int]) -> dict[int, int]:
         alike = (vectors[[index - start for index in inside]] @ vectors.T).toarray()
         alike[np.arange(len(inside)), [index - start for index in inside]] = 0.0
         best = alike.argmax(1)
-        found |= {
+        nearest |= {
             index: start + int(place)
             for index, place, row in zip(inside, best, alike, strict=True)
             if row[place] > 0
         }
-    return found
+    return nearest
 
 
 def hide_words(ids: Ids, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> tuple[Ids, Ids]:

@@ -34,7 +34,7 @@ from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss, besides the one before the first step
 FIT_TOKENS = 20  # for each of the teacher's dimensions, to fit projections
-FIT_BATCH = 32  # texts, whatever the batch size is
+FIT_BATCH = 32  # texts, independent of the batch size
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def shape_of(config: dict[str, Any], source: str) -> Architecture:
         )
     except TypeError:
         raise BadInput(
-            f"The config of the teacher {source} has a shape that is no number; mend it."
+            f"The config of the teacher {source} has a shape that is not a number; fix it."
         ) from None
     except KeyError as missing:
         raise BadInput(

@@ -110,7 +110,7 @@ def _check_hub(source: str) -> None:
         HfApi().model_info(source, timeout=10)
     except Exception as error:
         raise BadInput(
-            f"The teacher {source} could not be had from the model hub: it needs a network and a model of "
+            f"The teacher {source} could not be read from the model hub: it needs a network and a model of "
             "that name; without one, name `packaged` or a local folder."
         ) from error
 

@@ -107,7 +107,7 @@ def test_a_label_means_the_same_whatever_type_a_split_writes_it_in(tmp_path: Pat
         ),
         ({"train": [{"sentence": "A."}], "validation": GOOD}, "train split has no column 'label'"),
         ({"train": GOOD[:1], "validation": GOOD[:1]}, "one class only, '1'"),
-        ({"train": GOOD, "validation": [{"sentence": "A.", "label": 7}]}, "'7', which train has not"),
+        ({"train": GOOD, "validation": [{"sentence": "A.", "label": 7}]}, "'7', which train lacks"),
         (
             {"train": [{"sentence": "A.", "label": "2.5"}], "validation": GOOD},
             "'2.5' is a score written as text",
@@ -383,7 +383,7 @@ def test_languages_that_cannot_be_trained_on_or_scored_are_refused(
 def test_what_is_wrong_in_one_language_is_said_of_it(tmp_path: Path) -> None:
     folder = folder_of_languages(tmp_path / "x", de=["validation"], en=["train", "validation"])
     written(folder / "de", validation=[{"sentence": "A.", "label": "ja"}])
-    assert "The de/validation split has the label 'ja', which en/train has not" in refusal(folder)
+    assert "The de/validation split has the label 'ja', which en/train lacks" in refusal(folder)
     written(folder / "de", validation=[{"sentence": "A."}])
     assert "The de/validation split has no column 'label'" in refusal(folder)
     assert "has the split train beside folders of languages" in refusal(folder, train=GOOD)
