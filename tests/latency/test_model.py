@@ -58,7 +58,7 @@ def known_of(count: int, noise: float = 0.0, seed: int = 0) -> list[MeasuredLate
     ]
 
 
-def test_a_machine_that_takes_its_time_by_the_work_is_foreseen_exactly_in_its_whole_space() -> None:
+def test_a_machine_whose_time_follows_the_work_is_estimated_exactly_in_its_whole_space() -> None:
     model = fitted(known_of(24))
     assert model is not None
     assert model.readings == 24
@@ -67,7 +67,7 @@ def test_a_machine_that_takes_its_time_by_the_work_is_foreseen_exactly_in_its_wh
         assert model.estimate(shape, 1, 128) == pytest.approx(made_up_ms(shape), rel=0.01)
 
 
-def test_other_batches_lengths_and_activations_are_foreseen_where_some_were_measured() -> None:
+def test_other_batches_lengths_and_activations_are_estimated_where_some_were_measured() -> None:
     shapes = [
         dataclasses.replace(shape, hidden_act=act)
         for shape in SPACE.sample(random.Random(0), 12, ())
