@@ -254,7 +254,8 @@ def test_every_family_is_fine_tuned_on_pairs_and_in_bfloat16_too(
     kind: str, autocast: torch.dtype | None, teacher: Teacher, losses: list[float]
 ) -> None:
     task = word_task(32, 8, classes=3, pairs=True)
-    data, how = training_set_of(task, teacher, opinions(task)), replace(HOW, batch_size=32)  # all rows in each
+    data = training_set_of(task, teacher, opinions(task))
+    how = replace(HOW, batch_size=32)  # all rows in each
     model = fine_tuned(encoder_of(kind, teacher), data, how, 2e-3, 0, autocast, steps=8)
     assert losses[-1] < losses[0]
     assert set(predicted(model, task, teacher)) <= {0, 1, 2}

@@ -219,8 +219,8 @@ def test_the_second_stage_learns_what_the_fine_tuned_teacher_says_to_each_row(
         assert {each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)} == {share}
     task = read_task(words, tmp_path)
     tokenizer = teacher_of(Path(spec.teacher)).tokenizer
-    assert training_set.soft is None
-    assert [ids.tolist() for ids in training_set.rows.ids] == [
+    assert data.soft is None
+    assert [ids.tolist() for ids in data.rows.ids] == [
         ids.tolist() for ids in train_tokens(tokenizer, task, FineTuning()).ids
     ]
     assert [ids.tolist() for ids in soft.rows.ids] == [
@@ -444,9 +444,9 @@ def test_a_student_is_taught_on_the_variants_too_and_a_teacher_without_a_masked_
     monkeypatch.setattr(module, "augmented", spied)
     learnt: list[int] = []
 
-    def tuned(encoder: Any, lesson: Lesson, *rest: Any) -> Any:
-        learnt.append(len(lesson.rows))
-        return fine_tuned(encoder, lesson, *rest)
+    def tuned(encoder: Any, data: TrainingSet, *rest: Any) -> Any:
+        learnt.append(len(data.rows))
+        return fine_tuned(encoder, data, *rest)
 
     monkeypatch.setattr(module, "fine_tuned", tuned)
     told = Told()
