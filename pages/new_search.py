@@ -14,8 +14,9 @@ from kdnas_core.dashboard.model import time_estimate
 from kdnas_core.dashboard.model.forecast import Forecast
 from kdnas_core.dashboard.new_search import latency_form, objective_form, space_form, space_section
 from kdnas_core.dashboard.read import live
-from kdnas_core.dashboard.ui import places, widgets
+from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.errors import BadInput
+from kdnas_core.runs.records import Check
 from kdnas_core.spec import ProxySpec, parse_spec
 
 EPISODES, CANDIDATES = 8, 6  # to begin with: well under an hour; the published setting is 15 of 20
@@ -123,22 +124,8 @@ def time_needed(db: Path, fields: dict[str, Any], seen: Forecast | None) -> None
     )
 
 
-def start(db: Path, fields: dict[str, Any]) -> None:
-    with st.status("Checking …") as status:
-        try:
-            run = starting.start(db, fields, lambda activity: status.update(label=wording.plain(activity)))
-        except widgets.TOLD as error:
-            st.session_state["refused"] = str(error)
-            run = None
-        finally:
-            st.session_state["starting"] = False
-    if run is None:
-        st.rerun()  # with the button ready to be pressed again
-    st.switch_page(places.RUN, query_params={"run": str(run)})
-
-
-def press() -> None:
-    st.session_state["starting"] = True
+def open_run(check: Check) -> None:
+    st.switch_page(places.RUN, query_params={"run": str(check.made[0])})
 
 
 def page() -> None:
@@ -156,12 +143,14 @@ def page() -> None:
         widgets.trouble(error)
         st.button("Start search", type="primary", disabled=True)
         return
-    if refusal := st.session_state.pop("refused", None):
-        widgets.trouble(f"Not started. {refusal}")
-    busy = st.session_state.get("starting", False)
-    st.button("Start search", type="primary", icon=":material/play_arrow:", on_click=press, disabled=busy)
-    if busy:
-        start(db, fields)
+    ask_button.show(
+        "Start search",
+        "start",
+        db,
+        lambda: starting.start(db, fields),
+        then=open_run,
+        refusal="Not started",
+    )
 
 
 page()

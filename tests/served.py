@@ -47,7 +47,6 @@ class Served:
                 store.end(asked.job, "failed", str(error))
             else:
                 store.end(asked.job, "finished")
-                self.stores.append(db)
 
 
 @pytest.fixture

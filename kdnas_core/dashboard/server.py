@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -62,10 +63,13 @@ async def lifespan(app: App) -> AsyncIterator[None]:
     """
     try:
         prepare(live.database())
-        take_up(live.database())
     except BadInput as error:
         log.error("%s", error)
+        yield
+        return
+    taking_up = asyncio.create_task(asyncio.to_thread(take_up, live.database()))  # no page waits for it
     yield
+    await taking_up
 
 
 def prepare(db: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from kdnas_core.errors import Failure
@@ -12,7 +13,7 @@ from kdnas_core.package.checking import checked
 from kdnas_core.package.checks import RECORD, Checks, Exported, read_export
 from kdnas_core.package.children import Say
 from kdnas_core.package.facts import Facts, facts_of, record
-from kdnas_core.package.layout import FILES, NEEDED, write_sums, write_zip
+from kdnas_core.package.layout import FILES, NEEDED, WEIGHTS, sha256, write_sums, write_zip
 from kdnas_core.package.target import archive_of, new_folder, place_of
 from kdnas_core.runs.names import Source, source_named, weights_of
 from kdnas_core.runs.records import Export
@@ -67,6 +68,10 @@ def export_student(
 def serve_export(store: Store, export: Export, say: Say) -> None:
     """Makes the export that was queued; as `export_student`."""
     folder, formats = Path(export.spec.folder), frozenset(export.spec.formats)
+    weights = weights_of(store, source_named(store, export.subject))
+    with suppress(OSError, ValueError):
+        if read_export(folder).sha256 == sha256(weights / WEIGHTS):
+            return  # an earlier worker ended between its last file and its last word
     export_student(store, export.subject, folder, formats, say)
 
 

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from kdnas_core.runs.jobs import Lane
 from kdnas_core.runs.store import files_of
 
-STARTS_WITHIN_S = 30
+STARTS_WITHIN_S = 120  # on a busy machine with a cold disk; libraries are loaded first
 
 
 def worker_lock(db: Path, lane: Lane = "long") -> FileLock:

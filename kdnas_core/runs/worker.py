@@ -87,6 +87,8 @@ def serve(db: Path, exporter: Exporter, *, lane: Lane = "long", until_idle: bool
     while True:
         with worker_lock(db, lane), opened(db) as store:
             _serve(store, exporter, lane, until_idle=until_idle)
+        if not db.exists():  # it was removed
+            return
         with opened(db) as store:
             # queued while the lock was let go: whoever queued it saw a worker, and started none
             if not store.is_waiting(lane):
@@ -94,17 +96,26 @@ def serve(db: Path, exporter: Exporter, *, lane: Lane = "long", until_idle: bool
 
 
 def _serve(store: Store, exporter: Exporter, lane: Lane, *, until_idle: bool) -> None:
-    idle_since = time.monotonic()
+    idle_since, file = time.monotonic(), _file(store.path)
     while True:
         claimed = store.claim(Worker.this_process(), LANES[lane])
         if claimed is not None:
             log.info(f"{claimed.job.title.lower()}: begins")
             _work_on_any(store, claimed, exporter)
             idle_since = time.monotonic()
-        elif until_idle and (time.monotonic() - idle_since >= LINGER_S[lane] or not store.path.exists()):
+        elif until_idle and (time.monotonic() - idle_since >= LINGER_S[lane] or _file(store.path) != file):
             return
         else:
             time.sleep(POLL_S[lane])
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to: another one, or none, once a store was removed or replaced."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _work_on_any(store: Store, claimed: AnyWork, exporter: Exporter) -> RunState:
@@ -134,7 +145,8 @@ def check(store: Store, asked: Check) -> RunState:
 
     def work(leased: Store, look: Looks) -> None:
         check_asked(leased, asked, _saying(leased, asked, look))
-        leased.accept(asked.id, lambda: queue_asked(leased, asked))
+        if not leased.accept(asked.id, lambda: queue_asked(leased, asked)):
+            raise EndRequested("stopped")
 
     state = _worked(store, asked, work)
     if state == "finished":

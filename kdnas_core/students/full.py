@@ -30,7 +30,7 @@ from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teac
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
 
 SAMPLE = 1_000  # texts whose teacher outputs are stored, for the start and to fit projections
-LOOKS = 20  # the most evaluations
+LOOKS = 20  # the most evaluations after the one before the first step
 STEPS_A_LOOK = 100  # the fewest steps between evaluations
 CHECKPOINT = "checkpoint.safetensors"
 

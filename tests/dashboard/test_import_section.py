@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -17,7 +15,10 @@ from kdnas_core.errors import BadInput
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, RunSpec, parse_spec, quick_spec
 from tests.exported import sha256, write_export, zipped
+from tests.served import Served, served
 from tests.test_pages import shown, words
+
+__all__ = ["served"]  # the fixture
 
 START, IMPORT = "Start this search", "Import this student"
 
@@ -40,21 +41,6 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdnas_core.package.import_.check_weights", lambda *_: None)
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The fields of each search that was started; the search is made, and no worker serves it."""
-    asked: list[dict[str, Any]] = []
-
-    def start(db: Path, fields: dict[str, Any], tell: Callable[[str], None]) -> int:
-        asked.append(fields)
-        tell("Loading …")
-        with opened(db) as store:
-            return store.create_run(parse_spec(fields))
-
-    monkeypatch.setattr(starting, "start", start)
-    return asked
-
-
 def dropped(name: str, content: bytes) -> AppTest:
     app = shown(places.HOME)
     app.file_uploader[0].set_value((name, content, "application/octet-stream"))
@@ -74,9 +60,7 @@ def labels(app: AppTest) -> list[str]:
     return [str(button.label) for button in app.button]
 
 
-def test_a_dropped_search_is_said_in_words_and_started_as_it_is(
-    db: Path, started: list[dict[str, Any]]
-) -> None:
+def test_a_dropped_search_is_said_in_words_and_started_as_it_is(db: Path, served: Served) -> None:
     spec = quick_spec(seed=4).model_copy(update={"name": "**mine**"})
     app = dropped("run.json", spec.to_json().encode())
     told = words(app)
@@ -85,7 +69,7 @@ def test_a_dropped_search_is_said_in_words_and_started_as_it_is(
     assert "4 episodes of 4 candidates, by lstm" in told
     assert IMPORT not in labels(app)
     app = press(app, START)
-    assert [parse_spec(fields) for fields in started] == [spec]
+    assert [check.spec for check in served.checks] == [spec]
     assert "Run 1" in words(app), "it leads to the run"
 
 

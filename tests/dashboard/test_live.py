@@ -11,7 +11,7 @@ import pytest
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.act import starting
+from kdnas_core.dashboard.act import requests, starting
 from kdnas_core.dashboard.model import forecast, progress, time_estimate
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.run import frontier_section
@@ -286,8 +286,9 @@ def test_the_pace_is_that_of_the_candidates_that_this_device_distilled(db: Path)
 
 
 def test_a_search_is_checked_then_queued_then_served(db: Path, served: Served) -> None:
-    run = starting.start(db, {"name": "mine"}, calls_nothing)
-    assert [check.made for check in served.checks] == [()]
+    check = starting.start(db, {"name": "mine"})
+    (run,) = requests.outcome(db, check, calls_nothing).made
+    assert [check.wanted for check in served.checks] == ["runs"]
     assert served.stores == [db]
     with opened(db, read_only=True) as store:
         assert store.run(run).name == "mine"
@@ -309,7 +310,7 @@ def test_a_search_that_cannot_work_is_refused_before_anything_is_written(
     db: Path, served: Served, fields: dict[str, object]
 ) -> None:
     with pytest.raises(BadInput):
-        starting.start(db, fields, calls_nothing)
+        starting.start(db, fields)
     assert served.checks == []
     assert not db.exists()
 
@@ -317,7 +318,7 @@ def test_a_search_that_cannot_work_is_refused_before_anything_is_written(
 def test_a_search_that_the_full_check_refuses_is_not_queued(db: Path, served: Served) -> None:
     served.refusal = "The smallest student takes 3 ms; raise the budget."
     with pytest.raises(BadInput, match="smallest student"):
-        starting.start(db, {}, calls_nothing)
+        requests.outcome(db, starting.start(db, {}), calls_nothing)
     with opened(db, read_only=True) as store:
         assert store.runs() == []
     assert served.stores == []

@@ -54,10 +54,8 @@ def test_students_and_scorings_are_read_by_whose_they_are(db: Path) -> None:
 
 
 def test_several_students_are_queued_in_the_order_asked_for_after_one_check(db: Path, served: Served) -> None:
-    assert (
-        requests.distil(db, ["3", "2"], {"epochs": 1.0, "corpus": ""}, silent)
-        == "Students s6, s7 are queued."
-    )
+    check = requests.distil(db, ["3", "2"], {"epochs": 1.0, "corpus": ""})
+    assert requests.queued(requests.outcome(db, check, silent)) == "Students s6, s7 are queued."
     with opened(db, read_only=True) as store:
         assert [(row.candidate, row.spec) for row in store.students()[:2]] == [
             (2, DistilSpec(epochs=1)),
@@ -81,7 +79,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     db: Path, served: Served, fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=said):
-        requests.distil(db, ["1"], fields, silent)
+        requests.distil(db, ["1"], fields)
     assert served.checks == []
 
 
@@ -89,9 +87,9 @@ def test_a_student_that_is_not_finished_is_neither_scored_nor_made_task_specific
     db: Path, served: Served
 ) -> None:
     with pytest.raises(BadInput, match="let it finish first"):
-        requests.score(db, "s3", {"tasks": ["packaged"]}, silent)
+        requests.outcome(db, requests.score(db, "s3", {"tasks": ["packaged"]}), silent)
     with pytest.raises(BadInput, match="let it finish first"):
-        requests.distil(db, ["s3"], {"task": "packaged"}, silent)
+        requests.outcome(db, requests.distil(db, ["s3"], {"task": "packaged"}), silent)
 
 
 def test_tasks_are_listed_by_commas_or_lines_each_once() -> None:

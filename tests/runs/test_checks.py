@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,6 +123,32 @@ def test_a_check_that_is_over_is_forgotten_after_a_day(store: Store, monkeypatch
         store.check(old)
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """`serve` takes SIGTERM as Ctrl-C."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_idle_worker_ends_when_its_store_was_removed_and_makes_none_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    db = tmp_path / "runs.db"
+
+    def removed(pause: float) -> None:
+        db.unlink()
+        if replaced:
+            (tmp_path / "other").write_bytes(b"")
+            (tmp_path / "other").rename(db)
+
+    monkeypatch.setattr("kdnas_core.runs.worker.time.sleep", removed)
+    worker.serve(db, no_export, lane="checks", until_idle=True)
+    assert db.exists() == replaced
+
+
 # --- exports ----------------------------------------------------------------------------------------------
 
 
@@ -160,6 +187,15 @@ def test_an_export_that_is_told_to_stop_stops_where_it_next_says_what_it_does(
     assert worker.export(store, row, exporter) == "stopped"
 
 
+def test_an_export_that_is_not_over_stays_the_only_one_of_its_source(store: Store) -> None:
+    first = store.create_export(EXPORT, 1, candidate=1)
+    assert store.create_export(EXPORT, 1, candidate=1) == first
+    assert store.create_export(EXPORT, 1, student=1) != first
+    store.ask(Job("exports", first), "stop")
+    assert store.create_export(EXPORT, 1, candidate=1) != first
+    assert len(store.exports(candidate=1)) == 1
+
+
 def test_what_is_being_exported_cannot_be_deleted_and_takes_its_exports_along(store: Store) -> None:
     store.create_export(EXPORT, 1, student=4)
     row = store.claim(Worker.this_process(), LANES["exports"])
@@ -185,11 +221,11 @@ def spec(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_signals")
 def test_a_worker_of_its_lane_checks_what_is_queued_for_real(
     spec: RunSpec, tmp_path: Path, served: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(worker.LINGER_S, "checks", 0.0)
-    monkeypatch.setattr("signal.signal", lambda *given: None)
     tight = spec.model_copy(update={"latency": spec.latency.model_copy(update={"budget_ms": 1e-6})})
     db = tmp_path / "runs.db"
     with opened(db) as store:

@@ -40,7 +40,8 @@ VERSIONS = [
     "3_students_scorings",
     "4_sweeps_estimates",
     "5_standard_errors_cuts",
-    "6_jobs_checks_exports_samples",
+    "6_jobs_samples",
+    "7_checks_exports",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

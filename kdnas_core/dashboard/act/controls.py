@@ -51,7 +51,7 @@ def resume(db: Path, job: Job) -> str:
     with opened(db) as store:
         store.resume(job)
     ensure_worker(db, lane_of(job.kind))
-    return f"{job.title} goes on where it ended."
+    return f"{job.title} {'is made anew' if job.kind == 'exports' else 'goes on where it ended'}."
 
 
 def delete(db: Path, job: Job) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from kdnas_core.data.hub import HUB, parse_hub
 from kdnas_core.data.task_files import find_folder
 from kdnas_core.data.tasks import PACKAGED
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.runs.jobs import ACTIVE, Kind
+from kdnas_core.runs.jobs import ACTIVE, Job, Kind
 from kdnas_core.runs.launch import ensure_worker, is_served
-from kdnas_core.runs.records import Asked
-from kdnas_core.runs.store import opened
+from kdnas_core.runs.records import Asked, Check
+from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import DistilSpec, parse_distil, parse_score, parse_sweep
 
 Tell = Callable[[str], None]
@@ -24,77 +25,102 @@ Tell = Callable[[str], None]
 LOOK_EVERY_S = 0.15
 
 
-def ask(db: Path, wanted: Kind, spec: Asked, tell: Tell, sources: Sequence[str] = ()) -> tuple[int, ...]:
-    """Has a worker check what is asked for and queue it, and waits until it has.
-
-    Who goes away meanwhile gets what was asked for all the same.
+def submit(db: Path, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> int:
+    """Queues the check of what is asked for, and returns its id; what passes is queued, whoever looks.
 
     Args:
         db: the store.
         wanted: the kind of work.
         spec: of that work.
-        tell: told several times a second what is being done; may raise, which ends the wait.
         sources: the candidates, as in "12", and students, as in "s3", that it is of.
-
-    Returns:
-        The ids of what was queued.
-
-    Raises:
-        BadInput: it was refused; nothing was queued.
-        Failure: the check did not come to an end.
     """
-    tell("Checking …")
     with opened(db) as store:
         check = store.create_check(wanted, spec, sources)
-        ensure_worker(db, "checks")
-        while (row := store.check(check)).state in ACTIVE:
+    ensure_worker(db, "checks")
+    return check
+
+
+def outcome(db: Path, check: int, tell: Tell) -> Check:
+    """Waits until a check has queued what it was of.
+
+    Args:
+        db: the store.
+        check: its id.
+        tell: told several times a second what is being done; may raise, which ends the wait alone.
+
+    Raises:
+        BadInput: what was asked for is refused; nothing was queued.
+        Failure: the check did not come to an end, or was cancelled.
+    """
+    with opened(db) as store:
+        while not (row := store.check(check)).made:
+            if row.request == "stop" or row.state == "stopped":
+                raise Failure("It was cancelled.")
+            if row.state == "failed":
+                raise BadInput(row.error or "The check failed and left no reason.")
+            if row.state not in ACTIVE:
+                raise Failure(f"The check was {row.state}; ask again.")
             tell(f"{row.activity[:1].upper()}{row.activity[1:] or 'Checking'} …")
-            if row.state == "queued" and not is_served(db, "checks") and store.check(check).state == "queued":
-                store.delete(row.job)
-                raise Failure("No worker could be started; see worker.log beside the store.")
+            if row.state == "queued" and not is_served(db, "checks"):
+                _serve(db, store, row)
             time.sleep(LOOK_EVERY_S)
-    if row.state == "failed":
-        raise BadInput(row.error or "The check failed and left no reason.")
-    if row.state != "finished":
-        raise Failure(f"The check was {row.state}; ask again.")
-    return row.made
+    ensure_worker(db)
+    return row
 
 
-def distil(db: Path, sources: Sequence[str], fields: dict[str, Any], tell: Tell) -> str:
-    """Checks and queues the distillation of candidates, as in "12", or of a student for a task, as in "s3".
+def _serve(db: Path, store: Store, check: Check) -> None:
+    """Has a check served whose worker ended as it was queued, or gives it up."""
+    ensure_worker(db, "checks")
+    if store.check(check.id).state == "queued" and not is_served(db, "checks"):
+        store.ask(check.job, "stop")
+        raise Failure("No worker could be started; see worker.log beside the store.")
+
+
+def cancel(db: Path, check: int) -> None:
+    """Ends a check that has not queued anything yet."""
+    with opened(db) as store, suppress(BadInput):  # it is over
+        store.ask(Job("checks", check), "stop")
+
+
+def queued(check: Check) -> str:
+    """A sentence about what a check has queued."""
+    names = [Job(check.wanted, made).title for made in check.made]
+    if len(names) == 1:
+        return f"{names[0]} is queued."
+    numbers = ", ".join(name.split()[1] for name in names)
+    return f"{names[0].split()[0]}s {numbers} are queued."
+
+
+def distil(db: Path, sources: Sequence[str], fields: dict[str, Any]) -> int:
+    """Submits the distillation of candidates, as in "12", or of a student for a task, as in "s3".
 
     Args:
         db: the store.
         sources: in the order in which they are to be distilled.
         fields: of a `DistilSpec`, the same for all.
-        tell: as for `ask`.
 
     Returns:
-        A sentence about what was queued.
+        The id of the check.
 
     Raises:
-        BadInput: something does not fit; nothing was queued.
-        Failure: the check did not come to an end.
+        BadInput: something cannot be; nothing was queued.
     """
     how = parse_distil({name: value for name, value in fields.items() if value not in (None, "")})
     check_sources(how)
-    names = [f"s{student}" for student in ask(db, "students", how, tell, sources)]
-    return f"Student {names[0]} is queued." if len(names) == 1 else f"Students {', '.join(names)} are queued."
+    return submit(db, "students", how, sources)
 
 
-def score(db: Path, source: str, fields: dict[str, Any], tell: Tell) -> str:
-    """Checks and queues the scoring of a candidate or a student; as `distil`."""
+def score(db: Path, source: str, fields: dict[str, Any]) -> int:
+    """Submits the scoring of a candidate or a student; as `distil`."""
     how = parse_score({name: value for name, value in fields.items() if value not in (None, "")})
     for task in how.tasks:
         check_task(task)
-    (scoring,) = ask(db, "scorings", how, tell, [source])
-    return f"Scoring {scoring} is queued."
+    return submit(db, "scorings", how, [source])
 
 
-def sweep(db: Path, candidate: int, fields: dict[str, Any], tell: Tell) -> str:
-    """Checks and queues a sweep of a candidate's latencies; as `distil`."""
-    (queued,) = ask(db, "sweeps", parse_sweep(fields), tell, [str(candidate)])
-    return f"Sweep {queued} is queued."
+def sweep(db: Path, candidate: int, fields: dict[str, Any]) -> int:
+    """Submits a sweep of a candidate's latencies; as `distil`."""
+    return submit(db, "sweeps", parse_sweep(fields), [str(candidate)])
 
 
 def tasks_of(text: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,13 @@ from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, RunSpec, SpaceSpec, parse_spec
 
 
-def start(db: Path, fields: dict[str, Any], tell: Callable[[str], None]) -> int:
-    """Checks the fields of a spec, queues the run and returns its id; tells each step.
+def start(db: Path, fields: dict[str, Any]) -> int:
+    """Submits the run with these fields of a spec, and returns the id of its check.
 
     Raises:
-        BadInput: something does not fit; no run was created.
-        Failure: the check did not come to an end.
+        BadInput: something does not fit; nothing was queued.
     """
-    (run,) = requests.ask(db, "runs", checked(fields), tell)
-    return run
+    return requests.submit(db, "runs", checked(fields))
 
 
 def checked(fields: dict[str, Any]) -> RunSpec:

@@ -10,7 +10,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import starting
-from kdnas_core.dashboard.ui import places, widgets
+from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.package.import_ import Imported, Tell, import_student
 from kdnas_core.package.manifest import Found, Manifest, look
 from kdnas_core.spec import RunSpec, SpaceSpec
@@ -103,14 +103,15 @@ def _offer(db: Path, given: UploadedFile, found: Found) -> None:
         st.markdown(student_in_words(found.manifest))
         _offer_student(db, given)
     st.markdown(search_in_words(found.spec))
-    _button(
+    ask_button.show(
         "Start this search",
         "import_search",
-        "Not started",
-        lambda tell: starting.start(db, found.spec.model_dump(), tell),
+        db,
+        lambda: starting.start(db, found.spec.model_dump()),
+        then=lambda check: st.switch_page(places.RUN, query_params={"run": str(check.made[0])}),
+        refusal="Not started",
+        disabled=_BUSY in st.session_state,
     )
-    if run := st.session_state.pop(f"import_search{_DONE}", None):
-        st.switch_page(places.RUN, query_params={"run": str(run)})
 
 
 def _offer_student(db: Path, given: UploadedFile) -> None:

@@ -38,7 +38,8 @@ def show(db: Path, run: Run, candidate: Candidate) -> None:
     ask_button.show(
         "Distil in full",
         f"distil_{candidate.id}",
-        lambda tell: requests.distil(db, [str(candidate.id)], fields, tell),
+        db,
+        lambda: requests.distil(db, [str(candidate.id)], fields),
     )
 
 
@@ -106,7 +107,8 @@ def show_for_task(db: Path, student: Student) -> None:
     ask_button.show(
         "Distil for the task",
         f"task_{student.id}",
-        lambda tell: requests.distil(db, [student.name], fields, tell),
+        db,
+        lambda: requests.distil(db, [student.name], fields),
         disabled=not fields["task"].strip(),
     )
 

@@ -64,7 +64,7 @@ def _exports(db: Path, source: Source, refresh: float | None) -> None:
     widgets.say()
     export, told = live_students.read_export(db, source), controls.earlier_export(db, source)
     is_over = export is None or export.state in ("finished", "failed", "stopped")
-    if export is not None and export.state != "finished":
+    if export is not None and export.state != "finished" and not (is_over and told is not None):
         _at_work(db, export)
     if is_over and (told is None or not told.has_onnx):
         _offer(db, source, told)

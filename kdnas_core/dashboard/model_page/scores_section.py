@@ -86,7 +86,8 @@ def _form(db: Path, source: Source) -> None:
     ask_button.show(
         "Score",
         f"score_{source.name}",
-        lambda tell: requests.score(db, source.name, fields, tell),
+        db,
+        lambda: requests.score(db, source.name, fields),
         disabled="tasks" not in fields,
     )
 

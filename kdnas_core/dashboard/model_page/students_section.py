@@ -96,5 +96,6 @@ def _ask_for_best(db: Path, run: Run, best: Sequence[Candidate], limit: float | 
     ask_button.show(
         f"Distil {count} in full",
         f"distil_best_{run.id}",
-        lambda tell: requests.distil(db, chosen, {"epochs": epochs}, tell),
+        db,
+        lambda: requests.distil(db, chosen, {"epochs": epochs}),
     )

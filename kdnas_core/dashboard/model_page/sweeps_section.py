@@ -54,7 +54,8 @@ def _form(db: Path, candidate: int) -> None:
     ask_button.show(
         "Measure in all runtimes" if set(runtimes) == set(hardware.runtimes()) else "Measure",
         f"sweep_{candidate}",
-        lambda tell: requests.sweep(db, candidate, fields, tell),
+        db,
+        lambda: requests.sweep(db, candidate, fields),
         disabled=not runtimes,
     )
 

@@ -112,7 +112,14 @@ _OF_JOBS = (
 )
 
 
-@migrations(name="6_jobs_checks_exports_samples")
+def _end_jobs(db: Database, kind: str) -> None:
+    """Has the job of a piece of work deleted with it."""
+    db.execute(f"""
+        CREATE TRIGGER {kind}_end_their_job AFTER DELETE ON {kind}
+        BEGIN DELETE FROM jobs WHERE kind = '{kind}' AND subject = OLD.id; END""")
+
+
+@migrations(name="6_jobs_samples")
 def _version_6(db: Database) -> None:
     db.execute("""
         CREATE TABLE jobs (
@@ -130,19 +137,7 @@ def _version_6(db: Database) -> None:
         db.execute(f"INSERT INTO jobs (kind, subject, {names}) SELECT '{kind}', id, {names} FROM {kind}")
         for name in (*had, "worker"):
             db.execute(f"ALTER TABLE {kind} DROP COLUMN {name}")
-    db.execute("""
-        CREATE TABLE checks (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, wanted TEXT NOT NULL, sources TEXT NOT NULL DEFAULT '[]',
-            spec TEXT NOT NULL, made TEXT NOT NULL DEFAULT '[]')""")
-    db.execute("""
-        CREATE TABLE exports (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
-            candidate INTEGER REFERENCES candidates ON DELETE CASCADE,
-            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL)""")
-    for kind in ("runs", "students", "scorings", "sweeps", "checks", "exports"):
-        db.execute(f"""
-            CREATE TRIGGER {kind}_end_their_job AFTER DELETE ON {kind}
-            BEGIN DELETE FROM jobs WHERE kind = '{kind}' AND subject = OLD.id; END""")
+        _end_jobs(db, kind)
     db.execute("ALTER TABLE candidates ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0")
     for table, column in (("candidates", "latency"), ("runs", "teacher"), ("readings", "reading")):
         db.execute(f"ALTER TABLE {table} ADD COLUMN samples TEXT")
@@ -166,9 +161,23 @@ def _version_6(db: Database) -> None:
         ("scorings", "student"),
         ("sweeps", "run"),
         ("sweeps", "candidate"),
-        ("exports", "run"),
-        ("exports", "candidate"),
-        ("exports", "student"),
     ):
         name = f"{table}_by_{columns.replace(', ', '_')}"
         db.execute(f"CREATE INDEX {name} ON {table} ({columns})")
+
+
+@migrations(name="7_checks_exports")
+def _version_7(db: Database) -> None:
+    db.execute("""
+        CREATE TABLE checks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, wanted TEXT NOT NULL, sources TEXT NOT NULL DEFAULT '[]',
+            spec TEXT NOT NULL, made TEXT NOT NULL DEFAULT '[]')""")
+    db.execute("""
+        CREATE TABLE exports (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            candidate INTEGER REFERENCES candidates ON DELETE CASCADE,
+            student INTEGER REFERENCES students ON DELETE CASCADE, spec TEXT NOT NULL)""")
+    for kind in ("checks", "exports"):
+        _end_jobs(db, kind)
+    for column in ("run", "candidate", "student"):
+        db.execute(f"CREATE INDEX exports_by_{column} ON exports ({column})")

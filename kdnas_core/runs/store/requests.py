@@ -27,13 +27,12 @@ class Requests(Measurements):
             sources: the candidates, as in "12", and students, as in "s3", that it is of.
         """
         with self._write():
-            self._db.execute(
-                """DELETE FROM checks WHERE id IN (SELECT subject FROM jobs
-                WHERE kind = 'checks' AND state NOT IN ('queued', 'running') AND created_at < ?)""",
-                [time.time() - KEPT_S],
-            )
-            row = {"wanted": wanted, "sources": list(sources), "spec": spec.model_dump_json()}
-            return self._create("checks", row, None)
+            for row in self._select_work("checks"):
+                other = check_of(row, self._leases)
+                if other.state not in ACTIVE and other.created_at < time.time() - KEPT_S:
+                    self._db.table("checks").delete(other.id)
+            asked = {"wanted": wanted, "sources": list(sources), "spec": spec.model_dump_json()}
+            return self._create("checks", asked, None)
 
     def check(self, check: int) -> Check:
         """One check.
@@ -44,19 +43,26 @@ class Requests(Measurements):
         missing = f"There is no check {check} in {self.path}; ask again for what it was of."
         return check_of(only(self._select_work("checks", id=check), missing), self._leases)
 
-    def accept(self, check: int, queue: Callable[[], Sequence[int]]) -> None:
+    def accept(self, check: int, queue: Callable[[], Sequence[int]]) -> bool:
         """Queues what a check was of, and remembers its ids, all at once or nothing.
 
         A check that has queued it already, and was ended before it could say so, queues nothing more.
+
+        Returns:
+            Whether it is queued; not where the check was cancelled.
         """
         with self._write():
-            if not self.check(check).made:
+            row = self.check(check)
+            if not row.made and row.request is None:
                 self._set("checks", check, {"made": list(queue())})
+            return bool(row.made) or row.request is None
 
     def create_export(
         self, spec: ExportSpec, run: int, *, candidate: int | None = None, student: int | None = None
     ) -> int:
         """Queues the export of a candidate or a student, in the place of earlier ones that are over.
+
+        One that is queued or at work stays the only one; its id is returned.
 
         Args:
             spec: where to, and in which formats.
@@ -66,8 +72,9 @@ class Requests(Measurements):
         """
         with self._write():
             for other in self.exports(candidate=candidate, student=student):
-                if other.state not in ACTIVE:
-                    self._db.table("exports").delete(other.id)
+                if other.state in ACTIVE:
+                    return other.id
+                self._db.table("exports").delete(other.id)
             row = {"run": run, "candidate": candidate, "student": student, "spec": spec.model_dump_json()}
             return self._create("exports", row, None)
 
