@@ -98,7 +98,8 @@ def serve(db: Path, exporter: Exporter, *, lane: Lane = "long", until_idle: bool
 def _serve(store: Store, exporter: Exporter, lane: Lane, *, until_idle: bool) -> None:
     idle_since, file = time.monotonic(), _file(store.path)
     while True:
-        claimed = store.claim(Worker.this_process(), LANES[lane])
+        # a look first: a claim keeps others from writing for a moment
+        claimed = store.claim(Worker.this_process(), LANES[lane]) if store.is_waiting(lane) else None
         if claimed is not None:
             log.info(f"{claimed.job.title.lower()}: begins")
             _work_on_any(store, claimed, exporter)
