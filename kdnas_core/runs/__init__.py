@@ -1,1 +1,1 @@
-"""Remembering and running."""
+"""The store, and the workers that serve it."""

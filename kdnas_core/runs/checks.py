@@ -1,4 +1,4 @@
-"""The check of what a page asks for, before it is queued."""
+"""Checks a request of a page before it is queued."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from kdnas_core.spec import DistilSpec, RunSpec, ScoreSpec
 
 
 def check_asked(store: Store, asked: Check, say: Callable[[str], None]) -> None:
-    """Refuses what its worker would refuse; takes seconds.
+    """Checks what the worker would check; takes seconds.
 
     Args:
         store: open, in this thread.
-        asked: what a page asks for.
-        say: told what is being done.
+        asked: the request.
+        say: called with a sentence on what is being done.
 
     Raises:
-        BadInput: says why.
+        BadInput: the worker would refuse it; says why.
     """
     spec = asked.spec
     if isinstance(spec, RunSpec):
         prepare(spec, say)
         return
-    source = source_named(store, asked.sources[0])  # what is read is the same for the others
+    source = source_named(store, asked.sources[0])  # the other sources read the same data
     say("loading the teacher, and what is to be read")
     if isinstance(spec, DistilSpec):
         check_student(store, source, spec)
@@ -40,10 +40,10 @@ def check_asked(store: Store, asked: Check, say: Callable[[str], None]) -> None:
 
 
 def queue_asked(store: Store, asked: Check) -> Sequence[int]:
-    """Queues what was asked for, and returns the ids.
+    """Queues the requested work and returns its ids.
 
     Raises:
-        BadInput: a source is not what it was when it was asked for.
+        BadInput: a source has changed since the request.
     """
     spec = asked.spec
     if isinstance(spec, RunSpec):

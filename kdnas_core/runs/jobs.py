@@ -1,4 +1,4 @@
-"""A job: a piece of work such as a run or a student, whose it is, and under which lease."""
+"""A job: a piece of work such as a run or a student, its worker and its lease."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["runs", "students", "scorings", "sweeps", "checks", "exports"]
 Lane = Literal["long", "checks", "exports"]
 ACTIVE: tuple[RunState, ...] = ("queued", "running")
 RESUMABLE: tuple[RunState, ...] = ("paused", "stopped", "interrupted", "failed")
-LANES: dict[Lane, tuple[Kind, ...]] = {  # of which each has a worker: a check never waits for a search
+LANES: dict[Lane, tuple[Kind, ...]] = {  # each lane has a worker, so that a check never waits for a search
     "long": ("runs", "students", "scorings", "sweeps"),
     "checks": ("checks",),
     "exports": ("exports",),
@@ -25,43 +25,43 @@ _NAME = re.compile(r"(s?)([0-9]{1,18})")  # as many digits as the store can hold
 
 
 def lane_of(kind: Kind) -> Lane:
-    """The lane in which a kind of work is served."""
+    """Returns the lane that serves a kind of work."""
     return next(lane for lane, kinds in LANES.items() if kind in kinds)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Which piece of work, by its id among those of its kind."""
+    """Identifies a piece of work by its kind and its id within that kind."""
 
     kind: Kind
     id: int
 
     @classmethod
     def named(cls, name: str) -> Job:
-        """The run or student that a user names, as in `3` or `s3`.
+        """Parses the name of a run or a student, as in `3` or `s3`.
 
         Raises:
-            BadInput: it is no such name.
+            BadInput: it is malformed.
         """
         is_student, number = parts_of_name(name, "run")
         return cls("students" if is_student else "runs", number)
 
     @property
     def title(self) -> str:
-        """What a sentence about it begins with, as in "Student s3"."""
+        """Its name at the start of a sentence, as in "Student s3"."""
         noun = self.kind.removesuffix("s").capitalize()
         return f"{noun} {'s' if self.kind == 'students' else ''}{self.id}"
 
 
 def parts_of_name(name: str, other: str) -> tuple[bool, int]:
-    """Whether a user names a student, as in `s3`, or something else, as in `3`; and the number.
+    """Returns whether a name is that of a student, as in `s3`, and its number.
 
     Args:
         name: as the user wrote it.
-        other: what a plain number would name, for the refusal.
+        other: what a plain number names, for the error message.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: it is malformed.
     """
     parts = _NAME.fullmatch(name)
     if parts is None:
@@ -71,7 +71,7 @@ def parts_of_name(name: str, other: str) -> tuple[bool, int]:
 
 @dataclass(frozen=True)
 class Lease:
-    """A job as one worker has it: each claim of it has a higher fence than those before."""
+    """One worker's claim of a job; each claim has a higher fence than those before."""
 
     job: Job
     fence: int
@@ -86,37 +86,37 @@ class Worker:
 
     @classmethod
     def this_process(cls) -> Worker:
-        """The process that asks."""
+        """Returns the worker of the current process."""
         return cls(os.getpid(), platform.node())
 
     @classmethod
     def from_json(cls, text: str) -> Worker:
-        """The worker whose fields this is."""
+        """Reads a worker from JSON."""
         return cls(**json.loads(text))
 
     def is_elsewhere(self) -> bool:
-        """Whether the process is on another host."""
+        """Returns whether the process is on another host."""
         return self.host != platform.node()
 
 
 @dataclass(frozen=True)
 class Work:
-    """What all kinds of work share: times are seconds since the epoch.
+    """The fields that all kinds of work share; times are in seconds since the epoch.
 
     Attributes:
-        id: among its kind.
-        state: as it is now: of work whose worker does not live, interrupted.
-        created_at: when it was asked for.
-        finished_at: when it was last ended, in whatever state.
-        heartbeat_at: when its worker last said that it lives.
-        worker: the process that serves it, or last did.
+        id: unique within its kind.
+        state: the current state; "interrupted" if its worker has died.
+        created_at: when it was queued.
+        finished_at: when it last ended, in any state.
+        heartbeat_at: time of its worker's last heartbeat.
+        worker: the process that serves it, or served it last.
         fence: rises with each claim.
-        attempts: claims since a worker last ended it itself.
-        request: what is asked of its worker.
-        activity: what is done now, in words.
-        step: steps taken of the training in hand ...
-        steps: ... of so many, 0 while that is not known.
-        seconds: it was worked on.
+        attempts: number of claims since a worker last ended it in an orderly way.
+        request: what the user asked its worker to do.
+        activity: what the worker is doing, in words.
+        step: steps taken of the current training.
+        steps: its steps in all; 0 if not known yet.
+        seconds: time spent on it.
         error: why it failed.
     """
 
@@ -137,10 +137,10 @@ class Work:
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         raise NotImplementedError
 
     @property
     def lease(self) -> Lease:
-        """Its last one."""
+        """Its last lease."""
         return Lease(self.job, self.fence)

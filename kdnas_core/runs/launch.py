@@ -1,4 +1,4 @@
-"""The workers that a page or a command starts, and that outlive it."""
+"""Starts workers for a page or a command, which they outlive."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from filelock import FileLock, Timeout
 from kdnas_core.runs.jobs import Lane
 from kdnas_core.runs.store import files_of
 
-STARTS_WITHIN_S = 120  # on a busy machine with a cold disk; libraries are loaded first
+STARTS_WITHIN_S = 120  # loading the libraries takes long on a busy machine with a cold disk
 
 
 def worker_lock(db: Path, lane: Lane = "long") -> FileLock:
-    """The lock that the worker serving a lane of a store holds as long as it lives."""
+    """Returns the lock that the worker of a lane of a store holds until it ends."""
     return FileLock(db.with_name(f"{db.name}.{'worker' if lane == 'long' else lane}.lock"))
 
 
 def ensure_worker(db: Path, lane: Lane = "long") -> None:
-    """Starts a worker that serves a lane of the store until nothing is queued, unless one is serving it.
+    """Starts a worker that serves a lane of the store until nothing is queued, unless there is one already.
 
-    The worker is detached: it survives the tab, the server and the terminal that asked for it. Its log is
-    beside the store.
+    The worker is detached: it survives the browser tab, the server and the terminal. Its log is in the
+    store's folder of files.
     """
-    with FileLock(db.with_name(f"{db.name}.start.lock")):  # who asks at the same time waits for the answer
+    with FileLock(db.with_name(f"{db.name}.start.lock")):  # concurrent callers must not start two
         if not is_served(db, lane):
             _start_worker(db, lane)
 
 
 def is_served(db: Path, lane: Lane = "long") -> bool:
-    """Whether a worker serves a lane of the store."""
+    """Returns whether a worker serves a lane of the store."""
     try:
         with worker_lock(db, lane).acquire(blocking=False):
             return False
@@ -59,6 +59,6 @@ def _start_worker(db: Path, lane: Lane) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with the folder of this package on the path, whatever the working folder is."""
+    """The environment of this process, with this package on the path for any working folder."""
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -1,4 +1,4 @@
-"""What a user names to distil, score or export: a candidate, as in `12`, or a student, as in `s3`."""
+"""The source of a distillation, a scoring or an export: a candidate, as in `12`, or a student, as in `s3`."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from kdnas_core.spec import DistilSpec, ScoreSpec
 
 @dataclass(frozen=True)
 class Source:
-    """A candidate, or a student with the candidate that it has its architecture from."""
+    """A candidate, or a student with the candidate whose architecture it has."""
 
     candidate: Candidate
     student: Student | None = None
 
     @property
     def name(self) -> str:
-        """As a user writes it: 12 or s3."""
+        """Its name as a user writes it: 12 or s3."""
         return str(self.candidate.id) if self.student is None else self.student.name
 
     @property
     def title(self) -> str:
-        """What a sentence about it begins with."""
+        """Its name at the start of a sentence."""
         return f"Candidate {self.name}" if self.student is None else f"Student {self.name}"
 
 
 def source_named(store: Store, name: str) -> Source:
-    """The candidate or student of a name.
+    """Returns the candidate or student of a name.
 
     Raises:
-        BadInput: it is no such name, or there is none such.
+        BadInput: the name is malformed, or there is no such candidate or student.
     """
     is_student, number = parts_of_name(name, "candidate")
     if not is_student:
@@ -43,15 +43,15 @@ def source_named(store: Store, name: str) -> Source:
 
 
 def source_of(store: Store, student: Student) -> Source:
-    """A student as a source."""
+    """Returns a student as a source."""
     return Source(store.candidate(student.candidate), student)
 
 
 def weights_of(store: Store, source: Source) -> Path:
-    """The folder with the weights of a source.
+    """Returns the folder of a source's weights.
 
     Raises:
-        BadInput: it has none, or not yet; says why.
+        BadInput: it has no weights, or not yet; says why.
     """
     candidate, student = source.candidate, source.student
     if student is None:
@@ -70,7 +70,7 @@ def weights_of(store: Store, source: Source) -> Path:
 
 
 def latest_scores(store: Store, source: Source) -> list[Score]:
-    """Of each task the scores of the last scoring of a source that is finished."""
+    """Returns a source's scores on each task, from the last finished scoring on that task."""
     if source.student is None:
         scorings = store.scorings(candidate=source.candidate.id)
     else:
@@ -91,10 +91,10 @@ def _why_none(candidate: Candidate) -> str:
 
 
 def check_student(store: Store, source: Source, how: DistilSpec) -> list[str]:
-    """Refuses what cannot be distilled; returns what is to be known of the student from the start.
+    """Checks that a source can be distilled, and returns the student's first notes.
 
     Raises:
-        BadInput: says why.
+        BadInput: it cannot be distilled; says why.
     """
     if how.task is not None:
         weights_of(store, source)
@@ -119,7 +119,7 @@ def _warnings(candidate: Candidate) -> list[str]:
 
 
 def new_student(store: Store, source: Source, how: DistilSpec, worker: Worker | None = None) -> int:
-    """Queues a student made from a source, or starts it as this worker's; returns its id.
+    """Queues a student of a source, or assigns it to a worker at once; returns its id.
 
     Raises:
         BadInput: as `check_student`.
@@ -130,7 +130,7 @@ def new_student(store: Store, source: Source, how: DistilSpec, worker: Worker | 
 
 
 def new_scoring(store: Store, source: Source, how: ScoreSpec, worker: Worker | None = None) -> int:
-    """Queues the scoring of a source, or starts it as this worker's; returns its id.
+    """Queues the scoring of a source, or assigns it to a worker at once; returns its id.
 
     Raises:
         BadInput: as `weights_of`.

@@ -1,4 +1,4 @@
-"""The typed rows that the store hands out."""
+"""The typed rows that the store returns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdnas_core.spec import DistilSpec, ExportSpec, RunSpec, ScoreSpec, SweepSpe
 
 CandidateState = Literal["proposed", "over_budget", "distilling", "done", "failed"]
 
-Scored = Literal["student", "teacher", "control"]  # whose score; a candidate's own is the student's
+Scored = Literal["student", "teacher", "control"]  # whose score; a candidate counts as the student
 
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """The teacher of a run, as it was measured when the run began."""
+    """The teacher of a run, as measured when the run began."""
 
     name: str
     architecture: Architecture
@@ -28,7 +28,7 @@ class TeacherFacts:
     latency: LatencyReading
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name, ready for JSON."""
+        """Returns all fields by name, ready for JSON."""
         shape, latency = self.architecture.to_dict(), self.latency.to_dict()
         return {**vars(self), "architecture": shape, "latency": latency}
 
@@ -44,25 +44,25 @@ class Run(Work):
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         return Job("runs", self.id)
 
     @property
     def total(self) -> int:
-        """Candidates that the whole search proposes at the most."""
+        """The most candidates that the search can propose."""
         return self.spec.search.episodes * self.spec.search.candidates
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One student of a search and all that was measured of it.
+    """A student that a search proposed, with its measurements.
 
-    `step` of `steps` is the progress of its mini-KD; `weights` says whether its weights are kept; `notes`
-    are sentences about what could not be learnt as the spec has it; `languages` holds the final loss on each
-    language of the corpus. `estimated_ms` is the estimated latency of one that was not measured,
-    since it would have been far over the budget. `loss_se` is the standard error of the loss over held-out
-    texts, where the yardstick has one; `cut_from` says what each layer began with, where it was cut out.
-    `attempts` counts those that ended their process.
+    `step` of `steps` is the progress of its mini-KD; `weights` is true if its weights are kept; `notes` are
+    sentences on the loss terms that were left out; `languages` holds the final loss on each language of the
+    corpus. `estimated_ms` is its estimated latency, if that was so far over the budget that it was not
+    measured. `loss_se` is the standard error of the loss over held-out texts, if the yardstick has one;
+    `cut_from` has the source of each layer, if the student was cut out of the teacher. `attempts` counts the
+    attempts that ended their process.
     """
 
     id: int
@@ -91,15 +91,15 @@ class Candidate:
 
     @property
     def proxy_score(self) -> float | None:
-        """The mean of its scores on the proxies of its run's tasks; None where the run has none."""
+        """The mean of its scores on the proxies of its run's tasks; None if there are none."""
         scores = [value for task, value in self.scores.items() if task.endswith(PROXY)]
         return fmean(scores) if scores else None
 
     @property
     def point(self) -> tuple[float, float]:
-        """(latency in ms, error) as the frontier sees it; NaN, which never wins, where not known.
+        """Its point on the frontier, (latency in ms, error); unknown values are NaN, which is never on it.
 
-        The error is 1 - score where the run has tasks, else the held-out loss.
+        The error is 1 - score if the run has tasks, else the held-out loss.
         """
         latency = float("nan") if self.latency is None else self.latency.p50
         if self.proxy_score is not None:
@@ -107,7 +107,7 @@ class Candidate:
         return latency, float("nan") if self.loss is None else self.loss
 
     def to_dict(self) -> dict[str, Any]:
-        """The candidate object of the command line's `--json`."""
+        """Returns the candidate object of the command line's `--json`."""
         latency = self.latency
         return {
             "id": self.id,
@@ -134,7 +134,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """The held-out loss of one student layer against one teacher layer after some steps of mini-KD.
+    """The held-out loss of one student layer against one teacher layer after some steps of training.
 
     Layer 0 is the embedding output, the layer past the last is the prediction layer; `term` is the loss term.
     """
@@ -148,19 +148,19 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class Student(Work):
-    """A candidate that is distilled in full, or a student made from one for a task.
+    """A candidate distilled in full, or a task-specific student.
 
     Attributes:
         run: of its candidate.
-        candidate: whose architecture it has.
-        parent: the student whose weights it begins with; None for none, or the candidate's. It may have been
-            deleted since: ids are never given again.
+        candidate: has its architecture.
+        parent: the student whose weights it begins with, if any, which may have been deleted since: ids are
+            never reused.
         spec: how it is distilled.
-        loss: held out, comparable with a candidate's; of a task-specific student that of its predictions.
-        notes: sentences about what could not be learnt, or was done otherwise.
+        loss: held-out loss, comparable with a candidate's; for a task-specific student, of its predictions.
+        notes: sentences on what differs from the spec.
         languages: the loss on each language of the corpus.
-        loss_se: standard error of the loss over held-out texts, where the yardstick has one.
-        cut_from: what each layer began with, where it was cut out of the teacher.
+        loss_se: standard error of the loss over held-out texts, if the yardstick has one.
+        cut_from: the source of each layer, if it was cut out of the teacher.
     """
 
     run: int
@@ -175,23 +175,23 @@ class Student(Work):
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         return Job("students", self.id)
 
     @property
     def name(self) -> str:
-        """As a user writes it: s3."""
+        """Its name as a user writes it: s3."""
         return f"s{self.id}"
 
     @property
     def seconds_left(self) -> float | None:
-        """Of its training, by the pace so far; None where there is none to tell by."""
+        """The time left of its training at the pace so far, in seconds; None if unknown."""
         if self.state != "running" or not self.step or not self.steps:
             return None
         return self.seconds / self.step * max(0, self.steps - self.step)
 
     def to_dict(self) -> dict[str, Any]:
-        """The student object of the command line's `--json`."""
+        """Returns the student object of the command line's `--json`."""
         return {
             "student": self.name,
             "run": self.run,
@@ -220,9 +220,9 @@ class Scoring(Work):
 
     Attributes:
         run: of its candidate.
-        candidate: that is scored; None where a student is.
-        student: that is scored; None where a candidate is.
-        spec: on which tasks, and how.
+        candidate: id of the scored candidate; None if a student is scored.
+        student: id of the scored student; None if a candidate is scored.
+        spec: has the tasks and the settings.
     """
 
     run: int
@@ -232,25 +232,25 @@ class Scoring(Work):
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         return Job("scorings", self.id)
 
     @property
     def subject(self) -> str:
-        """What is scored, as a user writes it: 12 or s3."""
+        """The name of what is scored, as a user writes it: 12 or s3."""
         return str(self.candidate) if self.student is None else f"s{self.student}"
 
 
 @dataclass(frozen=True)
 class Sweep(Work):
-    """Measurements of a candidate's latency beyond that of its run: in several runtimes, sizes and lengths.
+    """Measurements of a candidate's latency in several runtimes, batch sizes and lengths.
 
-    They hold for every student that has its architecture.
+    They apply to every student that has its architecture.
 
     Attributes:
         run: of its candidate.
-        candidate: that is measured.
-        spec: in what ways.
+        candidate: id of the measured candidate.
+        spec: has the runtimes, batch sizes and lengths.
     """
 
     run: int
@@ -259,7 +259,7 @@ class Sweep(Work):
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         return Job("sweeps", self.id)
 
 
@@ -268,13 +268,13 @@ Asked = RunSpec | DistilSpec | ScoreSpec | SweepSpec
 
 @dataclass(frozen=True)
 class Check(Work):
-    """The check of what a page asked for, which queues that when it has passed.
+    """The check of a page's request, which queues the requested work if it passes.
 
     Attributes:
-        wanted: the kind of what was asked for.
-        sources: the candidates or students that it is of, in order; none for a run.
-        spec: of what was asked for.
-        made: ids of what was queued.
+        wanted: the kind of the requested work.
+        sources: the candidates or students to work on, in order; none for a run.
+        spec: of the requested work.
+        made: ids of the queued work.
     """
 
     wanted: Kind
@@ -284,7 +284,7 @@ class Check(Work):
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         return Job("checks", self.id)
 
 
@@ -294,9 +294,9 @@ class Export(Work):
 
     Attributes:
         run: of its candidate.
-        candidate: that is exported; None where a student is.
-        student: that is exported; None where a candidate is.
-        spec: where to, and in which formats.
+        candidate: id of the exported candidate; None if a student is exported.
+        student: id of the exported student; None if a candidate is exported.
+        spec: has the folder and the formats.
     """
 
     run: int
@@ -306,12 +306,12 @@ class Export(Work):
 
     @property
     def job(self) -> Job:
-        """Which piece of work it is."""
+        """Its kind and id."""
         return Job("exports", self.id)
 
     @property
     def subject(self) -> str:
-        """What is exported, as a user writes it: 12 or s3."""
+        """The name of what is exported, as a user writes it: 12 or s3."""
         return str(self.candidate) if self.student is None else f"s{self.student}"
 
 
@@ -320,15 +320,15 @@ AnyWork = Run | Student | Scoring | Sweep | Check | Export
 
 @dataclass(frozen=True)
 class Score:
-    """What one fine-tuned model scores by one metric of a task.
+    """The score of one model by one metric of a task.
 
     Attributes:
         subject: whose score: the student's (or candidate's), its teacher's, or the control's.
         task: its name.
-        metric: its name; of a task with several scored splits "metric, split".
-        seed: which of the fine-tuned models, counted from 0.
+        metric: its name; "metric, split" if the task has several scored splits.
+        seed: number of the fine-tuned model, counted from 0.
         value: the score.
-        rate: the learning rate; None where nothing was trained.
+        rate: the learning rate; None without training.
     """
 
     subject: Scored

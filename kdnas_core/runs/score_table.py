@@ -1,4 +1,4 @@
-"""A scoring's scores as people read them: one row for each task and metric, averages, and retained shares."""
+"""Summarises a scoring's scores: one row for each task and metric, averages, and retained shares."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kdnas_core.runs.records import Score, Scored
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One metric of one task; None for what was not scored (yet).
+    """One metric of one task; values that were not scored (yet) are None.
 
     Attributes:
         task: its name.
         metric: its name.
         student: mean over seeds.
-        teacher: the same of the teacher.
-        retained: the student's as a share of the teacher's.
+        teacher: the teacher's mean over seeds.
+        retained: the student's score as a share of the teacher's.
         spread: sample standard deviation over the student's seeds; None for one seed.
         control: mean over seeds of the same student without distillation.
     """
@@ -34,16 +34,16 @@ class ScoreRow:
     control: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The score object of the command line's `--json`."""
+        """Returns the score object of the command line's `--json`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Averages:
-    """Over tasks, the mean of each task's mean over its metrics; None for what was not scored (yet).
+    """The mean over tasks of each task's mean over its metrics; None if not scored (yet).
 
-    Only tasks on which the teacher was scored too count, where it was on any: averages over other tasks would
-    not compare. Scores without fine-tuning are of another kind, and count in none.
+    If the teacher was scored, only tasks that it was scored on count, so that the averages compare. Scores
+    without fine-tuning do not count.
     """
 
     student: float | None
@@ -53,12 +53,12 @@ class Averages:
 
 
 def score_rows(scores: Sequence[Score]) -> list[ScoreRow]:
-    """One row for each task and metric, in the order in which they were scored."""
+    """Returns one row for each task and metric, in the order of scoring."""
     return [_row(scores, task, metric) for task, metric in dict.fromkeys((s.task, s.metric) for s in scores)]
 
 
 def averages(scores: Sequence[Score]) -> Averages:
-    """What a scoring comes to."""
+    """Averages a scoring's scores over tasks."""
     tuned = [score for score in scores if not score.task.endswith(ZERO_SHOT)]
     figures: dict[Scored, dict[str, float]] = {
         subject: figures_of(tuned, subject) for subject in ("student", "teacher", "control")
@@ -71,7 +71,7 @@ def averages(scores: Sequence[Score]) -> Averages:
 
 
 def figures_of(scores: Sequence[Score], subject: Scored = "student") -> dict[str, float]:
-    """The one figure of each task that a subject was scored on: the mean over metrics of means over seeds."""
+    """Returns one score for each task of a subject: the mean over metrics of the means over seeds."""
     means: dict[str, list[float]] = {}
     for task, metric in dict.fromkeys((s.task, s.metric) for s in scores if s.subject == subject):
         means.setdefault(task, []).append(fmean(_values(scores, subject, task, metric)))
@@ -79,7 +79,7 @@ def figures_of(scores: Sequence[Score], subject: Scored = "student") -> dict[str
 
 
 def retained(student: float | None, teacher: float | None) -> float | None:
-    """The share of the teacher's score that a student keeps; None where the teacher's is no more than 0."""
+    """Returns the student's score as a share of the teacher's; None if that is unknown or not positive."""
     if student is None or teacher is None or teacher <= 0:
         return None
     return student / teacher

@@ -1,4 +1,4 @@
-"""The journal of a search in the store: each candidate is written the moment something is known of it."""
+"""The journal of a search in the store, which saves each result at once."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from kdnas_core.search.judge import Judge, Listener, Measured
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.pareto import frontier
 
-MOST_ATTEMPTS = 3  # at a candidate that ends its process
+MOST_ATTEMPTS = 3  # for a candidate that ends its process
 STEP_SECONDS = 0.5  # between two progress rows of one mini-KD
 
 log = logging.getLogger(__name__)
 
 
 class StoreJournal:
-    """Reads and writes one run's episodes; judges a candidate where its row says it is not judged.
+    """Reads and writes one run's episodes, and judges the candidates that are not judged yet.
 
     Args:
         store: open for writing, in this thread.
-        run: whose journal.
+        run: id of the run.
         judge: judges one candidate.
         check: called often; raises to end the search.
-        told: called with each candidate once it is judged.
+        told: called with each candidate after it is judged.
     """
 
     def __init__(
@@ -47,16 +47,16 @@ class StoreJournal:
         self.told = told
 
     def has(self, episode: int) -> bool:
-        """Whether the episode's candidates have been proposed."""
+        """Returns whether the episode's candidates have been proposed."""
         return bool(self.store.candidates(self.run, episode))
 
     def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
-        """Writes an episode's candidates, all or none."""
+        """Writes an episode's candidates in one transaction."""
         rows = [(proposal.architecture, proposal.predicted_reward) for proposal in proposals]
         self.store.begin_episode(self.run, episode, rows)
 
     def outcomes(self, episode: int) -> list[Outcome]:
-        """The episode's outcomes, judging what is not judged yet."""
+        """Judges the episode's candidates that are not judged yet, and returns all outcomes."""
         for candidate in self.store.candidates(self.run, episode):
             if candidate.state == "proposed":
                 self._judge(candidate)
@@ -99,7 +99,7 @@ class StoreJournal:
         self.told(self.store.candidate(candidate.id))
 
     def _not_measured(self, candidate: Candidate, estimated_ms: float) -> None:
-        """Writes what is known of a candidate that was not built: neither parameters nor a latency."""
+        """Writes the estimates of a candidate that was not built: it has no parameters and no latency."""
         spec = self.judge.spec
         self.store.update_candidate(
             candidate.id,
@@ -147,7 +147,7 @@ class StoreJournal:
         return Listener(self.check, measured, noted, step, held_out)
 
     def _drop_weights(self) -> None:
-        """Deletes the weights of students that are no longer on the frontier, where the spec says so."""
+        """Deletes the weights of students that are no longer on the frontier, unless the spec keeps all."""
         if self.judge.spec.search.keep_weights == "all":
             return
         done = [candidate for candidate in self.store.candidates(self.run) if candidate.state == "done"]

@@ -1,4 +1,4 @@
-"""Signals that wait until work is where it can be ended without loss."""
+"""Defers signals until the work can end without loss."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ GRACE_S = 10.0
 
 @contextmanager
 def put_off() -> Iterator[Callable[[], bool]]:
-    """Puts off Ctrl-C and a polite kill for a `with` block; gives what says whether one came.
+    """Defers SIGINT and SIGTERM for a `with` block; yields a function that returns whether one came.
 
-    The work has to look often. Where it does not look within ten seconds, or a second signal comes, the work
-    is interrupted wherever it is. Only the main thread can do this; in another nothing is put off.
+    The work has to call it often, and to end if it returns true. If the block does not end within ten seconds
+    of the signal, or if a second signal comes, the work is interrupted at any point. Outside the main thread,
+    nothing is deferred.
 
     Raises:
-        KeyboardInterrupt: after those ten seconds, or the second signal.
+        KeyboardInterrupt: after those ten seconds, or at the second signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -34,7 +35,7 @@ def put_off() -> Iterator[Callable[[], bool]]:
         timers[0].daemon = True
         timers[0].start()
 
-    # what is ignored stays so: a command in the background of a shell is not to end with its Ctrl-C
+    # ignored signals stay ignored: Ctrl-C in a shell must not end its background commands
     numbers = [
         number
         for number in (signal.SIGINT, signal.SIGTERM)

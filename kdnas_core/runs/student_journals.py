@@ -1,4 +1,4 @@
-"""Work on students as it is written down: distillations, scorings and sweeps."""
+"""Runs distillations, scorings and sweeps, and writes their progress and results to the store."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from kdnas_core.students.task_stage import distil_for_task
 STEP_SECONDS = 0.5  # between two rows of progress
 WAITING = "waiting for another process to leave the device"
 
-Told = Callable[[str, int, int], None]  # what is done, in words, and steps taken, of how many (0: not known)
+Told = Callable[[str, int, int], None]  # the activity in words, steps taken, and steps in all (0: not known)
 
 
 class Progress:
-    """Of a student or a scoring.
+    """Writes the progress of a student, a scoring or a sweep.
 
     Args:
         store: open for writing, in this thread.
-        job: whose progress.
+        job: the work.
         write: sets columns of its row.
         check: called often; raises to end the work.
-        told: called at each step and whenever something else is done.
+        told: called at each step and at each new activity.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class Progress:
         self._steps, self._written = 0, 0.0
 
     def say(self, activity: str) -> None:
-        """Says what is done now."""
+        """Sets the activity."""
         self.check()
         self._activity, self._waiting = activity, False
         self.store.set_activity(self.job, activity)
         self.told(activity, 0, 0)
 
     def waiting(self) -> None:
-        """Says that another process has the device."""
+        """Sets the activity while another process holds the device."""
         self.check()
         if not self._waiting:
             self.store.set_activity(self.job, WAITING)
             self._waiting = True
 
     def step(self, taken: int, steps: int) -> None:
-        """Says how many steps are taken, of how many."""
+        """Sets the steps taken and the steps in all."""
         try:
             self.check()
         except Exception:
-            self._write(self.job.id, step=taken, steps=steps)  # what is kept
+            self._write(self.job.id, step=taken, steps=steps)  # the checkpoint is at this step
             raise
-        if self._waiting:  # the device is ours again
+        if self._waiting:  # this process holds the device again
             self.say(self._activity)
         if self._is_due(taken, steps):
             self._write(self.job.id, step=taken, steps=steps)
@@ -83,10 +83,10 @@ class Progress:
 
 
 def check_distillation(store: Store, source: Source, how: DistilSpec) -> None:
-    """Refuses what could not be distilled for what lies outside the store: teacher, corpus, task, recipe.
+    """Checks the teacher, corpus, task and recipe of a distillation, which lie outside the store.
 
     Raises:
-        BadInput: says why.
+        BadInput: the source cannot be distilled; says why.
     """
     spec = store.run(source.candidate.run).spec
     if how.task is None:
@@ -96,11 +96,11 @@ def check_distillation(store: Store, source: Source, how: DistilSpec) -> None:
 
 
 def distil(store: Store, student: Student, check: Callable[[], None], told: Told) -> None:
-    """Distils a student, or goes on with it where it was ended.
+    """Distils a student, from its checkpoint if there is one.
 
     Args:
         store: open for writing, in this thread.
-        student: claimed.
+        student: the claimed student.
         check: called often; raises to end the work.
         told: called at each step.
 
@@ -109,7 +109,7 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
     """
     folder = store.student_files(student.run, student.id)
     if student.loss is not None and (folder / "model.safetensors").is_file():
-        return  # it was ended between its last word and its end
+        return  # its worker ended after the last write, before it marked the work as finished
     folder.mkdir(parents=True, exist_ok=True)
     result = _distilled(store, student, folder, _listener(store, student, check, told))
     store.update_student(
@@ -130,7 +130,7 @@ def _distilled(store: Store, student: Student, folder: Path, listener: FullListe
 
 
 def _start(store: Store, student: Student) -> Path:
-    """The weights that a task-specific student begins with."""
+    """The folder of the weights that a task-specific student begins with."""
     if student.parent is None:
         return weights_of(store, Source(store.candidate(student.candidate)))
     return weights_of(store, source_of(store, store.student(student.parent)))
@@ -146,7 +146,7 @@ def _listener(store: Store, student: Student, check: Callable[[], None], told: T
         store.update_student(student.id, steps=count)
 
     def noted(notes: Sequence[str]) -> None:
-        # a distillation that goes on says again what it said before
+        # a resumed distillation repeats its notes
         known = store.student(student.id).notes
         store.update_student(student.id, notes=list(dict.fromkeys([*known, *notes])))
 
@@ -169,20 +169,20 @@ def _listener(store: Store, student: Student, check: Callable[[], None], told: T
 
 
 def check_evaluation(store: Store, source: Source, how: ScoreSpec) -> None:
-    """Refuses what could not be scored for what lies outside the store: teacher and tasks.
+    """Checks the teacher and tasks of a scoring, which lie outside the store.
 
     Raises:
-        BadInput: says why.
+        BadInput: the source cannot be scored; says why.
     """
     check_scoring(store.run(source.candidate.run).spec, how)
 
 
 def score(store: Store, scoring: Scoring, check: Callable[[], None], told: Told) -> None:
-    """Scores a candidate or a student beside its teacher; what was scored before is remembered.
+    """Scores a candidate or a student and its teacher; earlier scores are cached.
 
     Args:
         store: open for writing, in this thread.
-        scoring: claimed.
+        scoring: the claimed scoring.
         check: called often; raises to end the work.
         told: called at each step.
 
@@ -201,7 +201,7 @@ def score(store: Store, scoring: Scoring, check: Callable[[], None], told: Told)
 
 
 def scores_of(subject: Scored, found: TaskScore) -> list[Score]:
-    """What a subject scores on a task, as rows."""
+    """Returns a subject's scores on a task as rows."""
     return [
         Score(subject, found.task, metric, seed, value, found.rate)
         for seed, values in enumerate(found.seeds)
@@ -210,23 +210,23 @@ def scores_of(subject: Scored, found: TaskScore) -> list[Score]:
 
 
 def check_latency(store: Store, candidate: Candidate, how: SweepSpec) -> str | None:
-    """Refuses what could not be measured for what lies outside the store: the teacher and the runtimes.
+    """Checks the teacher and the runtimes of a sweep, which lie outside the store.
 
     Returns:
-        A sentence about what is left out; None where nothing is.
+        A sentence on the lengths that are left out; None if there are none.
 
-    Raises:
-        BadInput: says why.
+        Raises:
+            BadInput: the candidate cannot be measured; says why.
     """
     return check_sweep(store.run(candidate.run).spec, how)
 
 
 def measure(store: Store, sweep: Sweep, check: Callable[[], None], told: Told) -> None:
-    """Measures the points of a sweep that are not there yet.
+    """Measures the points of a sweep that have not been measured yet.
 
     Args:
         store: open for writing, in this thread.
-        sweep: claimed.
+        sweep: the claimed sweep.
         check: called often; raises to end the work.
         told: called at each point.
 

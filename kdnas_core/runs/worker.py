@@ -1,11 +1,10 @@
-"""The worker: claims what is queued and works on it until it is finished, or told to pause or stop.
+"""The worker: claims queued work and runs it until it is finished, or until a user pauses or stops it.
 
-All kinds of work are served in the same way, in lanes with a worker each: runs, students, scorings and
-sweeps; checks; exports. The workers of the last two stay for a while when they are idle, so that what comes
-next finds their libraries loaded.
+Each lane has one worker: runs, students, scorings and sweeps; checks; exports. The workers of checks and
+exports stay for a while when idle, so that the next request finds their libraries loaded.
 
-Page and worker meet only in the store: a second thread says there every second that the worker lives,
-and reads what was asked of it meanwhile.
+Page and worker communicate only through the store: every second, a second thread writes a heartbeat and
+reads the user's requests.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec
 
 HEARTBEAT_S = 1.0
-MOST_WORKED_S = 10.0  # between two beats; the rest of it the process was stopped, or the machine asleep
+MOST_WORKED_S = 10.0  # counted between two heartbeats; in longer gaps the process or machine slept
 POLL_S: dict[Lane, float] = {"long": 0.5, "checks": 0.1, "exports": 0.1}
-LINGER_S: dict[Lane, float] = {"long": 0.0, "checks": 120.0, "exports": 120.0}  # idle, before a worker ends
+LINGER_S: dict[Lane, float] = {"long": 0.0, "checks": 120.0, "exports": 120.0}  # idle, then the worker ends
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ ToldCandidate = Callable[[Candidate], None]
 
 
 class EndRequested(Exception):
-    """The work is to end, in this state."""
+    """Raised to end the work in the given state."""
 
     def __init__(self, state: RunState) -> None:
         super().__init__(state)
@@ -68,29 +67,29 @@ class EndRequested(Exception):
 
 
 def serve(db: Path, exporter: Exporter, *, lane: Lane = "long", until_idle: bool) -> None:
-    """Works on what is queued in a lane, one at a time; a second worker of the lane waits for its turn.
+    """Runs the queued work of a lane, one piece at a time; a second worker of the lane waits.
 
     Args:
         db: the store.
-        exporter: makes an export; told where to say what it does.
-        lane: of the kinds of work that are served.
-        until_idle: return when nothing is queued, rather than wait for more.
+        exporter: makes an export; is called with the store, the export, and a callback for its activity.
+        lane: the lane to serve.
+        until_idle: whether to return when nothing is queued, rather than wait for more.
 
     Raises:
         BadInput: the store cannot be used.
-        KeyboardInterrupt: told to end by a signal; what was worked on can be resumed.
+        KeyboardInterrupt: a signal ended the worker; its work can be resumed.
     """
-    # a polite kill becomes the same clean end as Ctrl-C
+    # SIGTERM ends the worker as cleanly as Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with opened(db):
-        pass  # a store that cannot be used is said before the wait
+        pass  # reports a bad store before it waits for the lock
     while True:
         with worker_lock(db, lane), opened(db) as store:
             _serve(store, exporter, lane, until_idle=until_idle)
-        if not db.exists():  # it was removed
+        if not db.exists():  # removed
             return
         with opened(db) as store:
-            # queued while the lock was let go: whoever queued it saw a worker, and started none
+            # work queued before the lock was released: its process saw a worker and started none
             if not store.is_waiting(lane):
                 return
 
@@ -111,7 +110,7 @@ def _serve(store: Store, exporter: Exporter, lane: Lane, *, until_idle: bool) ->
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to: another one, or none, once a store was removed or replaced."""
+    """The identity of a store's file, which changes if it is replaced; None if it was removed."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -134,11 +133,11 @@ def _work_on_any(store: Store, claimed: AnyWork, exporter: Exporter) -> RunState
 
 
 def check(store: Store, asked: Check) -> RunState:
-    """Checks what was asked for, queues it when it can be worked on, and sees to it that it is served.
+    """Checks a request, queues its work if it passes, and makes sure that a worker serves it.
 
     Args:
         store: open for writing, in this thread.
-        asked: claimed.
+        asked: the claimed check.
 
     Raises:
         KeyboardInterrupt: after the check was marked as interrupted.
@@ -156,7 +155,7 @@ def check(store: Store, asked: Check) -> RunState:
 
 
 def export(store: Store, asked: Export, exporter: Exporter) -> RunState:
-    """Makes an export claimed by this process, and returns the state in which it ends.
+    """Makes an export claimed by this process, and returns its final state.
 
     Raises:
         KeyboardInterrupt: after the export was marked as interrupted.
@@ -165,7 +164,7 @@ def export(store: Store, asked: Export, exporter: Exporter) -> RunState:
 
 
 def _saying(store: Store, work: Work, look: Looks) -> Say:
-    """Writes what is done when that changes, and ends the work when it is to end."""
+    """Returns a callback that writes each new activity, and raises to end the work."""
     last = ""
 
     def say(activity: str) -> None:
@@ -184,12 +183,12 @@ def work_on(
     prepared: Prepared | None = None,
     told: ToldCandidate = lambda candidate: None,
 ) -> RunState:
-    """Works on a run claimed by this process and returns the state in which it ends.
+    """Runs a search claimed by this process, and returns its final state.
 
     Args:
         store: open for writing, in this thread.
-        run: claimed.
-        prepared: its spec, where it has been prepared already.
+        run: the claimed run.
+        prepared: its prepared spec, if it was prepared before.
         told: called after each candidate.
 
     Raises:
@@ -199,13 +198,13 @@ def work_on(
 
 
 def distil(store: Store, student: Student, told: Told = lambda activity, step, steps: None) -> RunState:
-    """Distils a student claimed by this process and returns the state in which it ends.
+    """Distils a student claimed by this process, and returns its final state.
 
-    A signal ends it at its next step, so that what was learnt until then is kept.
+    A signal ends it at its next step, so that its progress is kept.
 
     Args:
         store: open for writing, in this thread.
-        student: claimed.
+        student: the claimed student.
         told: called at each step.
 
     Raises:
@@ -222,17 +221,17 @@ def distil(store: Store, student: Student, told: Told = lambda activity, step, s
             student_journals.distil(leased, student, check_both, told)
 
         state = _worked(store, student, work)
-    if is_asked():  # it came too late to end this work, but not to end the process
+    if is_asked():  # the signal came too late for this work, but must still end the process
         raise KeyboardInterrupt
     return state
 
 
 def score(store: Store, scoring: Scoring, told: Told = lambda activity, step, steps: None) -> RunState:
-    """Scores what a scoring claimed by this process is of, and returns the state in which that ends.
+    """Runs a scoring claimed by this process, and returns its final state.
 
     Args:
         store: open for writing, in this thread.
-        scoring: claimed.
+        scoring: the claimed scoring.
         told: called at each step.
 
     Raises:
@@ -242,11 +241,11 @@ def score(store: Store, scoring: Scoring, told: Told = lambda activity, step, st
 
 
 def measure(store: Store, sweep: Sweep, told: Told = lambda activity, step, steps: None) -> RunState:
-    """Takes the readings of a sweep claimed by this process, and returns the state in which that ends.
+    """Runs a sweep claimed by this process, and returns its final state.
 
     Args:
         store: open for writing, in this thread.
-        sweep: claimed.
+        sweep: the claimed sweep.
         told: called at each point.
 
     Raises:
@@ -302,7 +301,7 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
 
 
 def make_controller(spec: RunSpec, space: SearchSpace) -> Controller:
-    """The controller that a spec names, fresh."""
+    """Creates the controller that a spec names."""
     if spec.search.controller == "lstm":
         return LstmController(space, spec.search, spec.seed)
     return RandomController(space, spec.seed)
@@ -321,7 +320,7 @@ def _facts(prepared: Prepared) -> TeacherFacts:
 
 @contextmanager
 def _heartbeat(db: Path, lease: Lease) -> Iterator[Looks]:
-    """Says that this process lives; gives a check that raises `EndRequested` or `LeaseLost`."""
+    """Writes heartbeats in a thread; yields a check that raises `EndRequested` or `LeaseLost`."""
     request: list[RunState] = []
     lost = threading.Event()
     ended = threading.Event()
@@ -336,16 +335,16 @@ def _heartbeat(db: Path, lease: Lease) -> Iterator[Looks]:
             over = ended.wait(HEARTBEAT_S)
             now = time.monotonic()
             worked, last = min(now - last, MOST_WORKED_S), now
-            request[:] = states.get(store.heartbeat(lease.job, worked), [])  # the last word counts
+            request[:] = states.get(store.heartbeat(lease.job, worked), [])  # only the last request counts
 
     def beat_on() -> None:
         while not (ended.is_set() or lost.is_set()):
             try:
-                with opened(db) as store:  # a connection of its own: they do not cross threads
+                with opened(db) as store:  # SQLite connections cannot be shared between threads
                     beat(store.leased(lease))
             except LeaseLost:
                 lost.set()
-            except Exception:  # a disk that is full for a moment must not end the beat
+            except Exception:  # a disk that is full for a moment must not end the heartbeat
                 log.exception(f"{lease.job.title.lower()}: no heartbeat")
                 ended.wait(HEARTBEAT_S)
 

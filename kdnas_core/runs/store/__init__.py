@@ -1,4 +1,4 @@
-"""Remembering: the only folder with SQL."""
+"""The store; the only folder with SQL."""
 
 from kdnas_core.runs.store.base import LeaseLost, files_of
 from kdnas_core.runs.store.opening import bytes_of, check_path, connect, connect_read_only, opened

@@ -1,4 +1,4 @@
-"""What all parts of the store share: the connection, writing under a lease, and rows as they are kept."""
+"""The base of the store: the connection, writes under a lease, and rows as they are stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOB_COLUMNS = (
 
 
 class LeaseLost(Exception):
-    """The work is no longer this process's: what it would still write is refused."""
+    """Raised when a process writes for work that another process has claimed."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(f"{lease.job.title} is no longer this process's.")
@@ -39,7 +39,7 @@ class Base:
     Args:
         path: of the file.
         connection: to it.
-        lease: of the work that all writes are for; None for writes that are nobody's work.
+        lease: the lease that each write requires; None for writes without a lease.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lease: Lease | None = None) -> None:
@@ -50,25 +50,25 @@ class Base:
         self._writing = False
 
     def close(self) -> None:
-        """Closes the connection; the store is of no use afterwards."""
+        """Closes the connection; the store cannot be used afterwards."""
         self._db.close()
 
     def leased(self, lease: Lease) -> Self:
-        """The same store, whose every write raises `LeaseLost` once the lease is no longer the last one."""
+        """Returns the store under a lease: a write raises `LeaseLost` if the lease is not the last one."""
         return type(self)(self.path, self._db.conn, lease)
 
     def files(self, run: int, candidate: int | None = None) -> Path:
-        """The folder of a run's files, or of one of its candidates' weights; made by who writes there."""
+        """Returns the folder of a run's files, or of one of its candidates' weights; does not create it."""
         folder = files_of(self.path) / str(run)
         return folder if candidate is None else folder / str(candidate)
 
     @property
     def _leases(self) -> Path:
-        """The folder of the locks by which workers on this host are known to live."""
+        """The folder of the locks that the workers on this host hold while they live."""
         return files_of(self.path.resolve()) / "leases"
 
     def migrate(self) -> None:
-        """Brings the tables up to date; safe from several processes at once."""
+        """Applies pending migrations; several processes may call it at once."""
         if migrations.pending(self._db):
             with self._write():
                 migrations.apply(self._db)
@@ -78,7 +78,7 @@ class Base:
         if self._writing:  # a part of a larger write
             yield
             return
-        # IMMEDIATE: a deferred transaction that reads first fails at once when another wrote meanwhile.
+        # IMMEDIATE: a deferred transaction that reads first fails if another one writes before it does
         self._db.execute("BEGIN IMMEDIATE")
         self._writing = True
         try:
@@ -126,7 +126,7 @@ class Base:
         self._db.table(table).update(row, kept(fields))
 
     def _set_job(self, job: Job, fields: dict[str, Any]) -> None:
-        """Sets columns of a job, within a transaction."""
+        """Sets columns of a job; requires an open transaction."""
         columns = ", ".join(f"{name} = :{name}" for name in fields)
         self._db.execute(
             f"UPDATE jobs SET {columns} WHERE kind = :kind AND subject = :id",
@@ -134,7 +134,7 @@ class Base:
         )
 
     def _update_work(self, job: Job, fields: dict[str, Any]) -> None:
-        """Sets columns of a piece of work, of its job or of its own table."""
+        """Sets columns of a piece of work, in its job or in its own table."""
         own, of_job = _own_and_of_job(fields)
         with self._write():
             if of_job:
@@ -148,26 +148,26 @@ class Base:
         return made
 
     def _inserted_work(self, kind: Kind, fields: dict[str, Any]) -> int:
-        """Adds a piece of work and its job, within a transaction; returns its id among its kind."""
+        """Adds a piece of work and its job, and returns its id; requires an open transaction."""
         own, of_job = _own_and_of_job(fields)
         subject = self._inserted(kind, own)
         self._inserted("jobs", {"kind": kind, "subject": subject, **of_job})
         return subject
 
     def _light_columns(self, table: str) -> list[str]:
-        """The columns of a table without the samples of latencies, which are many."""
+        """The columns of a table without the samples of latencies, which are large."""
         if table not in self._columns:
             self._columns[table] = [name for name in self._db.table(table).columns_dict if name != "samples"]
         return self._columns[table]
 
     def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:
-        """Rows with these values, where they are given; without the samples of latencies."""
+        """The rows with the values that are not None, without the samples of latencies."""
         where, given = _where(wanted)
         columns = ", ".join(self._light_columns(table))
         return list(self._db.query(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order}", given))
 
     def _select_work(self, kind: Kind, **wanted: int | None) -> list[dict[str, Any]]:
-        """Rows of work with the columns of their jobs, newest first; as `_select`."""
+        """The rows of work with the columns of their jobs, newest first; as `_select`."""
         where, given = _where(wanted, "work.")
         columns = ", ".join(f"work.{name}" for name in self._light_columns(kind))
         job = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
@@ -191,17 +191,17 @@ class Base:
             self._db.table(table).insert_all(
                 [{owner: row, **asdict(loss)} for loss in losses],
                 pk=(owner, "step", "term", "layer", "teacher_layer"),
-                replace=True,  # an evaluation that a training which went on makes again
+                replace=True,  # a resumed training repeats an evaluation
             )
 
 
 def files_of(path: Path) -> Path:
-    """The folder beside a store that holds the files of its runs."""
+    """Returns the folder beside a store that holds the files of its runs."""
     return path.with_name(f"{path.name}.files")
 
 
 def kept(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields as columns: dictionaries, lists and tuples as JSON."""
+    """Converts fields to columns: dictionaries, lists and tuples to JSON."""
     return {
         name: json.dumps(value) if isinstance(value, dict | list | tuple) else value
         for name, value in fields.items()
@@ -209,11 +209,11 @@ def kept(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def apart(column: str, reading: dict[str, Any] | None) -> dict[str, Any]:
-    """A latency reading as a column, and its samples as another.
+    """Splits a latency reading into a column of its own and a column of its samples.
 
     Args:
-        column: for the reading.
-        reading: by `LatencyReading.to_dict`.
+        column: name of the reading's column.
+        reading: from `LatencyReading.to_dict`.
     """
     if reading is None:
         return {column: None, "samples": None}
@@ -222,10 +222,10 @@ def apart(column: str, reading: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def only(rows: Sequence[dict[str, Any]], missing: str) -> dict[str, Any]:
-    """The one row that was looked for.
+    """Returns the first row.
 
     Raises:
-        BadInput: there is none, in the words of `missing`.
+        BadInput: there is none; its message is `missing`.
     """
     if not rows:
         raise BadInput(missing)
@@ -233,7 +233,7 @@ def only(rows: Sequence[dict[str, Any]], missing: str) -> dict[str, Any]:
 
 
 def _own_and_of_job(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of a piece of work: those of its own table, and those of its job."""
+    """Splits the fields of a piece of work into those of its own table and those of its job."""
     of_job = {name: value for name, value in fields.items() if name in JOB_COLUMNS}
     return {name: value for name, value in fields.items() if name not in JOB_COLUMNS}, of_job
 

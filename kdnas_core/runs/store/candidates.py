@@ -1,4 +1,4 @@
-"""The rows of candidates, and of their losses by layer."""
+"""The rows of candidates and their losses by layer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kdnas_core.runs.store.rows import candidate_of, losses_in_order
 
 
 class Candidates(Base):
-    """Candidates: one row a student that a search proposed."""
+    """The table of candidates, with one row for each."""
 
     def begin_episode(
         self, run: int, episode: int, proposals: Sequence[tuple[Architecture, float | None]]
     ) -> None:
-        """Records an episode's proposals, each with the reward that the controller predicts for it."""
+        """Adds an episode's proposals, each with the reward that the controller predicts for it."""
         rows = [
             {
                 "run": run,
@@ -35,11 +35,11 @@ class Candidates(Base):
             self._db.table("runs").update(run, {"episode": episode})
 
     def candidates(self, run: int, episode: int | None = None) -> list[Candidate]:
-        """A run's candidates, or those of an episode, as they were proposed; without samples of latencies."""
+        """Returns the candidates of a run or an episode, in order of proposal, without latency samples."""
         return [candidate_of(row) for row in self._select("candidates", order="id", run=run, episode=episode)]
 
     def candidate(self, candidate: int) -> Candidate:
-        """One candidate.
+        """Returns one candidate.
 
         Raises:
             BadInput: there is no such candidate.
@@ -49,11 +49,11 @@ class Candidates(Base):
         return candidate_of(row, self._samples("candidates", candidate))
 
     def update_candidate(self, candidate: int, **fields: Any) -> None:
-        """Sets columns of a candidate; dictionaries, lists and tuples are kept as JSON."""
+        """Sets columns of a candidate; dictionaries, lists and tuples are stored as JSON."""
         self._update("candidates", candidate, candidate_columns(fields))
 
     def begin_attempt(self, candidate: int) -> None:
-        """Counts an attempt at a candidate, before anything is done that could end the process."""
+        """Counts an attempt at a candidate; called before anything that could end the process."""
         with self._write():
             self._db.execute("UPDATE candidates SET attempts = attempts + 1 WHERE id = ?", [candidate])
 
@@ -62,10 +62,10 @@ class Candidates(Base):
         self._add_losses("layer_losses", "candidate", candidate, losses)
 
     def layer_losses(self, candidate: int) -> list[LayerLoss]:
-        """A candidate's held-out losses by step, term, layer and teacher layer."""
+        """Returns a candidate's held-out losses, ordered by step, term, layer and teacher layer."""
         return losses_in_order(self._db.query("SELECT * FROM layer_losses WHERE candidate = ?", [candidate]))
 
 
 def candidate_columns(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a candidate as columns: the samples of its latency apart."""
+    """Converts fields of a candidate to columns, with the samples of its latency in a column of their own."""
     return {**fields, **apart("latency", fields["latency"])} if "latency" in fields else fields

@@ -1,7 +1,7 @@
-"""The one table of work: what is queued, whose it is, and how it ended.
+"""The table of jobs: the state, the worker and the progress of all work.
 
-A job is claimed under a lease: a fence, which is a number that rises with each claim, and a file lock, which
-ends with the process that holds it. On the owner's host the lock says whether it lives; elsewhere its last
+A worker claims a job under a lease: a fence, which is a number that rises with each claim, and a file lock,
+which ends with its process. On the worker's host the lock shows whether it lives; on other hosts, its last
 heartbeat does.
 """
 
@@ -21,7 +21,7 @@ from kdnas_core.runs.store.requests import Requests
 from kdnas_core.runs.store.runs import METHOD, Runs
 
 _NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
-# what else is of no use, or has nothing to read, once such a piece of work is deleted
+# the work that depends on a piece of work, which cannot be deleted while that is active
 _DEPENDING: dict[Kind, str] = {
     "runs": """SELECT 'students' AS kind, id FROM students WHERE run = :id
         UNION ALL SELECT 'scorings', id FROM scorings WHERE run = :id
@@ -38,13 +38,13 @@ _DEPENDING: dict[Kind, str] = {
 
 
 class Jobs(Runs, Requests):
-    """All kinds of work. A number alone is a run's id."""
+    """The jobs of all kinds of work. An int stands for a run's id."""
 
     def work(self, job: Job | int) -> AnyWork:
-        """One piece of work.
+        """Returns one piece of work.
 
         Raises:
-            BadInput: there is none such.
+            BadInput: it does not exist.
         """
         job = _job(job)
         look: dict[Kind, Callable[[int], AnyWork]] = {
@@ -58,12 +58,12 @@ class Jobs(Runs, Requests):
         return look[job.kind](job.id)
 
     def is_waiting(self, lane: Lane = "long") -> bool:
-        """Whether anything of a lane is queued."""
+        """Returns whether any work of a lane is queued."""
         queued = self._db.query("SELECT DISTINCT kind FROM jobs WHERE state = 'queued'")
         return any(row["kind"] in LANES[lane] for row in queued)
 
     def claim(self, worker: Worker, kinds: Collection[Kind] = LANES["long"]) -> AnyWork | None:
-        """Makes the piece of work of these kinds that was queued first this worker's; None for none."""
+        """Assigns the oldest queued work of these kinds to a worker; returns None if there is none."""
         with self._write():
             queued = self._db.query(
                 "SELECT kind, subject FROM jobs WHERE state = 'queued' ORDER BY created_at, id"
@@ -73,19 +73,19 @@ class Jobs(Runs, Requests):
             if job is None:
                 return None
             self._lease_to(worker, job)
-            self._forget_unfinished(job)  # what a killed worker left half done is to be done again
+            self._forget_unfinished(job)  # a killed worker may have left a candidate unfinished
         return self.work(job)
 
     def claim_run(self, worker: Worker) -> Run | None:
-        """Makes the oldest queued run this worker's; None where there is none."""
+        """Assigns the oldest queued run to a worker; returns None if there is none."""
         claimed = self.claim(worker, {"runs"})
         return claimed if isinstance(claimed, Run) else None
 
     def heartbeat(self, job: Job | int, seconds: float = 0.0) -> Literal["pause", "stop"] | None:
-        """Says that the worker lives, and that so many seconds were worked since it last said so.
+        """Records a heartbeat, and the seconds worked since the last one.
 
         Returns:
-            What is asked of it.
+            The user's request, if there is one.
         """
         job = _job(job)
         with self._write():
@@ -97,14 +97,14 @@ class Jobs(Runs, Requests):
         return row and row[0]
 
     def set_activity(self, job: Job | int, activity: str) -> None:
-        """What the worker does now, in words for the page."""
+        """Sets what the worker is doing, in words for the page."""
         self._update_work(_job(job), {"activity": activity})
 
     def end(self, job: Job | int, state: RunState, error: str | None = None) -> None:
-        """Takes work from its worker: finished, failed, paused, stopped or interrupted.
+        """Ends work in the given state, and releases its lease.
 
-        A finished scoring takes the place of earlier ones that asked the same; the figures of a candidate
-        become its `scores`.
+        A finished scoring replaces earlier ones with the same spec; a candidate's results are added to its
+        `scores`.
         """
         job = _job(job)
         now = time.time()
@@ -118,16 +118,16 @@ class Jobs(Runs, Requests):
         lease_locks.release(self._leases, Lease(job, fence))
 
     def end_run(self, run: int, state: RunState, error: str | None = None) -> None:
-        """Takes the run from its worker, as `end` does."""
+        """Ends a run, as `end` does."""
         self.end(Job("runs", run), state, error)
 
     def ask(self, job: Job | int, request: Literal["pause", "stop"]) -> RunState:
-        """Asks that a run, student or scoring pause or stop, and returns its state.
+        """Asks that work pause or stop, and returns its state.
 
-        A running one obeys within seconds, when its worker next looks; any other changes here.
+        Running work obeys within seconds, at its worker's next check; other work changes its state at once.
 
         Raises:
-            BadInput: there is none such, or it is over.
+            BadInput: it does not exist, or it is over.
         """
         job = _job(job)
         with self._write():
@@ -144,10 +144,12 @@ class Jobs(Runs, Requests):
             return asked
 
     def resume(self, job: Job | int) -> RunState:
-        """Queues what was paused, stopped, interrupted or failed; what is active stays as it is.
+        """Queues work that was paused, stopped, interrupted or failed, and returns its state.
+
+        Active work stays as it is, without its request to pause or stop.
 
         Raises:
-            BadInput: there is none such, it is finished, or another version has judged candidates of a run.
+            BadInput: it does not exist, it is finished, or another version judged candidates of the run.
         """
         job = _job(job)
         with self._write():
@@ -165,10 +167,10 @@ class Jobs(Runs, Requests):
             return "queued"
 
     def delete(self, job: Job | int) -> None:
-        """Deletes a run, a student or a scoring with all that is of it, and their files.
+        """Deletes a piece of work with everything made in it, and the files.
 
         Raises:
-            BadInput: there is none such, or a worker is at it or at something that needs it.
+            BadInput: it does not exist, is running, or is needed by other work.
         """
         job = _job(job)
         with self._write():
@@ -183,20 +185,20 @@ class Jobs(Runs, Requests):
             shutil.rmtree(self.student_files(row.run, row.id), ignore_errors=True)
 
     def delete_run(self, run: int) -> None:
-        """Deletes a run, its candidates and their files, as `delete` does."""
+        """Deletes a run, as `delete` does."""
         self.delete(Job("runs", run))
 
     def _refuse_if_needed(self, job: Job) -> None:
         for found in self._db.query(_DEPENDING[job.kind], {"id": job.id}):
             other = Job(found["kind"], found["id"])
-            # a student that is queued would find nothing to begin with; of a run all goes with it
+            # a queued student would find no weights to begin with; all work of a run is deleted with it
             busy = ("running",) if job.kind == "runs" else ACTIVE
             if (state := self.work(other).state) in busy:
                 title = other.title[0].lower() + other.title[1:]
                 raise BadInput(f"{job.title} is needed by {title}, which is {state}; stop that first.")
 
     def _may_go_on(self, job: Job) -> bool:
-        """Whether what is queued can be worked on; a run of another method that cannot fails and says why."""
+        """Returns whether a queued job can be run; marks a run of another method as failed if it cannot."""
         if job.kind != "runs":
             return True
         try:
@@ -207,7 +209,7 @@ class Jobs(Runs, Requests):
         return True
 
     def _take_up_method(self, run: int) -> None:
-        """Refuses to mix losses of two methods in one run, where they could not be told apart."""
+        """Sets a run's method to this version's; raises `BadInput` rather than mix losses of two methods."""
         (row,) = self._db.query(
             """SELECT method,
                 EXISTS (SELECT * FROM candidates WHERE run = runs.id AND state = 'done') AS judged
@@ -222,7 +224,7 @@ class Jobs(Runs, Requests):
         self._db.table("runs").update(run, {"method": METHOD})
 
     def _publish(self, scoring: int) -> None:
-        """What follows from a scoring that is finished."""
+        """Updates a candidate's scores, and deletes earlier scorings with the same spec."""
         row = self.scoring(scoring)
         if row.candidate is not None:
             known = self.candidate(row.candidate).scores
@@ -232,11 +234,11 @@ class Jobs(Runs, Requests):
                 self._db.table("scorings").delete(other.id)
 
     def _forget_unfinished(self, job: Job, ended_well: bool = False) -> None:
-        """Of a run the candidate in hand; a student goes on from its checkpoint, the rest loses nothing.
+        """Resets the unfinished candidate of a run; other kinds of work have nothing to reset.
 
         Args:
-            job: that ended, or is claimed anew.
-            ended_well: whether its process says so itself, and its attempt at the candidate does not count.
+            job: ended, or claimed again.
+            ended_well: whether its own process ended it, so that the attempt at the candidate does not count.
         """
         if job.kind != "runs":
             return

@@ -1,4 +1,4 @@
-"""File locks by which a worker on this host is known to live: each ends with its process."""
+"""File locks that show whether a worker on this host lives: each ends with its process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _held: dict[Path, FileLock] = {}
 
 
 def hold(folder: Path, lease: Lease) -> None:
-    """Locks the file of a lease in this folder until this process ends or releases it."""
+    """Locks a lease's file in a folder until this process ends or releases it."""
     path = _path(folder, lease)
     path.parent.mkdir(parents=True, exist_ok=True)
     for earlier in path.parent.glob(f"{lease.job.kind}-{lease.job.id}-*.lock"):
-        if earlier != path:  # of a process that was killed
+        if earlier != path:  # left by a killed process
             _held.pop(earlier, None)
             earlier.unlink(missing_ok=True)
     lock = FileLock(path)
@@ -26,7 +26,7 @@ def hold(folder: Path, lease: Lease) -> None:
 
 
 def release(folder: Path, lease: Lease) -> None:
-    """Lets the lease go; nothing where this process does not hold it."""
+    """Releases a lease; does nothing if this process does not hold it."""
     path = _path(folder, lease)
     lock = _held.pop(path, None)
     if lock is not None:
@@ -35,7 +35,7 @@ def release(folder: Path, lease: Lease) -> None:
 
 
 def is_held(folder: Path, lease: Lease) -> bool:
-    """Whether a process on this host holds the lease; looks without waiting, and as many may look at once."""
+    """Returns whether a process on this host holds a lease; neither waits nor blocks other readers."""
     try:
         with _path(folder, lease).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

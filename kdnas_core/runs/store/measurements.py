@@ -1,4 +1,4 @@
-"""The rows of scorings and their scores, and of sweeps and their readings."""
+"""The rows of scorings, scores, sweeps and readings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdnas_core.spec import ScoreSpec, SweepSpec
 
 
 class Measurements(Students):
-    """Scorings and sweeps: what was measured of candidates and students."""
+    """The tables of scorings and sweeps."""
 
     def create_scoring(
         self,
@@ -27,7 +27,7 @@ class Measurements(Students):
         student: int | None = None,
         worker: Worker | None = None,
     ) -> int:
-        """Queues the scoring of a candidate or of a student, or starts it as this worker's; returns its id.
+        """Queues the scoring of a candidate or a student, or assigns it to a worker at once; returns its id.
 
         Raises:
             BadInput: there is no such candidate or student.
@@ -44,12 +44,12 @@ class Measurements(Students):
     def scorings(
         self, run: int | None = None, *, candidate: int | None = None, student: int | None = None
     ) -> list[Scoring]:
-        """All scorings, or those of a run, of a candidate itself, or of a student; newest first."""
+        """Returns all scorings, or those of a run, of a candidate itself, or of a student; newest first."""
         rows = self._select_work("scorings", run=run, candidate=candidate, student=student)
         return [scoring_of(row, self._leases) for row in rows]
 
     def scoring(self, scoring: int) -> Scoring:
-        """One scoring.
+        """Returns one scoring.
 
         Raises:
             BadInput: there is no such scoring.
@@ -62,7 +62,7 @@ class Measurements(Students):
         self._update_work(Job("scorings", scoring), fields)
 
     def add_scores(self, scoring: int, scores: Sequence[Score]) -> None:
-        """Adds scores, each in the place of one of the same subject, task, metric and seed."""
+        """Adds scores; each replaces one of the same subject, task, metric and seed."""
         with self._write():
             self._db.table("scores").insert_all(
                 [{"scoring": scoring, **asdict(score)} for score in scores],
@@ -71,18 +71,18 @@ class Measurements(Students):
             )
 
     def scores(self, scoring: int) -> list[Score]:
-        """A scoring's scores in the order in which they came in."""
+        """Returns a scoring's scores in the order in which they were added."""
         return self.all_scores(scoring).get(scoring, [])
 
     def all_scores(self, scoring: int | None = None) -> dict[int, list[Score]]:
-        """The scores of every scoring that has any, by its id."""
+        """Returns the scores of every scoring, or of one, by its id; scorings without scores are left out."""
         found: dict[int, list[Score]] = {}
         for row in self._select("scores", order="rowid", scoring=scoring):
             found.setdefault(row.pop("scoring"), []).append(Score(**row))
         return found
 
     def create_sweep(self, spec: SweepSpec, candidate: int, worker: Worker | None = None) -> int:
-        """Queues a sweep of a candidate's latencies, or starts it as this worker's; returns its id.
+        """Queues a sweep of a candidate's latencies, or assigns it to a worker at once; returns its id.
 
         Raises:
             BadInput: there is no such candidate.
@@ -91,12 +91,12 @@ class Measurements(Students):
         return self._create("sweeps", row, worker)
 
     def sweeps(self, run: int | None = None, *, candidate: int | None = None) -> list[Sweep]:
-        """All sweeps, or those of a run or of a candidate, newest first."""
+        """Returns all sweeps, or those of a run or of a candidate; newest first."""
         rows = self._select_work("sweeps", run=run, candidate=candidate)
         return [sweep_of(row, self._leases) for row in rows]
 
     def sweep(self, sweep: int) -> Sweep:
-        """One sweep.
+        """Returns one sweep.
 
         Raises:
             BadInput: there is no such sweep.
@@ -109,17 +109,14 @@ class Measurements(Students):
         self._update_work(Job("sweeps", sweep), fields)
 
     def add_reading(self, sweep: int, reading: LatencyReading) -> None:
-        """Adds what was measured, in the place of a reading of the same runtime, batch size and length."""
+        """Adds a reading; it replaces the sweep's reading of the same runtime, batch size and length."""
         key = {name: getattr(reading, name) for name in ("runtime", "batch_size", "sequence_length")}
         row = {"sweep": sweep, **key, **apart("reading", reading.to_dict())}
         with self._write():
             self._db.table("readings").insert(kept(row), pk=("sweep", *key), replace=True)
 
     def readings(self, candidate: int) -> list[LatencyReading]:
-        """The newest reading of each runtime, batch size and length that sweeps of a candidate took.
-
-        Without their samples.
-        """
+        """Returns a candidate's newest reading in each runtime, batch size and length, without samples."""
         found: dict[tuple[str, int, int], LatencyReading] = {}
         for sweep in reversed(self.sweeps(candidate=candidate)):
             for row in self._select("readings", order="rowid", sweep=sweep.id):
@@ -128,9 +125,9 @@ class Measurements(Students):
         return [found[key] for key in sorted(found)]
 
     def candidates_in_use(self, run: int) -> set[int]:
-        """Candidates of a run that were scored, or that a task-specific student begins with.
+        """Returns the candidates of a run that were scored, or that a task-specific student begins with.
 
-        Their weights are to be kept: what is shown of them is to stay true of what is exported.
+        Their weights are kept, so that an export has the weights that were scored.
         """
         scored = {scoring.candidate for scoring in self.scorings(run) if scoring.candidate is not None}
         started = (row for row in self.students(run) if row.spec.task is not None and row.parent is None)

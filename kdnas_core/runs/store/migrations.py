@@ -1,4 +1,4 @@
-"""The schema, version by version: each migration brings a store of the version before up to date."""
+"""The schema as a series of migrations, one for each version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ migrations = Migrations("kdnas")
 
 @migrations(name="1_runs_candidates_layer_losses")
 def _version_1(db: Database) -> None:
-    # AUTOINCREMENT: the id of a deleted run is never given to another, so an old link cannot show a new run.
+    # AUTOINCREMENT: the id of a deleted run is never reused, so an old link cannot show a new run
     db.execute("""
         CREATE TABLE runs (
             id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, state TEXT NOT NULL, spec TEXT NOT NULL,
@@ -38,7 +38,7 @@ def _version_2(db: Database) -> None:
     db.execute("ALTER TABLE candidates ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'")
     db.execute("ALTER TABLE candidates ADD COLUMN languages TEXT NOT NULL DEFAULT '{}'")
     db.execute("ALTER TABLE runs ADD COLUMN method INTEGER NOT NULL DEFAULT 1")
-    # SQLite cannot change a primary key: the table is made anew, what it holds was the loss of hidden states
+    # SQLite cannot change a primary key, so the table is replaced; all its losses are of hidden states
     db.execute("ALTER TABLE layer_losses RENAME TO layer_losses_1")
     db.execute("""
         CREATE TABLE layer_losses (
@@ -59,7 +59,7 @@ _WORK = """state TEXT NOT NULL, created_at REAL NOT NULL, finished_at REAL, hear
 
 @migrations(name="3_students_scorings")
 def _version_3(db: Database) -> None:
-    # no REFERENCES: a student stays as it is when the one that it was made from is deleted
+    # parent has no REFERENCES: a student stays when its parent is deleted
     db.execute(f"""
         CREATE TABLE students (
             id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
@@ -105,7 +105,7 @@ def _version_5(db: Database) -> None:
         db.execute(f"ALTER TABLE {table} ADD COLUMN cut_from TEXT NOT NULL DEFAULT '[]'")
 
 
-# the columns of a piece of work that become those of its job
+# the columns that move from the tables of work to that of jobs
 _OF_JOBS = (
     *("state", "created_at", "finished_at", "heartbeat_at", "request", "activity"),
     *("seconds", "error", "step", "steps"),
@@ -113,7 +113,7 @@ _OF_JOBS = (
 
 
 def _end_jobs(db: Database, kind: str) -> None:
-    """Has the job of a piece of work deleted with it."""
+    """Adds a trigger that deletes the job of a deleted piece of work."""
     db.execute(f"""
         CREATE TRIGGER {kind}_end_their_job AFTER DELETE ON {kind}
         BEGIN DELETE FROM jobs WHERE kind = '{kind}' AND subject = OLD.id; END""")
@@ -133,7 +133,7 @@ def _version_6(db: Database) -> None:
     for kind in ("runs", "students", "scorings", "sweeps"):
         had = [name for name in _OF_JOBS if kind != "runs" or name not in ("step", "steps")]
         names = ", ".join(had)
-        # no owner: a worker of that version holds no lock by which it could be told to live
+        # no owner: workers of the earlier version hold no lock that shows whether they live
         db.execute(f"INSERT INTO jobs (kind, subject, {names}) SELECT '{kind}', id, {names} FROM {kind}")
         for name in (*had, "worker"):
             db.execute(f"ALTER TABLE {kind} DROP COLUMN {name}")

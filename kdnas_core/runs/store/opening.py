@@ -1,4 +1,4 @@
-"""Opening a store: making it, bringing it up to date, refusing what is none."""
+"""Opens a store: creates it, migrates it, and refuses other files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kdnas_core.runs.store.base import BUSY_S
 from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.runs.store.store import Store
 
-LOOKS = 5  # at a file before it is refused
+LOOKS = 5  # attempts to read a file before it is refused
 
 
 def bytes_of(folder: Path) -> int:
-    """How many bytes the files of a folder take; 0 where there is none. It may change meanwhile."""
+    """Returns the size of a folder's files in bytes; 0 if there is none. Files may be deleted meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -29,7 +29,7 @@ def bytes_of(folder: Path) -> int:
 
 
 def check_path(path: Path) -> None:
-    """Refuses, without writing, what `connect` would refuse.
+    """Checks that `connect` would accept a path, without writing.
 
     Raises:
         BadInput: the file is not a store, is of a newer version, or cannot be one.
@@ -41,12 +41,12 @@ def check_path(path: Path) -> None:
 
 
 def connect(path: Path) -> Store:
-    """Opens a store for writing, made and migrated where that is needed.
+    """Opens a store for writing; creates or migrates it if needed.
 
     Raises:
         BadInput: the file is not a store, is of a newer version, or cannot be written.
     """
-    check_path(path)  # before anything is written to a file that may be somebody else's
+    check_path(path)  # never write to the file of another program
     connection = _connect(path.resolve().as_uri(), path)
     try:
         _write_ahead(connection)
@@ -61,7 +61,7 @@ def connect(path: Path) -> Store:
 
 
 def connect_read_only(path: Path) -> Store:
-    """Opens a store that exists for reading alone; nothing done through it can change the file.
+    """Opens an existing store for reading; the connection cannot change the file.
 
     Raises:
         BadInput: there is no such file, it is not a store, or is of a newer version.
@@ -75,7 +75,7 @@ def connect_read_only(path: Path) -> Store:
 
 
 def _up_to_date(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """The connection, or where it is to a file of an earlier version one to a copy that is up to date."""
+    """Returns the connection, or one to a migrated copy in memory if the file is of an earlier version."""
     if not migrations.pending(Database(connection)):
         return connection
     copy = sqlite3.connect(":memory:", isolation_level=None)
@@ -88,7 +88,7 @@ def _up_to_date(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 @contextmanager
 def opened(path: Path, *, read_only: bool = False) -> Iterator[Store]:
-    """A store for the length of a `with` block; raises as `connect` and `connect_read_only` do."""
+    """Opens a store for a `with` block; raises as `connect` and `connect_read_only` do."""
     store = connect_read_only(path) if read_only else connect(path)
     try:
         yield store
@@ -104,7 +104,7 @@ def _connect(uri: str, path: Path) -> sqlite3.Connection:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Turns WAL on; SQLite itself does not wait here, whatever the timeout, for one who does the same."""
+    """Turns WAL on; retries, since SQLite ignores its timeout here if another process does the same."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
@@ -117,12 +117,12 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _check_ours(path: Path) -> bool:
-    """Whether a store that is ours, or empty, has its tables yet; leaves nothing beside one that is not."""
+    """Returns whether a store has its tables; raises `BadInput` for other files, without writing."""
     for _ in range(LOOKS):
         try:
             return _looks_ours(path)
         except BadInput:
-            # another process may be making it this moment: without its lock, half of it can be seen
+            # another process may be creating it; without its lock, an incomplete file can be read
             time.sleep(0.05)
     return _looks_ours(path)
 
@@ -130,7 +130,7 @@ def _check_ours(path: Path) -> bool:
 def _looks_ours(path: Path) -> bool:
     uri = f"{path.resolve().as_uri()}?mode=ro"
     if not path.with_name(f"{path.name}-wal").exists():
-        uri += "&immutable=1"  # else SQLite would leave side files beside a file that is refused
+        uri += "&immutable=1"  # else SQLite would leave files beside a file that is refused
     try:
         with closing(_connect(uri, path)) as connection:
             db = Database(connection)

@@ -1,4 +1,4 @@
-"""The rows of checks and exports, which pages ask for."""
+"""The rows of checks and exports, which pages request."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kdnas_core.runs.store.measurements import Measurements
 from kdnas_core.runs.store.rows import check_of, export_of
 from kdnas_core.spec import ExportSpec
 
-KEPT_S = 24 * 3_600  # a check that is over, for whoever asked and looks again
+KEPT_S = 24 * 3_600  # how long the outcome of a check is kept for its page
 
 
 class Requests(Measurements):
-    """Checks and exports."""
+    """The tables of checks and exports."""
 
     def create_check(self, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> int:
-        """Queues the check of what is asked for, and returns its id.
+        """Queues the check of a request, and returns its id.
 
         Args:
-            wanted: the kind of work.
+            wanted: the kind of the requested work.
             spec: of that work.
-            sources: the candidates, as in "12", and students, as in "s3", that it is of.
+            sources: the candidates, as in "12", and students, as in "s3", to work on.
         """
         with self._write():
             for row in self._select_work("checks"):
@@ -35,7 +35,7 @@ class Requests(Measurements):
             return self._create("checks", asked, None)
 
     def check(self, check: int) -> Check:
-        """One check.
+        """Returns one check.
 
         Raises:
             BadInput: there is no such check.
@@ -44,12 +44,12 @@ class Requests(Measurements):
         return check_of(only(self._select_work("checks", id=check), missing), self._leases)
 
     def accept(self, check: int, queue: Callable[[], Sequence[int]]) -> bool:
-        """Queues what a check was of, and remembers its ids, all at once or nothing.
+        """Queues the work of a check and saves its ids, in one transaction.
 
-        A check that has queued it already, and was ended before it could say so, queues nothing more.
+        Queues nothing if the check was cancelled, or if it has queued its work before.
 
         Returns:
-            Whether it is queued; not where the check was cancelled.
+            Whether the work is queued; False if the check was cancelled first.
         """
         with self._write():
             row = self.check(check)
@@ -60,15 +60,15 @@ class Requests(Measurements):
     def create_export(
         self, spec: ExportSpec, run: int, *, candidate: int | None = None, student: int | None = None
     ) -> int:
-        """Queues the export of a candidate or a student, in the place of earlier ones that are over.
+        """Queues an export of a candidate or a student, and returns its id; replaces ended ones.
 
-        One that is queued or at work stays the only one; its id is returned.
+        If one is active, returns its id and queues nothing.
 
         Args:
-            spec: where to, and in which formats.
+            spec: has the folder and the formats.
             run: of the candidate.
-            candidate: that is exported ...
-            student: ... or the student that is.
+            candidate: id of the candidate to export, or None.
+            student: id of the student to export, or None.
         """
         with self._write():
             for other in self.exports(candidate=candidate, student=student):
@@ -79,12 +79,12 @@ class Requests(Measurements):
             return self._create("exports", row, None)
 
     def exports(self, *, candidate: int | None = None, student: int | None = None) -> list[Export]:
-        """All exports, or those of a candidate itself or of a student, newest first."""
+        """Returns all exports, or those of a candidate itself or of a student; newest first."""
         rows = self._select_work("exports", candidate=candidate, student=student)
         return [export_of(row, self._leases) for row in rows]
 
     def export(self, export: int) -> Export:
-        """One export.
+        """Returns one export.
 
         Raises:
             BadInput: there is no such export.

@@ -1,4 +1,4 @@
-"""Rows of the store as the typed records that it hands out."""
+"""Converts rows of the store to typed records."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from kdnas_core.runs.records import (
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.spec import DistilSpec, ExportSpec, ScoreSpec, SweepSpec, parse_spec_json
 
-FIRST_YARDSTICKS = 3  # the first method under which a run chooses what its candidates are compared by
-LEASE_S = 60  # after a worker's last beat, for one on another host, whose lock cannot be seen
+FIRST_YARDSTICKS = 3  # the first method with a choice of yardsticks
+LEASE_S = 60  # since the last heartbeat; for a worker on another host, whose lock cannot be seen
 
 
 def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> Run:
-    """A run, whose teacher's latency has these samples."""
+    """Converts a row to a run; the samples are those of its teacher's latency."""
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
     spec = parse_spec_json(row["spec"])
     if row["method"] < FIRST_YARDSTICKS and spec.objective.yardstick is None:
@@ -41,7 +41,7 @@ def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> 
 
 
 def student_of(row: dict[str, Any], leases: Path) -> Student:
-    """A student."""
+    """Converts a row to a student."""
     return Student(
         **{
             **_served(row, "students", leases),
@@ -54,18 +54,18 @@ def student_of(row: dict[str, Any], leases: Path) -> Student:
 
 
 def scoring_of(row: dict[str, Any], leases: Path) -> Scoring:
-    """A scoring."""
+    """Converts a row to a scoring."""
     spec = ScoreSpec.model_validate_json(row["spec"])
     return Scoring(**{**_served(row, "scorings", leases), "spec": spec})
 
 
 def sweep_of(row: dict[str, Any], leases: Path) -> Sweep:
-    """A sweep."""
+    """Converts a row to a sweep."""
     return Sweep(**{**_served(row, "sweeps", leases), "spec": SweepSpec.model_validate_json(row["spec"])})
 
 
 def check_of(row: dict[str, Any], leases: Path) -> Check:
-    """A check."""
+    """Converts a row to a check."""
     read: dict[str, Callable[[str], Any]] = {
         "runs": parse_spec_json,
         "students": DistilSpec.model_validate_json,
@@ -81,13 +81,13 @@ def check_of(row: dict[str, Any], leases: Path) -> Check:
 
 
 def export_of(row: dict[str, Any], leases: Path) -> Export:
-    """An export."""
+    """Converts a row to an export."""
     spec = ExportSpec.model_validate_json(row["spec"])
     return Export(**{**_served(row, "exports", leases), "spec": spec})
 
 
 def candidate_of(row: dict[str, Any], samples: Sequence[float] = ()) -> Candidate:
-    """A candidate, whose latency has these samples."""
+    """Converts a row to a candidate; the samples are those of its latency."""
     latency = json.loads(row["latency"]) if row["latency"] else None
     return Candidate(
         **{
@@ -104,19 +104,19 @@ def candidate_of(row: dict[str, Any], samples: Sequence[float] = ()) -> Candidat
 
 
 def reading_of(fields: dict[str, Any], samples: Sequence[float]) -> LatencyReading:
-    """A latency, from its fields and the samples that are kept apart."""
+    """Creates a latency reading from its fields and its samples, which are stored separately."""
     return LatencyReading.from_dict({**fields, "samples": samples})
 
 
 def losses_in_order(found: Iterable[dict[str, Any]]) -> list[LayerLoss]:
-    """Losses by step, term, layer and teacher layer."""
+    """Converts rows to losses, ordered by step, term, layer and teacher layer."""
     owners = ("candidate", "student")
     losses = [LayerLoss(**{name: row[name] for name in row if name not in owners}) for row in found]
     return sorted(losses, key=lambda loss: (loss.step, loss.term, loss.layer, loss.teacher_layer))
 
 
 def _served(row: dict[str, Any], kind: Kind, leases: Path) -> dict[str, Any]:
-    """The row with its worker, and with its state as it is while that worker lives, or does not."""
+    """The row with its worker and its current state: "interrupted" if that worker has died."""
     rest = {name: value for name, value in row.items() if name != "owner"}
     worker = Worker.from_json(row["owner"]) if row["owner"] else None
     state: RunState = row["state"]

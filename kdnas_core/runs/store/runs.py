@@ -10,22 +10,22 @@ from kdnas_core.runs.store.base import Base, apart, only
 from kdnas_core.runs.store.rows import run_of
 from kdnas_core.spec import RunSpec
 
-METHOD = 4  # raised when the same spec gives a candidate another loss than before
+METHOD = 4  # increased when the same spec gives a candidate another loss than before
 
 
 class Runs(Base):
-    """Runs: one row a search."""
+    """The table of runs, with one row for each search."""
 
     def create_run(self, spec: RunSpec, worker: Worker | None = None) -> int:
-        """Queues a run, or starts it as this worker's at once, and returns its id."""
+        """Queues a run, or assigns it to a worker at once; returns its id."""
         return self._create("runs", {"name": spec.name, "spec": spec.to_json(), "method": METHOD}, worker)
 
     def runs(self) -> list[Run]:
-        """All runs, newest first; without the samples of their teachers' latencies."""
+        """Returns all runs, newest first, without the samples of their teachers' latencies."""
         return [run_of(row, self._leases) for row in self._select_work("runs")]
 
     def run(self, run: int) -> Run:
-        """One run.
+        """Returns one run.
 
         Raises:
             BadInput: there is no such run.
@@ -35,12 +35,12 @@ class Runs(Base):
         return run_of(row, self._leases, self._samples("runs", run))
 
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
-        """Keeps the teacher's measurements and the spec with its space filled in."""
+        """Saves the teacher's measurements and the prepared spec."""
         self._update_work(Job("runs", run), {"spec": spec.to_json(), **teacher_columns(teacher)})
 
 
 def teacher_columns(teacher: TeacherFacts) -> dict[str, Any]:
-    """What is kept of a teacher, as columns of its run."""
+    """Converts a teacher to columns of its run."""
     facts = teacher.to_dict()
     latency = apart("latency", facts["latency"])
     return {"teacher": {**facts, "latency": latency["latency"]}, "samples": latency["samples"]}

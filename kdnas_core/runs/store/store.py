@@ -1,7 +1,7 @@
 """The store: every run, candidate, student and score in one SQLite file.
 
-WAL, so that readers never wait for the writer; every write is one short BEGIN IMMEDIATE transaction, so
-that a kill between two of them loses nothing that was finished.
+It uses WAL, so that readers never wait for the writer. Every write is one short BEGIN IMMEDIATE transaction,
+so that a killed process loses no finished result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdnas_core.spec import RunSpec
 
 
 class Store(Jobs):
-    """All that is remembered. Close it when it is of no more use."""
+    """All tables of the store. Close it after use."""
 
     def import_run(
         self,
@@ -30,20 +30,20 @@ class Store(Jobs):
         student: dict[str, Any] | None = None,
         place: Callable[[int, int, int | None], None] = lambda run, candidate, student: None,
     ) -> tuple[int, int, int | None]:
-        """A finished run with one judged candidate, and the student made of it, all at once or nothing.
+        """Adds a finished run with one judged candidate and, if any, its student, in one transaction.
 
         Args:
-            spec: of the run that it came from.
-            teacher: of that run, as it was measured there.
+            spec: of the original run.
+            teacher: of the original run, as measured there.
             architecture: of the candidate.
             candidate: its other columns, as for `update_candidate`.
-            student: columns of the student, `spec` among them as JSON; None where the candidate came alone.
-            place: told the ids before anything is kept; where it raises, nothing is.
+            student: columns of the student, with `spec` as JSON; None for a candidate alone.
+            place: called with the ids before the commit; if it raises, nothing is added.
 
         Returns:
             The ids of run, candidate and student.
         """
-        if spec.objective.yardstick is None:  # it was judged by a version that knew but one
+        if spec.objective.yardstick is None:  # from a version with only one yardstick
             spec = spec.judged_by_layers()
         now = time.time()
         over = {"state": "finished", "created_at": now, "finished_at": now}

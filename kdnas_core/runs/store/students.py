@@ -1,4 +1,4 @@
-"""The rows of students, and of their losses by layer."""
+"""The rows of students and their losses by layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdnas_core.spec import DistilSpec
 
 
 class Students(Candidates):
-    """Students: one row a distillation in full."""
+    """The table of students, with one row for each distilled student."""
 
     def create_student(
         self,
@@ -27,14 +27,14 @@ class Students(Candidates):
         notes: Sequence[str] = (),
         worker: Worker | None = None,
     ) -> int:
-        """Queues a student, or starts it as this worker's at once, and returns its id.
+        """Queues a student, or assigns it to a worker at once; returns its id.
 
         Args:
-            candidate: whose architecture it gets.
+            candidate: has the architecture.
             spec: how it is distilled.
-            parent: the student whose weights a task-specific one begins with; the candidate's, if None.
-            notes: what is to be known of it from the start.
-            worker: who serves it, where that is known.
+            parent: the student whose weights a task-specific one begins with; if None, the candidate's.
+            notes: the student's first notes.
+            worker: serves it at once; None queues it.
 
         Raises:
             BadInput: there is no such candidate or parent.
@@ -46,11 +46,11 @@ class Students(Candidates):
         return self._create("students", row, worker)
 
     def students(self, run: int | None = None) -> list[Student]:
-        """All students, or those of a run, newest first."""
+        """Returns all students, or those of a run; newest first."""
         return [student_of(row, self._leases) for row in self._select_work("students", run=run)]
 
     def student(self, student: int) -> Student:
-        """One student.
+        """Returns one student.
 
         Raises:
             BadInput: there is no such student.
@@ -61,7 +61,7 @@ class Students(Candidates):
         return student_of(only(self._select_work("students", id=student), missing), self._leases)
 
     def update_student(self, student: int, **fields: Any) -> None:
-        """Sets columns of a student; dictionaries, lists and tuples are kept as JSON."""
+        """Sets columns of a student; dictionaries, lists and tuples are stored as JSON."""
         self._update_work(Job("students", student), fields)
 
     def add_student_losses(self, student: int, losses: Sequence[LayerLoss]) -> None:
@@ -69,9 +69,9 @@ class Students(Candidates):
         self._add_losses("student_losses", "student", student, losses)
 
     def student_losses(self, student: int) -> list[LayerLoss]:
-        """A student's held-out losses by step, term, layer and teacher layer."""
+        """Returns a student's held-out losses, ordered by step, term, layer and teacher layer."""
         return losses_in_order(self._db.query("SELECT * FROM student_losses WHERE student = ?", [student]))
 
     def student_files(self, run: int, student: int) -> Path:
-        """The folder of a student's weights, and of its checkpoint; made by who writes there."""
+        """Returns the folder of a student's weights and checkpoint; does not create it."""
         return self.files(run) / "students" / str(student)
