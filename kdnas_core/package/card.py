@@ -1,4 +1,4 @@
-"""The model card: what a student is, where it comes from, how fast and how good it is, and how to load it."""
+"""The model card: a student's architecture, origin, latency, scores, and how to load it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NONE = "–"
 
 
 def card(facts: Facts, checks: Checks, folder: Path) -> str:
-    """The text of README.md, with the front matter that hubs read.
+    """Returns the text of README.md, with the front matter that hubs read.
 
     Args:
         facts: of the student.
         checks: of its export.
-        folder: of the export, whose files say how it can be loaded.
+        folder: of the export; its files determine how it can be loaded.
     """
     origin = origin_of(facts.run.spec.teacher)
     loading = [f"{title}:\n\n```python\n{code}```" for title, code in snippets(folder)]
@@ -103,7 +103,7 @@ def _making(facts: Facts) -> str:
 
 
 def _yardstick(facts: Facts) -> str:
-    """What the loss is one of; nothing for a student of a task, whose loss is of its predictions."""
+    """Describes the loss; empty for a task-specific student, whose loss is of its predictions."""
     of = {
         "vectors": "1 - agreement (linear CKA) of sentence vectors with the teacher's",
         "last_layer": "normalised squared error of the last hidden states",
@@ -135,12 +135,12 @@ def _notes(facts: Facts, checks: Checks) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name on one line, without what would end a code span."""
+    """Puts a text on one line, without backticks, which would end a code span."""
     return " ".join(text.replace("`", "'").split())
 
 
 def latency_table(searched: LatencyReading | None, again: Mapping[str, LatencyReading]) -> str:
-    """What the search had measured, and what was measured again on the exported files."""
+    """Returns a table of the search's latency and of those measured again on the exported files."""
     rows = [("in the search", searched)] if searched is not None else []
     readings = [*rows, *(("this export", reading) for reading in again.values())]
     if not readings:
@@ -161,7 +161,7 @@ def latency_table(searched: LatencyReading | None, again: Mapping[str, LatencyRe
 
 
 def protocol_of(reading: LatencyReading) -> str:
-    """How a latency was measured, in words."""
+    """Describes how a latency was measured."""
     threads = "1 thread" if reading.threads == 1 else f"{reading.threads} threads"
     unclean = "" if reading.clean else "; the machine was busy, so it is an upper bound"
     return (
@@ -171,7 +171,7 @@ def protocol_of(reading: LatencyReading) -> str:
 
 
 def score_table(facts: Facts) -> str:
-    """Of each task and metric the student's score, its teacher's, and the share retained, in per cent."""
+    """Returns a table of the scores of student and teacher and the share retained, in per cent."""
     rows = score_rows(facts.scores)
     if not rows:
         return "Not scored."
@@ -183,7 +183,7 @@ def score_table(facts: Facts) -> str:
 
 
 def layer_table(losses: Sequence[LayerLoss]) -> str:
-    """Which teacher layers each layer of the student learnt from, by which loss term."""
+    """Returns a table of the teacher layers that each student layer learnt from, by loss term."""
     if not losses:
         return "Not recorded."
     found: dict[tuple[str, int], list[int]] = {}

@@ -1,4 +1,4 @@
-"""All that an export has to pass before it is offered."""
+"""Checks an export before it is offered."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ SENTENCES: tuple[str, ...] = (
     "Last, a sentence that ends the batch.",
 )
 
-_MODULE = "sentence_transformers.models."  # a name that all of its versions load
+_MODULE = "sentence_transformers.models."  # all versions load modules of this name
 
 
 def checked(folder: Path, facts: Facts, onnx: bool, say: Say) -> Checks:
-    """Completes an export with what is made of its weights, and checks all of it.
+    """Adds the derived files to an export, and checks all of it.
 
     Args:
-        folder: with its config, weights and tokenizer.
+        folder: has the config, weights and tokenizer.
         facts: of the student.
-        onnx: whether ONNX files are to be written.
-        say: told what is being done several times a second; may raise.
+        onnx: whether to write ONNX files.
+        say: called with the activity several times a second; may raise.
 
     Raises:
         BadInput: the disk is full.
-        Failure: what was written is not the student that was judged, or does not load.
+        Failure: the export is not the student that was judged, or does not load.
     """
     pooling = None if facts.task is not None else pooling_of(facts.run.spec.teacher)
     length = longest(folder, pooling if isinstance(pooling, Pooling) else None)
@@ -87,7 +87,7 @@ def checked(folder: Path, facts: Facts, onnx: bool, say: Say) -> Checks:
 
 
 def longest(folder: Path, pooling: Pooling | None) -> int:
-    """How many tokens the student reads, special tokens included; as many as its teacher makes vectors of."""
+    """Returns the student's maximum length in tokens, with special tokens; at most that of the pooling."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     unused = first_position(config["model_type"], config.get("pad_token_id") or 0)
@@ -103,20 +103,20 @@ def _clean(library: str, folder: Path, asked: dict[str, Any], say: Say) -> dict[
 
 
 def _compare_with(facts: Facts, found: dict[str, Any]) -> None:
-    """Refuses what is not the student that was judged: another one, or one with more in it than itself."""
-    counted = facts.candidate.parameters  # None for one that failed early
+    """Raises `Failure` unless the export is the student that was judged, and has no other tensors."""
+    counted = facts.candidate.parameters  # None if the candidate failed early
     expected = {
         "classifies": facts.task is not None,
         "finite": True,
         "width": facts.candidate.architecture.hidden_size,
         "layers": facts.candidate.architecture.layers,
         "strays": [[], [], []],
-        "stored": found["parameters"],  # projections or parts of a teacher would be more
+        "stored": found["parameters"],  # projections or parts of a teacher would add to it
     }
     if counted is not None and facts.task is None:
         expected["parameters"] = counted
     wrong = [name for name, value in expected.items() if found[name] != value]
-    # a head leaves out the pooler where it has none, and adds nothing to the encoder
+    # a classifier may lack the encoder's pooler, but its encoder has no other parameters
     if counted is not None and found["encoder_parameters"] > counted:
         wrong.append("encoder_parameters")
     if wrong:
@@ -144,7 +144,7 @@ def _made(folder: Path, facts: Facts, onnx: bool, length: int, say: Say) -> dict
 
 
 def _difference(library: str, folder: Path, asked: dict[str, Any], wanted: Any, say: Say) -> float:
-    """How far the vectors of a library alone are from those of stock `transformers`."""
+    """The largest difference of the vectors of a library alone from those of stock `transformers`."""
     found = np.array(_clean(library, folder, asked, say)["vectors"])
     difference = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
     if not difference <= MOST_DIFFERENCE * max(1.0, float(np.sqrt(np.square(wanted).mean()))):
@@ -160,13 +160,13 @@ def _normalised(vectors: Any) -> Any:
 
 
 def write_modules(folder: Path, pooling: Pooling, width: int, length: int) -> None:
-    """Makes an export a folder of sentence-transformers too.
+    """Writes the files by which sentence-transformers loads an export.
 
     Args:
         folder: of the export.
         pooling: the teacher's.
         width: of the student's hidden states.
-        length: tokens at which sentences are cut.
+        length: maximum length in tokens.
     """
     kinds = {
         "Transformer": "",
@@ -181,7 +181,7 @@ def write_modules(folder: Path, pooling: Pooling, width: int, length: int) -> No
     for path in filter(None, kinds.values()):
         (folder / path).mkdir()
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
-    if pooling.normalised:  # it has nothing to say, and a folder without a file is lost in many places
+    if pooling.normalised:  # it has no settings, but many tools drop an empty folder
         _write(folder / "2_Normalize" / "config.json", {})
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})

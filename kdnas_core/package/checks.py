@@ -1,4 +1,4 @@
-"""What an export was checked by, and an export as it is read again."""
+"""The checks of an export, and an export as read from its folder."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.package.layout import WEIGHTS, files_of, read_sums
 from kdnas_core.package.target import archive_of
 
-MOST_DIFFERENCE = 1e-4  # of ONNX in float32 from torch
-KEPT = 0.98  # of the task score, by int8: below it a user is told
+MOST_DIFFERENCE = 1e-4  # between ONNX in float32 and torch
+KEPT = 0.98  # share of the task score that int8 must keep, else the user is warned
 
 RECORD = "kdnas.json"
 
 
 @dataclass(frozen=True)
 class OnnxCheck:
-    """The ONNX files against torch and against each other.
+    """The ONNX files, compared with torch and with each other.
 
     Attributes:
         max_difference_fp32: the largest absolute difference of any output from torch's, on padded batches.
         max_difference_int8: the same with 8-bit weights.
-        int8_task: on what the two are compared; None where nothing was to be had.
+        int8_task: the task on which both are scored; None if it could not be read.
         score_fp32: the score in float32, 0 to 1.
-        score_int8: with 8-bit weights.
-        int8_retained: the share of the one that the other keeps; None where it is not defined.
+        score_int8: the score with 8-bit weights.
+        int8_retained: the share of the float32 score that 8-bit weights keep; None if undefined.
     """
 
     max_difference_fp32: float
@@ -43,13 +43,13 @@ class Checks:
     """All checks of one export.
 
     Attributes:
-        parameters: that stock `transformers` counts.
-        versions: of the libraries that were used.
-        onnx: None where no ONNX was asked for.
+        parameters: as counted by stock `transformers`.
+        versions: of the libraries used.
+        onnx: None without ONNX files.
         onnxruntime_alone: the largest difference of vectors made with onnxruntime and tokenizers alone.
-        sentence_transformers: the same of those of sentence-transformers; None where it has no such files.
+        sentence_transformers: the same with sentence-transformers; None without its files.
         latencies: measured again on the exported files, by runtime.
-        notes: sentences about what could not be had.
+        notes: sentences on the checks that were not possible.
     """
 
     parameters: int
@@ -61,20 +61,20 @@ class Checks:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
+        """Returns all fields, ready for JSON."""
         latencies = {runtime: reading.to_dict() for runtime, reading in self.latencies.items()}
         return {**asdict(self), "latencies": latencies, "notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Checks:
-        """The checks whose `to_dict` this is."""
+        """Reads the checks from the fields of `to_dict`."""
         latencies = {runtime: LatencyReading.from_dict(each) for runtime, each in fields["latencies"].items()}
         onnx = fields["onnx"] and OnnxCheck(**fields["onnx"])
         return cls(**{**fields, "latencies": latencies, "onnx": onnx, "notes": tuple(fields["notes"])})
 
 
 def loss_by_int8(check: OnnxCheck) -> str | None:
-    """A sentence on what the 8-bit weights lost; None where that is not known."""
+    """Returns a sentence on the score that 8-bit weights keep; None if unknown."""
     if check.int8_retained is None:
         return None
     kept = f"{100 * check.int8_retained:.1f} % of the float32 score on the task {check.int8_task}"
@@ -90,10 +90,10 @@ class Exported:
 
     Attributes:
         path: the folder.
-        files: its files, by their names relative to it.
-        checksums: SHA-256 of each but of the list of them.
-        checks: what was checked.
-        zip: the archive beside it, where one was asked for.
+        files: names of its files, relative to it.
+        checksums: SHA-256 of each file but the list of checksums.
+        checks: of the export.
+        zip: the archive beside it, if there is one.
     """
 
     path: Path
@@ -104,12 +104,12 @@ class Exported:
 
     @property
     def sha256(self) -> str:
-        """Of its model.safetensors."""
+        """SHA-256 of its model.safetensors."""
         return self.checksums[WEIGHTS]
 
     @property
     def has_vectors(self) -> bool:
-        """Whether sentence-transformers loads it."""
+        """Whether sentence-transformers can load it."""
         return "modules.json" in self.files
 
     @property
@@ -118,7 +118,7 @@ class Exported:
         return self.checks.onnx is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """The export object of the command line's `--json`."""
+        """Returns the export object of the command line's `--json`."""
         checks = self.checks
         latencies = {
             runtime: {"p50": reading.p50, "p95": reading.p95, "speedup": reading.speedup}
@@ -128,7 +128,7 @@ class Exported:
             "path": str(self.path),
             "files": self.files,
             "sha256": self.sha256,
-            "verified": True,  # nothing is left of what was not
+            "verified": True,  # an export that fails a check is deleted
             "checksums": self.checksums,
             "onnx": None if checks.onnx is None else asdict(checks.onnx),
             "latency_ms": latencies or None,
@@ -138,11 +138,11 @@ class Exported:
 
 
 def read_export(folder: Path) -> Exported:
-    """Reads an export that this product made.
+    """Reads an export of this product.
 
     Raises:
         OSError: there is none.
-        ValueError: it is not whole, or of another form.
+        ValueError: it is incomplete, or of another format.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Other processes that check an export; they end with the one that asked, however that ends."""
+"""Runs the child processes that check an export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdnas_core.errors import Failure
 
 Say = Callable[[str], None]
 
-TELLING = "> "  # a line of a child's output that says what it does
+TELLING = "> "  # marks a line of a child's output as its activity
 LOOK_EVERY_S = 0.3
 TIMEOUT_S = 1_800
 _ROOT = Path(__file__).resolve().parents[2]
@@ -23,21 +23,21 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
-    "GOMP_SPINCOUNT": "1000",  # threads that wait soon sleep
+    "GOMP_SPINCOUNT": "1000",  # waiting threads sleep soon
 }
 
 
 def in_clean_process(script: Path, folder: Path, asked: dict[str, Any], say: Say) -> dict[str, Any]:
-    """What a script finds that knows nothing of this project, and is shown nothing of the network.
+    """Runs a script that imports nothing of this project, with the hub offline, and returns its result.
 
     Args:
         script: one of `clean/`.
         folder: of the export.
-        asked: given to it as JSON.
-        say: told what is being done several times a second; may raise, which ends the child.
+        asked: the script's input, sent as JSON.
+        say: called with the activity several times a second; may raise, which ends the child.
 
     Raises:
-        Failure: it ended badly; says how.
+        Failure: the script failed or took too long; says how.
     """
     environment = {**os.environ, **_QUIET, "HF_HUB_OFFLINE": "1"}
     words = script.stem.removeprefix("with_").replace("_", " ")
@@ -47,7 +47,7 @@ def in_clean_process(script: Path, folder: Path, asked: dict[str, Any], say: Say
 
 
 def in_own_process(module: str, asked: dict[str, Any], say: Say) -> dict[str, Any]:
-    """What a module of this project finds, which says on the way what it does; as `in_clean_process`."""
+    """Runs a module of this project, which reports its activity; else as `in_clean_process`."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, **_QUIET, "PYTHONPATH": path}
     return _result(["-m", module], asked, environment, say, "loading the student")
@@ -62,13 +62,13 @@ def _result(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        start_new_session=True,  # Ctrl-C comes to this process alone, which then ends the child
+        start_new_session=True,  # Ctrl-C reaches only this process, which then ends the child
     )
     with child:
         try:
             out, err = _awaited(child, json.dumps(asked).encode(), say, activity)
         finally:
-            child.kill()  # of one that has ended nothing is killed
+            child.kill()  # does nothing if it has ended
     if child.returncode:
         lines = err.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"it ended with code {child.returncode}"
@@ -85,7 +85,7 @@ def _awaited(child: subprocess.Popen[bytes], given: bytes, say: Say, activity: s
         try:
             return child.communicate(asked, timeout=LOOK_EVERY_S)
         except subprocess.TimeoutExpired as not_yet:
-            asked = None  # it is given once
+            asked = None  # the input is sent once
             activity = _last_told(not_yet.output) or activity
     raise Failure(
         f"The export was not made: {activity} took longer than {TIMEOUT_S // 60} minutes; try again."

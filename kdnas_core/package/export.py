@@ -1,4 +1,4 @@
-"""Makes an export: copied, completed, checked, described, and only then there."""
+"""Makes an export: copies, completes, checks and describes it, then moves it into place."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def export_student(
 ) -> Exported:
     """Writes a candidate or a student as a folder that stock libraries load, and checks that they do.
 
-    Nothing is left at `folder` unless all of it was written and verified.
+    The folder is only created once all of it has been written and verified.
 
     Args:
-        store: that holds it.
+        store: has the candidate or student.
         name: of the candidate, as in 12, or of the student, as in s3.
         folder: must not exist yet.
-        formats: what to write beside the folder of `transformers`.
-        say: told what is being done, several times a second; may raise, and then nothing is left.
+        formats: what to write in addition to the `transformers` files.
+        say: called with the activity several times a second; may raise, and then nothing is left.
 
     Raises:
-        BadInput: there is none such, it has no weights, or the folder cannot be written.
-        Failure: what was written does not load, or is not the student.
+        BadInput: the name is unknown, there are no weights, or the folder cannot be written.
+        Failure: the export does not load, or is not the student.
     """
     folder = place_of(folder)
     source = source_named(store, str(name))
@@ -66,17 +66,17 @@ def export_student(
 
 
 def serve_export(store: Store, export: Export, say: Say) -> None:
-    """Makes the export that was queued; as `export_student`."""
+    """Makes a queued export, unless it exists already; as `export_student`."""
     folder, formats = Path(export.spec.folder), frozenset(export.spec.formats)
     weights = weights_of(store, source_named(store, export.subject))
     with suppress(OSError, ValueError):
         if read_export(folder).sha256 == sha256(weights / WEIGHTS):
-            return  # an earlier worker ended between its last file and its last word
+            return  # an earlier worker made it, but ended before it marked it as finished
     export_student(store, export.subject, folder, formats, say)
 
 
 def _copy(weights: Path, folder: Path, source: Source) -> None:
-    for name in FILES:  # a checkpoint that lies beside them is none of the student's
+    for name in FILES:  # not all files: a checkpoint may lie beside them
         if name in NEEDED or (weights / name).is_file():
             _copy_file(weights / name, folder / name, source)
     _unset_cutting(folder / "tokenizer.json")
@@ -92,9 +92,9 @@ def _copy_file(path: Path, target: Path, source: Source) -> None:
 
 
 def _unset_cutting(tokenizer: Path) -> None:
-    """Without the length and the padding of the last batch in training, which the library keeps in the file.
+    """Removes the truncation and padding of the last training batch, which the library saves in the file.
 
-    Stock `transformers` sets both anew for each batch, `tokenizers` alone would go on with them.
+    Stock `transformers` sets both for each batch; `tokenizers` alone would apply the saved ones.
     """
     if not tokenizer.is_file():
         return

@@ -1,4 +1,4 @@
-"""What is known of a student that is exported: its record, and the teacher and data that it comes from."""
+"""The facts about an exported student: its record, its teacher and its data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdnas_core.runs.names import Source, latest_scores
 from kdnas_core.runs.records import Candidate, LayerLoss, Run, Score, Student
 from kdnas_core.runs.store import Store
 
-FORM = 1  # raised when a reader of an earlier one could not read it
+FORM = 1  # increased when readers of the earlier format could not read the new one
 
 NOT_STATED = "not stated"
 PACKAGED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -28,13 +28,13 @@ _PACKAGED_LICENCE = "apache-2.0"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is exported, and what is known of it.
+    """What is exported, with its run, scores and layer mapping.
 
     Attributes:
         source: a candidate or a student.
-        run: that it is of.
-        scores: of each task those of the last scoring that is finished.
-        layers: which teacher layers each layer learnt from: the places of its last held-out losses.
+        run: of the candidate.
+        scores: on each task, from the last finished scoring on that task.
+        layers: its last held-out losses, which have the layer mapping.
     """
 
     source: Source
@@ -44,28 +44,28 @@ class Facts:
 
     @property
     def candidate(self) -> Candidate:
-        """Whose architecture it has."""
+        """The candidate whose architecture it has."""
         return self.source.candidate
 
     @property
     def student(self) -> Student | None:
-        """The student; None where the candidate itself is exported."""
+        """The student; None if the candidate itself is exported."""
         return self.source.student
 
     @property
     def task(self) -> str | None:
-        """The task that it has a head for; None for an encoder."""
+        """The task of its classification head; None for an encoder."""
         return None if self.student is None else self.student.spec.task
 
     @property
     def corpus(self) -> str:
-        """What it has learnt from; of a student for a task its rows came after that."""
+        """The corpus that it was distilled on; a task-specific student then learnt from the task's rows."""
         own = None if self.student is None else self.student.spec.corpus
         return own or self.run.spec.corpus
 
 
 def facts_of(store: Store, source: Source) -> Facts:
-    """Gathers them."""
+    """Reads the facts about a source from the store."""
     candidate, student = source.candidate, source.student
     losses = store.layer_losses(candidate.id) if student is None else store.student_losses(student.id)
     last = max((loss.step for loss in losses), default=0)
@@ -78,7 +78,7 @@ def facts_of(store: Store, source: Source) -> Facts:
 
 
 def record(facts: Facts) -> dict[str, Any]:
-    """What `kdnas.json` says, from which another store makes the same rows; all but the checks."""
+    """Returns the content of `kdnas.json` without the checks; an import creates its rows from it."""
     candidate, student = facts.candidate, facts.student
     return {
         "format": FORM,
@@ -124,12 +124,12 @@ def _student(student: Student) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a teacher beside its weights.
+    """The origin of a teacher.
 
     Attributes:
-        licence: as its own card states it, or "not stated".
+        licence: from its model card, or "not stated".
         base: its id on the hub; None for a local folder.
-        languages: as its own card states them.
+        languages: from its model card.
     """
 
     licence: str
@@ -138,7 +138,7 @@ class Origin:
 
 
 def origin_of(teacher: str) -> Origin:
-    """Reads a teacher's own card, where it has one."""
+    """Reads a teacher's origin from its model card, if it has one."""
     card = _card(teacher)
     licence = _PACKAGED_LICENCE if teacher == PACKAGED else card.get("license")
     named = card.get("language")
@@ -155,16 +155,16 @@ def _card(teacher: str) -> dict[str, Any]:
     path = file_of(teacher, "README.md")
     try:
         found = None if path is None else metadata_load(path)
-    except Exception:  # somebody else's YAML; what it does not say is "not stated"
+    except Exception:  # the YAML of others may be malformed; the licence is then "not stated"
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def data_fingerprint(corpus: str) -> str:
-    """SHA-256 of what a corpus is made of, by which two users can tell whether they had the same texts.
+    """Returns a SHA-256 by which two users can tell whether they had the same texts.
 
-    Of the packaged corpus the versions of the packages that it is harvested from, of files their bytes, of a
-    hub's data set its name. "not known" where the corpus is there no more.
+    It covers the versions of the packaged corpus's sources, the bytes of files, and the names
+    of hub data sets. Returns "not known" if the corpus no longer exists.
     """
     try:
         return hashlib.sha256(json.dumps([_part(part) for part in parts_of(corpus)]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""An exported student comes back: as a finished run with one candidate, and the student made of it."""
+"""Imports an exported student as a finished run with one candidate and, if any, its student."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LONGEST_NAME = 100  # of a run
 Tell = Callable[[str], None]
 
 LOAD_TIMEOUT_S = 300
-# fields by which a config would have a library fetch or run something
+# config fields by which a library would download or run something
 _NEVER = (
     "auto_map",
     "quantization_config",
@@ -56,7 +56,7 @@ _NEVER = (
 )
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
-# Loads the folder in the first argument as anybody would, and prints what it found.
+# Loads the folder in the first argument with stock libraries, and prints what it found.
 _LOAD = """
 import json, sys
 import torch
@@ -86,12 +86,12 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Imported:
-    """A student that came back.
+    """An imported student.
 
     Attributes:
-        run: made for it.
-        candidate: in that run.
-        student: made of the candidate; None where the candidate itself was exported.
+        run: id of the new run.
+        candidate: id of its candidate.
+        student: id of its student; None if the candidate itself was exported.
         path: the folder of the weights in the store.
         sha256: of its model.safetensors.
     """
@@ -104,19 +104,19 @@ class Imported:
 
 
 def import_student(db: Path, source: Path | BinaryIO, title: str, tell: Tell) -> Imported:
-    """Takes an exported student into a store, which is made where there is none.
+    """Imports an exported student into a store, which is created if there is none.
 
-    Nothing is changed unless the student was checked whole. Importing it again makes another run.
+    The store is not changed before the whole student is checked. A second import makes another run.
 
     Args:
         db: the store.
         source: the export: a folder, a zip, or an open zip.
-        title: what to call it.
-        tell: told each step, in words without a full stop.
+        title: its name in messages.
+        tell: called with each step, in words without a full stop.
 
-    Raises:
-        BadInput: it cannot be used, or the store cannot be written.
-        Failure: the check did not come to an end.
+        Raises:
+            BadInput: it cannot be used, or the store cannot be written.
+            Failure: the check timed out.
     """
     check_path(db)
     with opened_package(source, title) as package:
@@ -141,7 +141,7 @@ def import_student(db: Path, source: Path | BinaryIO, title: str, tell: Tell) ->
 
 @contextmanager
 def _unfinished(db: Path) -> Iterator[Path]:
-    """An empty folder on the disk of the store, which is gone after the `with` block."""
+    """Yields an empty folder on the store's disk, and deletes it after the `with` block."""
     prefix = f".{db.name}.import-"
     _clear(db.parent, prefix)
     with tempfile.TemporaryDirectory(dir=db.parent, prefix=prefix) as made, FileLock(Path(made) / "lock"):
@@ -151,19 +151,19 @@ def _unfinished(db: Path) -> Iterator[Path]:
 
 
 def _clear(parent: Path, prefix: str) -> None:
-    """Removes what an import that was killed has left: its lock went with it."""
+    """Removes the folders of killed imports, whose locks are free."""
     for left in parent.glob(f"{prefix}*"):
         with suppress(Timeout, OSError), FileLock(left / "lock", blocking=False):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _added(store: Store, manifest: Manifest, folder: Path, sha256: str) -> Imported:
-    """Makes the rows and moves the weights to where the store keeps them; both, or neither."""
+    """Adds the rows and moves the weights into the store's folder; both, or neither."""
     kept: list[Path] = []
 
     def place(run: int, candidate: int, student: int | None) -> None:
         where = store.files(run, candidate) if student is None else store.student_files(run, student)
-        if where.exists():  # of a store of this name that was removed by hand
+        if where.exists():  # left by a store of the same name that was deleted by hand
             shutil.rmtree(where)
         where.parent.mkdir(parents=True, exist_ok=True)
         kept.append(folder.replace(where))
@@ -199,7 +199,7 @@ def _candidate(judged: Judged, has_weights: bool) -> dict[str, Any]:
 
 
 def _state(judged: Judged) -> CandidateState:
-    """Without a loss it was vetoed, once it was measured, or failed; a student can be made of any."""
+    """A candidate without a loss was vetoed if it was measured, else it failed; any can have a student."""
     if judged.loss is not None:
         return "done"
     return "failed" if judged.latency is None else "over_budget"
@@ -226,20 +226,20 @@ def _add_scores(store: Store, manifest: Manifest, candidate: int, student: int |
     try:
         store.add_scores(job.id, scores)
     except BaseException:
-        store.end(job, "failed")  # else it would hold its run fast
+        store.end(job, "failed")  # else the run could not be deleted
         raise
     store.end(job, "finished")
 
 
 def check_sums(package: Package, sums: dict[str, str]) -> None:
-    """Compares what was copied with the checksums of the export.
+    """Compares the copied files with the checksums of the export.
 
     Args:
         package: the export.
-        sums: SHA-256 of each file that was copied, by name.
+        sums: SHA-256 of each copied file, by name.
 
     Raises:
-        BadInput: a file is not the one that was exported, or is not there.
+        BadInput: a file is missing, or differs from the exported one.
     """
     lines = package.read(SUMS).decode("utf-8", errors="replace").splitlines()
     parts = [_LINE.fullmatch(line) for line in lines if line.strip()]
@@ -258,10 +258,10 @@ def check_sums(package: Package, sums: dict[str, str]) -> None:
 
 
 def check_shape(folder: Path, architecture: Architecture, title: str) -> None:
-    """Refuses a config that is of no student, or of one of another architecture; loads nothing.
+    """Checks that the config is that of a student of this architecture; loads nothing.
 
     Raises:
-        BadInput: says why.
+        BadInput: it is not; says why.
     """
     fields = _fields(folder / CONFIG, title)
     tokenizer = folder / "tokenizer_config.json"
@@ -269,7 +269,7 @@ def check_shape(folder: Path, architecture: Architecture, title: str) -> None:
         if name in _NEVER:
             raise BadInput(f"The config in {title} has {name}, which no student has; do not trust it.")
     family = fields.get("model_type")
-    try:  # a student with bottlenecks is a MobileBERT, which no teacher is
+    try:  # a student with bottlenecks is a MobileBERT, a family without teachers
         check_config({**fields, "model_type": "bert" if family == "mobilebert" else family}, title)
         found = _shape(fields, title)
     except (BadInput, KeyError, TypeError):
@@ -286,7 +286,7 @@ def check_shape(folder: Path, architecture: Architecture, title: str) -> None:
 
 
 def _keep_task(folder: Path, manifest: Manifest) -> None:
-    """Keeps what says which task a student is for, where it is for one and says so."""
+    """Removes the task file unless it is valid and the student is task-specific."""
     is_for_a_task = manifest.student is not None and manifest.student.spec.task is not None
     if not is_for_a_task or fingerprint_of_task(folder) is None:
         (folder / TASK_FILE).unlink(missing_ok=True)
@@ -297,7 +297,7 @@ def check_weights(folder: Path, manifest: Manifest, title: str) -> None:
 
     Raises:
         BadInput: it does not load, or is not the model that was exported.
-        Failure: it did not come to an end.
+        Failure: loading timed out.
     """
     found = _loaded(folder, title)
     if found["strays"]:
@@ -307,7 +307,7 @@ def check_weights(folder: Path, manifest: Manifest, title: str) -> None:
         raise BadInput(f"The student in {title} computes no numbers; export it anew.")
     classifies = manifest.student is not None and manifest.student.spec.task is not None
     counted = manifest.candidate.parameters
-    # a head has parameters of its own, and a candidate that failed early was never counted
+    # a classification head adds parameters, and those of a candidate that failed early are unknown
     if found["classifies"] != classifies or (
         not classifies and counted is not None and counted != found["parameters"]
     ):
@@ -363,9 +363,9 @@ def _shape(config: dict[str, Any], title: str) -> Architecture:
 
 
 def _as_configs_say(architecture: Architecture, found: Architecture) -> Architecture:
-    """The architecture with its embedding size as a config has it.
+    """The architecture with its embedding size as its config has it.
 
-    A student of an ELECTRA keeps its teacher's where it is given none; one as wide as the student is none.
+    Without an embedding size, an ELECTRA student has its teacher's; one equal to the hidden size is dropped.
     """
     if architecture.embedding_size is None:
         return replace(architecture, embedding_size=found.embedding_size)

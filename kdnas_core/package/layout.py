@@ -1,4 +1,4 @@
-"""The files of an exported student: which there are, their sums, and all of them as a zip."""
+"""The files of an exported student: their names, their checksums, and the zip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdnas_core.spec import Format
 from kdnas_core.students.task_file import TASK_FILE
 
 FORMATS: tuple[Format, ...] = get_args(Format)
-# files of a tokenizer, of which an export has some; none of them can hold code
+# possible files of a tokenizer; none of them can hold code
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -28,15 +28,15 @@ SUMS = "SHA256SUMS"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 NEEDED = (CONFIG, WEIGHTS)
-# all that makes a student, of which an export has some and an import takes no more; none can hold code
+# possible files of a student, the only ones that an import copies; none of them can hold code
 FILES = (*NEEDED, *TOKENIZER_FILES, TASK_FILE)
 
 
 def parse_formats(text: str) -> frozenset[Format]:
-    """The formats of a comma list; `hf`, the folder that all else lies in, is always one of them.
+    """Parses a comma-separated list of formats; the result always has `hf`, the folder itself.
 
     Raises:
-        BadInput: one of them is not known.
+        BadInput: a format is unknown.
     """
     named = [name.strip() for name in text.split(",")]
     for name in named:
@@ -49,38 +49,38 @@ def parse_formats(text: str) -> frozenset[Format]:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
+    """Returns a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(folder: Path) -> list[str]:
-    """The files of a folder, by their names relative to it, in order."""
+    """Returns the names of a folder's files, relative to it and sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def write_sums(folder: Path) -> None:
-    """Writes the digests of all files of a folder but of the list itself."""
+    """Writes the list of checksums of all other files of a folder."""
     lines = [f"{sha256(folder / name)}  {name}\n" for name in files_of(folder) if name != SUMS]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The digests that a folder lists, by the name of the file.
+    """Reads a folder's list of checksums, by file name.
 
     Raises:
-        OSError: it has no such list.
-        ValueError: a line of it is none.
+        OSError: there is no such list.
+        ValueError: a line is malformed.
     """
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
 
 
 def check_sums(folder: Path) -> None:
-    """Refuses an export that is no longer what was checked.
+    """Compares the files of an export with its list of checksums.
 
     Raises:
-        Failure: a file is not as it is listed; names it.
+        Failure: a file was changed, or a file or the list is missing.
     """
     try:
         for name, digest in read_sums(folder).items():
@@ -96,7 +96,7 @@ def write_zip(folder: Path, out: Path | IO[bytes]) -> None:
     """Writes the files of an export as a zip, with the folder's name as its top folder.
 
     Raises:
-        Failure: a file is not what was checked.
+        Failure: a file was changed since the export was checked.
     """
     check_sums(folder)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # weights do not compress

@@ -1,4 +1,4 @@
-"""kdnas.json: what the product knew of a student when it was exported."""
+"""kdnas.json: the record of a student when it was exported."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kdnas_core.runs.records import Score, TeacherFacts
 from kdnas_core.spec import DistilSpec, RunSpec, parse_spec_json
 
 FORMAT = 1
-LARGEST = 2**62  # a whole number that the store can hold
+LARGEST = 2**62  # fits the store's 64-bit integers
 MOST_SAMPLES = 100_000
 
 Text = Annotated[str, Field(max_length=2_000)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Seconds = Annotated[float, Field(ge=0)]
-# a name that a page or a figure shows as it is: nothing in it is read as Markdown or as a tag
+# a name that pages and figures show unescaped: it has no characters of Markdown or HTML
 PLAIN = r"[^<>\[\]`*$\\\x00-\x1f]{1,300}"
 ByLanguage = dict[Annotated[str, Field(pattern=f"^{PLAIN}$")], float]
 
@@ -78,14 +78,14 @@ class _Strict(BaseModel):
 
 
 class Origin(_Strict):
-    """Which candidate it was where it was made, and which student, if it is one."""
+    """The ids of its candidate and, if any, its student in the original store."""
 
     candidate: Count
     student: Count | None
 
 
 class Judged(_Strict):
-    """What the search had found of the candidate."""
+    """The candidate's results in its search."""
 
     parameters: Count | None
     flops: Count | None
@@ -96,12 +96,12 @@ class Judged(_Strict):
     seconds: Seconds
     notes: list[Text]
     languages: ByLanguage
-    loss_se: float | None = None  # earlier versions wrote neither
+    loss_se: float | None = None  # earlier versions wrote neither this nor cut_from
     cut_from: Cut = []
 
 
 class Distilled(_Strict):
-    """How the student was distilled, and what came of it."""
+    """The student's distillation and its results."""
 
     spec: DistilSpec
     loss: float | None
@@ -115,7 +115,7 @@ class Distilled(_Strict):
 
 
 class Manifest(_Strict):
-    """kdnas.json of format 1. `checks` are what the export was checked by; they are not relied on."""
+    """kdnas.json in format 1. `checks` are those of the export; an import does not rely on them."""
 
     format: Literal[1]
     source: Origin
@@ -137,10 +137,10 @@ class Manifest(_Strict):
 
 
 def manifest_of(package: Package) -> Manifest:
-    """kdnas.json of an export, checked.
+    """Reads and validates kdnas.json of an export.
 
     Raises:
-        BadInput: there is none, a newer version wrote it, or it is not as the product writes it.
+        BadInput: it is missing, from a newer version, or invalid.
     """
     if MANIFEST not in package.files:
         raise BadInput(
@@ -181,11 +181,11 @@ def _sentence(error: ValidationError, title: str) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """What is in a file.
+    """The content of a file.
 
     Attributes:
         spec: of the search.
-        manifest: of the student; None where the file holds a search alone.
+        manifest: of the student; None if the file has only a search.
     """
 
     spec: RunSpec
@@ -193,10 +193,10 @@ class Found:
 
 
 def look(file: BinaryIO, title: str) -> Found:
-    """Tells what a file holds, from its small parts alone.
+    """Reads what a file contains, without its weights.
 
     Args:
-        file: a RunSpec as JSON where `title` ends in .json, else a zip.
+        file: a RunSpec as JSON if `title` ends in .json, else a zip.
         title: the file's name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A student in ONNX: how far its vectors are from torch's, its scores in 8 bits, and its latency."""
+"""Checks a student in ONNX: its difference from torch, its scores with 8-bit weights, and its latency."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from kdnas_core.models.teacher import Teacher
 from kdnas_core.package.checking import SENTENCES
 from kdnas_core.spec import LatencySpec
 
-BATCHES = (1, 3, 12)  # sentences each: alone, and padded to the longest
+BATCHES = (1, 3, 12)  # sentences in each batch
 
-ROWS = 2_000  # of a split that are read at the most
-LENGTH = 128  # tokens of a task's row
-PROBED, PROBE_LENGTH = 1_000, 64  # paragraphs that a probe is fitted on, and tokens of each
+ROWS = 2_000  # the most rows of a split
+LENGTH = 128  # the most tokens of a task's row
+PROBED, PROBE_LENGTH = 1_000, 64  # paragraphs that a probe is fitted on, and the most tokens of each
 
 FP32, INT8 = "model.onnx", "model_int8.onnx"
 
 
 class OnnxModel:
-    """Called like a model of `transformers`, so that what scores one scores this.
+    """An ONNX model with the interface of a `transformers` model, so that it can be scored in the same way.
 
     Attributes:
-        config: of the model that it was made of.
+        config: of the exported model.
     """
 
     def __init__(self, path: Path, config: PreTrainedConfig) -> None:
@@ -49,12 +49,12 @@ class OnnxModel:
         self._inputs = [put.name for put in self._session.get_inputs()]
 
     def eval(self) -> OnnxModel:
-        """Itself: it never learns."""
+        """Returns itself; it has no training mode."""
         return self
 
     def __call__(self, **given: torch.Tensor) -> SimpleNamespace:
-        """The one output, under both names that a stock model would give it."""
-        zeros = torch.zeros_like(given["input_ids"])  # token types that are left out are 0
+        """Runs the model, and returns its one output under both names of a stock model's outputs."""
+        zeros = torch.zeros_like(given["input_ids"])  # missing token types are 0
         feed = {name: given.get(name, zeros).numpy() for name in self._inputs}
         values = torch.from_numpy(self._session.run(None, feed)[0])
         return SimpleNamespace(last_hidden_state=values, logits=values)
@@ -63,11 +63,11 @@ class OnnxModel:
 def padded_batches(
     tokenizer: PreTrainedTokenizerBase, length: int, names: tuple[str, ...]
 ) -> list[dict[str, torch.Tensor]]:
-    """The sample sentences as a model is given them, in batches of several sizes.
+    """Tokenizes the sample sentences in padded batches of several sizes.
 
     Args:
         tokenizer: of the model.
-        length: at which sentences are cut, in tokens.
+        length: the most tokens of a sentence.
         names: of the model's inputs.
     """
     batches, start = [], 0
@@ -81,14 +81,14 @@ def padded_batches(
 
 
 def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """The largest absolute difference of two arrays; infinite where one has what is no number."""
+    """Returns the largest absolute difference of two arrays; infinity if a value is not finite."""
     difference = np.abs(np.asarray(one, np.float64) - np.asarray(other, np.float64))
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of both files on one task, 0 to 1 as a rule."""
+    """The scores of both files on one task, usually 0 to 1."""
 
     task: str
     fp32: float
@@ -96,7 +96,7 @@ class Scores:
 
     @property
     def retained(self) -> float | None:
-        """The share that 8-bit weights keep; None where there is nothing to keep."""
+        """The share of the score that 8-bit weights keep; None if the score is not positive."""
         return self.int8 / self.fp32 if self.fp32 > 0 else None
 
 
@@ -109,15 +109,15 @@ def scores_of(
 ) -> Scores:
     """Scores both ONNX files of a student in the same way.
 
-    A classifier by its own task, an encoder by a linear classifier on its mean vectors, fitted anew for each,
-    on the packaged task.
+    A classifier is scored on its own task. An encoder is scored on the packaged task, by a linear classifier
+    that is fitted to the mean vectors of each file.
 
     Args:
         files: in float32, and with 8-bit weights.
         config: of the student.
-        tokenizer: its own.
-        task: that it is a classifier for; None for an encoder.
-        length: that it reads, in tokens.
+        tokenizer: of the student.
+        task: the classifier's task; None for an encoder.
+        length: the student's maximum length in tokens.
 
     Raises:
         BadInput: the task cannot be read here.
@@ -137,7 +137,7 @@ def scores_of(
 
 
 def _packaged_rows() -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """To fit the probe on, and to judge it by: all that are not learnt from, since differences are small."""
+    """The rows to fit the probe on, and those to score it on: many, since the differences are small."""
     splits = packaged_task(cache_folder())
     rows = {split: [(each.sentence, each.label) for each in some] for split, some in splits.items()}
     train, judged = rows["train"][:PROBED], [*rows["validation"], *rows["test"]][:ROWS]
@@ -159,7 +159,7 @@ def _score(model: PreTrainedModel, task: Task, tokenizer: PreTrainedTokenizerBas
 
 
 def onnx_file(runtime: str) -> str:
-    """The file that a runtime of ONNX Runtime runs."""
+    """Returns the name of the file that an ONNX Runtime runtime uses."""
     return INT8 if runtime.endswith("int8") else FP32
 
 
@@ -169,20 +169,20 @@ def timed_again(
     teacher: Teacher,
     protocol: LatencySpec,
 ) -> LatencyReading:
-    """One reading, for which nothing that was remembered is taken; the caller has the device.
+    """Measures a student's latency beside its teacher's, without the cache; the caller holds the device.
 
     Args:
-        student: as it was loaded from the export.
-        onnx: the folder of its exported ONNX files; None where there are none.
-        teacher: beside which it is timed.
-        protocol: how, and in which runtime.
+        student: loaded from the export.
+        onnx: the folder of its exported ONNX files; None if there are none.
+        teacher: timed in turns with the student.
+        protocol: has the runtime.
 
     Raises:
         BadInput: this machine lacks the runtime.
     """
     runners = [runner(teacher.model, protocol), _student(student, onnx, protocol)]
     known = _read(runners, protocol)
-    return known if known.clean else _read(runners, protocol)  # as a bench does
+    return known if known.clean else _read(runners, protocol)  # a bench repeats an unclean reading once too
 
 
 def _read(runners: list[TimedRun], protocol: LatencySpec) -> LatencyReading:
@@ -192,7 +192,7 @@ def _read(runners: list[TimedRun], protocol: LatencySpec) -> LatencyReading:
 
 
 def _student(student: PreTrainedModel, onnx: Path | None, protocol: LatencySpec) -> TimedRun:
-    """A run of its exported file, where there is one for the runtime."""
+    """Returns a runner of the exported file, if there is one for the runtime, else of the model."""
     if onnx is None or not protocol.runtime.startswith("onnxruntime"):
         return runner(student, protocol)
     return session_runner(session_from(onnx / onnx_file(protocol.runtime), protocol), student, protocol)

@@ -1,4 +1,4 @@
-"""The files of an export, in a zip or in a folder. Names and sizes are checked; only known files are read."""
+"""Opens an export in a zip or a folder. Names and sizes are checked; only known files are read."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ TOKENIZER = frozenset(TOKENIZER_FILES)
 KEPT = frozenset(FILES)
 
 MOST_FILES = 1_000
-MOST_BYTES = 8 * 2**30  # of weights
-MOST_TEXT_BYTES = 64 * 2**20  # of any other file
+MOST_BYTES = 8 * 2**30  # size limit of the weights
+MOST_TEXT_BYTES = 64 * 2**20  # size limit of any other file
 CHUNK = 2**20
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
 class Package:
-    """What is known of an export before it is taken in.
+    """An opened export.
 
     Attributes:
-        title: of the zip or folder, for messages.
-        files: how each known file that is there is opened.
+        title: name of the zip or folder in messages.
+        files: a function that opens each known file, by name.
     """
 
     title: str
     files: dict[str, Callable[[], IO[bytes]]]
 
     def read(self, name: str) -> bytes:
-        """A file whole; raises as `chunks`."""
+        """Returns a whole file; raises as `chunks`."""
         return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file piece by piece. Its size is counted here, whatever a header says.
+        """Yields a file in chunks. Counts their size, since the size in a zip's header may be wrong.
 
         Raises:
-            BadInput: there is none such, it is damaged, or larger than such a file can be.
+            BadInput: the file is missing, damaged or too large.
         """
         if name not in self.files:
             raise BadInput(f"{self.title} has no {name}; import a whole export.")
@@ -76,14 +76,14 @@ class Package:
 
 @contextmanager
 def opened_package(source: Path | BinaryIO, title: str) -> Iterator[Package]:
-    """A folder, or a zip as a file or as it was uploaded, for the length of a `with` block.
+    """Opens an export for a `with` block.
 
     Args:
         source: the folder, the zip, or an open zip.
-        title: what to call it.
+        title: its name in messages.
 
-    Raises:
-        BadInput: it is neither, or one of its names is not one of an export.
+        Raises:
+            BadInput: it is neither a folder nor a zip, or has a file of a name that no export has.
     """
     if isinstance(source, Path) and _is_folder(source, title):
         yield Package(title, _files_of_folder(source, title))
@@ -101,7 +101,7 @@ def opened_package(source: Path | BinaryIO, title: str) -> Iterator[Package]:
 
 
 def copied(package: Package, folder: Path) -> dict[str, str]:
-    """Copies the files that a student needs to a folder, on the disk for good; their SHA-256 by name.
+    """Copies a student's files to a folder and flushes them to disk; returns their SHA-256 by name.
 
     Raises:
         BadInput: as `Package.chunks`.
@@ -132,7 +132,7 @@ def _files_of_folder(folder: Path, title: str) -> dict[str, Callable[[], IO[byte
     found = {name: folder / name for name in KEPT | {MANIFEST, SPEC, SUMS}}
     there = {name: path for name, path in found.items() if path.is_symlink() or path.exists()}
     for name, path in there.items():
-        if path.is_symlink() or not path.is_file():  # a link could lead to any file of this machine
+        if path.is_symlink() or not path.is_file():  # a link could point to any file of this machine
             raise BadInput(f"The file {name} in {title} is a link or none; copy the export with its files.")
     return {name: partial(_opened, path) for name, path in there.items()}
 
@@ -157,7 +157,7 @@ def _files_of_zip(archive: zipfile.ZipFile, title: str) -> dict[str, Callable[[]
 
 
 def _check_entry(entry: zipfile.ZipInfo, title: str) -> None:
-    name = entry.orig_filename  # zipfile itself ends a name at a NUL
+    name = entry.orig_filename  # `filename` would end at a NUL
     parts = name.removesuffix("/").split("/")
     leaves = any(part in ("", ".", "..") for part in parts) or re.match(r"[A-Za-z]:", name)
     if leaves or "\0" in name or "\\" in name:
@@ -169,7 +169,7 @@ def _check_entry(entry: zipfile.ZipInfo, title: str) -> None:
 
 
 def _root(names: Iterable[str], title: str) -> str:
-    """The folder of the zip that the export is in, with its slash; empty where it is in none."""
+    """The export's folder in the zip, with its slash; empty if it is at the top."""
     paths = [PurePosixPath(name) for name in names]
     for sought in (MANIFEST, SPEC):
         found = [path for path in paths if path.name == sought and len(path.parts) <= 2]
@@ -181,5 +181,5 @@ def _root(names: Iterable[str], title: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A stranger's word as it can stand in a sentence: short, and without what cannot be seen."""
+    """Formats a foreign text for a message: quoted, shortened, and with invisible characters escaped."""
     return repr(text if len(text) <= 60 else f"{text[:60]}…")

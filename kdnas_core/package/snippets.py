@@ -1,4 +1,4 @@
-"""How an export is loaded, by each library that loads it: for its model card and for the page."""
+"""Code that loads an export with each library, for its model card and its page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ vectors = model.encode(["A sentence.", "Another one."])
 
 
 def snippets(folder: Path) -> list[tuple[str, str]]:
-    """A title and Python code for each way in which an export can be loaded, with its folder's name."""
+    """Returns a title and Python code for each library that can load an export."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     names = config.get("architectures") or []
     classifies = any(name.endswith("ForSequenceClassification") for name in names)

@@ -1,4 +1,4 @@
-"""Where an export goes: refused in a sentence where it cannot, and there whole or not at all."""
+"""Creates the folder of an export, complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from kdnas_core.errors import BadInput, Failure
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = ".export-"
-_LITTLE = 100_000  # bytes: what is left where a write did not fit
+_LITTLE = 100_000  # bytes; a disk with less free space is full
 
 
 @contextmanager
 def new_folder(folder: Path, with_zip: bool) -> Iterator[Path]:
-    """An empty folder to write an export to, which becomes `folder` when the `with` block ends well.
+    """Yields an empty folder for an export, and renames it to `folder` after the `with` block.
 
-    What the block leaves beside it as `archive_of` it becomes that of `folder`. Where the block does not end
-    well, however that comes about, nothing is left, not even the parents that were made for it.
+    Its `archive_of`, if the block wrote it, is renamed in the same way. If the block raises, nothing is left,
+    not even the parent folders that were created.
 
     Args:
-        folder: a name that nothing has yet, anywhere: the user may say `../x` on their own machine.
-        with_zip: whether its archive is to come too.
+        folder: must not exist; it may be outside the working folder.
+        with_zip: whether the block writes an archive too.
 
     Raises:
-        BadInput: it cannot be written there; says why.
+        BadInput: the folder cannot be written; says why.
     """
     wanted = [folder, *([archive_of(folder)] if with_zip else [])]
     made: list[Path] = []
@@ -52,15 +52,15 @@ def new_folder(folder: Path, with_zip: bool) -> Iterator[Path]:
         raise _refusal(folder, error) from None
     finally:
         for parent in made:
-            with suppress(OSError):  # somebody else may have put something there meanwhile
+            with suppress(OSError):  # another process may have put files there
                 parent.rmdir()
 
 
 def place_of(folder: Path) -> Path:
-    """Where a name leads: `missing/../new` is `new`, and `missing` is not made on the way.
+    """Resolves `..` in a path, so that `missing/../new` is `new` and `missing` is not created.
 
     Raises:
-        BadInput: it is no name for a folder.
+        BadInput: the name is not valid for a folder.
     """
     _check_name(folder)
     return folder.parent.resolve() / folder.name if ".." in folder.parts else folder
@@ -68,7 +68,7 @@ def place_of(folder: Path) -> Path:
 
 @contextmanager
 def _full_disk_said(folder: Path, own: Path) -> Iterator[None]:
-    """Says what a child that failed for want of room could not: libraries have errors of their own for it."""
+    """Reports a full disk if a child failed for it: the libraries raise various errors then."""
     try:
         yield
     except Failure:
@@ -78,12 +78,12 @@ def _full_disk_said(folder: Path, own: Path) -> Iterator[None]:
 
 
 def archive_of(folder: Path) -> Path:
-    """The zip of an export, beside it."""
+    """Returns the path of an export's zip, beside its folder."""
     return folder.parent / f"{folder.name}.zip"
 
 
 def _check_name(folder: Path) -> None:
-    """Refuses a name that is none."""
+    """Raises `BadInput` if a name is not valid for a folder."""
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(folder)):
         raise BadInput(
             f"The name {str(folder)[:60]!r} has characters that no folder should have; name another."
@@ -93,7 +93,7 @@ def _check_name(folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    """Refuses a name that is none, or is taken; a dangling link takes its name too."""
+    """Raises `BadInput` if a name is not valid or exists already, even as a dangling link."""
     _check_name(folder)
     try:
         taken = bool(folder.lstat())
@@ -105,12 +105,12 @@ def _check(folder: Path) -> None:
 
 
 def _missing_parents(folder: Path) -> list[Path]:
-    """Those that have to be made, the innermost first."""
+    """The parent folders that do not exist, the innermost first."""
     return [parent for parent in folder.parents if not parent.exists()]
 
 
 def _move(written: list[Path], wanted: list[Path]) -> None:
-    """Everything into its place, or nothing."""
+    """Renames all paths, or none of them."""
     for path in [*written[0].rglob("*"), *written[1:]]:
         _on_disk(path)
     done: list[Path] = []
@@ -125,7 +125,7 @@ def _move(written: list[Path], wanted: list[Path]) -> None:
 
 
 def _on_disk(path: Path) -> None:
-    """On the disk before it has its name: a crash must not leave half a file that looks whole."""
+    """Flushes a file to disk before it is renamed, so that a crash leaves no incomplete file."""
     if path.is_file():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -140,7 +140,7 @@ def _refusal(folder: Path, error: OSError) -> BadInput:
 
 
 def full(folder: Path) -> BadInput:
-    """What is said where a disk has no room left."""
+    """Returns the error for a full disk."""
     return BadInput(
         f"The disk of {folder.parent} is full; free some space, or name a folder on another disk."
     )

@@ -1,6 +1,6 @@
-"""What an export needs torch for, in a process of its own: ONNX files, what they keep, and their latency.
+"""The steps of an export that need torch, in a process of their own: ONNX files, their checks, and latency.
 
-Reads what is asked from stdin as JSON, says on the way what it does, and prints what it found as JSON.
+Reads its input from stdin as JSON, reports its activity on stdout, and prints its result as JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "sentence-tr
 
 
 def main() -> None:
-    """Prints what was found, or `refused` with a sentence, or that the disk is `full`."""
+    """Prints the result; or `refused` with a sentence, or `full` if the disk is full."""
     asked = json.load(sys.stdin)
     try:
         print(json.dumps(found(asked)))
@@ -51,14 +51,14 @@ def main() -> None:
 
 
 def found(asked: dict[str, Any]) -> dict[str, Any]:
-    """All that is asked for.
+    """Writes and checks the ONNX files, and measures the latencies.
 
     Args:
-        asked: the export's `folder`; whether `onnx` is to be written; its `task` if it is a classifier; the
-            `length` it reads; its `teacher`; the `protocols` to time it by.
+        asked: the export's `folder`; `onnx`, whether to write ONNX files; a classifier's `task`, or None;
+            the `length` in tokens; the `teacher`; the `protocols` of the latencies.
 
     Raises:
-        BadInput: the ONNX file is not the student.
+        BadInput: the ONNX file differs from the student.
     """
     folder, notes = Path(asked["folder"]), list[str]()
     model = _student(folder, asked["task"])
@@ -88,7 +88,7 @@ def _student(folder: Path, task: str | None) -> PreTrainedModel:
 
 
 def _onnx(model: PreTrainedModel, folder: Path, asked: dict[str, Any], notes: list[str]) -> OnnxCheck:
-    """Writes both files and holds them against torch and against each other."""
+    """Writes both files and compares them with torch and with each other."""
     files = folder / "onnx" / FP32, folder / "onnx" / INT8
     files[0].parent.mkdir()
     _tell("writing the ONNX file")
@@ -120,7 +120,7 @@ def _difference(model: PreTrainedModel, onnx: OnnxModel, batches: list[dict[str,
 
 
 def _scale(model: PreTrainedModel, batches: list[dict[str, torch.Tensor]]) -> float:
-    """1 where outputs are of the usual size; MobileBERT's, which no layer norm holds, can be 1000s."""
+    """The scale of the outputs, at least 1; MobileBERT has no layer norm, so its can be in the thousands."""
     return max(1.0, *(float(np.sqrt(np.square(_torchs(model, batch)).mean())) for batch in batches))
 
 

@@ -1,6 +1,6 @@
-"""Scripts that use an export as anybody would: each imports stock libraries and nothing of this project.
+"""Scripts that use an export with stock libraries; they import nothing of this project.
 
-Each takes the folder as its argument and reads from stdin a JSON object with `sentences`, `length` (tokens at
-which they are cut) and `pooling`. The last line that it prints is a JSON object with `vectors`: one for each
-sentence, logits where the model is a classifier.
+Each takes the folder as its argument and reads a JSON object from stdin, with `sentences`, `length` (the most
+tokens of a sentence) and `pooling`. Its last line is a JSON object with `vectors`: one for each sentence, or
+its logits if the model is a classifier.
 """

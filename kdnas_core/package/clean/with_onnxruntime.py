@@ -15,7 +15,7 @@ BATCH = 8
 
 
 def main(folder: str) -> None:
-    """Prints what was found as JSON."""
+    """Prints the result as JSON."""
     asked = json.load(sys.stdin)
     place = Path(folder)
     session = onnxruntime.InferenceSession(place / "onnx/model.onnx", providers=["CPUExecutionProvider"])
@@ -29,7 +29,7 @@ def main(folder: str) -> None:
 
 
 def tokenizer_of(folder: Path, length: int) -> Tokenizer:
-    """The tokenizer, which cuts and pads."""
+    """Loads the tokenizer, with truncation and padding."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     pad = config["pad_token"]
@@ -40,7 +40,7 @@ def tokenizer_of(folder: Path, length: int) -> Tokenizer:
 
 
 def outputs(session: onnxruntime.InferenceSession, batch: list[Any], pooling: str) -> Any:
-    """(sentences, H) a vector or the logits of each."""
+    """Returns the vector or the logits of each sentence: (sentences, H)."""
     fields = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
     feed = {
         put.name: np.array([getattr(each, fields[put.name]) for each in batch], dtype=np.int64)
@@ -51,7 +51,7 @@ def outputs(session: onnxruntime.InferenceSession, batch: list[Any], pooling: st
 
 
 def pooled(states: Any, mask: Any, how: str) -> Any:
-    """One vector for each sentence: of its first token, or the largest or mean value over its tokens."""
+    """Returns the vector of each sentence: its first token's, or the maximum or mean over its tokens."""
     if how == "cls":
         return states[:, 0]
     weights = mask[:, :, None].astype(states.dtype)

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 
 def main(folder: str) -> None:
-    """Prints what was found as JSON."""
+    """Prints the result as JSON."""
     asked = json.load(sys.stdin)
     model = SentenceTransformer(folder, device="cpu")
     vectors = model.encode(asked["sentences"], batch_size=8, show_progress_bar=False)

@@ -1,4 +1,4 @@
-"""Loads an export with stock `transformers`, and looks whether anything in it is not the student's."""
+"""Loads an export with stock `transformers`, and checks that it has no other tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 8
 
 
 def main(folder: str) -> None:
-    """Prints what was found as JSON."""
+    """Prints the result as JSON."""
     asked = json.load(sys.stdin)
     config = AutoConfig.from_pretrained(folder)
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
@@ -39,19 +39,19 @@ def main(folder: str) -> None:
 
 
 def count(model: Any) -> int:
-    """Parameters of a model."""
+    """Returns the number of a model's parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def stored(weights: Path) -> int:
-    """Numbers in a file of weights, whatever their names."""
+    """Returns the number of values in a file of weights."""
     with safe_open(weights, framework="pt") as tensors:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 @torch.inference_mode()
 def outputs(model: Any, tokenizer: Any, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sentences, H) a vector or the logits of each, in padded batches, and the states of the last batch."""
+    """Returns the vector or logits of each sentence, (sentences, H), and the last batch's hidden states."""
     sentences, found = iter(asked["sentences"]), []
     states = torch.empty(0)
     while batch := list(islice(sentences, BATCH)):
@@ -68,7 +68,7 @@ def outputs(model: Any, tokenizer: Any, asked: dict[str, Any]) -> tuple[torch.Te
 
 
 def pooled(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """One vector for each sentence: of its first token, or the largest or mean value over its tokens."""
+    """Returns the vector of each sentence: its first token's, or the maximum or mean over its tokens."""
     if how == "cls":
         return states[:, 0]
     weights = mask[:, :, None].to(states.dtype)
