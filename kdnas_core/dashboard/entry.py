@@ -1,6 +1,6 @@
-"""The script that Streamlit runs for every page: the settings that all share, and the way between them.
+"""The script that Streamlit runs for every page: the shared settings and the navigation.
 
-It lies here and not beside `pages/`: there, a deep link after a server start would run its page without it.
+It is not beside `pages/`: from there, a deep link after a server start would run its page without it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import streamlit as st
 
 from kdnas_core.dashboard.ui import places
 
-# an emoji: any other icon would be asked from an outside host
+# an emoji: any other icon would be loaded from an external host
 st.set_page_config(page_title="KD-NAS Studio", page_icon="⚗️", layout="wide")
 
 st.navigation(

@@ -1,4 +1,4 @@
-"""Starting the server: the store made ready, headers on every answer, a first search where there is none."""
+"""Starts the server, prepares the store, adds security headers, and starts a first search if needed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ HEADERS = (
 
 
 class SecurityHeaders:
-    """Adds headers to every answer that keep the pages out of foreign frames and their addresses private."""
+    """Adds headers to every response: other sites can neither frame the pages nor see their addresses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+        """Handles one request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -57,9 +57,9 @@ middleware = [Middleware(SecurityHeaders)]
 
 @asynccontextmanager
 async def lifespan(app: App) -> AsyncIterator[None]:
-    """Brings the store up to date before the first page, and takes up what is queued in it.
+    """Prepares the store before the first page, and starts workers for its queued work.
 
-    A bad store is said here, and again on every page.
+    If the store cannot be used, logs the reason; every page shows it too.
     """
     try:
         prepare(live.database())
@@ -73,7 +73,7 @@ async def lifespan(app: App) -> AsyncIterator[None]:
 
 
 def prepare(db: Path) -> bool:
-    """Makes or migrates the store; whether it holds a run.
+    """Creates or migrates the store, and returns whether it has a run.
 
     Raises:
         BadInput: it cannot be used.
@@ -83,7 +83,7 @@ def prepare(db: Path) -> bool:
 
 
 def take_up(db: Path) -> None:
-    """Starts a worker where work is queued that no worker serves, as after the machine was started anew."""
+    """Starts workers for queued work that no worker serves, for example after a restart of the machine."""
     with opened(db) as store:
         waiting = [lane for lane in LANES if store.is_waiting(lane)]
     for lane in waiting:
@@ -91,7 +91,7 @@ def take_up(db: Path) -> None:
 
 
 def main(app: App) -> None:
-    """Serves the app as `python app.py` does, with a first search in a store that has none."""
+    """Runs the server for `python app.py`, with a first search if the store has none."""
     db = live.database()
     try:
         port = chosen_port()
@@ -106,10 +106,10 @@ def main(app: App) -> None:
 
 
 def chosen_port() -> int:
-    """The port to serve on: `STREAMLIT_SERVER_PORT`, else the config's; `App.run` reads the latter alone.
+    """Returns the port: `STREAMLIT_SERVER_PORT`, which `App.run` ignores, else that of the config.
 
     Raises:
-        BadInput: it is no port.
+        BadInput: it is not a port.
     """
     port = os.environ.get("STREAMLIT_SERVER_PORT") or str(config.get_option("server.port"))
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
@@ -118,13 +118,13 @@ def chosen_port() -> int:
 
 
 def check_port(port: int) -> None:
-    """Refuses a port that another program listens on.
+    """Checks that a port is free.
 
     Raises:
-        BadInput: it is in use; names it and how to choose another.
+        BadInput: another program uses it.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # as the server binds: a port of which only old connections linger is free
+        # as the server binds: a port with only closed connections is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -135,7 +135,7 @@ def check_port(port: int) -> None:
 
 
 def start_first_search(db: Path) -> int:
-    """Queues the quick search and starts a worker for it; returns the run."""
+    """Queues the quick search, starts a worker for it, and returns the run's id."""
     with opened(db) as store:
         run = store.create_run(quick_spec())
     ensure_worker(db)

@@ -1,1 +1,1 @@
-"""What the pages ask for."""
+"""The actions of the pages."""

@@ -1,4 +1,4 @@
-"""What the buttons do: one short connection that may write for each press, and a sentence of what came."""
+"""The actions of buttons; each opens a short connection for writing, and most return a sentence to show."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Action = Callable[[Path, Job], str]
 
 
 def pause(db: Path, job: Job) -> str:
-    """Pauses work; a candidate in hand is judged anew when it goes on, a student goes on where it was.
+    """Pauses work; on resume, a run judges its unfinished candidate again, and a student continues.
 
     Raises:
         BadInput: as `Store.ask`.
@@ -32,7 +32,7 @@ def pause(db: Path, job: Job) -> str:
 
 
 def stop(db: Path, job: Job) -> str:
-    """Stops work; what was done stays.
+    """Stops work, and keeps its results.
 
     Raises:
         BadInput: as `Store.ask`.
@@ -43,7 +43,7 @@ def stop(db: Path, job: Job) -> str:
 
 
 def resume(db: Path, job: Job) -> str:
-    """Queues work again and sees to it that a worker serves it.
+    """Queues work again, and makes sure that a worker serves it.
 
     Raises:
         BadInput: as `Store.resume`.
@@ -55,7 +55,7 @@ def resume(db: Path, job: Job) -> str:
 
 
 def delete(db: Path, job: Job) -> str:
-    """Deletes work with all that is of it, and its files.
+    """Deletes work with everything made in it, and its files.
 
     Raises:
         BadInput: as `Store.delete`.
@@ -66,7 +66,7 @@ def delete(db: Path, job: Job) -> str:
 
 
 def export_folder(db: Path, source: Source) -> Path:
-    """Where a candidate or a student is exported to next: beside the store, numbered from the second on."""
+    """Returns a new folder for an export, beside the store and numbered from the second on."""
     first = _first_export_folder(db, source)
     return next(folder for folder in _numbered(first) if not folder.is_symlink() and not folder.exists())
 
@@ -90,7 +90,7 @@ def export(db: Path, source: Source, with_onnx: bool) -> str:
     candidate, student = source.candidate, source.student
     spec = ExportSpec(folder=str(export_folder(db, source)), formats=["hf", "onnx"] if with_onnx else ["hf"])
     with opened(db) as store:
-        weights_of(store, source_named(store, source.name))  # as it is now
+        weights_of(store, source_named(store, source.name))  # raises if it has no weights now
         if student is None:
             store.create_export(spec, candidate.run, candidate=candidate.id)
         else:
@@ -100,13 +100,13 @@ def export(db: Path, source: Source, with_onnx: bool) -> str:
 
 
 def earlier_export(db: Path, source: Source) -> Exported | None:
-    """The last export of it; None where there is none of these very weights, or it is not whole."""
+    """Returns the last complete export of the current weights; None if there is none."""
     ours = own_folder(db, source) / WEIGHTS
     made = list(takewhile(Path.exists, _numbered(_first_export_folder(db, source))))
     for folder in reversed(made if ours.is_file() else []):
         with suppress(OSError, ValueError):
             told = read_export(folder)
-            # a store made anew gives the same ids to other students
+            # a new store of the same name gives the same ids to other students
             if told.sha256 == _digest(ours, ours.stat().st_mtime_ns):
                 return told
     return None
@@ -114,12 +114,12 @@ def earlier_export(db: Path, source: Source) -> Exported | None:
 
 @lru_cache(maxsize=64)
 def _digest(weights: Path, changed: int) -> str:
-    """Of weights that were changed then: a page asks at each look."""
+    """The SHA-256 of weights that were last changed at this time; cached, since a page asks often."""
     return sha256(weights)
 
 
 def own_folder(db: Path, source: Source) -> Path:
-    """Where the store keeps the files of a candidate or a student."""
+    """Returns the folder in the store of a candidate or a student."""
     candidate, student = source.candidate, source.student
     with opened(db, read_only=True) as store:
         if student is None:
@@ -128,10 +128,10 @@ def own_folder(db: Path, source: Source) -> Path:
 
 
 def zipped(folder: Path) -> bytes:
-    """An exported folder as one zip, made when it is asked for: Streamlit holds what it sends in memory.
+    """Returns an exported folder as a zip in memory, from where Streamlit sends it.
 
     Raises:
-        Failure: a file is not what was checked.
+        Failure: a file was changed since the export was checked.
     """
     buffer = io.BytesIO()
     write_zip(folder, buffer)

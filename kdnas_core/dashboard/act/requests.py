@@ -1,4 +1,4 @@
-"""From the choices on a form to work that a worker serves; nothing unchecked is queued."""
+"""Submits the choices of a form as work; it is checked before it is queued."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LOOK_EVERY_S = 0.15
 
 
 def submit(db: Path, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> int:
-    """Queues the check of what is asked for, and returns its id; what passes is queued, whoever looks.
+    """Queues the check of a request, and returns its id; a check that passes queues the work.
 
     Args:
         db: the store.
-        wanted: the kind of work.
+        wanted: the kind of the requested work.
         spec: of that work.
-        sources: the candidates, as in "12", and students, as in "s3", that it is of.
+        sources: the candidates, as in "12", and students, as in "s3", to work on.
     """
     with opened(db) as store:
         check = store.create_check(wanted, spec, sources)
@@ -41,16 +41,16 @@ def submit(db: Path, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> 
 
 
 def outcome(db: Path, check: int, tell: Tell) -> Check:
-    """Waits until a check has queued what it was of.
+    """Waits until a check has queued its work.
 
     Args:
         db: the store.
         check: its id.
-        tell: told several times a second what is being done; may raise, which ends the wait alone.
+        tell: called with the activity several times a second; may raise, which ends only the wait.
 
     Raises:
-        BadInput: what was asked for is refused; nothing was queued.
-        Failure: the check did not come to an end, or was cancelled.
+        BadInput: the request is refused; nothing was queued.
+        Failure: the check ended early or was cancelled.
     """
     with opened(db) as store:
         while not (row := store.check(check)).made:
@@ -69,7 +69,7 @@ def outcome(db: Path, check: int, tell: Tell) -> Check:
 
 
 def _serve(db: Path, store: Store, check: Check) -> None:
-    """Has a check served whose worker ended as it was queued, or gives it up."""
+    """Starts a worker for a check whose worker has ended; stops the check if none can be started."""
     ensure_worker(db, "checks")
     if store.check(check.id).state == "queued" and not is_served(db, "checks"):
         store.ask(check.job, "stop")
@@ -77,13 +77,13 @@ def _serve(db: Path, store: Store, check: Check) -> None:
 
 
 def cancel(db: Path, check: int) -> None:
-    """Ends a check that has not queued anything yet."""
-    with opened(db) as store, suppress(BadInput):  # it is over
+    """Cancels a check, unless it is over."""
+    with opened(db) as store, suppress(BadInput):  # the check is over
         store.ask(Job("checks", check), "stop")
 
 
 def queued(check: Check) -> str:
-    """A sentence about what a check has queued."""
+    """Returns a sentence on the work that a check has queued."""
     names = [Job(check.wanted, made).title for made in check.made]
     if len(names) == 1:
         return f"{names[0]} is queued."
@@ -96,14 +96,14 @@ def distil(db: Path, sources: Sequence[str], fields: dict[str, Any]) -> int:
 
     Args:
         db: the store.
-        sources: in the order in which they are to be distilled.
+        sources: in the order of their distillation.
         fields: of a `DistilSpec`, the same for all.
 
     Returns:
         The id of the check.
 
     Raises:
-        BadInput: something cannot be; nothing was queued.
+        BadInput: a field is not allowed; nothing was queued.
     """
     how = parse_distil({name: value for name, value in fields.items() if value not in (None, "")})
     check_sources(how)
@@ -124,10 +124,10 @@ def sweep(db: Path, candidate: int, fields: dict[str, Any]) -> int:
 
 
 def tasks_of(text: str) -> list[str]:
-    """The tasks that are listed in a field, separated by commas or lines; each once.
+    """Parses a list of tasks, separated by commas or lines, without duplicates.
 
     Raises:
-        BadInput: there is none.
+        BadInput: the list is empty.
     """
     tasks = [part.strip() for part in re.split(r"[,\n]", text)]
     if not any(tasks):
@@ -138,10 +138,10 @@ def tasks_of(text: str) -> list[str]:
 
 
 def check_sources(how: DistilSpec) -> None:
-    """Refuses at once a corpus, task or file of word vectors that cannot be one.
+    """Checks the names of corpus, task and file of word vectors, without a network.
 
     Raises:
-        BadInput: says which.
+        BadInput: one cannot be used; says which.
     """
     if how.corpus is not None:
         check_corpus(how.corpus)
@@ -152,10 +152,10 @@ def check_sources(how: DistilSpec) -> None:
 
 
 def check_task(task: str) -> None:
-    """Refuses at once, without asking a network, what cannot be a task.
+    """Checks the name of a task, without a network.
 
     Raises:
-        BadInput: says why.
+        BadInput: it cannot be a task; says why.
     """
     if task.startswith(HUB):
         parse_hub(task)

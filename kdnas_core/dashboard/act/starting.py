@@ -1,4 +1,4 @@
-"""From the choices on the form to a run that a worker serves; no run is created before all is checked."""
+"""Submits the form of a new search; no run is created before its check passes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kdnas_core.spec import LatencySpec, RunSpec, SpaceSpec, parse_spec
 
 
 def start(db: Path, fields: dict[str, Any]) -> int:
-    """Submits the run with these fields of a spec, and returns the id of its check.
+    """Submits a run with these fields of a spec, and returns the id of its check.
 
     Raises:
-        BadInput: something does not fit; nothing was queued.
+        BadInput: a field is not allowed; nothing was queued.
     """
     return requests.submit(db, "runs", checked(fields))
 
 
 def checked(fields: dict[str, Any]) -> RunSpec:
-    """The spec of these fields, checked as far as that takes no time.
+    """Returns the spec of these fields, after the checks that take no time.
 
     Raises:
         BadInput: a field is not allowed, the space is empty, or the teacher or corpus cannot be used.
@@ -41,7 +41,7 @@ def checked(fields: dict[str, Any]) -> RunSpec:
 
 
 def shape_of(teacher: str) -> Architecture | None:
-    """The teacher's shape, or None where it cannot be known yet.
+    """Returns the teacher's shape, or None if it is not known yet.
 
     Raises:
         BadInput: there is no such teacher.
@@ -52,7 +52,7 @@ def shape_of(teacher: str) -> Architecture | None:
 
 
 def teacher_ms(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> float | None:
-    """The teacher's latency by a protocol as this machine remembers it; None where it was never measured."""
+    """Returns the teacher's cached latency under a protocol, in ms; None if it was never measured."""
     if shape is None:
         return None
     reading = latency_protocol.recall_latency(latency_protocol.question(teacher, shape, shape, protocol))
@@ -60,21 +60,21 @@ def teacher_ms(teacher: str, shape: Architecture | None, protocol: LatencySpec) 
 
 
 def latency_model(protocol: LatencySpec) -> LatencyModel | None:
-    """The model fitted on what this device has measured by a protocol; None where that is too little."""
+    """Returns a latency model of this device under a protocol; None if there are too few readings."""
     return model_here(protocol)
 
 
 def protocol(choices: dict[str, Any]) -> LatencySpec:
-    """The protocol with these choices, whatever the budget.
+    """Returns the protocol with these choices.
 
     Raises:
-        BadInput: one is not allowed.
+        BadInput: a choice is not allowed.
     """
     return parse_spec({"latency": choices}).latency
 
 
 def whole_numbers(knob: str, choices: list[int | str]) -> list[int]:
-    """The choices of a knob, some of them typed by hand.
+    """Converts the choices of a knob to ints; some of them may be typed text.
 
     Raises:
         BadInput: one is not a whole number.
@@ -86,7 +86,7 @@ def whole_numbers(knob: str, choices: list[int | str]) -> list[int]:
 
 
 def space_spec(choices: dict[str, Any]) -> SpaceSpec:
-    """The space with these choices for its knobs.
+    """Returns the space with these choices for its knobs.
 
     Raises:
         BadInput: a knob has no choice, or one that is not allowed.

@@ -1,4 +1,4 @@
-"""The part of the home page where a search or an exported student is dropped, to go on with it here."""
+"""The part of the home page that imports a search or an exported student."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BUSY, _REFUSED, _DONE = "import_busy", "import_refused", "import_done"
 
 
 def show(db: Path) -> None:
-    """Draws the place for a file, what is in it, and what can be done with it."""
+    """Draws the upload field, the content of the file, and the buttons for it."""
     with st.expander("Bring back a search or a student", icon=":material/upload_file:", key="import"):
         st.markdown(INTRODUCTION)
         given = st.file_uploader(
@@ -43,12 +43,12 @@ def show(db: Path) -> None:
 
 
 def title_of(name: str) -> str:
-    """The name of an uploaded file as it can stand in a sentence; its end tells what it is."""
+    """Shortens the name of an uploaded file for messages, and keeps its end, which has the file type."""
     return " ".join(name.split())[-LONGEST_TITLE:]
 
 
 def search_in_words(spec: RunSpec) -> str:
-    """What a search is about, as Markdown."""
+    """Describes a search, as Markdown."""
     objective = f"{wording.objective(spec.objective)}, {spec.proxy.steps:,} steps a candidate"
     search = spec.search
     facts = {
@@ -67,7 +67,7 @@ def search_in_words(spec: RunSpec) -> str:
 
 
 def space_in_words(space: SpaceSpec) -> str:
-    """The choices of a search space in short."""
+    """Describes the choices of a search space."""
     chosen = space.model_dump(exclude_none=True)
     if not chosen:
         return "derived from the teacher"
@@ -79,7 +79,7 @@ def space_in_words(space: SpaceSpec) -> str:
 
 
 def student_in_words(manifest: Manifest) -> str:
-    """What an exported student is, as Markdown."""
+    """Describes an exported student, as Markdown."""
     student, judged = manifest.student, manifest.candidate
     how = "" if student is None else wording.distillation(student.spec, manifest.spec.objective)
     title = "A candidate of a search" if student is None else f"A student, distilled: {wording.plain(how)}"
@@ -136,7 +136,7 @@ def _offer_student(db: Path, given: UploadedFile) -> None:
 
 
 def _button(label: str, key: str, refusal: str, act: Callable[[Tell], object]) -> None:
-    """A button whose work takes seconds, in which none can be pressed; keeps what `act` returns."""
+    """Draws a button that disables all buttons while `act` runs, and saves its result."""
     busy = st.session_state.get(_BUSY)
     st.button(label, key=key, type="primary", on_click=_press, args=(key,), disabled=busy is not None)
     if st.session_state.get(_REFUSED, ("", ""))[0] == key:

@@ -1,6 +1,6 @@
-"""The students of the table of systems: published shapes with their recipes and, where known, their figures.
+"""The published students of the table of systems: shapes, recipes and, if known, results.
 
-The shapes belong to a teacher of BERT-base's size; for another teacher depth and width are scaled in
+The shapes are for a teacher of BERT-base's size; for another teacher, depth and width are scaled in
 proportion.
 """
 
@@ -12,7 +12,7 @@ from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.spec import Recipe
 
 BERT_BASE = PRESETS["bert-base"]
-BERT_BASE_AVERAGE = 79.5  # of GLUE's test sets without WNLI, as the students' (arXiv 1909.10351, table 1)
+BERT_BASE_AVERAGE = 79.5  # on GLUE's test sets without WNLI, as for the students (arXiv 1909.10351, table 1)
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class System:
     """A published student.
 
     Attributes:
-        name: as TinyBERT's table has it.
+        name: from TinyBERT's table.
         preset: its shape, a name of `PRESETS`.
-        recipe: it is distilled by; None for one that is not distilled.
-        average: mean of GLUE's test sets without WNLI, out of 100.
+        recipe: of its distillation; None if it is not distilled.
+        average: mean over GLUE's test sets without WNLI, out of 100.
         parameters: in millions.
         flops: in billions.
         speedup: over BERT-base.
@@ -39,12 +39,12 @@ class System:
 
     @property
     def retained(self) -> float | None:
-        """Its published average over that of BERT-base."""
+        """Its published average as a share of that of BERT-base."""
         return None if self.average is None else self.average / BERT_BASE_AVERAGE
 
 
 # Averages, sizes and speed-ups as arXiv 1909.10351 reports them (tables 1 and 2), from memory of the paper:
-# to be checked before they are quoted further. What is not known is left out.
+# to be checked before they are quoted further. Unknown values are left out.
 SYSTEMS = (
     System("BERT-TINY", "tinybert4", None, 70.2, 14.5, 1.2, 9.4),
     System("BERT-SMALL", "bert-small", None, 72.1, 29.2),
@@ -60,9 +60,9 @@ SYSTEMS = (
 
 
 def scaled(shape: Architecture, teacher: Architecture) -> Architecture:
-    """A published shape for another teacher than BERT-base: depth and width in proportion, heads as they are.
+    """Scales a published shape to another teacher: depth and width in proportion, with the same heads.
 
-    Widths are rounded to what the heads divide; nothing is scaled for a teacher of BERT-base's size.
+    Attention widths are multiples of the heads. For a teacher of BERT-base's size, nothing is scaled.
     """
     deep, wide = teacher.layers / BERT_BASE.layers, teacher.hidden_size / BERT_BASE.hidden_size
 
@@ -82,7 +82,7 @@ def scaled(shape: Architecture, teacher: Architecture) -> Architecture:
 
 
 def name_of(system: System, shape: Architecture) -> str:
-    """A row's name: with the shape where it was scaled."""
+    """Returns a row's name, with the shape if it was scaled."""
     if shape == PRESETS[system.preset]:
         return system.name
     return f"{system.name} (scaled: {shape.layers} x {shape.hidden_size})"

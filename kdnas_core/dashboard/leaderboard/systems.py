@@ -1,4 +1,4 @@
-"""What was scored, as systems that compare: a row each, never across teachers or ways of scoring."""
+"""The scored models as systems, one row each; those of one teacher and one way of scoring compare."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kdnas_core.runs.score_table import ZERO_SHOT
 
 Kind = Literal["teacher", "student", "mini-KD", "no distillation"]
 
-_SAME = 1e-3  # of one model's scores, when nothing but the machine's rounding differs
+_SAME = 1e-3  # between scores of one model that differ only by rounding
 _USUAL_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class Group:
-    """What may be compared: one teacher, and one way of scoring."""
+    """What comparable systems share: the teacher and the way of scoring."""
 
     teacher: str
     source: str
@@ -33,7 +33,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        """For example "all-MiniLM-L6-v2 · validation split"."""
+        """Its title, for example "all-MiniLM-L6-v2 · validation split"."""
         parts = [self.teacher, f"{self.split} split"]
         if self.rows != _USUAL_ROWS:
             parts.append(f"at most {self.rows:,} training rows")
@@ -44,17 +44,17 @@ class Group:
 
 @dataclass(frozen=True)
 class System:
-    """One row.
+    """A scored model; one row of the table.
 
     Attributes:
-        kind: what it is; "mini-KD" is a candidate as its search left it.
+        kind: "mini-KD" is a candidate with the weights of its search.
         name: recipe and shape, or that of a published student.
-        of: the candidate or student that it is, as in "12" or "s3"; "" for a teacher or a control.
+        of: name of the candidate or student, as in "12" or "s3"; "" for a teacher or a control.
         architecture: its shape.
-        parameters: how many.
-        flops: of one sequence.
-        speedup: against the teacher, measured.
-        figures: one score a task, the mean over its metrics, at most 1.
+        parameters: their number.
+        flops: for one sequence.
+        speedup: over the teacher, measured.
+        figures: one score for each task, the mean over its metrics, at most 1.
     """
 
     kind: Kind
@@ -68,14 +68,14 @@ class System:
 
 
 def group_of(view: SystemView) -> Group:
-    """Where a scoring belongs."""
+    """Returns the group of a scoring."""
     how, run = view.scoring.spec, view.run
     teacher = run.teacher.name if run.teacher else run.spec.teacher
     return Group(teacher, run.spec.teacher, how.split, how.rows, how.train_language)
 
 
 def groups(views: Sequence[SystemView]) -> dict[Group, list[SystemView]]:
-    """The scorings by what may be compared, that of the newest first."""
+    """Groups scorings that compare; the group of the newest scoring comes first."""
     found: dict[Group, list[SystemView]] = {}
     for view in reversed(views):
         found.setdefault(group_of(view), []).insert(0, view)
@@ -83,9 +83,9 @@ def groups(views: Sequence[SystemView]) -> dict[Group, list[SystemView]]:
 
 
 def systems_of(views: Sequence[SystemView]) -> list[System]:
-    """The systems of one group's scorings, oldest first: the teacher, the students, then the controls.
+    """Returns the systems of a group's scorings, oldest first: the teacher, the students, then the controls.
 
-    Where one was scored on a task more than once, the newest counts.
+    If a system was scored on a task more than once, the newest score counts.
     """
     rows: dict[tuple[Kind, str], System] = {}
     for view in views:
@@ -106,7 +106,7 @@ def _rows(view: SystemView) -> Iterator[tuple[tuple[Kind, str], System]]:
         elif subject == "student":
             kind: Kind = "mini-KD" if view.student is None else "student"
             yield (kind, view.scoring.subject), _system(view, kind, name(view), view.scoring.subject, figures)
-        else:  # whichever student it was made beside, it is of the shape alone
+        else:  # a control depends only on the shape, not on the student
             shape = short_shape(view.candidate.architecture)
             yield ("no distillation", key), _system(view, "no distillation", shape, "", figures)
 
@@ -131,7 +131,7 @@ def _system(view: SystemView, kind: Kind, name: str, of: str, figures: dict[str,
 
 
 def name(view: SystemView) -> str:
-    """Recipe and shape of what was scored, or the name of the published student that it is."""
+    """Returns recipe and shape of a scored model, or its name if it is a published student."""
     objective = view.run.spec.objective
     recipe = (view.student.spec.recipe if view.student else None) or objective.recipe
     teacher = None if view.run.teacher is None else view.run.teacher.architecture
@@ -143,7 +143,7 @@ def name(view: SystemView) -> str:
 
 
 def _published(shape: Architecture, teacher: Architecture | None, recipe: str | None) -> str | None:
-    """A published student's name where both the shape and the recipe are its own."""
+    """The name of the published student with this shape and recipe; None if there is none."""
     for system in SYSTEMS:
         preset = PRESETS[system.preset]
         if system.recipe == recipe and shape in (preset, teacher and scaled(preset, teacher)):
@@ -152,17 +152,17 @@ def _published(shape: Architecture, teacher: Architecture | None, recipe: str | 
 
 
 def short_shape(shape: Architecture) -> str:
-    """Layers, hidden size and FFN size, for example "3 × 192 × 768"."""
+    """Formats layers, hidden size and FFN size, for example "3 × 192 × 768"."""
     return f"{shape.layers} × {shape.hidden_size} × {shape.intermediate_size}"
 
 
 def tasks_of(systems: Sequence[System]) -> list[str]:
-    """The tasks that any system was scored on after fine-tuning, in the order of the first."""
+    """Returns the tasks that any system was scored on with fine-tuning, in order of appearance."""
     return [task for task in _all_tasks(systems) if not task.endswith(ZERO_SHOT)]
 
 
 def zero_shot_tasks_of(systems: Sequence[System]) -> list[str]:
-    """Those on which vectors were compared without any fine-tuning."""
+    """Returns the tasks that any system was scored on without fine-tuning, by its vectors."""
     return [task for task in _all_tasks(systems) if task.endswith(ZERO_SHOT)]
 
 
@@ -171,29 +171,29 @@ def _all_tasks(systems: Sequence[System]) -> list[str]:
 
 
 def shared_tasks(systems: Sequence[System]) -> list[str]:
-    """The tasks that every one of them was scored on: only over these do averages compare."""
+    """Returns the tasks that all systems were scored on; only averages over these compare."""
     return [task for task in tasks_of(systems) if all(task in system.figures for system in systems)]
 
 
 def scored_on(systems: Sequence[System], tasks: Sequence[str]) -> list[System]:
-    """The systems that were scored on all of these tasks."""
+    """Returns the systems that were scored on all of these tasks."""
     return [system for system in systems if set(tasks) <= system.figures.keys()]
 
 
 def average(system: System, tasks: Sequence[str]) -> float | None:
-    """The mean of its figures of these tasks, all of which it has."""
+    """Returns a system's mean score over tasks, all of which it must have."""
     return fmean(system.figures[task] for task in tasks) if tasks else None
 
 
 def retained(system: System, systems: Sequence[System], tasks: Sequence[str]) -> float | None:
-    """Its average over that of the teacher among the systems."""
+    """Returns a system's average as a share of the average of the teacher among the systems."""
     teacher = next((row for row in systems if row.kind == "teacher"), None)
     whole = None if teacher is None else average(teacher, tasks)
     return score_table.retained(average(system, tasks), whole)
 
 
 def disagreements(views: Sequence[SystemView]) -> list[str]:
-    """Tasks on which the same teacher came out differently: another task of the same name, or other rows."""
+    """Returns the tasks on which the teacher has different scores: the task or its rows must differ."""
     seen: dict[tuple[str, str, int], list[float]] = {}
     for score in _of_teacher(views):
         seen.setdefault((score.task, score.metric, score.seed), []).append(score.value)

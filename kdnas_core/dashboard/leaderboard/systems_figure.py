@@ -1,4 +1,4 @@
-"""The figure of systems: speed-up against retained %, the published students as hollow marks."""
+"""The figure of systems: speed-up against retained %, with hollow marks for published students."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TICKS = [0.5, 1, 2, 3, 5, 10, 20, 50, 100]
 
 
 def systems_figure(rows: Sequence[System]) -> go.Figure:
-    """Rows without a measured speed-up, or without an average, are not drawn."""
+    """Draws the systems; leaves out those without a measured speed-up or without an average."""
     figure = empty_figure("speed-up against the teacher (log)", "retained (%)", height=440)
     tasks = systems.shared_tasks(rows)
     _add_published(figure)
@@ -89,7 +89,7 @@ def _add_published(figure: go.Figure) -> None:
 
 
 def _beside(system: Published, known: Sequence[Published]) -> str:
-    """Above the best of those as fast as it, beside any other."""
+    """Places the label above the best of equally fast students, and beside the others."""
     best = max(other.retained or 0.0 for other in known if other.speedup == system.speedup)
     return "top center" if system.retained == best else "middle right"
 

@@ -1,4 +1,4 @@
-"""The page of systems: which are compared, the figure, the table, and the published students beside them."""
+"""The page of systems: the choice of a group, the figure, the table, and the published students."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _group(found: dict[Group, list[SystemView]]) -> tuple[Group, list[SystemView
     if len(choices) == 1:
         return choices[0], found[choices[0]]
     titles = [group.title for group in choices]
-    # two teachers of the same name in different places
+    # two teachers of the same name from different sources
     named = [
         title if titles.count(title) == 1 else f"{title} · {group.source}"
         for group, title in zip(choices, titles, strict=True)
@@ -102,7 +102,7 @@ def _links(rows: Sequence[System]) -> None:
 
 
 def show_published() -> None:
-    """Draws the published students in a table of their own: their figures are of another teacher."""
+    """Draws the published students in a separate table, since their teacher is another one."""
     st.header("Published students")
     st.dataframe(
         systems_tables.published_table(),

@@ -1,4 +1,4 @@
-"""The tables of systems: rows in, data frames out."""
+"""Converts systems to data frames."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PUBLISHED_COLUMNS: dict[str, Any] = {
 
 
 def ordered(rows: Sequence[System], order: Order) -> list[System]:
-    """Best first by what was asked for; the teacher stays on top, and what is not known goes last."""
+    """Sorts rows by an order, best first; the teacher comes first, and unknown values last."""
     tasks = systems.shared_tasks(rows)
 
     def key(row: System) -> tuple[bool, bool, float]:
@@ -56,13 +56,13 @@ def ordered(rows: Sequence[System], order: Order) -> list[System]:
 
 
 def systems_table(rows: Sequence[System]) -> pd.DataFrame:
-    """One row a system, in the order given; one column a task, and averages over those that all have."""
+    """Returns one row for each system and one column for each task, with averages over the shared tasks."""
     tasks = systems.shared_tasks(rows)
     return pd.DataFrame([_row(row, rows, tasks) for row in rows])
 
 
 def system_columns(rows: Sequence[System]) -> dict[str, Any]:
-    """How the columns of `systems_table` are drawn."""
+    """Returns the column settings of `systems_table`."""
     scores = [column(task) for task in (*systems.tasks_of(rows), *systems.zero_shot_tasks_of(rows))]
     return {
         **{name: st.column_config.NumberColumn(format="%.1f") for name in scores},
@@ -74,7 +74,7 @@ def system_columns(rows: Sequence[System]) -> dict[str, Any]:
 
 
 def column(task: str) -> str:
-    """The column of a task, which may be named like one that is there already."""
+    """Returns the name of a task's column, which differs from those of the fixed columns."""
     return f"{task} (task)" if task in _FIXED else task
 
 
@@ -96,7 +96,7 @@ def _row(row: System, rows: Sequence[System], tasks: Sequence[str]) -> dict[str,
 
 
 def published_table() -> pd.DataFrame:
-    """The published students, with what was published of them."""
+    """Returns the published students with their published results."""
     return pd.DataFrame([_published_row(system) for system in SYSTEMS])
 
 

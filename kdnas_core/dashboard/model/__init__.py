@@ -1,1 +1,1 @@
-"""What follows from it, without Streamlit."""
+"""Computes what the pages show, without Streamlit."""

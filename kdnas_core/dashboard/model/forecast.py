@@ -1,4 +1,4 @@
-"""Estimates of the latencies of a space, before anything of it is measured."""
+"""Estimates the latencies of a space before anything in it is measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec
 
-MOST = 2_000  # architectures that are looked at; of a larger space they are drawn at random
+MOST = 2_000  # the most architectures to estimate; drawn at random from a larger space
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,12 @@ class Forecast:
     """The estimated latencies of a space.
 
     Attributes:
-        shapes: its architectures, or those of them that were drawn.
-        loads: the estimated latency of each as a multiple of the budget: up to 1 is within it; 0 where
-            nothing can be estimated.
-        total: how many architectures the space has.
-        budget_ms: the budget; None where nothing can be said in milliseconds.
-        budget_is_estimated: whether that follows from an estimate of the teacher's latency.
-        model: what the estimate is made by; None where it is by FLOPs alone.
+        shapes: its architectures, or a random sample of them.
+        loads: the estimated latency of each as a multiple of the budget; 0 if nothing can be estimated.
+        total: number of architectures in the space.
+        budget_ms: the budget; None if nothing can be estimated in milliseconds.
+        budget_is_estimated: whether the budget depends on an estimate of the teacher's latency.
+        model: makes the estimates; None if they are by FLOPs alone.
         skipped_above: the load above which a search skips a shape without measuring it.
     """
 
@@ -42,7 +41,7 @@ class Forecast:
 
     @property
     def milliseconds(self) -> list[float]:
-        """The estimated latency of each shape; empty where that is unknown."""
+        """The estimated latency of each shape in ms; empty if unknown."""
         budget = self.budget_ms
         return [] if budget is None else [load * budget for load in self.loads]
 
@@ -53,7 +52,7 @@ class Forecast:
 
     @property
     def share_skipped(self) -> float:
-        """The share of the shapes that a search would not measure, since they are far over the budget."""
+        """The share of the shapes that a search would skip, since they are far over the budget."""
         return sum(load > self.skipped_above for load in self.loads) / len(self.loads)
 
 
@@ -64,20 +63,20 @@ def make_forecast(
     teacher_ms: float | None,
     model: LatencyModel | None,
 ) -> Forecast:
-    """The latencies of a space by the model; without one in proportion to FLOPs, from the teacher's.
+    """Estimates the latencies of a space by a model, or from the teacher's latency in proportion to FLOPs.
 
     Args:
-        protocol: by which latencies will be measured, and the budget.
-        space: whose latencies.
+        protocol: of the measurements, with the budget.
+        space: the search space.
         teacher: its shape.
-        teacher_ms: its latency by that protocol on this device; None where it was never measured.
-        model: for that protocol on this device; None where too little was measured.
+        teacher_ms: its latency under the protocol on this device; None if it was never measured.
+        model: for the protocol on this device; None if there are too few readings.
     """
     shapes = _drawn(space)
     teachers_own = teacher_ms or estimated_ms(teacher, protocol, model)
     if teachers_own is None and protocol.budget_ms is not None:
         return Forecast(shapes, (0.0,) * len(shapes), len(space), None, False, None)
-    latency = _estimator(protocol, teacher, teachers_own or 1.0, model)  # of 1: in units of the teacher's
+    latency = _estimator(protocol, teacher, teachers_own or 1.0, model)  # 1.0: relative to the teacher
     budget = budget_ms(protocol, teachers_own or 1.0)
     by_estimate = protocol.budget_ms is None and teacher_ms is None
     return Forecast(
@@ -96,7 +95,7 @@ def _skipped_above(model: LatencyModel | None) -> float:
 
 
 def estimated_ms(shape: Architecture, protocol: LatencySpec, model: LatencyModel | None) -> float | None:
-    """A shape's latency by the model, if there is one."""
+    """Estimates a shape's latency in ms; None without a model."""
     if model is None:
         return None
     return model.estimate(shape, protocol.batch_size, protocol.sequence_length)
@@ -115,12 +114,12 @@ def _drawn(space: SearchSpace) -> tuple[Architecture, ...]:
     shapes = tuple(space)
     if len(shapes) <= MOST:
         return shapes
-    kept = sorted(random.Random(0).sample(range(len(shapes)), MOST))  # the same ones each time it is drawn
+    kept = sorted(random.Random(0).sample(range(len(shapes)), MOST))  # the same sample each time
     return tuple(shapes[place] for place in kept)
 
 
 def in_words(outlook: Forecast) -> str:
-    """How much of the space is expected within the budget, and what that estimate is worth."""
+    """Describes the share of the space expected within the budget, and the error of the estimate."""
     if outlook.budget_ms is None:
         return (
             "The latencies of this space cannot be estimated yet: nothing was measured in this way on this"

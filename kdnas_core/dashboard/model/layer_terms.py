@@ -1,4 +1,4 @@
-"""The loss terms of a student: which it has, what each came to, and how its layers are named."""
+"""The loss terms of a student: their names, losses and layers."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from kdnas_core.dashboard import wording
 from kdnas_core.models.mapping import mean_over_layers
 from kdnas_core.runs.records import Candidate, LayerLoss, Run
 
-# what begins at almost nothing, such as the embeddings of an exact cut, rises a millionfold
+# a loss that begins near 0, such as that of the embeddings of an exact cut, can rise a millionfold
 MOST_CHANGE = 9.0
-# by the variance of the target: 1 is no better than its mean
+# normalised by the variance of the target: 1 is no better than predicting its mean
 _NORMALISED = ("yardstick", "hidden", "hidden_probe", "embedding")
 
 
 @dataclass(frozen=True)
 class Depths:
-    """How many layers student and teacher have: what lies before and past them has a name."""
+    """The numbers of layers of student and teacher."""
 
     student: int
     teacher: int
 
     @classmethod
     def of(cls, run: Run, candidate: Candidate) -> Depths:
-        """Those of a candidate and its teacher; 0 for a teacher that is not known yet."""
+        """Returns the depths of a candidate and its teacher; 0 for a teacher that is not known yet."""
         teacher = run.teacher.architecture.layers if run.teacher else 0
         return cls(candidate.architecture.layers, teacher)
 
     def names(self, layer: int, teacher_layer: int) -> tuple[str, str]:
-        """How a student layer and the teacher layer that it learns from read."""
+        """Formats a student layer and the teacher layer that it learns from."""
         return wording.layer(layer, self.student), wording.layer(teacher_layer, self.teacher)
 
     def are_outer(self, layer: int, teacher_layer: int) -> bool:
-        """Whether both are an embedding or a prediction layer, between which there is nothing to map."""
+        """Returns whether both are embedding or prediction layers, which have no layer mapping."""
         return not (1 <= layer <= self.student) and not (1 <= teacher_layer <= self.teacher)
 
 
 @dataclass(frozen=True)
 class TermLoss:
-    """A term's held-out loss, the mean over its layers, at its first evaluation and, if any, its last."""
+    """A term's held-out loss, the mean over its layers, at its first and, if any, last evaluation."""
 
     term: str
     first: float
@@ -48,7 +48,7 @@ class TermLoss:
 
     @property
     def change(self) -> float | None:
-        """By what share of the first it rose, negative where it fell; None where a share says nothing."""
+        """The change as a share of the first loss, negative for a decrease; None if it is not meaningful."""
         if self.last is None or not self.first or not math.isfinite(self.last / self.first):
             return None
         change = self.last / self.first - 1
@@ -56,7 +56,7 @@ class TermLoss:
 
 
 def present(losses: Sequence[LayerLoss]) -> list[str]:
-    """The terms that have losses, hidden states first."""
+    """Returns the terms that have losses, in the order of `wording.TERMS`."""
     order = list(wording.TERMS)
     found = {loss.term for loss in losses}
     return sorted(
@@ -65,27 +65,27 @@ def present(losses: Sequence[LayerLoss]) -> list[str]:
 
 
 def of_term(losses: Sequence[LayerLoss], term: str) -> list[LayerLoss]:
-    """The losses of one term."""
+    """Returns the losses of one term."""
     return [loss for loss in losses if loss.term == term]
 
 
 def kind(term: str) -> str:
-    """The kind of a term: "hidden" of "hidden-2", the second of its kind."""
+    """Returns the kind of a term: "hidden" for "hidden-2", the second of its kind."""
     return wording.numbered(term)[0]
 
 
 def is_normalised(term: str) -> bool:
-    """Whether a loss of 1 is that of a student that predicts the mean."""
+    """Returns whether a term's loss is normalised: a student that predicts the mean has a loss of 1."""
     return kind(term) in _NORMALISED
 
 
 def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
-    """What each term came to."""
+    """Returns the first and the last loss of each term."""
     return [_summed(term, of_term(losses, term)) for term in present(losses)]
 
 
 def over_steps(losses: Sequence[LayerLoss]) -> list[tuple[int, float]]:
-    """(step, L of the reward) of each evaluation: the yardstick, or the loss of hidden states."""
+    """Returns (step, L of the reward) of each evaluation: the yardstick's or the hidden states' loss."""
     terms = {loss.term for loss in losses}
     name = next((name for name in ("yardstick", "hidden_probe", "hidden") if name in terms), "hidden")
     chosen = of_term(losses, name)
@@ -100,5 +100,5 @@ def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:
 
 
 def _mean(losses: Sequence[LayerLoss]) -> float:
-    """As in the reward."""
+    """The mean over layers, as in the reward."""
     return mean_over_layers({(loss.layer, loss.teacher_layer): loss.loss for loss in losses})

@@ -1,4 +1,4 @@
-"""What a run's rows amount to: how far it is, how good it is so far, and what is best within a budget."""
+"""Computes a run's progress, its results so far, and the best candidate within a budget."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 
 JUDGED = ("over_budget", "done", "failed")
-_RECENT = 20  # candidates that say how long the next will take
+_RECENT = 20  # latest candidates, by which the time left is estimated
 
 
 @dataclass(frozen=True)
 class EpisodeReward:
-    """Rewards of the candidates of one episode, and the best up to its end."""
+    """The rewards of one episode's candidates, and the best reward up to its end."""
 
     episode: int
     rewards: list[float]
@@ -27,12 +27,12 @@ class EpisodeReward:
 
 
 def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that nothing more is to be done for."""
+    """Returns the candidates that are judged: done, over budget or failed."""
     return [candidate for candidate in candidates if candidate.state in JUDGED]
 
 
 def distilled(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with a latency and a loss that are numbers: those that can be compared."""
+    """Returns the candidates with a finite latency and loss, which can be compared."""
     return [
         candidate
         for candidate in candidates
@@ -41,60 +41,60 @@ def distilled(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def skipped(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that were never measured: by the estimate they are far over the budget."""
+    """Returns the candidates that were not measured, since their estimate is far over the budget."""
     return [row for row in candidates if row.latency is None and row.estimated_ms is not None]
 
 
 def speedup_of(candidate: Candidate) -> float | None:
-    """How many times faster than the teacher a candidate is; None where it was not measured."""
+    """Returns a candidate's speed-up over the teacher; None if it was not measured."""
     return None if candidate.latency is None else candidate.latency.speedup
 
 
 def teacher_ms(run: Run) -> float | None:
-    """The teacher's latency p50 in this run; None until it is measured."""
+    """Returns the teacher's p50 latency in this run, in ms; None until it is measured."""
     return None if run.teacher is None else run.teacher.latency.p50
 
 
 def frontier(candidates: Sequence[Candidate], budget: float | None) -> list[Candidate]:
-    """The Pareto frontier among those within the budget, by rising latency."""
+    """Returns the Pareto frontier of the candidates within the budget, by ascending latency."""
     within = [row for row in distilled(candidates) if budget is None or row.point[0] <= budget]
     return [within[index] for index in pareto.frontier([row.point for row in within])]
 
 
 def best_within(candidates: Sequence[Candidate], budget: float) -> Candidate | None:
-    """The distilled candidate with the least loss within the budget; None where none is."""
+    """Returns the distilled candidate with the least error within the budget; None if there is none."""
     rows = distilled(candidates)
     index = pareto.pick([row.point for row in rows], budget)
     return None if index is None else rows[index]
 
 
 def budget_of(run: Run) -> float | None:
-    """The run's budget in milliseconds; None until its teacher is measured where it needs that."""
+    """Returns the run's budget in ms; None if it depends on a teacher that is not measured yet."""
     if run.spec.latency.budget_ms is not None:
         return run.spec.latency.budget_ms
     return None if run.teacher is None else budget_ms(run.spec.latency, run.teacher.latency.p50)
 
 
 def planned(run: Run) -> int:
-    """How many candidates the run will judge: what was asked for, or all there are."""
+    """Returns how many candidates the run will judge: its total, or the whole space if that is smaller."""
     if run.teacher is None:
         return run.total
     return min(run.total, len(SearchSpace.from_spec(run.spec.space, run.teacher.architecture)))
 
 
 def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
-    """The time that the rest of the run will take, at the pace of late; None before there is one."""
+    """Estimates the time left of the run from its latest candidates, in seconds; None if unknown."""
     done = judged(candidates)
     if not done or run.state not in ("running", "paused", "interrupted"):
         return None
     recent = [candidate.seconds for candidate in done[-_RECENT:]]
-    # no slower than the run as a whole: the latest candidates may have waited for another search's
+    # no slower than the whole run's pace: the latest candidates may have waited for another search
     pace = min(sum(recent) / len(recent), run.seconds / len(done) or math.inf)
     return pace * max(0, planned(run) - len(done))
 
 
 def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[int, float]]:
-    """(candidates judged, share of the area up to the budget and a loss of 1 that is dominated)."""
+    """Returns (candidates judged, share of the area up to the budget and a loss of 1 that is dominated)."""
     front: list[pareto.Point] = []
     shares = []
     share = 0.0
@@ -108,7 +108,7 @@ def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[i
 
 
 def episode_rewards(candidates: Sequence[Candidate]) -> list[EpisodeReward]:
-    """The rewards by episode; episodes without a reward are left out."""
+    """Returns the rewards by episode; leaves out episodes without a reward."""
     rows = [row for row in candidates if row.reward is not None and math.isfinite(row.reward)]
     summaries: list[EpisodeReward] = []
     best = -math.inf

@@ -1,4 +1,4 @@
-"""How long a search will take, before it is started: at a pace remembered, or by a rule of thumb."""
+"""Estimates the time of a search before it starts, from earlier runs or by a rule of thumb."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kdnas_core.hardware import device_name
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.spec import RunSpec
 
-LATENCY_S = 5.0  # to export a candidate and time it beside its teacher
-SET_UP_S = 3.0  # of a mini-KD beside its steps: the cut, the projections, the evaluations, the weights
-TASK_TEXTS = 8_000  # read for a candidate's score on the proxy of a task
-_FLOPS_PER_S = 150e9  # of two cores in training, where nothing was measured yet
+LATENCY_S = 5.0  # to export a candidate and time it with its teacher
+SET_UP_S = 3.0  # of a mini-KD, without its steps: the cut, the projections, the evaluations, the weights
+TASK_TEXTS = 8_000  # read to score a candidate on the proxy of a task
+_FLOPS_PER_S = 150e9  # of two cores in training, if there are no earlier runs
 _RUNS_REMEMBERED = 10
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rough time for a search.
+    """A rough estimate of a search's time.
 
     Attributes:
-        seconds: for all of it.
-        candidates: how many would be judged.
-        distilled: how many of them are expected under the budget, and so distilled.
-        measured: whether the pace was seen on this device, or is a rule of thumb.
+        seconds: for the whole search.
+        candidates: number of candidates to judge.
+        distilled: number of them expected within the budget, and so distilled.
+        measured: whether the pace was measured on this device, or is a rule of thumb.
     """
 
     seconds: float
@@ -39,9 +39,9 @@ class Estimate:
 
 
 def estimate(spec: RunSpec, outlook: Forecast, pace: float | None) -> Estimate:
-    """The time of a search over a space, at a pace from `pace_here`, else at the rule of thumb.
+    """Estimates the time of a search over a space, at a pace from `pace_here`, else by a rule of thumb.
 
-    What is far over the budget by the latency model costs nothing: it is skipped, not measured.
+    Candidates that the search would skip as far over the budget take no time.
     """
     under = outlook.within
     judged = min(spec.search.episodes * spec.search.candidates, outlook.total)
@@ -53,7 +53,7 @@ def estimate(spec: RunSpec, outlook: Forecast, pace: float | None) -> Estimate:
 
 
 def pace_here(db: Path) -> float | None:
-    """FLOPs a second at which this device distilled the newest runs' candidates; None without any."""
+    """Returns this device's FLOPs per second in the newest runs' distillations; None if there are none."""
     work = seconds = 0.0
     for snapshot in live.read_runs(db, _RUNS_REMEMBERED):
         for candidate in _distilled_here(snapshot.candidates):
@@ -63,10 +63,10 @@ def pace_here(db: Path) -> float | None:
 
 
 def seconds_of_texts(texts: int, run: Run, candidate: Candidate, sequence_length: int) -> float | None:
-    """How long a full distillation takes for so many texts, at the pace of the candidate's own mini-KD.
+    """Estimates the seconds that a full distillation takes for some texts, at the pace of the mini-KD.
 
-    None where that was not here, or not at all. The teacher reads each text once too: in a mini-KD what it
-    says is read from the disk.
+    It includes the teacher's forward pass; a mini-KD reads the teacher's outputs from disk. Returns None if
+    the candidate's mini-KD did not run on this device.
     """
     if run.teacher is None or not _distilled_here([candidate]):
         return None
@@ -85,6 +85,6 @@ def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _work(shape: Architecture, spec: RunSpec) -> float:
-    # a pass is one forward and one, of twice the cost, backward
+    # a forward pass, and a backward pass of twice its cost
     texts = spec.proxy.steps * spec.proxy.accumulation * spec.proxy.batch_size
     return 3.0 * shape.flops(spec.proxy.sequence_length) * (texts + TASK_TEXTS * len(spec.tasks))

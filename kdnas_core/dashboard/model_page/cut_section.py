@@ -1,4 +1,4 @@
-"""The part of a page that says which layers and heads of the teacher a student began with."""
+"""The part of a page that shows which layers and heads of the teacher a student began with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEANING = (
 
 
 def show(cut_from: Sequence[LayerSource]) -> None:
-    """Draws a row for each layer; nothing for a student that began with random weights."""
+    """Draws a row for each layer, or nothing if the student began with random weights."""
     if not cut_from:
         return
     with st.expander("Cut out of the teacher"):
@@ -29,7 +29,7 @@ def show(cut_from: Sequence[LayerSource]) -> None:
 
 
 def table(cut_from: Sequence[LayerSource]) -> pd.DataFrame:
-    """One row a student layer."""
+    """Returns one row for each student layer."""
     return pd.DataFrame(
         [
             {

@@ -1,4 +1,4 @@
-"""The forms that ask for a student: a full distillation of a candidate, or of a student for a task."""
+"""The forms of a new student: a full distillation of a candidate, or of a student for a task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GLOVE_HELP = "A file of word vectors in GloVe's text format, for words of severa
 
 @st.fragment(key="distil_form")
 def show(db: Path, run: Run, candidate: Candidate) -> None:
-    """Draws the form of a full distillation of a candidate, and what it will read."""
+    """Draws the form of a full distillation of a candidate, and describes what it will read."""
     if candidate.state == "over_budget":
         st.warning("This candidate misses the run's latency budget, and so will a student made from it.")
     fields = _choices(run)
@@ -44,7 +44,7 @@ def show(db: Path, run: Run, candidate: Candidate) -> None:
 
 
 def reading(fields: dict[str, Any], run: Run, candidate: Candidate) -> str:
-    """What a full distillation reads, and how long texts take where that is known from the mini-KD."""
+    """Describes what a full distillation reads, and the time that it takes if known from the mini-KD."""
     often, length = fields["epochs"], fields["sequence_length"]
     times = "once" if often == 1 else f"{often:g} times"
     corpus = wording.plain(fields["corpus"] or run.spec.corpus)

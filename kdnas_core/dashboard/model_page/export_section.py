@@ -1,4 +1,4 @@
-"""The part of a page that hands a candidate or a student over: its config, its export, and that as a zip."""
+"""The part of a page that exports a candidate or a student, with downloads of its config and its zip."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMATS: dict[Format, str] = {"hf": "transformers", "onnx": "ONNX", "zip": "zip"
 
 
 def show(db: Path, source: Source, folder: Path) -> None:
-    """Draws the buttons that hand a candidate or a student over, and where its export is."""
+    """Draws the download of the config, the button to export, and the last export."""
     st.header("Export")
     config = folder / "config.json"
     if config.is_file():
@@ -48,7 +48,7 @@ def show(db: Path, source: Source, folder: Path) -> None:
 
 
 def has_weights(source: Source) -> bool:
-    """Whether there is anything to export, or to score."""
+    """Returns whether a source has weights to export or to score."""
     return source.candidate.weights if source.student is None else source.student.state == "finished"
 
 
@@ -60,7 +60,7 @@ def _why_not(source: Source) -> str:
 
 @widgets.sentences()
 def _exports(db: Path, source: Source, refresh: float | None) -> None:
-    """The button or the export at work, and the last one that is whole."""
+    """Draws the button or the running export, and the last complete export."""
     widgets.say()
     export, told = live_students.read_export(db, source), controls.earlier_export(db, source)
     is_over = export is None or export.state in ("finished", "failed", "stopped")
@@ -71,7 +71,7 @@ def _exports(db: Path, source: Source, refresh: float | None) -> None:
     if told is not None:
         exported_section.show(told, source)
     if live.refresh_s([] if export is None else [export]) != refresh:
-        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+        st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
 def _at_work(db: Path, export: Export) -> None:
@@ -87,7 +87,7 @@ def _at_work(db: Path, export: Export) -> None:
 
 
 def _offer(db: Path, source: Source, told: Exported | None) -> None:
-    """The button; of what is exported already only with the ONNX files that it lacks."""
+    """Draws the button; after an export without ONNX files, it makes one with them."""
     with st.container(horizontal=True, vertical_alignment="center"):
         if told is None:
             with_onnx = st.checkbox("with ONNX files", value=True, help=ONNX_HELP)

@@ -1,4 +1,4 @@
-"""An export on a page: where it is, what was checked, how fast it is now, how to load it, and as a zip."""
+"""The part of a page that shows an export: its folder, checks and latency, code to load it, and its zip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdnas_core.runs.names import Source
 
 
 def show(told: Exported, source: Source) -> None:
-    """Draws it; the checks come before the download."""
+    """Draws an export, with its checks before the download."""
     st.markdown(f"Exported to `{told.path}`, {_checked(told)}")
     st.markdown(f"sha256 of model.safetensors `{told.sha256}`")
     if told.checks.onnx is not None:

@@ -1,4 +1,4 @@
-"""The figures of a student: which teacher layer each of its layers learns, how well, and how fast it is."""
+"""The figures of a student: its layer mapping, its losses and its latency."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from kdnas_core.dashboard.ui.charts import BLUE, CATEGORICAL, GREY, ORANGE, empt
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.records import LayerLoss
 
-# from learnt (0) to no better than the mean of the target (1)
-# light enough throughout for the dark numbers on it
+# from 0, learnt, to 1, no better than the mean of the target
+# all colours are light enough for dark numbers
 _SCALE = [[0.0, "#35b39c"], [0.5, "#93d9cb"], [1.0, "#eef1f6"]]
 _ON_SCALE = "#16202e"
 _GROUND = "rgba(124, 138, 165, 0.13)"
-_MANY_LINES = 12  # more would push the plot off a phone's screen with their legend
+_MANY_LINES = 12  # the legend of more would push the plot off a phone's screen
 _DASHES = ("solid", "dot", "dash", "dashdot")
 
 _ROW = 24  # pixels
-_NUMBERED = 40  # more bars than this have no room for their numbers
+_NUMBERED = 40  # more bars than this leave no room for their numbers
 
 
 def final_losses(losses: Sequence[LayerLoss]) -> list[LayerLoss]:
-    """The losses of the last evaluation."""
+    """Returns the losses of the last evaluation."""
     last = max((loss.step for loss in losses), default=0)
     return [loss for loss in losses if loss.step == last]
 
 
 def mapping(losses: Sequence[LayerLoss]) -> dict[int, list[int]]:
-    """Which teacher layers each student layer learns from."""
+    """Returns the teacher layers that each student layer learns from."""
     targets: dict[int, set[int]] = {}
     for loss in losses:
         targets.setdefault(loss.layer, set()).add(loss.teacher_layer)
@@ -40,7 +40,7 @@ def mapping(losses: Sequence[LayerLoss]) -> dict[int, list[int]]:
 
 
 def mapping_words(losses: Sequence[LayerLoss], depths: Depths) -> str:
-    """The layer mapping in words, for example "1 ← 2, 4 · 2 ← 5"."""
+    """Describes the layer mapping, for example "1 ← 2, 4 · 2 ← 5"."""
     pairs = mapping(losses).items()
     return " · ".join(
         f"{wording.layer(layer, depths.student)} ← "
@@ -50,10 +50,10 @@ def mapping_words(losses: Sequence[LayerLoss], depths: Depths) -> str:
 
 
 def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: bool = True) -> go.Figure:
-    """Final held-out loss by student and teacher layer; a pair that is not in the mapping has no number.
+    """Draws the final held-out loss by student and teacher layer, for the pairs of the layer mapping.
 
-    The colours of a normalised term end at 1, those of any other at its largest loss of all evaluations: how
-    far a cell has left the colour of that end is how much was learnt.
+    The colour scale ends at 1 for a normalised term, else at the largest loss of all evaluations, so that
+    colours far from that end mean that much was learnt.
     """
     final = {(loss.layer, loss.teacher_layer): loss.loss for loss in final_losses(losses)}
     students = sorted({layer for layer, _ in final})
@@ -66,7 +66,7 @@ def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: b
         "xgap": 2,
         "ygap": 2,
     }
-    figure.add_heatmap(  # a ground that shows the pairs that are not in the mapping
+    figure.add_heatmap(  # the background of pairs outside the mapping
         z=[[0] * len(teachers) for _ in students],
         colorscale=[[0, _GROUND], [1, _GROUND]],
         showscale=False,
@@ -91,7 +91,7 @@ def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: b
 
 
 def curves_figure(losses: Sequence[LayerLoss], depths: Depths, training: str = "mini-KD") -> go.Figure:
-    """Held-out loss over the steps of a training, a line for each pair of the layer mapping."""
+    """Draws the held-out loss over the steps of a training, a line for each pair of the layer mapping."""
     figure = empty_figure(f"step of {training}", "held-out loss", height=340)
     pairs = sorted({(loss.layer, loss.teacher_layer) for loss in losses})
     targets = mapping(losses)
@@ -117,7 +117,7 @@ def curves_figure(losses: Sequence[LayerLoss], depths: Depths, training: str = "
 
 
 def latency_figure(reading: LatencyReading) -> go.Figure:
-    """The distribution of the timed runs, with p50 and p95."""
+    """Draws the distribution of the timed runs, with p50 and p95."""
     figure = empty_figure("latency (ms)", "timed runs")
     figure.add_histogram(
         x=[sample for sample in reading.samples if math.isfinite(sample)],
@@ -146,12 +146,12 @@ def _largest(losses: Sequence[LayerLoss]) -> float:
 
 
 def by_loss(languages: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The languages from the worst learnt to the best; one whose loss is no number is worst."""
+    """Sorts the languages by loss, the worst first; one without a finite loss is the worst."""
     return sorted(languages.items(), key=lambda pair: (math.isfinite(pair[1]), -pair[1], pair[0]))
 
 
 def language_figure(languages: Mapping[str, float]) -> go.Figure:
-    """Final held-out loss of each language as a bar, the worst on top."""
+    """Draws the final held-out loss of each language as a bar, the worst on top."""
     rows = by_loss(languages)
     figure = empty_figure("held-out loss", "", height=max(220, 70 + _ROW * len(rows)))
     figure.add_bar(
@@ -172,7 +172,7 @@ def language_figure(languages: Mapping[str, float]) -> go.Figure:
 
 
 def alt(languages: Mapping[str, float]) -> str:
-    """What the figure shows, for who cannot see it."""
+    """Returns the alternative text of the figure."""
     rows = by_loss(languages)
     worst, best = (f"{name} {wording.significant(loss)}" for name, loss in (rows[0], rows[-1]))
     return f"Final held-out loss of {len(rows)} languages, from {worst} to {best}"

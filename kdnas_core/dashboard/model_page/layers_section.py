@@ -25,13 +25,13 @@ OTHER = "Lower is better; each term has a scale of its own."
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a training has left to be shown.
+    """The losses of a training.
 
     Attributes:
-        key: tells its widgets from those of another student.
-        training: what it was, in words.
-        losses: held out, of all its evaluations.
-        languages: the final loss on each, where there are several.
+        key: makes its widgets' keys unique.
+        training: its name in words.
+        losses: held-out losses of all evaluations.
+        languages: the final loss on each language, if there are several.
         depths: of student and teacher.
     """
 
@@ -43,20 +43,20 @@ class Learnt:
 
 
 def of_candidate(seen: CandidateView) -> Learnt:
-    """What a candidate's mini-KD has left."""
+    """Returns the losses of a candidate's mini-KD."""
     candidate = seen.candidate
     depths = Depths.of(seen.run, candidate)
     return Learnt(f"{candidate.id}", "mini-KD", seen.losses, candidate.languages, depths)
 
 
 def of_student(seen: StudentView) -> Learnt:
-    """What the distillation of a student has left."""
+    """Returns the losses of a student's distillation."""
     student, depths = seen.student, Depths.of(seen.run, seen.candidate)
     return Learnt(student.name, "distillation", seen.losses, student.languages, depths)
 
 
 def show(learnt: Learnt) -> None:
-    """Draws what is known of the losses; nothing before the first evaluation."""
+    """Draws the losses; nothing before the first evaluation."""
     _overview(learnt)
     if not learnt.losses:
         return
@@ -114,7 +114,7 @@ def _layers(term: str, losses: Sequence[LayerLoss], learnt: Learnt) -> None:
         meaning = YARDSTICK
     if term == "yardstick" or all(depths.are_outer(loss.layer, loss.teacher_layer) for loss in losses):
         st.markdown(meaning)
-        _curves(term, losses, learnt)  # one number, which the curve ends at: there is nothing to map
+        _curves(term, losses, learnt)  # a single number, at which the curve ends: there is no mapping to draw
         return
     st.markdown(f"Layer mapping, student ← teacher: {words}. {meaning}")
     left, right = st.columns(2)

@@ -1,4 +1,4 @@
-"""The part of a page that scores a candidate or a student on tasks beside its teacher."""
+"""The part of a page that scores a candidate or a student and its teacher on tasks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SCORE_COLUMNS = {
 
 
 def show(db: Path, source: Source) -> None:
-    """Draws the form, and the scorings so far, which grow while they are worked on."""
+    """Draws the form and the scorings, which are updated while they run."""
     st.header("Scores on tasks")
     if export_section.has_weights(source):
         _form(db, source)
@@ -69,7 +69,7 @@ def _why_not(source: Source) -> str:
 
 @st.fragment(key="score_form")
 def _form(db: Path, source: Source) -> None:
-    """Fields are asked for by name once they are whole: an empty one cannot be queued."""
+    """Draws the form; the button is disabled until the fields are complete."""
     text = st.text_area(
         "Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} Several: by commas or lines."
     )
@@ -120,7 +120,7 @@ def _results(db: Path, source: Source, refresh: float | None) -> None:
         with st.container(border=True, key=f"scoring_{view.scoring.id}"):
             _scoring(db, view)
     if live.refresh_s([view.scoring for view in views]) != refresh:
-        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+        st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
 def _scoring(db: Path, view: ScoringView) -> None:
@@ -139,7 +139,7 @@ def _scoring(db: Path, view: ScoringView) -> None:
 
 
 def how(spec: ScoreSpec) -> str:
-    """What a scoring was asked for, for example "sst2, mrpc · 3 seeds · validation split"."""
+    """Describes a scoring, for example "sst2, mrpc · 3 seeds · validation split"."""
     parts = [", ".join(map(wording.task, spec.tasks)), "1 seed" if spec.seeds == 1 else f"{spec.seeds} seeds"]
     parts.append(f"{spec.split} split")
     if spec.rows != USUAL.rows:
@@ -196,7 +196,7 @@ def _left_out(scores: Sequence[Score]) -> str:
 
 
 def scores_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """One row for each task and metric; the control only where there is one."""
+    """Returns one row for each task and metric, with the control if there is one."""
     rows = score_rows(scores)
     table = pd.DataFrame([_row(row) for row in rows])
     if all(row.control is None for row in rows):
@@ -205,7 +205,7 @@ def scores_table(scores: Sequence[Score]) -> pd.DataFrame:
 
 
 def metric(name: str) -> str:
-    """A metric in words, with its split where it has one: "accuracy, de"."""
+    """Describes a metric, with its split if it has one: "accuracy, de"."""
     first, comma, split = name.partition(",")
     return METRICS.get(first, first.replace("_", " ")) + comma + split
 

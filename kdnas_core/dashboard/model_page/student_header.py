@@ -1,4 +1,4 @@
-"""The head of a student's page: its state, the buttons that change it, how far it is, and what it came to."""
+"""The header of a student's page: its state, buttons, progress and results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdnas_core.runs.records import Student
 
 
 def show(db: Path, seen: StudentView) -> None:
-    """Draws the head of a student's page."""
+    """Draws the header of a student's page."""
     student = seen.student
     _way_back(seen)
     with st.container(horizontal=True, vertical_alignment="center"):

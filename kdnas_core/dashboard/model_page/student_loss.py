@@ -1,4 +1,4 @@
-"""The part of a student's page that draws its agreement with the teacher beside that after the mini-KD."""
+"""The part of a student's page that compares its agreement with the teacher with that of the mini-KD."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OF_TASK = (
 
 
 def show(seen: StudentView) -> None:
-    """Draws the agreement on held-out texts over steps; nothing before the first evaluation."""
+    """Draws the agreement on held-out texts over the steps; nothing before the first evaluation."""
     points = layer_terms.over_steps(seen.losses)
     if not points:
         return
@@ -37,12 +37,12 @@ def show(seen: StudentView) -> None:
 
 
 def _yardstick(seen: StudentView) -> str | None:
-    """The run's, but for a student of a task, whose first stage is judged by all its layers."""
+    """The run's yardstick; "layers" for a task-specific student, since its first stage is judged by them."""
     return "layers" if seen.student.spec.task is not None else seen.run.spec.objective.yardstick
 
 
 def reference(seen: StudentView) -> tuple[str, float] | None:
-    """The loss that the candidate's mini-KD ended at; None where it does not compare."""
+    """Returns the name and the final loss of the candidate's mini-KD; None if it does not compare."""
     loss, how = seen.candidate.loss, seen.student.spec
     if loss is None or how.task is not None or how.corpus not in (None, seen.run.spec.corpus):
         return None
@@ -53,7 +53,7 @@ def reference(seen: StudentView) -> tuple[str, float] | None:
 
 
 def meaning(seen: StudentView) -> str:
-    """What the line is, and how far it compares with the one beside it."""
+    """Describes the line, and how well it compares with that of the mini-KD."""
     how, run = seen.student.spec, seen.run
     if how.task is not None:
         return OF_TASK
@@ -73,7 +73,7 @@ def agreement_figure(
     measure: str,
     reference: tuple[str, float] | None = None,
 ) -> go.Figure:
-    """One minus the held-out loss over so many steps, with that of a loss by name to compare it with."""
+    """Draws one minus the held-out loss over the steps, with a named reference loss for comparison."""
     figure = empty_figure("step", measure, height=340)
     figure.add_scatter(
         x=[step for step, _ in points],
@@ -84,7 +84,7 @@ def agreement_figure(
         marker={"size": 6},
         hovertemplate="step %{x}: %{y:.2f} %<extra></extra>",
     )
-    right = max([1, steps, *(step for step, _ in points)])  # fixed, so that it does not jump as points arrive
+    right = max([1, steps, *(step for step, _ in points)])  # fixed: it must not jump as points arrive
     if reference is not None:
         _add_level(figure, *reference, right=right)
     figure.update_xaxes(range=[-0.02 * right, 1.02 * right])

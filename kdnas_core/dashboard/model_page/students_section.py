@@ -1,4 +1,4 @@
-"""The part of a page that lists students, and the one of a run's page that asks for those of its best."""
+"""The part of a page that lists students, and that of a run's page that distils the best candidates."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.runs.records import Candidate, Run, Student
 
-OVER = ("stopped", "failed")  # what may as well be begun anew
+OVER = ("stopped", "failed")  # a new distillation may replace them
 
 
 def listed(students: Sequence[Student], run: Run) -> None:
-    """Draws a card for each student, with its progress and the way to its page."""
+    """Draws a card for each student, with its progress and a link to its page."""
     for student in students:
         with st.container(border=True, key=f"student_{student.id}"):
             _card(student, run)
@@ -52,21 +52,21 @@ def _facts(student: Student, run: Run) -> list[str]:
 
 
 def steps_words(student: Student) -> str:
-    """How far its training is, for example "Step 120 of 4,000 · about 3 min left"."""
+    """Describes a student's progress, for example "Step 120 of 4,000 · about 3 min left"."""
     words = f"Step {student.step:,} of {student.steps:,}"
     left = student.seconds_left
     return words if left is None or left < 1 else f"{words} · about {wording.duration(left)} left"
 
 
 def best_first(snapshot: Snapshot, limit: float | None) -> list[Candidate]:
-    """The frontier within a budget, best first, without what is distilled in full or is to be."""
+    """Returns the frontier within a budget, best first, without candidates that have or await a student."""
     taken = {row.candidate for row in snapshot.students if row.spec.task is None and row.state not in OVER}
     left = [row for row in progress.frontier(snapshot.candidates, limit) if row.id not in taken]
     return sorted(left, key=lambda row: row.point[1])
 
 
 def show_best(db: Path, snapshot: Snapshot, limit: float | None) -> None:
-    """Draws the part of a run's page that distils its best, and lists its students."""
+    """Draws the part of a run's page that distils the best candidates, and lists the students."""
     if not progress.distilled(snapshot.candidates) and not snapshot.students:
         return
     st.header("Full distillation")
@@ -83,7 +83,7 @@ def show_best(db: Path, snapshot: Snapshot, limit: float | None) -> None:
 def _ask_for_best(db: Path, run: Run, best: Sequence[Candidate], limit: float | None) -> None:
     within = "" if limit is None else f" within {wording.milliseconds(limit)}"
     left, right = st.columns(2)
-    # no more than there are: what was typed for a wider budget is cut
+    # the number typed for a larger budget may exceed the candidates left
     key = f"best_{run.id}_{len(best)}"
     count = left.number_input("Distil the best … in full", 1, len(best), 1, key=key)
     epochs = right.number_input("Epochs", 0.1, 1_000.0, distil_form.USUAL.epochs, 1.0, key=f"epochs_{run.id}")

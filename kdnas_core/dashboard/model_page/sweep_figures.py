@@ -1,4 +1,4 @@
-"""Sweeps in figures and tables."""
+"""The figures and tables of sweeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdnas_core.runs.records import Sweep
 from kdnas_core.spec import USUAL_RUNTIMES, LatencySpec, SweepSpec
 
 COLOURS = {"onnxruntime": BLUE, "onnxruntime-int8": GREEN, "torch": ORANGE, "torch-cuda": VIOLET}
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up")  # of devices
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up")  # by device
 _TICKS = [size * 10.0**power for power in range(-2, 6) for size in (1, 2, 5)]
 
 Lines = dict[tuple[str, str], list[LatencyReading]]  # by runtime and device
@@ -39,13 +39,13 @@ OWN = SweepSpec(runtimes=[*USUAL_RUNTIMES, "torch-cuda"], batch_sizes=[], sequen
 
 
 def batch_figure(readings: Sequence[LatencyReading], protocol: LatencySpec) -> go.Figure:
-    """Latency by batch size, of texts as long as the protocol's."""
+    """Draws the latency by batch size, at the protocol's sequence length."""
     some = [row for row in readings if row.sequence_length == protocol.sequence_length]
     return _figure(some, "batch_size", "batch size")
 
 
 def length_figure(readings: Sequence[LatencyReading], protocol: LatencySpec) -> go.Figure:
-    """Latency by sequence length, of batches as large as the protocol's."""
+    """Draws the latency by sequence length, at the protocol's batch size."""
     some = [row for row in readings if row.batch_size == protocol.batch_size]
     return _figure(some, "sequence_length", "tokens")
 
@@ -66,7 +66,7 @@ def _figure(readings: Sequence[LatencyReading], field: str, title: str) -> go.Fi
 
 
 def _lines(readings: Sequence[LatencyReading], field: str) -> Lines:
-    """In the order of the colours, so that each figure has the same legend."""
+    """The readings of each line, in the order of the colours, so that all figures have the same legend."""
     order = [*COLOURS, *sorted({row.runtime for row in readings} - COLOURS.keys())]
     lines: Lines = {}
     for row in sorted(readings, key=lambda row: (order.index(row.runtime), row.device, _size(row, field))):
@@ -91,7 +91,7 @@ def _add(figure: go.Figure, rows: Sequence[LatencyReading], field: str, name: st
         mode="lines+markers",
         name=name,
         line={"color": colour},
-        # hollow: an upper bound
+        # hollow marks for unclean readings, which are upper bounds
         marker={"size": 8, "symbol": [symbol if row.clean else f"{symbol}-open" for row in rows]},
         text=[_label(row) for row in rows],
         hovertemplate=f"{name}<br>%{{text}}<extra></extra>",
@@ -116,7 +116,7 @@ def _size(row: LatencyReading, field: str) -> int:
 
 
 def all_readings(view: LatencyView) -> list[LatencyReading]:
-    """The reading of the run, where no sweep has taken one there on the same device, and those of sweeps."""
+    """Returns the readings of sweeps, and that of the run unless a sweep has taken the same on its device."""
     own = view.candidate.latency
     if own is None or any(_place(row) == _place(own) for row in view.readings):
         return view.readings
@@ -128,7 +128,7 @@ def _place(row: LatencyReading) -> tuple[str, int, int, str]:
 
 
 def runtimes_table(view: LatencyView) -> pd.DataFrame:
-    """One row a runtime (and device), at the run's own batch size and length."""
+    """Returns one row for each runtime and device, at the run's batch size and length."""
     rows = readings_at(all_readings(view), points(OWN, view.run.spec.latency))
     return pd.DataFrame([_row(row) for row in sorted(rows, key=lambda row: OWN.runtimes.index(row.runtime))])  # type: ignore[arg-type]
 
@@ -146,7 +146,7 @@ def _row(row: LatencyReading) -> dict[str, object]:
 
 
 def to_measure(view: LatencyView, how: SweepSpec) -> list[Point]:
-    """The points that this device has not measured yet; what it has is remembered and costs no time."""
+    """Returns the points that this device has not measured yet; the others are cached."""
     clean = [row for row in view.readings if row.clean and row.device.startswith(device_name())]
     have = {(row.runtime, row.batch_size, row.sequence_length) for row in clean}
     asked = points(how, view.run.spec.latency)
@@ -154,7 +154,7 @@ def to_measure(view: LatencyView, how: SweepSpec) -> list[Point]:
 
 
 def expected_duration(view: LatencyView, how: SweepSpec) -> str:
-    """How long a sweep will take, in words."""
+    """Describes how long a sweep will take."""
     left = to_measure(view, how)
     if not left:
         return "All of it is measured on this device already."
@@ -167,7 +167,7 @@ def expected_duration(view: LatencyView, how: SweepSpec) -> str:
 
 
 def _turn_ms(view: LatencyView) -> float | None:
-    """One run of the teacher and one of the student; the student's by its FLOPs where it was not measured."""
+    """The time of one run of teacher and student in ms; by FLOPs for a student that was not measured."""
     own, teacher = view.candidate.latency, view.run.teacher
     if own is not None:
         return own.p50 + own.teacher_p50
@@ -178,7 +178,7 @@ def _turn_ms(view: LatencyView) -> float | None:
 
 
 def progress_words(sweep: Sweep, view: LatencyView) -> tuple[float, str]:
-    """The share of a running sweep that is done, and that in words."""
+    """Returns the share of a running sweep that is done, and a description of its progress."""
     asked = points_of(sweep.spec, view.run.spec.latency, sweep.steps)
     share = min(1.0, share_done(asked, sweep.step))
     words = wording.plain(sweep.activity or "starting")
@@ -190,7 +190,7 @@ def progress_words(sweep: Sweep, view: LatencyView) -> tuple[float, str]:
 
 
 def left_out(view: LatencyView) -> str | None:
-    """A sentence about lengths that finished sweeps have left out; None for none."""
+    """Returns a sentence on the lengths that a finished sweep has left out; None if there are none."""
     for sweep in view.sweeps:
         asked = points_of(sweep.spec, view.run.spec.latency, sweep.steps)
         longest = max((point.sequence_length for point in asked), default=0)

@@ -30,7 +30,7 @@ BY_SIZE_HELP = (
 
 
 def show(db: Path, candidate: int, *, of_student: bool = False) -> None:
-    """Draws the form, and what was measured so far, which grows while a sweep is worked on."""
+    """Draws the form and the readings, which are updated while a sweep runs."""
     st.header("Latency in all runtimes")
     if of_student:
         st.markdown(f"It has the shape of candidate {candidate}, and so its latency.")
@@ -74,7 +74,7 @@ def _results(db: Path, candidate: int, refresh: float | None) -> None:
             for sweep in finished:
                 _sweep(db, sweep, view)
     if live.refresh_s(view.sweeps) != refresh:
-        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+        st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
 def _sweep(db: Path, sweep: Sweep, view: LatencyView) -> None:
@@ -93,7 +93,7 @@ def _sweep(db: Path, sweep: Sweep, view: LatencyView) -> None:
 
 
 def how(spec: SweepSpec) -> str:
-    """What a sweep measures, for example "ONNX Runtime, torch · by batch size and length"."""
+    """Describes a sweep, for example "ONNX Runtime, torch · by batch size and length"."""
     runtimes = " · ".join(map(wording.runtime, spec.runtimes))
     sizes = [
         name for name, some in (("batch size", spec.batch_sizes), ("length", spec.sequence_lengths)) if some
@@ -130,7 +130,7 @@ def _protocol(protocol: LatencySpec) -> str:
 
 
 def _figures(readings: Sequence[LatencyReading], protocol: LatencySpec) -> None:
-    """Each where there are two sizes to draw a line between."""
+    """Draws each figure that has at least two sizes."""
     figures = {
         "batch size": sweep_figures.batch_figure(readings, protocol),
         "sequence length": sweep_figures.length_figure(readings, protocol),

@@ -1,4 +1,4 @@
-"""The part of the form that chooses where and how latency is measured, and the budget."""
+"""The part of the form for the latency protocol and the budget."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _budget(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> 
     known = _teacher_line(teacher_ms, shape, protocol, model)
     if kind == MILLISECONDS:
         start = max(LOWEST_MS, round(teacher_ms / 2, 2)) if teacher_ms else 10.0
-        # a new key for each runtime, so that it starts afresh there, and is kept where only the rest changes
+        # a key for each runtime and teacher, so that only a change of these resets the field
         key = f"budget_ms_{protocol.runtime}_{teacher}"
         value = left.number_input("At most (ms, p50)", LOWEST_MS, None, start, 0.5, key=key)
         right.markdown(known)

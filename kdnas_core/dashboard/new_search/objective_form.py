@@ -1,4 +1,4 @@
-"""The part of the form that chooses what a student learns and where it starts."""
+"""The part of the form for the objective and the student's first weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def show() -> dict[str, Any]:
     """Draws the choices and returns the fields of an `ObjectiveSpec`.
 
     Raises:
-        BadInput: the choices do not go together.
+        BadInput: the choices conflict.
     """
     st.header("Objective")
     left, right = st.columns(2)
@@ -71,7 +71,7 @@ def show() -> dict[str, Any]:
 
 
 def terms_of(rows: Sequence[Mapping[Hashable, Any]]) -> list[dict[str, Any]]:
-    """The fields of the terms in rows of the table; a cell that was left empty is left out."""
+    """Returns the fields of the terms in the rows of the table; leaves out empty cells."""
     return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
 
 
@@ -125,7 +125,7 @@ def _use(name: str | None) -> str:
 def _details(recipe: str | None) -> dict[str, Any]:
     with st.expander("Layer mapping, projection and start"):
         left, right = st.columns(2)
-        usual = [] if recipe == "custom" else [None]  # its own terms publish nothing to fall back on
+        usual = [] if recipe == "custom" else [None]  # custom terms have no published default
         mapping = left.selectbox("Layer mapping", [*usual, *MAPPINGS], format_func=_or_own)
         projection = right.selectbox("Projection", PROJECTIONS, format_func=PROJECTIONS.__getitem__)
         start = left.selectbox("Start", STARTS, format_func=STARTS.__getitem__)

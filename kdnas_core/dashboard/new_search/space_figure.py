@@ -1,4 +1,4 @@
-"""The figure of a whole space before anything of it is measured: every shape at its estimated latency."""
+"""The figure of a search space: every shape at its estimated latency."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kdnas_core.latency.model import FAR_OVER
 
 WITHIN, OVER = "expected within the budget", "expected over it"
 FAR = f"over {FAR_OVER:g} times the budget: skipped without measuring"
-_BAND = 0.4  # of a row of layers that its widths share: less than the gap to the next row
-_LEAST_MS = 1e-3  # that a logarithmic axis can show
+_BAND = 0.4  # height in which the widths of a row of layers spread; less than the gap to the next row
+_LEAST_MS = 1e-3  # the least value on the logarithmic axis
 _TICKS = (1, 1.5, 2, 3, 5, 7)
 
 
 @dataclass(frozen=True)
 class _Dot:
-    """Architectures that differ in heads or activation alone, and are expected to be equally fast."""
+    """Architectures that differ only in heads or activation, with the same estimated latency."""
 
     shape: Architecture
     count: int
@@ -38,10 +38,10 @@ class _Dot:
 
 
 def space_figure(outlook: Forecast) -> go.Figure:
-    """A row for each number of layers, in it wider students higher; the budget is a line.
+    """Draws a row for each number of layers, with wider students higher, and a line for the budget.
 
     Args:
-        outlook: with latencies in milliseconds.
+        outlook: must have latencies in milliseconds.
     """
     dots = _dots(outlook)
     depths = sorted({dot.shape.layers for dot in dots})
@@ -58,7 +58,7 @@ def space_figure(outlook: Forecast) -> go.Figure:
 
 
 def alt(outlook: Forecast) -> str:
-    """The figure in a sentence."""
+    """Returns the alternative text of the figure."""
     lowest, highest = min(outlook.milliseconds), max(outlook.milliseconds)
     return (
         f"Estimated latencies of the space by layers, from {wording.estimated(lowest)}"
@@ -114,7 +114,7 @@ def _scales(figure: go.Figure, latencies: Sequence[float], depths: Sequence[int]
     )
     limit = wording.estimated(budget) if outlook.budget_is_estimated else wording.milliseconds(budget)
     figure.add_vline(x=budget, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
-    figure.add_annotation(  # on a logarithmic axis Plotly wants a label's place as the exponent
+    figure.add_annotation(  # on a logarithmic axis, Plotly takes a label's position as the exponent
         x=math.log10(budget),
         y=1,
         yref="paper",

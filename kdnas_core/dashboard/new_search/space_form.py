@@ -1,4 +1,4 @@
-"""The part of the form that chooses the search space."""
+"""The part of the form for the search space."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
     """Draws the choices and returns the fields of a `SpaceSpec`.
 
     Raises:
-        BadInput: a choice is no number, or the choices leave no valid point.
+        BadInput: a choice is not a number, or the choices leave no valid architecture.
     """
     st.header("Search space")
     preset = st.radio("Start from", [FROM_TEACHER, PUBLISHED, STUDENTS], horizontal=True)
@@ -70,7 +70,7 @@ def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key:
             LABELS[knob],
             sorted({*filled[knob], *published[knob]}),
             default=filled[knob],
-            # a new key for each preset and teacher, so that their choices are filled in afresh
+            # a key for each preset and teacher, so that their choices are filled in
             key=f"{knob}-{key}",
             accept_new_options=numbers,
             help="Type a number to add it." if numbers else None,
@@ -80,7 +80,7 @@ def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key:
 
 
 def _embedding(column: DeltaGenerator) -> dict[str, Any]:
-    """The embedding sizes where any is chosen: narrower embeddings save what a large vocabulary costs."""
+    """The embedding sizes, if any are chosen; narrow embeddings reduce the cost of a large vocabulary."""
     picked = column.multiselect(
         EMBEDDING,
         [64, 96, 128, 192, 256],

@@ -1,4 +1,4 @@
-"""The part of the form that shows the latencies to expect of a space before anything is measured."""
+"""The part of the form that shows the estimated latencies of the search space."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kdnas_core.spec import LatencySpec, parse_spec
 
 
 def show(fields: dict[str, Any], teacher: Architecture) -> Forecast:
-    """Draws the space of the choices made so far at its estimated latencies; returns these.
+    """Draws the estimated latencies of the chosen space, and returns them.
 
     Raises:
-        BadInput: the choices leave no valid point.
+        BadInput: the choices leave no valid architecture.
     """
     spec = parse_spec({name: fields[name] for name in ("latency", "space")})
     seen = forecast.make_forecast(
@@ -43,7 +43,7 @@ def show(fields: dict[str, Any], teacher: Architecture) -> Forecast:
 
 
 def _beyond(seen: Forecast, protocol: LatencySpec) -> str:
-    """What the error of the model does not cover: students larger than any that it was fitted on."""
+    """A sentence on the students larger than any that the model was fitted on, if there are some."""
     if seen.model is None:
         return ""
     length = protocol.sequence_length

@@ -1,1 +1,1 @@
-"""What the pages read from the store."""
+"""Reads the store for the pages."""

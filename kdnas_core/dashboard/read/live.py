@@ -1,4 +1,4 @@
-"""What the pages read: the rows of one moment, through a connection that cannot change them."""
+"""Reads runs and candidates for the pages, through a read-only connection."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kdnas_core.runs.jobs import ACTIVE, Work
 from kdnas_core.runs.records import Candidate, LayerLoss, Run, Student
 from kdnas_core.runs.store import Store, opened
 
-BUSY_REFRESH_S = 2.0  # a candidate takes longer than this
-IDLE_REFRESH_S = 10.0  # still looked at: a run may be resumed from the command line
+BUSY_REFRESH_S = 2.0  # less than a candidate takes
+IDLE_REFRESH_S = 10.0  # a run may be resumed from the command line
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run, its candidates and its students, newest first, as they were at one moment."""
+    """A run, its candidates and its students, newest first, at one moment."""
 
     run: Run
     candidates: list[Candidate]
@@ -28,7 +28,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class CandidateView:
-    """A candidate, the run it is of, its losses and the folder of its files."""
+    """A candidate, its run, its losses and the folder of its files."""
 
     candidate: Candidate
     run: Run
@@ -37,12 +37,12 @@ class CandidateView:
 
 
 def database() -> Path:
-    """The store that the pages show: `KDNAS_DB`, or runs.db where the server was started."""
+    """Returns the path of the store: `KDNAS_DB`, or runs.db in the server's working folder."""
     return Path(os.environ.get("KDNAS_DB") or "runs.db")
 
 
 def read_runs(db: Path, limit: int | None = None) -> list[Snapshot]:
-    """The newest runs with their candidates; none where there is no store yet."""
+    """Returns the newest runs with their candidates; none if there is no store yet."""
     if not db.exists():
         return []
     with opened(db, read_only=True) as store:
@@ -50,7 +50,7 @@ def read_runs(db: Path, limit: int | None = None) -> list[Snapshot]:
 
 
 def read_run(db: Path, run: int) -> Snapshot:
-    """One run with its candidates.
+    """Returns one run with its candidates and students.
 
     Raises:
         BadInput: there is no such run.
@@ -64,7 +64,7 @@ def _snapshot(store: Store, run: Run) -> Snapshot:
 
 
 def newest_run(db: Path) -> int | None:
-    """The id of the newest run; None where there is none."""
+    """Returns the id of the newest run; None if there is none."""
     if not db.exists():
         return None
     with opened(db, read_only=True) as store:
@@ -73,7 +73,7 @@ def newest_run(db: Path) -> int | None:
 
 
 def read_candidate(db: Path, candidate: int) -> CandidateView:
-    """One candidate with all that its page shows.
+    """Returns one candidate with all data of its page.
 
     Raises:
         BadInput: there is no such candidate.
@@ -86,10 +86,10 @@ def read_candidate(db: Path, candidate: int) -> CandidateView:
 
 
 def id_in_address(text: str | None, noun: str) -> int | None:
-    """The id that an address such as `?run=3` names; None where it names none.
+    """Parses the id in an address such as `?run=3`; returns None if there is none.
 
     Raises:
-        BadInput: what it names is no id.
+        BadInput: it is not an id.
     """
     if not text:
         return None
@@ -99,16 +99,16 @@ def id_in_address(text: str | None, noun: str) -> int | None:
 
 
 def refresh_s(work: Sequence[Run | Work], *, live: bool = True) -> float | None:
-    """Seconds until a page looks again at this work; None where the user has stopped live updates."""
+    """Returns the seconds until a page reads this work again; None if live updates are off."""
     if not live:
         return None
     return BUSY_REFRESH_S if any(row.state in ACTIVE for row in work) else IDLE_REFRESH_S
 
 
 def clicked(points: Sequence[Mapping[str, Any]]) -> int | None:
-    """The candidate whose point was clicked.
+    """Returns the candidate whose point was clicked.
 
-    None for the empty selections that arrive when a chart is drawn anew, and for lines, which carry no id.
+    Returns None for the empty selection of a redrawn chart, and for lines, which have no id.
     """
     for point in points:
         candidate = point.get("customdata")
@@ -118,5 +118,5 @@ def clicked(points: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def selected(rows: Sequence[int], shown: Sequence[int]) -> int | None:
-    """The candidate of the selected row of a table that showed these ids."""
+    """Returns the id of the selected row of a table that showed these ids."""
     return shown[rows[0]] if rows and 0 <= rows[0] < len(shown) else None

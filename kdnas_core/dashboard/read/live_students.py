@@ -1,4 +1,4 @@
-"""What the pages read of students, scorings and sweeps, through a connection that cannot change them."""
+"""Reads students, scorings and sweeps for the pages, through a read-only connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdnas_core.runs.store import bytes_of, opened
 
 @dataclass(frozen=True)
 class StudentView:
-    """A student, whose it is, its losses, its folder, how many bytes that holds, and what was made of it."""
+    """A student with its candidate, run, losses, folder, size in bytes, and the students made from it."""
 
     student: Student
     candidate: Candidate
@@ -34,7 +34,7 @@ class ScoringView:
 
 @dataclass(frozen=True)
 class LatencyView:
-    """A candidate and its run, the sweeps of its latencies, newest first, and their newest readings."""
+    """A candidate with its run, its sweeps, newest first, and their newest readings."""
 
     candidate: Candidate
     run: Run
@@ -44,7 +44,7 @@ class LatencyView:
 
 @dataclass(frozen=True)
 class SystemView:
-    """A finished scoring with whose it is: a student's, or a candidate's own where there is no student."""
+    """A finished scoring with its run and candidate, and its student, if a student was scored."""
 
     scoring: Scoring
     scores: list[Score]
@@ -54,7 +54,7 @@ class SystemView:
 
 
 def read_student(db: Path, student: int) -> StudentView:
-    """One student with all that its page shows.
+    """Returns one student with all data of its page.
 
     Raises:
         BadInput: there is no such student.
@@ -69,13 +69,13 @@ def read_student(db: Path, student: int) -> StudentView:
 
 
 def read_students_of(db: Path, candidate: Candidate) -> list[Student]:
-    """The students of a candidate, newest first."""
+    """Returns the students of a candidate, newest first."""
     with opened(db, read_only=True) as store:
         return [row for row in store.students(candidate.run) if row.candidate == candidate.id]
 
 
 def read_scorings(db: Path, *, candidate: int | None = None, student: int | None = None) -> list[ScoringView]:
-    """The scorings of a candidate itself, or of a student, newest first."""
+    """Returns the scorings of a candidate itself, or of a student, newest first."""
     with opened(db, read_only=True) as store:
         return [
             ScoringView(row, store.scores(row.id))
@@ -84,7 +84,7 @@ def read_scorings(db: Path, *, candidate: int | None = None, student: int | None
 
 
 def read_export(db: Path, source: Source) -> Export | None:
-    """The newest export of a candidate itself, or of a student, that the store knows; None for none."""
+    """Returns the newest export of a candidate itself, or of a student; None if the store has none."""
     with opened(db, read_only=True) as store:
         found = (
             store.exports(candidate=source.candidate.id)
@@ -95,7 +95,7 @@ def read_export(db: Path, source: Source) -> Export | None:
 
 
 def read_latencies(db: Path, candidate: int) -> LatencyView:
-    """What was measured of a candidate beyond its run.
+    """Returns a candidate with its sweeps and their readings.
 
     Raises:
         BadInput: there is no such candidate.
@@ -107,7 +107,7 @@ def read_latencies(db: Path, candidate: int) -> LatencyView:
 
 
 def read_systems(db: Path) -> list[SystemView]:
-    """All finished scorings, oldest first; none where there is no store yet."""
+    """Returns all finished scorings, oldest first; none if there is no store yet."""
     if not db.exists():
         return []
     with opened(db, read_only=True) as store:
@@ -119,6 +119,6 @@ def read_systems(db: Path) -> list[SystemView]:
     for scoring in finished:
         student = students.get(scoring.student or 0)
         candidate = candidates.get(student.candidate if student else scoring.candidate or 0)
-        if candidate and scoring.id in scores:  # else deleted while this was read
+        if candidate and scoring.id in scores:  # else it was deleted meanwhile
             found.append(SystemView(scoring, scores[scoring.id], runs[scoring.run], candidate, student))
     return found

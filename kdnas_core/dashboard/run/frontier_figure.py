@@ -1,4 +1,4 @@
-"""The figure of a run, latency against agreement: rows in, a Plotly figure out, the same for equal rows."""
+"""The figure of a run: latency against agreement."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from kdnas_core.dashboard.ui.charts import BLUE, GREEN, GREY, ORANGE, VIOLET, em
 from kdnas_core.runs.records import Candidate
 
 _WORST_SHOWN = -50.0  # per cent; one diverged student must not flatten all the others
-_SVG_LIMIT = 1_500  # beyond so many points a browser wants WebGL
+_SVG_LIMIT = 1_500  # with more points, browsers need WebGL
 
 
 @dataclass(frozen=True)
 class _Axes:
-    """Fixed ends of the axes, so that they do not jump as points arrive."""
+    """The fixed limits of the axes, so that they do not jump as points arrive."""
 
     right: float
     bottom: float
     top: float
 
     def clipped(self, candidate: Candidate) -> tuple[float, float]:
-        """Where to draw a candidate: at the edge where it lies beyond, at the bottom where it has no loss."""
+        """Returns where to draw a candidate: clipped to the axes, and at the bottom if it has no loss."""
         latency, loss = candidate.point
         if candidate.latency is None and candidate.estimated_ms is not None:
             latency = candidate.estimated_ms
@@ -45,10 +45,10 @@ def frontier_figure(
     yardstick: str | None = None,
     chosen: int | None = None,
 ) -> go.Figure:
-    """Latency against agreement, the frontier within the budget, and the candidate that was chosen.
+    """Draws latency against agreement, the frontier within the budget, and the chosen candidate.
 
-    Candidates over the run's budget were never distilled: they have no loss and are ticks along the bottom.
-    Those that were not even measured stand there at their estimate, as crosses.
+    Candidates over the run's budget have no loss and are drawn as ticks along the bottom. Those that were not
+    measured are drawn there as crosses, at their estimate.
     """
     figure = empty_figure("latency p50 (ms)", wording.criterion(candidates, yardstick), height=460)
     axes = _axes(candidates, budget_ms, teacher_ms)
@@ -84,7 +84,7 @@ def _add_points(
     *,
     line: bool = False,
 ) -> None:
-    if not rows:  # a legend entry for nothing would have the reader look for it
+    if not rows:  # no legend entry without points
         return
     places = [axes.clipped(row) for row in rows]
     scatter = go.Scattergl if len(rows) > _SVG_LIMIT else go.Scatter
@@ -96,7 +96,7 @@ def _add_points(
             name=name,
             customdata=[
                 row.id for row in rows
-            ],  # a flat list: Streamlit hands anything else back as a mapping
+            ],  # a flat list, since Streamlit returns anything else as a mapping
             text=[_label(row) for row in rows],
             hovertemplate="%{text}<extra></extra>",
             marker={
@@ -113,7 +113,7 @@ def _add_points(
 
 
 def _error_bars(rows: Sequence[Candidate], colour: str) -> dict[str, object]:
-    """The standard error of each loss over texts; none of scores, or where no row has one."""
+    """The standard error of each loss over texts; none for scores, or if no row has one."""
     errors = [0.0 if row.proxy_score is not None else 100 * (row.loss_se or 0.0) for row in rows]
     return {"array": errors, "visible": any(errors), "thickness": 1, "width": 3, "color": colour}
 

@@ -1,4 +1,4 @@
-"""The part of a run's page where a student is chosen: budget, frontier, the best within it, and the table."""
+"""The part of a run's page to choose a candidate: budget, frontier, the best within it, and the table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kdnas_core.dashboard.ui import tables, widgets
 from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.runs.records import Candidate, Run
 
-_FINEST_MS = 0.01  # as it is shown
+_FINEST_MS = 0.01  # as shown
 
 
 def show(snapshot: Snapshot) -> float | None:
-    """Draws slider, frontier and cards; returns the budget that the slider stands at."""
+    """Draws slider, frontier and cards; returns the slider's budget in ms."""
     limit = _budget_slider(snapshot)
     _draw(snapshot, limit)
     _cards(snapshot, limit)
@@ -28,7 +28,7 @@ def show(snapshot: Snapshot) -> float | None:
 
 
 def show_table(snapshot: Snapshot, limit: float | None) -> None:
-    """Draws the table of candidates, where selecting a row is the same choice as clicking a point."""
+    """Draws the table of candidates, in which selecting a row is the same as clicking a point."""
     run = snapshot.run
     st.header("Candidates")
     only_frontier = st.toggle("Frontier only", key=f"only_frontier_{run.id}")
@@ -37,7 +37,7 @@ def show_table(snapshot: Snapshot, limit: float | None) -> None:
         st.markdown("None yet.")
         return
     shown = [row.id for row in rows]
-    # the frontier loses rows as it grows: a new table then, so that no other row looks selected
+    # the frontier can lose rows: a new table then, so that no other row looks selected
     table = f"candidates_{run.id}" + ("".join(f"_{row}" for row in shown) if only_frontier else "")
     st.dataframe(
         tables.candidates_table(rows),
@@ -145,7 +145,7 @@ def _best_card(candidates: list[Candidate], limit: float | None) -> None:
 
 @dataclass(frozen=True)
 class Scale:
-    """A slider in milliseconds, and the budget that its start stands for."""
+    """A slider in milliseconds, and the run's budget, which its start stands for."""
 
     low: float
     high: float
@@ -154,14 +154,14 @@ class Scale:
     own: float
 
     def budget(self, position: float) -> float:
-        """The budget at a position; at the start it is the run's own, which is seldom a whole step."""
+        """Returns the budget at a position; at the start the run's own, which is rarely a whole step."""
         return self.own if math.isclose(position, self.start) else position
 
 
 def slider_scale(run: Run) -> Scale | None:
-    """Up to the teacher's latency, in whole steps from the run's own budget, so that it is a position too.
+    """Returns a slider up to the teacher's latency, with the run's budget as one of its positions.
 
-    None until the run's budget is known in milliseconds.
+    Returns None until the run's budget is known in milliseconds.
     """
     own = progress.budget_of(run)
     if own is None:

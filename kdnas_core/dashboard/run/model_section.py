@@ -1,4 +1,4 @@
-"""The part of a run's page that says how well latency can be estimated from what the run has measured."""
+"""The part of a run's page that shows how well latency can be estimated from the run's readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TITLE = "Estimated latency against measured"
 
 @dataclass(frozen=True)
 class Pair:
-    """A latency as it was measured and as it is estimated from other architectures alone, in ms."""
+    """A measured latency, and its estimate from other architectures alone, in ms."""
 
     architecture: Architecture
     measured: float
@@ -29,12 +29,12 @@ class Pair:
 
     @property
     def error(self) -> float:
-        """As a share of what was measured."""
+        """The absolute error as a share of the measured latency."""
         return abs(self.estimated / self.measured - 1)
 
 
 def show(snapshot: Snapshot) -> None:
-    """Draws estimates beside measurements, closed; nothing where too little was measured."""
+    """Draws estimates against measurements, collapsed; nothing if there are too few readings."""
     found = pairs(known_of(snapshot))
     if not found:
         return
@@ -56,7 +56,7 @@ def show(snapshot: Snapshot) -> None:
 
 
 def known_of(snapshot: Snapshot) -> tuple[MeasuredLatency, ...]:
-    """The clean readings of a run's candidates on the device of its teacher."""
+    """Returns the clean readings of a run's candidates on its teacher's device."""
     teacher = snapshot.run.teacher
     if teacher is None:
         return ()
@@ -65,9 +65,9 @@ def known_of(snapshot: Snapshot) -> tuple[MeasuredLatency, ...]:
     return tuple(without_drift((teacher.name, shape, at) for shape, at in here))
 
 
-@lru_cache(maxsize=16)  # the page looks again every two seconds, and a run measures less often
+@lru_cache(maxsize=16)  # the page redraws more often than a run measures
 def pairs(known: tuple[MeasuredLatency, ...]) -> tuple[Pair, ...]:
-    """Each reading beside the estimate of a model that was fitted without its fold; none for too few."""
+    """Returns each reading with the estimate of a model fitted without its fold; none if too few."""
     names = sorted({at.architecture.key for at in known})
     found: list[Pair] = []
     for fold in range(FOLDS):
@@ -84,7 +84,7 @@ def pairs(known: tuple[MeasuredLatency, ...]) -> tuple[Pair, ...]:
 
 
 def figure(found: tuple[Pair, ...]) -> go.Figure:
-    """Measured against estimated; on the line an estimate is exact."""
+    """Draws estimated against measured latency; on the line, an estimate is exact."""
     drawn = empty_figure("measured latency p50 (ms)", "estimated (ms)", height=340)
     ends = [0.0, 1.05 * max(max(pair.measured, pair.estimated) for pair in found)]
     drawn.add_scatter(

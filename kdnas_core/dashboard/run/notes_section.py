@@ -1,4 +1,4 @@
-"""The part of a run's page that lists what could not be learnt as the spec has it, and by how many."""
+"""The part of a run's page that lists the notes on candidates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from kdnas_core.runs.records import Candidate
 
 
 def counted(candidates: Sequence[Candidate]) -> list[tuple[str, int]]:
-    """Each note once with the number of candidates that carry it, the most frequent first."""
+    """Returns each note with the number of candidates that have it, the most frequent first."""
     notes = Counter(note for candidate in candidates for note in dict.fromkeys(candidate.notes))
     return sorted(notes.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def show(candidates: Sequence[Candidate]) -> None:
-    """Draws the list, closed; nothing where there is no note."""
+    """Draws the list, collapsed; nothing if there are no notes."""
     notes = counted(candidates)
     if not notes:
         return
-    with st.expander("Notes on candidates"):  # without a count: another label would close it as one arrives
+    with st.expander("Notes on candidates"):  # without a count: a change of the label would collapse it
         st.markdown("\n".join(f"- {_candidates(count)} · {wording.plain(note)}" for note, count in notes))
 
 

@@ -1,4 +1,4 @@
-"""The figures of how a search develops: hypervolume by candidate, reward by episode."""
+"""The figures of a search's progress: hypervolume by candidate, reward by episode."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.ui.charts import BLUE, GREEN, GREY, empty_figure
 from kdnas_core.runs.records import Candidate
 
-_MARKED = 30  # more markers than this hide the line they are on
+_MARKED = 30  # more markers than this hide their line
 
 
 def hypervolume_figure(candidates: Sequence[Candidate], budget_ms: float | None) -> go.Figure:
-    """How much of the area up to the budget and a loss of 1 the frontier dominates, by candidates judged."""
+    """Draws the share of the area up to the budget and a loss of 1 that the frontier dominates."""
     figure = empty_figure("candidates judged", "hypervolume (%)")
     shares = [] if budget_ms is None else progress.hypervolumes(candidates, budget_ms)
     figure.add_scatter(
@@ -31,7 +31,7 @@ def hypervolume_figure(candidates: Sequence[Candidate], budget_ms: float | None)
 
 
 def reward_figure(candidates: Sequence[Candidate]) -> go.Figure:
-    """The rewards of each episode, their mean, and the best so far."""
+    """Draws the rewards of each episode, their mean, and the best so far."""
     figure = empty_figure("episode", "reward")
     summaries = progress.episode_rewards(candidates)
     episodes = [summary.episode for summary in summaries]

@@ -1,4 +1,4 @@
-"""The head of a run's page: its state, the buttons that change it, and how far it is."""
+"""The header of a run's page: its state, buttons and progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdnas_core.dashboard.ui import widgets, work_controls
 
 
 def show(db: Path, snapshot: Snapshot) -> None:
-    """Draws the head of a run's page."""
+    """Draws the header of a run's page."""
     run = snapshot.run
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(f"Run {run.id} · {wording.plain(run.name)}", width="content")

@@ -1,1 +1,1 @@
-"""What all pages look like."""
+"""The user interface elements that pages share."""

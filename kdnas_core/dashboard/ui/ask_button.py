@@ -1,6 +1,6 @@
-"""A button that has a worker check what is asked for, and waits: seconds in which it cannot be pressed again.
+"""A button that submits a request to a worker's check, and waits for it for some seconds.
 
-The check is remembered in the session: however often the page is drawn meanwhile, its outcome is shown.
+The session stores the check, so that its outcome is shown even if the page is redrawn meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kdnas_core.runs.records import Check
 
 def _say(check: Check) -> None:
     widgets.keep(requests.queued(check))
-    st.rerun()  # with the button ready to be pressed again, and what was queued on the page
+    st.rerun()  # enables the button again, and shows the queued work on the page
 
 
 def show(
@@ -31,16 +31,16 @@ def show(
     refusal: str = "Not queued",
     disabled: bool = False,
 ) -> None:
-    """Draws the button, and why its last press was refused.
+    """Draws the button, and the error of its last press.
 
     Args:
         label: on the button.
-        key: tells it from others.
+        key: unique on the page.
         db: the store.
         submit: queues the check and returns its id.
-        then: told the check that has passed, once.
-        refusal: what a sentence about a refused press begins with.
-        disabled: whether the form is not complete.
+        then: called once with the check that has passed.
+        refusal: the start of the error message.
+        disabled: whether the form is incomplete.
     """
     busy = _busy(key) in st.session_state
     with st.container(horizontal=True):
@@ -70,7 +70,7 @@ def _refused(key: str) -> str:
 
 
 def _press(key: str) -> None:
-    st.session_state[_busy(key)] = None  # until its check is known
+    st.session_state[_busy(key)] = None  # until the check is submitted
     st.session_state.pop(_refused(key), None)
 
 
@@ -88,7 +88,7 @@ def _wait(key: str, db: Path, submit: Callable[[], int], then: Callable[[Check],
             check = requests.outcome(
                 db,
                 st.session_state[_busy(key)],
-                # when the page is drawn anew, the wait ends here, and is taken up there
+                # if the page is redrawn, this raises; the new page waits for the same check
                 lambda activity: status.update(label=wording.plain(activity)),
             )
         except widgets.TOLD as error:

@@ -1,4 +1,4 @@
-"""What all figures share: colours that hold on light and dark, margins, and the legend above the plot."""
+"""The layout of all figures: colours for light and dark themes, margins, and the legend above the plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ORANGE = "#e8833a"
 GREEN = "#14a37f"
 VIOLET = "#a66bf0"
 GREY = "#7c8aa5"
-# also in .streamlit/config.toml, which wants exactly ten
+# also in .streamlit/config.toml, which needs exactly ten
 CATEGORICAL = (BLUE, ORANGE, GREEN, VIOLET, "#d9487d", "#0ea5c4", "#b8860b", GREY, "#5b6ee1", "#9a6b4f")
 
 CONFIG: dict[str, Any] = {
@@ -22,12 +22,12 @@ _LABEL_ROW = 17  # pixels
 
 
 def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
-    """A figure with titled axes and nothing in it yet."""
+    """Creates an empty figure with titled axes."""
     return go.Figure(
         layout={
             "height": height,
             "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-            # above the plot: at the side it leaves a phone no room for the points
+            # above the plot: at the side, it leaves no room for the points on a phone
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
             "xaxis": {"title": {"text": x_title}, "zeroline": False, "automargin": True},
             "yaxis": {"title": {"text": y_title}, "zeroline": False, "automargin": True},
@@ -37,13 +37,13 @@ def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
 
 
 def marked(figure: go.Figure, x: float, label: str, colour: str, *, dash: str = "dash", row: int = 0) -> None:
-    """Adds a vertical line with its label above the plot, in a row of its own so that none overlaps."""
+    """Adds a vertical line with a label above the plot; `row` keeps labels from overlapping."""
     figure.add_vline(x=x, line={"color": colour, "width": 1.5, "dash": dash})
     figure.add_annotation(
         x=x,
         y=1,
         yref="paper",
-        xanchor="right" if row else "center",  # the second is near the right end, where it would be cut
+        xanchor="right" if row else "center",  # near the right end, it would be cut off
         yanchor="bottom",
         yshift=_LABEL_ROW * row,
         text=label,

@@ -1,4 +1,4 @@
-"""Where the pages are, for links from one to another."""
+"""The paths of the pages, for links between them."""
 
 from __future__ import annotations
 

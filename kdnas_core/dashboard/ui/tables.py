@@ -1,4 +1,4 @@
-"""The tables of the pages: rows in, data frames out."""
+"""Converts rows of the store to data frames."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ TERM_COLUMNS = {
 
 
 def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
-    """One row a run, in the order given."""
+    """Returns one row for each run, in the given order."""
     return pd.DataFrame([_run_row(snapshot, now) for snapshot in snapshots])
 
 
 def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
-    """One row a candidate, in the order given: that of proposal, so that a row keeps its place."""
+    """Returns one row for each candidate, in the given order."""
     table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
     told = {
         "±": any(candidate.loss_se is not None for candidate in candidates),
@@ -60,7 +60,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
 
 
 def terms_table(summary: Sequence[TermLoss]) -> pd.DataFrame:
-    """One row a loss term, in the order given."""
+    """Returns one row for each loss term, in the given order."""
     return pd.DataFrame([_term_row(loss) for loss in summary])
 
 

@@ -1,4 +1,4 @@
-"""Parts of a screen that several pages show."""
+"""Widgets that several pages share."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SAID = "said"
 
 
 def trouble(sentence: object) -> None:
-    """Shows what is wrong as it is written: names and paths in it are not to be read as Markdown."""
+    """Shows an error; names and paths in it are not read as Markdown."""
     st.error(wording.plain(str(sentence)))
 
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Shows input that cannot be used as its sentence, and ends the page there."""
+    """Shows a `BadInput` or `Failure` of the `with` block, and ends the page there."""
     try:
         yield
     except TOLD as error:
@@ -38,12 +38,12 @@ def sentences() -> Iterator[None]:
 
 
 def act(action: controls.Action, db: Path, job: Job) -> None:
-    """Does to a job what a button says; as `do`."""
+    """Runs a button's action on a job; as `do`."""
     do(lambda: action(db, job))
 
 
 def do(action: Callable[[], str]) -> None:
-    """Does what a button says and keeps the sentence about it for `say`; a button's `on_click`."""
+    """Runs a button's action and saves its sentence, or its error, for `say`; used as `on_click`."""
     try:
         st.session_state[_SAID] = (action(), "ok")
     except TOLD as error:
@@ -51,19 +51,19 @@ def do(action: Callable[[], str]) -> None:
 
 
 def keep(sentence: str) -> None:
-    """Keeps a sentence about what was done for `say`."""
+    """Saves a sentence for `say`."""
     st.session_state[_SAID] = (sentence, "ok")
 
 
 def say() -> None:
-    """Shows the sentence of the last button that was pressed, once."""
+    """Shows the saved sentence, once."""
     sentence, kind = st.session_state.pop(_SAID, ("", "ok"))
     if sentence:
         st.toast(wording.plain(sentence)) if kind == "ok" else trouble(sentence)
 
 
 def state_badge(work: Run | Work) -> None:
-    """The state of a piece of work, or what was asked of it and is not yet done."""
+    """Draws the state of a piece of work, or the request that it has not obeyed yet."""
     if work.state == "running" and work.request:
         st.badge({"pause": "pausing", "stop": "stopping"}[work.request], color="orange")
     else:
@@ -71,7 +71,7 @@ def state_badge(work: Run | Work) -> None:
 
 
 def with_work(facts: list[str], work: Run | Work) -> list[str]:
-    """Facts of a header with what is being done now before them and the time it took after them."""
+    """Adds the activity and last heartbeat of running work, or the time spent on other work, to facts."""
     if work.state == "running":
         now = f"**Now: {wording.plain(work.activity or 'starting')}**"
         return [now, *facts, f"last beat {wording.ago(work.heartbeat_at, time.time())}"]
@@ -79,7 +79,7 @@ def with_work(facts: list[str], work: Run | Work) -> list[str]:
 
 
 def candidate_card(candidate: Candidate, title: str, key: str) -> None:
-    """A candidate in four lines, with the way to its page."""
+    """Draws a candidate in a card, with a link to its page."""
     latency, _ = candidate.point
     speedup = wording.times(progress.speedup_of(candidate))
     with st.container(border=True, key=key):

@@ -1,4 +1,4 @@
-"""The buttons that change a piece of work, be it a run, a student or a scoring, and what is wrong with it."""
+"""The buttons that change the state of a piece of work, and the errors of that work."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _KEPT = {
 
 
 def buttons(db: Path, work: AnyWork) -> None:
-    """Draws those that its state allows."""
+    """Draws the buttons that the state of the work allows."""
     with st.container(horizontal=True):
         change(db, work)
 
 
 def change(db: Path, work: AnyWork) -> None:
-    """Draws the same buttons without a row of their own."""
+    """Draws the same buttons, without a row around them."""
     if work.state in ACTIVE:
         asked = work.request is not None
-        if work.job.kind != "exports":  # of which nothing is kept
+        if work.job.kind != "exports":  # a stopped export keeps nothing
             _button("Pause", ":material/pause:", controls.pause, db, work, disabled=asked)
         _button("Stop", ":material/stop:", controls.stop, db, work, disabled=asked)
     if work.state in RESUMABLE:
@@ -63,7 +63,7 @@ def _button(
 
 
 def trouble(work: AnyWork) -> None:
-    """Says what keeps it from going on."""
+    """Shows why work does not run: it failed, was interrupted, or is queued."""
     kind = work.job.kind
     if work.state == "failed":
         noun = work.job.title.split()[0].lower()
@@ -77,7 +77,7 @@ def trouble(work: AnyWork) -> None:
 
 
 def delete_button(work: AnyWork) -> None:
-    """Draws the button that asks whether to delete; `confirm_delete` draws the question."""
+    """Draws the delete button; `confirm_delete` draws the question."""
     busy = work.state == "running"
     st.button(
         f"Delete {work.job.title.lower()} …",
@@ -90,13 +90,15 @@ def delete_button(work: AnyWork) -> None:
 
 
 def confirm_delete(db: Path, work: AnyWork, what: str, then: Callable[[], None]) -> None:
-    """Asks, where the button was pressed; no dialog, which would close when the page is drawn anew.
+    """Asks for confirmation after a press of the delete button.
+
+    It is not a dialog, which would close when the page is redrawn.
 
     Args:
         db: the store.
-        work: that may be deleted.
-        what: goes with it, as a sentence.
-        then: says where to go afterwards.
+        work: to delete.
+        what: a sentence on what is deleted with it.
+        then: called after the deletion, to leave or redraw the page.
     """
     if not st.session_state.get(_asked(work)) or work.state == "running":
         return
