@@ -1,4 +1,4 @@
-"""One candidate: its shape and cost, what each layer has learnt, what is made of it, and its export."""
+"""The page of a candidate: its shape, cost and losses by layer, its students, and its export."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def facts(db: Path, candidate: int, refresh: float | None) -> None:
     cut_section.show(seen.candidate.cut_from)
     timing(seen.candidate)
     if refresh and not under_way(seen):
-        st.rerun()  # judged meanwhile: it can be exported now
+        st.rerun()  # it has been judged, and can be exported now
 
 
 @widgets.sentences()
@@ -120,7 +120,7 @@ def students(db: Path, seen: CandidateView, refresh: float | None) -> None:
     made = live_students.read_students_of(db, seen.candidate)
     students_section.listed(made, seen.run)
     if live.refresh_s(made) != refresh:
-        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+        st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
 def full_distillation(db: Path, seen: CandidateView) -> None:

@@ -1,4 +1,4 @@
-"""All searches: what each has found, and the way to a new one."""
+"""The page of all searches, with their results so far and a link to a new search."""
 
 from __future__ import annotations
 

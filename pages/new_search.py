@@ -1,4 +1,4 @@
-"""The form of a new search: teacher, budget, search space, objective, and how long it will take."""
+"""The form of a new search: teacher, budget, search space, objective, and the estimated time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Check
 from kdnas_core.spec import ProxySpec, parse_spec
 
-EPISODES, CANDIDATES = 8, 6  # to begin with: well under an hour; the published setting is 15 of 20
+EPISODES, CANDIDATES = 8, 6  # defaults, well under an hour; the published setting is 15 of 20
 PAIRS_HELP = (
     "The share of the texts that become pairs of segments, read as one text with the teacher's marks between."
     " Left empty: none where students are for their vectors, half where they are for fine-tuning."
@@ -104,7 +104,7 @@ def details() -> dict[str, Any]:
 
 
 def tasks() -> tuple[list[str], dict[str, str]]:
-    """Tasks whose scores take the place of the loss on the frontier, and what the reward is made of."""
+    """Draws the choice of tasks whose scores replace the loss on the frontier, and of the reward."""
     with st.expander("Judge by tasks"):
         st.markdown(TASKS)
         text = st.text_area("Tasks", "", help=TASKS_HELP, key="tasks")

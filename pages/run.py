@@ -1,4 +1,4 @@
-"""One search as it runs: what it does now, its Pareto frontier, and the best student for any budget."""
+"""The page of a run: its progress, its Pareto frontier, and the best student for any budget."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def pace(snapshot: Snapshot) -> float | None:
     return live.refresh_s([snapshot.run, *snapshot.students], live=updates())
 
 
-@widgets.sentences()  # here too: the run may be deleted while its page is open
+@widgets.sentences()  # the run may be deleted while its page is open
 def view(db: Path, run: int, refresh: float | None) -> None:
     snapshot = live.read_run(db, run)
     run_header.show(db, snapshot)
@@ -76,7 +76,7 @@ def view(db: Path, run: int, refresh: float | None) -> None:
             "The teacher is measured first, then each candidate; its point appears here once it is judged."
         )
     if pace(snapshot) != refresh:
-        st.rerun()  # the pace of a fragment is fixed when the whole page runs
+        st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
 def page() -> None:

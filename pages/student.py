@@ -1,4 +1,4 @@
-"""One student: how its distillation goes, what it has learnt, its scores, and its export."""
+"""The page of a student: its distillation, losses, scores and export."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kdnas_core.dashboard.ui import places, widgets
 from kdnas_core.runs.names import Source
 
 
-@widgets.sentences()  # here too: the student may be deleted while its page is open
+@widgets.sentences()  # the student may be deleted while its page is open
 def facts(db: Path, student: int, refresh: float | None) -> None:
     seen = live_students.read_student(db, student)
     student_header.show(db, seen)
@@ -31,7 +31,7 @@ def facts(db: Path, student: int, refresh: float | None) -> None:
     layers_section.show(layers_section.of_student(seen))
     cut_section.show(seen.student.cut_from)
     if live.refresh_s([seen.student]) != refresh:
-        st.rerun()  # finished meanwhile: it can be scored and exported now
+        st.rerun()  # it is finished, and can be scored and exported now
 
 
 def go_on(db: Path, seen: StudentView) -> None:

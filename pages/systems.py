@@ -1,4 +1,4 @@
-"""All that was scored on tasks, side by side: size, speed, scores, and what of the teacher is retained."""
+"""The page of all scored systems: size, speed, scores, and the share of the teacher's score retained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: the application, their usual options, and how they speak."""
+"""Code shared by the commands: the application, the common options, and the output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import Job, RunState
 from kdnas_core.runs.store import Store
 
-OBEYS_WITHIN_S = 60  # a worker looks for requests at each step; loading and exporting a model take longest
+OBEYS_WITHIN_S = 60  # a worker checks for requests at each step; loading and exporting take longest
 
 app = typer.Typer(
     help="Choose and make small language models for a latency budget.",
@@ -36,10 +36,10 @@ DEFAULT_DB = Path("runs.db")
 
 
 def existing(db: Path) -> Path:
-    """The store, which a command that changes one does not make.
+    """Returns the path of a store that must exist.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is no such file.
     """
     if not db.is_file():
         raise BadInput(f"There is no {db}; start a search first, or name another file with --db.")
@@ -47,7 +47,7 @@ def existing(db: Path) -> Path:
 
 
 def once_obeyed(store: Store, job: Job) -> RunState:
-    """The state of some work after its worker has seen what was asked, or as it is after a minute."""
+    """Waits up to a minute until a worker has obeyed a request, and returns the state of the work."""
     deadline = time.monotonic() + OBEYS_WITHIN_S
     while store.work(job).state == "running" and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -55,7 +55,7 @@ def once_obeyed(store: Store, job: Job) -> RunState:
 
 
 def show_result(shown: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:
-    """Prints the one JSON object, or lines for people."""
+    """Prints a result as one JSON object or as lines of text."""
     if as_json:
         print(json.dumps(_finite(shown), allow_nan=False))
     else:
@@ -63,7 +63,7 @@ def show_result(shown: dict[str, Any], as_json: bool, lines: Callable[[], list[s
 
 
 def _finite(value: Any) -> Any:
-    """The value with null for every number that JSON has no word for."""
+    """Replaces numbers that are not finite, which JSON cannot represent, by None."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -72,14 +72,14 @@ def _finite(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Says on stderr what is done."""
+    """Prints a text on stderr."""
     print(text, file=sys.stderr)
 
 
 def prepare_libraries() -> None:
-    """Before torch and transformers are imported: no bars among ours, no telephone calls home, quiet threads.
+    """Disables progress bars, telemetry and logs; must run before torch and transformers are imported.
 
-    Threads soon sleep while they wait: spinning, they are many times slower beside another busy process.
+    Waiting threads sleep soon: spinning threads are many times slower beside another busy process.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,4 +1,4 @@
-"""An export in words, for a terminal."""
+"""Prints an export in a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdnas_core.package.children import Say
 
 
 def news() -> Say:
-    """Says on stderr what is done, once each time that it changes."""
+    """Returns a callback that prints each new activity on stderr."""
     last = ""
 
     def say(activity: str) -> None:
@@ -22,7 +22,7 @@ def news() -> Say:
 
 
 def export_lines(done: Exported) -> list[str]:
-    """What was exported, how fast it is now, and what to know of it."""
+    """Describes an export: its checks, latencies and notes."""
     checks = done.checks
     libraries = [
         "stock transformers",

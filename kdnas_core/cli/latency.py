@@ -58,13 +58,13 @@ def latency(
 
 
 def taken_by(store: Store, sweep: Sweep) -> list[LatencyReading]:
-    """The newest readings of a candidate where a sweep takes them."""
+    """Returns the newest readings of a candidate at the points of a sweep."""
     asked = points(sweep.spec, store.run(sweep.run).spec.latency)
     return readings_at(store.readings(sweep.candidate), asked)
 
 
 def _fields(runtimes: list[str] | None, sweep: bool, settings: list[str]) -> dict[str, Any]:
-    """Of a `SweepSpec`: without a sweep only the run's own batch size and length, unless some are named."""
+    """The fields of a `SweepSpec`; by default, only the run's own batch size and sequence length."""
     fields: dict[str, Any] = {} if sweep else {"batch_sizes": [], "sequence_lengths": []}
     fields = with_settings(fields, settings)
     return fields if runtimes is None else {**fields, "runtimes": runtimes}

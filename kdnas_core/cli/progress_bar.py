@@ -1,4 +1,4 @@
-"""The progress bars of what runs in the foreground: a search, a distillation, a scoring."""
+"""The progress bars of work in the foreground."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdnas_core.runs.records import Candidate
 
 @contextmanager
 def candidates_bar(total: int) -> Iterator[Callable[[Candidate], None]]:
-    """A bar on stderr of `total` candidates; gives what to call after each."""
+    """Shows a bar of `total` candidates on stderr; yields a callback for each judged candidate."""
     with tqdm(total=total, unit="candidate", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def told(candidate: Candidate) -> None:
@@ -26,9 +26,10 @@ def candidates_bar(total: int) -> Iterator[Callable[[Candidate], None]]:
 
 @contextmanager
 def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr of a training's steps; gives what to call with what is done, steps taken, of how many.
+    """Shows a bar of steps on stderr; yields a callback for the activity, steps taken, and steps in all.
 
-    Another training, or another count of steps, begins the bar anew; without a count only what is done shows.
+    The bar restarts if the number of steps changes or the steps taken decrease. With 0 steps in all, it only
+    shows the activity.
     """
     with tqdm(total=None, unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
 
@@ -39,7 +40,7 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
                 return
             if steps != bar.total or step < bar.n:
                 bar.reset(steps)
-                bar.initial = bar.last_print_n = bar.n = step - 1  # its pace is of the steps from here on
+                bar.initial = bar.last_print_n = bar.n = step - 1  # its pace counts the steps from here on
             bar.update(step - bar.n)
 
         yield told

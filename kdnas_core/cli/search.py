@@ -1,4 +1,4 @@
-"""The command line. Bad input ends it with exit code 2 and one sentence, an interrupt with 130."""
+"""The command line. It exits with code 2 and one sentence on bad input, and with 130 on an interrupt."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:  # Typer catches KeyboardInterrupt itself and says nothing
+        if code == INTERRUPTED:  # Typer catches KeyboardInterrupt and prints nothing
             raise KeyboardInterrupt
         sys.exit(code)
     except BadInput as error:

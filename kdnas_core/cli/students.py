@@ -1,4 +1,4 @@
-"""The commands about students: distilling in full, scoring, and what is known of them."""
+"""The commands on students: distil, score, list, show and import."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def show_student(store: Store, student: Student, as_json: bool) -> None:
 
 
 def student_object(store: Store, student: Student) -> dict[str, Any]:
-    """The student object of `--json`, with where its files are and how large they are."""
+    """Returns the student object of `--json`, with the path of its folder and its size in bytes."""
     folder = store.student_files(student.run, student.id)
     return {**student.to_dict(), "path": str(folder.resolve()), "bytes": bytes_of(folder)}
 
