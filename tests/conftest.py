@@ -1,4 +1,4 @@
-"""What many tests share: a tiny real teacher, a small real corpus, and a cache of their own."""
+"""Fixtures of many tests: a tiny real teacher, a small real corpus, and a separate cache."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from filelock import FileLock
 
 from tests.tiny_fields import tiny_fields
 
-# Before anything of the product is imported: no test may see or change what this machine remembers.
+# before the product is imported: no test may read or change this machine's caches
 _CACHE = tempfile.mkdtemp(prefix="kdnas-tests-")
 os.environ["KDNAS_CACHE"] = _CACHE
 
 _SHARED = Path(tempfile.gettempdir())  # by all processes of a test run
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process of several, as many as cores
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # more threads would fight for them
-    # a lock of the device of its own: what one process tests is not to wait for another's training
+    # each process has its own device lock, so that no test waits for the training of another process
     _OWN = tempfile.mkdtemp(prefix=f"kdnas-{os.environ['PYTEST_XDIST_WORKER']}-")
     os.environ["TMPDIR"] = tempfile.tempdir = _OWN
     atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
@@ -74,7 +74,7 @@ def tiny_teacher(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def harvested() -> Path:
-    """A folder that holds the harvest of this machine and nothing else, made once for all test processes."""
+    """A folder with only the harvest of this machine, made once for all test processes."""
     from kdnas_core.data.harvest import harvest
 
     own = _SHARED / f"kdnas-tests-{os.getuid()}"
@@ -92,6 +92,6 @@ def tiny_spec(tiny_teacher: Path, corpus_file: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache that nothing was put in yet."""
+    """An empty cache."""
     monkeypatch.setenv("KDNAS_CACHE", str(tmp_path / "cache"))
     yield tmp_path / "cache"

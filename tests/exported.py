@@ -1,4 +1,4 @@
-"""An export as the product writes it, made by hand: for tests of what comes back."""
+"""An export as the product writes it, made by hand for tests of imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = LatencySpec(budget_speedup=2.0, sequence_length=16)
 def write_export(
     folder: Path, teacher: Path, *, student: DistilSpec | None = None, spec: RunSpec | None = None
 ) -> Path:
-    """The folder of an exported candidate, or student, with the tokenizer of a teacher's folder."""
+    """Writes the folder of an exported candidate or student, with the tokenizer of a teacher's folder."""
     model = _write_model(folder, teacher, classifies=student is not None and student.task is not None)
     spec = spec or RunSpec(name="at home", seed=5, teacher=str(teacher), latency=SHORT)
     spec = spec.filled_for(makes_vectors=False)
@@ -78,7 +78,7 @@ def write_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def write_sums(folder: Path) -> None:
-    """SHA256SUMS anew, of all files but itself."""
+    """Rewrites SHA256SUMS, the checksums of all other files."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
     lines = [f"{sha256(path)}  {path.relative_to(folder)}\n" for path in paths]
     (folder / "SHA256SUMS").write_text("".join(lines))
@@ -89,7 +89,7 @@ def sha256(path: Path) -> str:
 
 
 def zipped(folder: Path, top: str = "student-s3/") -> bytes:
-    """The folder as the page gives it out."""
+    """Returns the folder as the zip that the page offers."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):

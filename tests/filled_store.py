@@ -1,4 +1,4 @@
-"""A store filled as a worker would fill it, without a worker: for tests of whatever shows or reads runs."""
+"""A store filled as a worker would fill it, for tests that show or read runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tinybert_spec() -> RunSpec:
 
 
 def reading(milliseconds: float, seed: int = 0) -> LatencyReading:
-    """A clean reading around so many milliseconds, beside a teacher of `TEACHER_MS`."""
+    """Returns a clean reading of about this latency, with a teacher of `TEACHER_MS`."""
     noise = random.Random(seed)
     samples = sorted(milliseconds * (1 + 0.04 * abs(noise.gauss(0, 1))) for _ in range(100))
     return LatencyReading(
@@ -61,23 +61,23 @@ def teacher_facts() -> TeacherFacts:
 
 
 def latency_of(architecture: Architecture) -> float:
-    """Milliseconds that grow with the multiply-adds, as they do on a processor."""
+    """Returns a latency in ms that grows with the multiply-adds, as on a real processor."""
     return 0.4 + TEACHER_MS * architecture.flops(128) / TEACHER.flops(128)
 
 
 def loss_of(architecture: Architecture) -> float:
-    """A loss that falls with depth and width, as it does."""
+    """Returns a loss that falls with depth and width."""
     depth, width = architecture.layers / TEACHER.layers, architecture.hidden_size / TEACHER.hidden_size
     wobble = random.Random(architecture.key).uniform(-0.02, 0.02)
     return 0.75 - 0.22 * depth - 0.2 * width - 0.05 * architecture.intermediate_size / 1536 + wobble
 
 
 def begin_run(store: Store, spec: RunSpec | None = None) -> int:
-    """A run that this process works on, its teacher measured."""
+    """Creates a run that this process works on, with a measured teacher."""
     spec = (spec or quick_spec()).filled_for(makes_vectors=True)
     run = store.create_run(spec)
     store.claim_run(Worker.this_process())
-    # of two layers and more, so that the few candidates of a small run stand on both sides of its budget
+    # two layers or more, so that the few candidates of a small run are on both sides of its budget
     space = spec.space
     if not space.presets:
         space = space.model_copy(update={"layers": space.layers or LAYERS})
@@ -123,7 +123,7 @@ def judge(store: Store, run: int, candidate: int) -> None:
 
 
 def _cut(architecture: Architecture) -> list[dict[str, object]]:
-    """What each layer began with: the teacher's first heads, of layers spread evenly."""
+    """The source of each layer: the first heads of evenly spread teacher layers."""
     layers = [
         max(1, layer * TEACHER.layers // architecture.layers) for layer in range(1, architecture.layers + 1)
     ]
@@ -145,10 +145,10 @@ def fill(
     spec: RunSpec | None = None,
     students: bool = False,
 ) -> int:
-    """A store with one run of so many judged episodes, ended in a state or left "running".
+    """Fills a store with one run of judged episodes, which ends in a state or stays "running".
 
-    With `students` also what `add_students` adds. A new store whose run is over is a copy of one that is made
-    once in a process.
+    `students` adds those of `add_students`. A new store whose run is over is copied from one that is made
+    once in each process.
     """
     if state == "running" or path.exists():
         run = _fill(path, episodes, state, spec)
@@ -162,7 +162,7 @@ def fill(
 
 
 def copy_store(made: Path, path: Path) -> None:
-    """Copies a store that nobody has open, with its files."""
+    """Copies a store that no process has open, with its files."""
     beside = sorted(each.name for each in made.parent.iterdir() if each.name.startswith(made.name))
     assert beside == [made.name, files_of(made).name]  # nothing is left in a log
     shutil.copy2(made, path)
@@ -170,7 +170,7 @@ def copy_store(made: Path, path: Path) -> None:
 
 
 def path_for_copies() -> Path:
-    """Where a store can be made that tests of this process copy."""
+    """Returns a path for a store that the tests of this process copy."""
     folder = Path(tempfile.mkdtemp(prefix="kdnas-filled-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder / "runs.db"
@@ -198,7 +198,7 @@ def _fill(path: Path, episodes: int, state: str, spec: RunSpec | None) -> int:
 
 
 def add_students(store: Store, run: int) -> dict[str, int]:
-    """Students and scorings of a run in every state that a page shows; returns their ids.
+    """Adds students and scorings of a run in every state that a page shows; returns their ids.
 
     Students: "general" (of the first candidate that was judged), "task" (made from it), "running" (a quarter
     done, served by this process), "paused", "failed". Scorings: "of_candidate" and "of_general" are
@@ -258,7 +258,7 @@ def _write_weights(folder: Path) -> None:
 def _score(
     store: Store, *, candidate: int | None = None, student: int | None = None, student_at: float | None
 ) -> int:
-    """A scoring on three tasks, one with two metrics; running, with the teacher alone, where at None."""
+    """Adds a scoring on three tasks, one with two metrics; without `student_at`, of the teacher alone."""
     tasks = {"packaged": ["accuracy"], "sst2": ["accuracy"], "mrpc": ["accuracy", "f1"]}
     scoring = store.create_scoring(
         ScoreSpec(tasks=list(tasks), control=True),

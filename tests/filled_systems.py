@@ -40,7 +40,7 @@ def add_scoring(
     spec: ScoreSpec | None = None,
     teachers: Mapping[str, float] = TEACHERS,
 ) -> int:
-    """A finished scoring: the student's figure of each task, two seeds each, beside a teacher's."""
+    """Adds a finished scoring, with two seeds of the student and the teacher on each task."""
     tuned = [task for task in figures if not task.endswith(ZERO_SHOT)]
     how = spec or ScoreSpec(tasks=tuned, seeds=2, control=control is not None)
     worker = Worker.this_process()
@@ -69,7 +69,7 @@ def _of(subject: Scored, figures: Mapping[str, float]) -> list[Score]:
 
 
 def add_student(store: Store, candidate: int, how: DistilSpec, loss: float = 0.2) -> int:
-    """A finished student."""
+    """Adds a finished student."""
     student = store.create_student(candidate, how, worker=Worker.this_process())
     store.update_student(student, loss=loss, step=4_000, steps=4_000, seconds=3_000)
     store.end(Job("students", student), "finished")
@@ -82,7 +82,7 @@ def kdnas_spec() -> RunSpec:
 
 
 def fill_systems(path: Path) -> dict[str, int]:
-    """Two runs of one teacher with candidates and students that were scored; returns some ids.
+    """Adds two runs of one teacher with scored candidates and students; returns some ids.
 
     Run 1 is a KD-NAS search, run 2 has the scaled shapes of two published students, by TinyBERT's recipe.
     All were scored on "packaged" and "sst2", one of them on "mrpc" too.

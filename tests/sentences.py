@@ -1,10 +1,10 @@
-"""What every message to a user is."""
+"""The form of every message to a user."""
 
 from __future__ import annotations
 
 
 def is_one_sentence(message: str) -> bool:
-    """Whether a message is one line that begins and ends as a sentence does."""
+    """Returns whether a message is one line that begins and ends like a sentence."""
     return (
         "\n" not in message
         and message.endswith(".")

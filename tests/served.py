@@ -1,4 +1,4 @@
-"""Stands in for the workers that a page starts."""
+"""Replaces the workers that a page starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kdnas_core.runs.store import opened
 
 
 class Served:
-    """Checks pass at once, or are refused; nothing else is worked on.
+    """Lets checks pass or fail at once; runs no other work.
 
     Attributes:
-        refusal: of the checks to come.
-        checks: what was checked.
-        stores: for which a worker of the long lane was asked, once each time.
-        exports: the same of the lane of exports.
+        refusal: the error of the next checks.
+        checks: the requests that were checked.
+        stores: those for which a worker of the long lane was started, once for each start.
+        exports: the same for the lane of exports.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Served:
         self.exports: list[Path] = []
 
     def ensure_worker(self, db: Path, lane: Lane = "long") -> None:
-        """In the place of `launch.ensure_worker`."""
+        """Replaces `launch.ensure_worker`."""
         if lane != "checks":
             (self.stores if lane == "long" else self.exports).append(db)
             return
@@ -51,7 +51,7 @@ class Served:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
-    """What pages start in this test; no process is."""
+    """Records the workers that pages start in a test, without a process."""
     made = Served()
     for module in (requests, controls):
         monkeypatch.setattr(module, "ensure_worker", made.ensure_worker)

@@ -60,7 +60,7 @@ ARCHITECTURE = {"layers", "hidden_size", "intermediate_size", "attention_heads",
 
 @dataclass(frozen=True)
 class Called:
-    """What a command did: its exit code, and what it printed."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -68,7 +68,7 @@ class Called:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The one JSON object on stdout, by the letter of the standard."""
+        """The one JSON object on stdout, parsed strictly."""
         assert self.code == 0, self.err
         assert self.out.count("\n") == 1, self.out
         found = json.loads(self.out, parse_constant=_not_json)
@@ -81,7 +81,7 @@ def _not_json(word: str) -> None:
 
 
 def call(*arguments: object) -> Called:
-    """Calls the command line in this process; as `python -m kdnas_core` does, down to the exit code."""
+    """Calls the command line in this process, as `python -m kdnas_core` does."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["kdnas_core", *map(str, arguments)])
@@ -92,7 +92,7 @@ def call(*arguments: object) -> Called:
 
 
 def call_process(*arguments: object, **environment: str) -> Called:
-    """Calls the command line in a process of its own."""
+    """Calls the command line in a separate process."""
     child = subprocess.run(
         [sys.executable, "-m", "kdnas_core", *map(str, arguments)],
         capture_output=True,
@@ -105,7 +105,7 @@ def call_process(*arguments: object, **environment: str) -> Called:
 
 
 def refused(called: Called) -> str:
-    """The one sentence with which a command refused what it was given."""
+    """Returns the one sentence with which a command refused its input."""
     assert called.code == 2, called.err
     assert called.out == ""
     assert "Traceback" not in called.err
@@ -123,7 +123,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: empty, and another in each test."""
+    """An empty working folder for each test."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -585,7 +585,7 @@ def test_the_hub_without_a_network_is_refused_with_what_works_without_one(
 
 
 def _without_progress(err: str) -> str:
-    """What is said besides the lines that name what is being done, and the sentence at the end."""
+    """Keeps only the lines of activities and the last sentence of stderr."""
     *before, sentence = err.splitlines()
     return "\n".join([*(line for line in before if line.endswith(" ...")), sentence])
 
@@ -647,7 +647,7 @@ def test_a_store_that_does_not_exist_is_not_made_by_asking_for_it(folder: Path, 
 
 
 def test_an_empty_file_is_no_store_to_read_from(folder: Path) -> None:
-    """Such a file is left by a first start that is killed before it made the tables."""
+    """A first start that is killed before it creates the tables leaves such a file."""
     (folder / "runs.db").touch()
     called = call("runs", "--json")
     assert called.code in (0, 2)
@@ -738,7 +738,7 @@ def test_check_refuses_what_search_refuses_and_writes_nothing(folder: Path, spec
 
 @pytest.mark.slow
 def test_as_a_process_bad_input_is_one_sentence_and_2_and_a_help_is_0(folder: Path) -> None:
-    """The real thing once; the tests above call the same function."""
+    """Runs a real process once; the tests above call the same function."""
     called = call_process("search", "--set", "colour=blue", "--json")
     assert "'colour' is not a field" in refused(called)
     assert call_process("--help").code == 0
@@ -780,7 +780,7 @@ def test_a_setting_beats_the_file_and_the_seed_option_beats_both(spec_file: Path
 def test_a_search_that_measures_prints_nothing_else_on_stdout(
     tmp_path: Path, spec_file: Path, spec: RunSpec
 ) -> None:
-    """Nothing remembered: exporters, runtimes and libraries all have their chance to print."""
+    """Without a cache, so that exporters, runtimes and libraries can all print."""
     small = ["--set", "search.episodes=1", "--set", "search.candidates=1", "--set", "latency.budget_ms=1000"]
     called = call_process(
         "search", "--spec", spec_file, *small, "--json", KDNAS_CACHE=str(tmp_path / "another-cache")

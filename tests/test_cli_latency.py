@@ -29,7 +29,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with students, as a worker would have written it; not to change."""
+    """A store with students, as a worker would have written it; no test may change it."""
     path = tmp_path_factory.mktemp("filled") / "runs.db"
     fill(path, students=True)
     return path
@@ -37,13 +37,13 @@ def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled(filled_once: Path, tmp_path: Path) -> Path:
-    """A copy of that to do anything with."""
+    """A copy of the store, which a test may change."""
     return shutil.copytree(filled_once.parent, tmp_path / "filled") / "runs.db"
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[SweepSpec]:
-    """What was asked for; what checks and measures is a stand-in."""
+    """The requested sweeps; the checks and measurements are replaced."""
     asked: list[SweepSpec] = []
 
     def measure_sweep(

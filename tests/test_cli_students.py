@@ -51,7 +51,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder: empty, and another in each test."""
+    """An empty working folder for each test."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A local task that its words give away."""
+    """A local task whose class depends on its words."""
     folder, draw = tmp_path_factory.mktemp("task"), random.Random(0)
     for split, count in (("train", 96), ("validation", 32)):
         labels = [draw.choice(list(WORDS)) for _ in range(count)]
@@ -88,7 +88,7 @@ def distilled(
 
 @pytest.fixture(scope="module")
 def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with students and scorings in every state, as a worker would have written it; not to change."""
+    """A store with students and scorings in every state; no test may change it."""
     path = tmp_path_factory.mktemp("filled") / "runs.db"
     fill(path, students=True)
     return path
@@ -96,7 +96,7 @@ def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled(filled_once: Path, tmp_path: Path) -> Path:
-    """A copy of that to do anything with."""
+    """A copy of the store, which a test may change."""
     return shutil.copytree(filled_once.parent, tmp_path / "filled") / "runs.db"
 
 
@@ -210,7 +210,7 @@ def test_pausing_a_running_student_waits_until_it_has_obeyed(
 
 @pytest.fixture
 def can_all_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Teachers, corpora and tasks are as they should be."""
+    """Lets all checks of teachers, corpora and tasks pass."""
     monkeypatch.setattr(student_journals, "check_distillation", lambda *given: None)
     monkeypatch.setattr(student_journals, "check_evaluation", lambda *given: None)
 

@@ -1,4 +1,4 @@
-"""The documents are a contract: what they say exists, and what exists they say."""
+"""The documents are a contract: they agree with the product."""
 
 from __future__ import annotations
 

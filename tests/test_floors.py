@@ -1,4 +1,4 @@
-"""Where SQL may be, what stays light, and what is never done. What may import what: `lint-imports`."""
+"""Rules on SQL, imports and forbidden calls. `lint-imports` checks which folder may import which."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ with device_lock():
 
 @pytest.fixture(autouse=True)
 def own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock of this test alone, in this process and in those that it starts."""
+    """Sets a separate device lock for a test and the processes that it starts."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -89,7 +89,7 @@ def is_free() -> bool:
 
 
 class Clock:
-    """A clock that only moves when it is told to, and by sleeping."""
+    """A clock that only moves if it is set, or by sleeping."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0

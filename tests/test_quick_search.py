@@ -1,4 +1,4 @@
-"""The search of a first start, whole: the packaged teacher, the harvested corpus, ONNX Runtime."""
+"""The whole search of a first start: the packaged teacher, the harvested corpus, ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def refusal(fields: dict[str, Any]) -> str:
 
 
 def some(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Any of these fields, none of which has to be there."""
+    """Draws any subset of these fields."""
     return st.fixed_dictionaries({}, optional=fields)
 
 
@@ -122,7 +122,7 @@ def test_a_spec_is_had_back_from_its_json(fields: dict[str, Any]) -> None:
 
 
 def kept(chosen: Any, given: Any) -> bool:
-    """Whether all that was given is found again, choices in any order, and a named space not looked at."""
+    """Returns whether all given values are kept; ignores the order of choices and the space of a preset."""
     if isinstance(given, dict):
         return all(name in chosen and kept(chosen[name], given[name]) for name in given)
     if isinstance(given, list):

@@ -21,7 +21,7 @@ def machine(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """Whose class is told by one word."""
+    """A task whose class depends on one word."""
     folder = tmp_path / "words"
     folder.mkdir()
     for split, count in (("train", 120), ("validation", 20)):

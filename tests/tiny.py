@@ -1,4 +1,4 @@
-"""Small things that many tests of learning and measuring start from."""
+"""Small teachers, targets and readings for tests of learning and measuring."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def teacher_of(folder: Path) -> Teacher:
 def targets_of(
     teacher: Teacher, texts: Sequence[str], sequence_length: int = 64, wanted: NeededOutputs = HIDDEN_STATES
 ) -> Targets:
-    """What the teacher says to some texts."""
+    """Returns the teacher's outputs for some texts."""
     return teacher_targets(teacher, texts, sequence_length, None, cache_folder(), wanted=wanted)
 
 
 def everything_of(teacher: Teacher) -> NeededOutputs:
-    """Queries, keys and values of all layers, with words hidden: what any objective can ask for."""
+    """All outputs that an objective can need: queries, keys and values of all layers, with words hidden."""
     layers = range(1, teacher.layers + 1)
     return NeededOutputs([(kind, layer) for kind in RELATED for layer in layers], hidden_words=True)
 
@@ -67,7 +67,7 @@ def made_up_targets(seed: int, lengths: Sequence[int], layers: int, width: int) 
 
 
 def made_up_importance(teacher: Teacher, seed: int = 0) -> Importance:
-    """Random effects of a teacher's heads and neurons, none of which finds the same word."""
+    """Returns random effects of a teacher's heads and neurons; no head finds the same word."""
     shape, generator = teacher.architecture, torch.Generator().manual_seed(seed)
     heads = torch.rand(shape.layers, shape.attention_heads, generator=generator)
     neurons = torch.rand(shape.layers, shape.intermediate_size, generator=generator)
@@ -75,7 +75,7 @@ def made_up_importance(teacher: Teacher, seed: int = 0) -> Importance:
 
 
 def whole_vocabulary(teacher: Teacher) -> Vocabulary:
-    """Every word under its own number."""
+    """Returns a vocabulary in which every word keeps its id."""
     words = teacher.model.config.vocab_size
     return Vocabulary(np.arange(words), np.arange(words))
 
@@ -83,12 +83,12 @@ def whole_vocabulary(teacher: Teacher) -> Vocabulary:
 def proxy_set_of(
     teacher: Teacher, train: Targets, held_out: Targets, languages: Sequence[str] = ()
 ) -> ProxySet:
-    """Both in the numbers of the words that they use."""
+    """Returns both target sets in the vocabulary of the words that they use."""
     return ProxySet.of(train, held_out, teacher.model.config, languages)
 
 
 def made_up_words(teacher: Teacher, vocabulary: Vocabulary) -> TeacherHead:
-    """A random masked-LM head for a teacher, with a sharp opinion."""
+    """Returns a random masked-LM head for a teacher, with confident predictions."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         width = teacher.architecture.hidden_size
@@ -110,7 +110,7 @@ def objective_of(
 
 
 def reading_of(milliseconds: float, teacher_milliseconds: float = 10.0, clean: bool = True) -> LatencyReading:
-    """A latency reading as it would be on some machine."""
+    """Returns a made-up latency reading."""
     return LatencyReading(
         p50=milliseconds,
         p95=milliseconds * 1.1,

@@ -1,4 +1,4 @@
-"""Searches that take seconds, on a machine of their own: for tests of runs, commands and exports."""
+"""Searches that take seconds, with separate caches, for tests of runs, commands and exports."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def tiny_run(teacher: Path, corpus: Path, **fields: Any) -> RunSpec:
 
 
 def no_export(store: Store, export: Export, say: Callable[[str], None]) -> None:
-    """For a worker that has none to make."""
+    """The exporter of a worker without exports."""
     raise AssertionError(export)
 
 
 @contextmanager
 def own_machine(folder: Path) -> Iterator[None]:
-    """A cache and a device lock that nobody else has, one thread, float32, and a PYTHONPATH for children."""
+    """Sets a separate cache and device lock, one thread, float32, and a PYTHONPATH for child processes."""
     import torch
     from transformers.utils import logging
 
@@ -68,7 +68,7 @@ def own_machine(folder: Path) -> Iterator[None]:
 
 
 def remember_latencies(spec: RunSpec) -> None:
-    """Answers beforehand what a search would measure: a tenth of a millisecond for 100,000 multiply-adds."""
+    """Caches the latencies that a search would measure: 0.1 ms for 100,000 multiply-adds."""
     teacher = teacher_shape(spec.teacher)
     assert teacher is not None
     teacher_ms = teacher.flops(16) / 1e6
@@ -97,7 +97,7 @@ def _reading(milliseconds: float, teacher_ms: float, length: int) -> LatencyRead
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder with its content, but for what SQLite keeps beside a store that is open."""
+    """Returns the content of every file of a folder, without SQLite's files beside an open store."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -106,7 +106,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.01) -> Seen:
-    """What `look` sees once it is true; fails where it is not within so many seconds."""
+    """Waits until `look` returns a true value, and returns that; fails after a number of seconds."""
     deadline = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < deadline, f"not seen within {seconds:.0f} seconds"
@@ -115,14 +115,14 @@ def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.0
 
 
 def searched(folder: Path, fields: dict[str, Any]) -> tuple[dict[str, Any], Path]:
-    """Runs a search by the command line; what it prints, and the store in `folder` that it filled."""
+    """Runs a search by the command line, and returns its output and its store in `folder`."""
     spec, store = folder / "spec.json", folder / "runs.db"
     spec.write_text(json.dumps(fields), encoding="utf-8")
     return called("search", "--spec", spec, "--db", store), store
 
 
 def called(*arguments: object) -> dict[str, Any]:
-    """What the command line prints as JSON, in a process of its own."""
+    """Runs the command line in a separate process, and returns its JSON output."""
     command = [sys.executable, "-m", "kdnas_core", *map(str, arguments), "--json"]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert child.returncode == 0, child.stderr

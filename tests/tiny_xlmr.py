@@ -1,6 +1,6 @@
-"""A small multilingual teacher, trained in seconds, in a folder as a stock user of XLM-R has it.
+"""A small multilingual teacher, trained in seconds and saved as a stock XLM-R.
 
-Its training loop is a plain one for tests; the product's only one distils.
+It has a plain training loop, since the product's loop only distils.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_TEXTS, MOST_CHARACTERS = 400, 300  # of a language; of a text
 VOCABULARY = 3_500
 LONGEST = 128  # tokens
 
-# Who, does what, where: of each a word of its own in each language, to be combined
+# subjects, verbs and places in each language, to be combined
 _WORDS = {
     "el": (
         "Ο δάσκαλος|Η αδελφή μου|Ένας γέρος αγρότης|Ο νέος γιατρός|Ο γείτονάς μας|Η φοιτήτρια|Ο φίλος του",
@@ -65,7 +65,7 @@ _WORDS = {
 
 
 def multilingual_texts() -> dict[str, list[str]]:
-    """Up to 400 different short texts of each of some languages: real where there are any, else made up."""
+    """Returns up to 400 different short texts in each language: real ones if there are any, else made up."""
     if not SHARED.is_dir():
         return made_up_texts()
     return {
@@ -75,12 +75,12 @@ def multilingual_texts() -> dict[str, list[str]]:
 
 
 def made_up_texts() -> dict[str, list[str]]:
-    """210 different sentences of each of six languages, put together of a few words."""
+    """Returns 210 different sentences in each of six languages, combined from a few words."""
     return {language: _combined(language) for language in _WORDS}
 
 
 def write_corpora(folder: Path, texts: Mapping[str, Iterable[str]]) -> Path:
-    """Writes one file a language, as `en.txt`, into a folder, which is a corpus then."""
+    """Writes one file for each language, as `en.txt`, to a folder, which is then a corpus."""
     folder.mkdir(parents=True, exist_ok=True)
     for language, of_language in texts.items():
         (folder / f"{language}.txt").write_text("\n".join(of_language) + "\n", encoding="utf-8")
@@ -88,7 +88,7 @@ def write_corpora(folder: Path, texts: Mapping[str, Iterable[str]]) -> Path:
 
 
 def tiny_xlmr(folder: Path, texts: dict[str, list[str]], steps: int) -> Path:
-    """Writes an XLM-R of 4 layers, width 64, with a tokenizer of its own, pre-trained for some steps."""
+    """Writes an XLM-R of 4 layers and width 64, with its own tokenizer, pre-trained for some steps."""
     tokenizer = _tokenizer(list(chain.from_iterable(texts.values())))
     config = XLMRobertaConfig(
         vocab_size=len(tokenizer),
@@ -111,7 +111,7 @@ def tiny_xlmr(folder: Path, texts: dict[str, list[str]], steps: int) -> Path:
 def masked_batch(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], length: int = 48
 ) -> dict[str, torch.Tensor]:
-    """Texts as a padded batch, 15% of the tokens masked as in BERT; the labels are -100 elsewhere."""
+    """Returns texts as a padded batch, with 15% of the tokens masked as in BERT; other labels are -100."""
     encoded = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
     batch: dict[str, torch.Tensor] = DataCollatorForLanguageModeling(tokenizer)([*map(_as_row, encoded)])
     return batch
@@ -136,10 +136,10 @@ def _pretrain(
 
 
 def _tokenizer(texts: list[str]) -> XLMRobertaTokenizer:
-    """A Unigram model with XLM-R's special tokens where XLM-R has them.
+    """Trains a Unigram model with XLM-R's special tokens at XLM-R's positions.
 
-    Without a normaliser: of a saved one `XLMRobertaTokenizer` loads only SentencePiece's compiled form, so
-    that another would be gone after a round trip. The texts are normalised (NFKC) before, in its place.
+    It has no normaliser: `XLMRobertaTokenizer` only loads SentencePiece's compiled form of one, so that any
+    other would be lost when saved. Instead, the texts are normalised (NFKC) before.
     """
     trained = Tokenizer(models.Unigram())
     trained.pre_tokenizer = pre_tokenizers.Sequence(

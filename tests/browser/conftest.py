@@ -1,4 +1,4 @@
-"""A server of its own and a real Chromium for each test session that wants them."""
+"""A server and a real Chromium for the tests in a browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READY_S = 30
 
 @dataclass(frozen=True)
 class Server:
-    """A running app: where it answers, its store, and its log."""
+    """A running app: its address, its store, and its log."""
 
     url: str
     db: Path
@@ -60,7 +60,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """`streamlit run app.py` with a store and a cache of its own; the store is empty."""
+    """A server of `streamlit run app.py` with its own cache and an empty store."""
     started = start_server(tmp_path)
     yield started
     stop_server(started)
@@ -68,7 +68,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def filled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all tests that only look: its store holds run 1, finished."""
+    """A server for all tests that change nothing; its store has run 1, finished."""
     folder = tmp_path_factory.mktemp("filled")
     fill(folder / "runs.db")
     started = start_server(folder)
@@ -84,7 +84,7 @@ def free_port() -> int:
 
 
 def start_server(folder: Path, command: tuple[str, ...] = ("-m", "streamlit", "run", "app.py")) -> Server:
-    """Starts the app on a free port, its store and cache in a folder, and waits until it answers."""
+    """Starts the app on a free port, with its store and cache in a folder, and waits until it answers."""
     port, log = free_port(), folder / "server.log"
     env = {
         **os.environ,

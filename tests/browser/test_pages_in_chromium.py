@@ -1,4 +1,4 @@
-"""What only a browser can show: clicks on points, live growth, a phone, a deep link, and accessibility."""
+"""Tests that need a browser: clicks on points, live updates, a phone, a deep link, and accessibility."""
 
 from __future__ import annotations
 

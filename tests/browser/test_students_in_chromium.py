@@ -28,7 +28,7 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def students_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for the tests that only look: its store holds students and scorings in all states."""
+    """A server for the tests that change nothing; its store has students and scorings in all states."""
     folder = tmp_path_factory.mktemp("students")
     fill(folder / "runs.db", students=True)
     started = start_server(folder)

@@ -1,4 +1,4 @@
-"""The whole way in a real browser: form, live run, candidate, budget, export, and stock transformers."""
+"""The whole flow in a real browser: form, live run, candidate, budget, export, and stock transformers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_search_goes_from_the_form_to_a_student_that_stock_transformers_loads(
     expect(page.get_by_text("Layer mapping, student ← teacher")).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
 
-    # export, and load what came out as anybody would; ONNX files have tests of their own
+    # export, and load the export with stock libraries; ONNX files have their own tests
     page.get_by_text("with ONNX files").click()
     page.get_by_role("button", name="Export", exact=True).click()
     expect(page.get_by_text("sha256 of model.safetensors")).to_be_visible(timeout=LONGER)

@@ -26,7 +26,7 @@ __all__ = ["db", "served"]  # the fixtures
 
 
 def made(db: Path, source: Source, checks: Checks) -> Exported:
-    """An export as it is left beside the store, of a tiny config."""
+    """Writes an export with a tiny config beside the store."""
     folder = controls.export_folder(db, source)
     (folder / "onnx").mkdir(parents=True) if checks.onnx else folder.mkdir(parents=True)
     own = controls.own_folder(db, source)
@@ -54,7 +54,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 def finish(db: Path, source: Source) -> None:
-    """What a worker does with the export that is queued."""
+    """Ends the queued export as a worker would."""
     with opened(db) as store:
         claimed = store.claim(Worker.this_process(), ["exports"])
         assert isinstance(claimed, Export)

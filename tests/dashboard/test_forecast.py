@@ -20,7 +20,7 @@ LARGE = SearchSpace.from_spec(
 
 
 def a_model(ms_for_a_layer: float = 2.0, p90_error: float = 0.11) -> LatencyModel:
-    """One by which each layer takes the same time, whatever its width."""
+    """A model by which each layer takes the same time, independent of its width."""
     kinds = len(work(TEACHER, 1, 128))
     return LatencyModel((0.0, ms_for_a_layer, *([0.0] * (kinds - 2))), 23, 0.04, p90_error)
 

@@ -1,4 +1,4 @@
-"""The place on the home page where a search or a student is dropped."""
+"""The part of the home page that imports a search or a student."""
 
 from __future__ import annotations
 

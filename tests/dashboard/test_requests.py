@@ -1,4 +1,4 @@
-"""What a page does while it waits for a check, and where that does not come to its end."""
+"""A page while it waits for a check, also for one that does not end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def db(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Lane]:
-    """The lanes for which a worker was asked; each reads as served from then on."""
+    """The lanes for which a worker was started; each counts as served from then on."""
     lanes: list[Lane] = []
     monkeypatch.setattr(requests, "ensure_worker", lambda db, lane="long": lanes.append(lane))
     monkeypatch.setattr(requests, "is_served", lambda db, lane: lane in lanes)
@@ -96,7 +96,7 @@ def test_where_no_worker_can_be_started_nothing_stays_queued(
     check = submitted(db)
     with pytest.raises(Failure, match="No worker could be started"):
         requests.outcome(db, check, lambda activity: None)
-    assert asked == ["checks", "checks"]  # one that ended as it was asked for is started again
+    assert asked == ["checks", "checks"]  # a worker that ended at once is started again
     with opened(db, read_only=True) as store:
         assert store.check(check).state == "stopped"
 

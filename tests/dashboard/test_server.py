@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_apart(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs it in a thread of its own: Playwright leaves a running event loop in that of the tests."""
+    """Runs a coroutine in a separate thread, since Playwright leaves an event loop running in this one."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, coroutine).result()
 
@@ -94,7 +94,7 @@ def test_the_port_is_the_one_of_the_environment_or_of_the_config(monkeypatch: py
 
 
 class FakeApp:
-    """An app that only notes how it was run."""
+    """An app that only records how it was run."""
 
     def __init__(self) -> None:
         self.ran_with: list[dict[str, object]] = []
@@ -107,7 +107,7 @@ class FakeApp:
 def started(
     tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], tuple[FakeApp, list[Path]]]:
-    """Runs `main` on a store in an empty folder, with workers that are only noted."""
+    """Runs `main` on a store in an empty folder, and only records the workers."""
     served: list[Path] = []
     app = FakeApp()
     monkeypatch.setattr(server, "ensure_worker", served.append)

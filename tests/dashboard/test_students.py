@@ -31,7 +31,7 @@ def db(tmp_path: Path) -> Path:
 
 
 def silent(sentence: str) -> None:
-    """Nobody is told."""
+    """Ignores the sentence."""
 
 
 def test_a_student_comes_with_all_that_its_page_shows(db: Path) -> None:

@@ -34,7 +34,7 @@ PROTOCOL = LatencySpec()
 
 
 def add_sweep(db: Path, state: str, *, taken: int | None = None, how: SweepSpec = SMALL) -> int:
-    """A sweep of candidate 1 in a state, with so many readings: all where it is not said how many."""
+    """Adds a sweep of candidate 1 in a state, with some readings; by default all."""
     with opened(db) as store:
         asked = points(how, store.run(1).spec.latency)
         taken = len(asked) if taken is None else taken
@@ -221,7 +221,7 @@ def at(milliseconds: float, **fields: Any) -> LatencyReading:
 
 @pytest.fixture
 def view(db: Path) -> LatencyView:
-    """Candidate 1 of a filled store, of which no sweep was made."""
+    """Candidate 1 of a filled store, without a sweep."""
     fill(db)
     return view_of(db)
 

@@ -22,7 +22,7 @@ def texts_of(path: Path | str, limit: int = 100, seed: int = 0) -> list[str]:
 
 
 def sentence_about(source: Path | str, act: Callable[[str], object] = check_corpus) -> str:
-    """The one sentence with which a source is refused."""
+    """Returns the one sentence with which a source is refused."""
     with pytest.raises(BadInput) as refusal:
         act(str(source))
     sentence = str(refusal.value)
@@ -57,7 +57,7 @@ def test_the_seed_determines_which_texts_are_chosen_and_their_order(tmp_path: Pa
 
 
 def test_a_corpus_file_that_is_not_utf8_is_refused_with_the_place_of_the_byte(tmp_path: Path) -> None:
-    # far behind what a look at the beginning of the file would find
+    # far behind the part that a check of the file reads
     good = b"a line of text\n" * 10_000
     path = file(tmp_path, "a.txt", good + "caf\u00e9".encode("latin-1") + b"\nmore\n")
 
@@ -213,7 +213,7 @@ class Stream:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], list[tuple[Any, ...]]]:
-    """Makes the hub answer with a stream, and tells what it was asked for."""
+    """Replaces the hub by a stream, and returns the list of its requests."""
     import datasets
     import huggingface_hub
 
@@ -325,7 +325,7 @@ def refused_at_once(source: Path | str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One corpus file a language, and what folders hold besides."""
+    """A folder with one corpus file for each language, and other files."""
     folder = tmp_path / "languages"
     folder.mkdir()
     file(folder, "fr.jsonl", jsonl([{"text": "un"}, {"text": "deux"}]))

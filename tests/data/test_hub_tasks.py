@@ -33,7 +33,7 @@ def classes(*names: str) -> Any:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sets], list[tuple[str, str | None]]]:
-    """Makes the hub hold data sets by config, and tells what it was asked for."""
+    """Replaces the hub by data sets by config, and returns the list of its requests."""
     asked: list[tuple[str, str | None]] = []
 
     def holds(sets: Sets) -> list[tuple[str, str | None]]:

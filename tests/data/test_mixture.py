@@ -18,7 +18,7 @@ XLMR = 1 / 0.3
 
 
 def write(folder: Path, counts: Mapping[str, int]) -> str:
-    """A folder with so many texts of each language."""
+    """Writes a folder with this number of texts in each language."""
     for language, count in counts.items():
         lines = [f"{language} {number}" for number in range(count)]
         (folder / f"{language}.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -37,7 +37,7 @@ def counts_of(texts: list[Text]) -> Counter[str]:
 
 
 def exact_shares(counts: Mapping[str, int], limit: int, temperature: float) -> dict[str, float]:
-    """The shares before rounding, by another way: bisection for the level to which all languages are filled.
+    """Computes the shares before rounding in another way: bisection for the level that fills all languages.
 
     Language l gives min(n_l, level * n_l ** (1 / temperature)); the sum grows with the level.
     """
@@ -52,7 +52,7 @@ def exact_shares(counts: Mapping[str, int], limit: int, temperature: float) -> d
 
 
 def nearest_whole(shares: Mapping[str, float], counts: Mapping[str, int], total: int) -> float:
-    """The least squared distance from the shares to whole numbers that sum to `total`, by trying all."""
+    """Computes the least squared distance from the shares to integers that sum to `total`, by trying all."""
     ranges = [range(int(share), min(int(share) + 1, counts[name]) + 1) for name, share in shares.items()]
     tries = [whole for whole in product(*ranges) if sum(whole) == total]
     return min(distance(shares, whole) for whole in tries)

@@ -26,7 +26,7 @@ def tokenizer(tiny_teacher: Path) -> PreTrainedTokenizerBase:
 
 
 def made_up(count: int, words: int = 9, seed: int = 0) -> list[str]:
-    """Texts of which no two share a sequence of words."""
+    """Returns texts that share no sequence of words."""
     rng = random.Random(seed)
     return [" ".join(f"{rng.randrange(10**6)}" for _ in range(words)) for _ in range(count)]
 

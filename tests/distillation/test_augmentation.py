@@ -95,7 +95,7 @@ def one_piece(words: WordCandidates, texts: list[str]) -> list[tuple[Reading, Pl
 
 
 def reference(teacher: Teacher, head: TeacherHead, reading: Reading, place: Place, count: int) -> set[str]:
-    """One call for one word: all logits, sorted, and what is no other whole word of letters left out."""
+    """Runs the teacher once for each word, sorts all logits, and keeps only other whole words of letters."""
     encoded = teacher.tokenizer(reading.text, return_tensors="pt", truncation=True, max_length=LONGEST)
     token = encoded.char_to_token(place.start)
     assert token == encoded.char_to_token(place.end - 1)
@@ -239,7 +239,7 @@ def test_with_a_chance_of_one_every_word_is_replaced_by_a_candidate_and_nothing_
 
 
 def fits(reading: Reading, text: str, some: list[tuple[str, ...]]) -> bool:
-    """Whether a text is the one read with one of some words at each place; told from left to right."""
+    """Returns whether a text is the one read, with one of the words at each place."""
     ends, at = {0}, 0
     for place, words in zip(reading.places, some, strict=True):
         gap = reading.text[at : place.start]

@@ -121,7 +121,7 @@ def test_a_process_that_is_killed_while_it_saves_leaves_the_earlier_checkpoint_w
     others, other_optimiser = made(seed=2)
     assert loop.load_checkpoint(tmp_path / "saved", others, other_optimiser) == 1
     assert all(map(torch.equal, weights(others), expected))
-    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 2)  # what was left is in nobody's way
+    loop.save_checkpoint(tmp_path / "saved", modules, optimiser, 2)  # a leftover file does no harm
     assert loop.load_checkpoint(tmp_path / "saved", others, other_optimiser) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 

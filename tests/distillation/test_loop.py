@@ -25,7 +25,7 @@ def quarter_of_layer_2(layer: int) -> float:
 
 
 def made_up_gradients(seed: int) -> list[Arrays]:
-    """Of two parameters at each step, a hundred times as long or as short as what is clipped, and between."""
+    """Gradients of two parameters at each step, with lengths from 1/100 to 100 times the clipping."""
     rng = np.random.default_rng(seed)
     lengths = 10 ** rng.uniform(-2, 2, STEPS)
     return [[length * rng.normal(size=3), length * rng.normal(size=(2, 2))] for length in lengths]

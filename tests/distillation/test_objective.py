@@ -77,13 +77,13 @@ def stubs(*terms: tuple[Stub, dict[str, Any]], first_stage: float = 0.5) -> Obje
 
 @pytest.fixture
 def nothing() -> tuple[Pass, Batch]:
-    """A pass and a batch that no stub looks at."""
+    """A pass and a batch that no stub reads."""
     batch = make_batch(made_up_targets(0, [2], 1, 3), [0], pad=0)
     return Pass([], Captured(), torch.zeros(1, 1)), batch
 
 
 def trained(objective: Objective, given: tuple[Pass, Batch], done: float) -> dict[str, list[float]]:
-    """The gradient that each term's values get from the loss."""
+    """Returns the gradient of the loss for each term's values."""
     for term in objective.all_terms():
         term.zero_grad()
     objective.loss(*given, done).backward()

@@ -44,7 +44,7 @@ def passed(states: Sequence[torch.Tensor]) -> Pass:
 
 
 def picked(term: StateTerm, batch: Batch) -> list[int]:
-    """Which of a batch's real tokens a term looks at."""
+    """Returns the real tokens of a batch that a term uses."""
     lengths = batch.mask.sum(1).tolist()
     starts = [sum(lengths[:text]) for text in range(len(lengths))]
     return starts if term.kind == "patience" else list(range(sum(lengths)))

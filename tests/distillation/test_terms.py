@@ -47,7 +47,7 @@ STATES = ("embedding", "hidden", "cosine", "patience", "feature_map", "vector")
 PAIRS = ("attention", "attention_kl", "attention_transfer", "value_relation", "relations")
 WORDS = ("prediction", "prediction_kl", "masked_lm")
 KINDS = (*STATES, *PAIRS, *WORDS, "similarity")
-# one for each way through padding; what a kind makes of real tokens is held against its reference
+# one kind for each treatment of padding; the real tokens of a kind are compared with its reference
 PADDED = ("hidden", "vector", "attention", "attention_kl", "attention_transfer", "prediction", "similarity")
 WIDTHS = [24, 32]  # narrower than the teacher, and as wide
 
@@ -102,7 +102,7 @@ def terms_of_kind(objective: Objective, kind: str) -> list[Term]:
 
 @contextmanager
 def reading(student: PreTrainedModel) -> Iterator[Callable[[torch.Tensor, torch.Tensor], Pass]]:
-    """How a student reads token ids under a mask."""
+    """A function that runs a student on token ids under a mask."""
     table = student.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
     with capture(student) as captured:
@@ -227,7 +227,7 @@ def similarities_by_loops(term: SimilarityTerm, given: Pass, batch: Batch) -> li
 
 
 def by_attention(kind: str, mine: Vector, theirs: Vector) -> float:
-    """Of one query, whose scores for all keys are given."""
+    """Computes the loss of one query from its scores for all keys."""
     p, q = softmax(theirs), softmax(mine)
     if kind == "attention_transfer":
         return -sum(a * math.log(b) for a, b in zip(p, q, strict=True))
@@ -259,7 +259,7 @@ def pairs_by_loops(kind: str, term: PairTerm, given: Pass, batch: Batch) -> list
 
 
 def scores_of(queries: Text, keys: Text, query: int, head: int, heads: int) -> Vector:
-    """Of one query for each key, in one head."""
+    """Computes the scores of one query for each key, in one head."""
     size = len(queries[0]) // heads
     part = slice(head * size, (head + 1) * size)
     return [dot(queries[query][part], key[part]) / math.sqrt(size) for key in keys]

@@ -70,7 +70,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 
 @pytest.fixture(scope="module")
 def data(teacher: Teacher, texts: list[str]) -> ProxySet:
-    """With all that a recipe can ask for."""
+    """A proxy set with everything that a recipe can need."""
     wanted = everything_of(teacher)
     train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:64], texts[100:124]))
     return proxy_set_of(teacher, train, held_out)
@@ -78,13 +78,13 @@ def data(teacher: Teacher, texts: list[str]) -> ProxySet:
 
 @pytest.fixture(scope="module")
 def plain(teacher: Teacher, texts: list[str]) -> ProxySet:
-    """Hidden states alone, and no word hidden."""
+    """A proxy set with only hidden states, and no word hidden."""
     train, held_out = (targets_of(teacher, some, 24) for some in (texts[:64], texts[100:124]))
     return proxy_set_of(teacher, train, held_out)
 
 
 class Recorder:
-    """Remembers what a watcher is told."""
+    """Records the calls of a watcher."""
 
     def __init__(self, stop_at: int | None = None, stop_at_evaluation: int | None = None) -> None:
         self.steps: list[int] = []
@@ -380,7 +380,7 @@ def test_the_objective_is_told_what_share_of_the_steps_is_done(teacher: Teacher,
 
 
 class Spy:
-    """Remembers each loss that is asked for."""
+    """Records each loss that is computed."""
 
     def __init__(self, training: Training) -> None:
         self.asked: list[tuple[float, Batch]] = []
@@ -476,7 +476,7 @@ def test_of_one_language_nothing_is_told(languages: list[str], teacher: Teacher,
 
 @pytest.fixture(scope="module")
 def uninterrupted(teacher: Teacher, data: ProxySet) -> dict[int, tuple[HeldOut, dict[str, torch.Tensor]]]:
-    """By how many passes make a step: the last held-out values, and the weights learnt."""
+    """By the number of passes in a step: the last held-out values, and the learnt weights."""
     found = {}
     for accumulation, spec in RESUMED.items():
         whole = Training(teacher, data, spec)

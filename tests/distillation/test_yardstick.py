@@ -34,14 +34,14 @@ def random_vectors(seed: int, texts: int, width: int) -> torch.Tensor:
 
 
 def related(seed: int, texts: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors of a student that hold some of what those of its teacher do."""
+    """Vectors of a student that share some information with those of its teacher."""
     teacher = random_vectors(seed, texts, 12)
     student = teacher @ random_vectors(0, 12, 8) + noise * random_vectors(seed + 10_000, texts, 8)
     return student, teacher
 
 
 def error_of(student: torch.Tensor, teacher: torch.Tensor) -> float:
-    """On all texts."""
+    """Computes the loss on all texts."""
     return vectors_error(student, teacher)(np.arange(len(student)))
 
 

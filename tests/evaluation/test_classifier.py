@@ -25,7 +25,7 @@ LABELS = ("zebra", "ant", "moth")  # in no order
 
 
 def word_rows(count: int, classes: int = 2, pairs: bool = False, seed: int = 0) -> list[Row]:
-    """Sentences of 4 to 9 words, one of which, anywhere among them, tells the class."""
+    """Sentences of 4 to 9 words; one of these, at any place, determines the class."""
     rng = random.Random(seed)
     rows = []
     for index in range(count):
@@ -46,7 +46,7 @@ def word_task(train: int = 160, scored: int = 60, classes: int = 2, pairs: bool 
 
 
 def count_rows(count: int, seed: int = 0) -> list[Row]:
-    """Pairs whose score is 100.5 and 20 more for each of up to 4 times that a word is in the second."""
+    """Pairs with a score of 100.5, plus 20 for each of up to 4 occurrences of a word in the second text."""
     rng = random.Random(seed)
     rows = []
     for index in range(count):

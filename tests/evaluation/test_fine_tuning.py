@@ -38,11 +38,11 @@ STEPS = 60
 
 
 class Killed(BaseException):
-    """As by a signal: nobody may catch it."""
+    """Ends the process as a signal does; no code may catch it."""
 
 
 class Asked(Exception):
-    """As by a user who pauses."""
+    """Ends the work as a user's pause does."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def labels_of(task: Task) -> NDArray[np.float64]:
 
 
 def opinions(task: Task, seed: int = 0) -> NDArray[np.float32]:
-    """What a teacher might say to the rows: mostly the labels."""
+    """Outputs of a teacher for the rows: mostly the labels."""
     noise = np.random.default_rng(seed).normal(size=(len(task.splits["train"]), max(1, len(task.classes))))
     labels = np.array([row.label for row in task.splits["train"]])
     if task.is_regression:
@@ -177,7 +177,7 @@ def test_there_is_dropout_but_where_a_teacher_is_learnt(soft: bool, teacher: Tea
 
 
 def without_dropout(encoder: PreTrainedModel) -> PreTrainedModel:
-    """The same weights, and a config in which all that drops is 0."""
+    """Returns the same weights with a config in which all dropout is 0."""
     config = deepcopy(encoder.config)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
@@ -232,7 +232,7 @@ def test_words_that_the_training_split_has_not_keep_their_embedding(teacher: Tea
 
 @pytest.fixture
 def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Of each step that is taken."""
+    """The loss of each step."""
     told_losses: list[float] = []
     made = module._gradients
 
@@ -355,7 +355,7 @@ def test_what_was_kept_of_another_training_is_refused(
 
 
 class Unread(dict[str, list[Row]]):
-    """Splits of which none but the training split may be looked at."""
+    """Splits of which only the training split may be read."""
 
     def __getitem__(self, split: str) -> list[Row]:
         assert split == "train", f"{split} was looked at"

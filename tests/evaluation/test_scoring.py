@@ -39,12 +39,12 @@ HOW = FineTuning(rates=(1e-3, 2e-3), rows=64, batch_size=16, sequence_length=32,
 
 
 class Ended(BaseException):
-    """As by a signal: nobody may catch it."""
+    """Ends the process as a signal does; no code may catch it."""
 
 
 @dataclass
 class Told:
-    """Remembers what a listener is told; ends the scoring at the first step of an activity."""
+    """Records the calls of a listener; ends the scoring at the first step of an activity."""
 
     end_at: str | None = None
     steps: list[tuple[str, int, int]] = field(default_factory=list)

@@ -23,7 +23,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 
 @pytest.fixture
 def plane(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors that can be seen: b, c, d and e turn away from a in this order, whatever their lengths."""
+    """Vectors in a plane: the angle to a grows from b to c, d and e, independent of their lengths."""
 
     def vectors(
         model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], length: int

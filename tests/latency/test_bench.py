@@ -29,7 +29,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 
 
 class Stand:
-    """Stands for the runtimes and the clock: remembers what was exported and timed."""
+    """Replaces the runtimes and the clock; records the exports and the timings."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, clean: bool = True) -> None:
         self.exported: list[int] = []  # layers of each

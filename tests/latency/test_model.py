@@ -34,7 +34,7 @@ PROTOCOL = LatencySpec(budget_ms=5)
 
 
 def made_up_ms(architecture: Architecture, batch_size: int = 1, sequence_length: int = 128) -> float:
-    """What a made-up machine takes: so many operations in a nanosecond, and so long for each layer."""
+    """Returns the latency on a made-up machine: a time for each operation and a time for each layer."""
     tokens = batch_size * sequence_length
     width, between = architecture.hidden_size, architecture.intermediate_size
     products = tokens * architecture.layers * (4 * width * width * 1e-8 + 2 * width * between * 0.7e-8)

@@ -111,7 +111,7 @@ def test_the_share_that_is_done_counts_work_not_points() -> None:
 
 
 class Session:
-    """Stands in for one of ONNX Runtime: keeps the shape of what it was given."""
+    """Replaces an ONNX Runtime session; records the shape of its input."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -122,7 +122,7 @@ class Session:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PreTrainedModel, str, Session]]:
-    """Sessions that were made, and for what."""
+    """The sessions that were made, with their models and runtimes."""
     made: list[tuple[PreTrainedModel, str, Session]] = []
 
     def session_of(model: PreTrainedModel, protocol: LatencySpec) -> Session:

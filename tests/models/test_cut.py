@@ -86,7 +86,7 @@ def states_of(model: PreTrainedModel, targets: Targets) -> torch.Tensor:
 
 
 def error_of(student: PreTrainedModel, teacher: Teacher, train: Targets, held_out: Targets) -> float:
-    """Of the best projections of the student's layers to the teacher's, with the mean scoring 1."""
+    """The error of the best projections of the student's layers to the teacher's; that of the mean is 1."""
     errors = []
     of_train, of_held_out = states_of(student, train), states_of(student, held_out)
     their_train, their_held_out = states_of(teacher.model, train), states_of(teacher.model, held_out)
@@ -163,7 +163,7 @@ def test_sources_that_cannot_be_are_refused_in_one_sentence(
 def test_an_electra_layout_of_the_teachers_own_shape_says_what_the_teacher_says(
     kind: str, teacher: Teacher, train: Targets
 ) -> None:
-    """So that positions are the right ones, and segments that the teacher does not have say nothing."""
+    """Equal outputs show that positions are right, and that segments the teacher lacks have no effect."""
     other = family_teacher(teacher, kind)
     student = started(other, Architecture(4, 32, 64, 4, embedding_size=32), train, seed=1)
     assert student.config.model_type == "electra"
@@ -262,7 +262,7 @@ def test_the_heads_that_matter_most_are_kept_and_attend_as_they_did(teacher: Tea
     student = new_student(teacher, Architecture(4, 32, 64, 2), seed=0)  # heads twice as wide
     with torch.no_grad():
         for weight in student.parameters():
-            weight.zero_()  # so that none of the student's own is left beside the teacher's
+            weight.zero_()  # so that none of the student's own weights remain
     scores, writes = head_products(weights_of(student, teacher, train), heads=2)
     their_scores, their_writes = head_products(teacher.model.state_dict(), heads=4)
     best = made_up_importance(teacher).heads[2].topk(2).indices.sort().values
@@ -330,7 +330,7 @@ def test_a_narrower_head_is_the_nearest_of_its_rank(teacher: Teacher, train: Tar
 
 
 def projected(weights: dict[str, torch.Tensor], table: str) -> torch.Tensor:
-    """A table as the stream has it, its layer norm aside."""
+    """Returns a table in the stream's width, without the layer norm."""
     return weights[f"embeddings.{table}.weight"] @ weights["embeddings_project.weight"].T
 
 

@@ -57,7 +57,7 @@ def in_double(model: PreTrainedModel) -> Any:
 
 
 def by_differences(teacher: Teacher, texts: list[str], mode: Mode, path: str, part: slice) -> float:
-    """Root mean square change of the vector where a slice of what goes into a module is scaled down."""
+    """Computes the RMS change of the vector if a slice of a module's input is scaled down."""
     step, double = 1e-4, in_double(teacher.model)
 
     def scaled(by: float) -> Callable[[Any, Any], tuple[torch.Tensor]]:
@@ -90,7 +90,7 @@ def test_the_effect_of_a_head_or_neuron_is_the_change_of_the_vector_where_it_is_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "PROBES", 200)  # so many that chance is within 2%
+    monkeypatch.setattr(module, "PROBES", 200)  # so many that the random error is within 2%
     monkeypatch.setattr(module, "BATCH", 4)  # batches of unequal lengths, the last of them smaller
     other = teacher if kind == "bert" else family_teacher(teacher, kind)
     found = importance_of(other, some, mode, tmp_path)
@@ -156,7 +156,7 @@ def test_heads_and_neurons_of_every_family_are_measured_and_its_model_left_alone
 
 
 def same_word_by_loops(teacher: Teacher, pairs: list[tuple[str, str]]) -> list[list[float]]:
-    """Of attentions that the model itself gives out, pair by pair and token by token."""
+    """Computes the measure from the model's own attentions, pair by pair and token by token."""
     eager = AutoModel.from_config(teacher.model.config, attn_implementation="eager").eval()
     eager.load_state_dict(teacher.model.state_dict())
     total, count = [[0.0] * HEADS for _ in range(LAYERS)], 0
@@ -204,7 +204,7 @@ def test_made_up_pairs_share_about_half_of_their_words_in_place(texts: list[str]
 
 
 def importance_with(same_word: dict[tuple[int, int], float], layers: int = 6) -> Importance:
-    """Four heads a layer, of which those named, by layer and head counted from 1, find the same word."""
+    """Returns an importance with four heads in each layer; the named (layer, head) find the same word."""
     generator = torch.Generator().manual_seed(3)
     shares = torch.full((layers, HEADS), 0.02)
     for (layer, head), share in same_word.items():

@@ -154,7 +154,7 @@ def loss_of(words: TeacherHead, targets: Targets, layers: int) -> float:
 
 
 def unigram_loss(targets: Targets) -> float:
-    """Of the best guess that looks at no text: each word as often as it is hidden."""
+    """Returns the loss of the best prediction without a text: the frequency of each hidden word."""
     hidden = targets.labels[targets.labels != NOT_HIDDEN]
     shares = np.bincount(hidden) / len(hidden)
     return -sum(share * math.log(share) for share in shares if share)

@@ -60,7 +60,7 @@ def both(
 
 
 def assert_same(computed: torch.Tensor, expected: torch.Tensor) -> None:
-    """To half precision."""
+    """Compares within half precision."""
     torch.testing.assert_close(computed, expected, rtol=2e-3, atol=4e-3)
 
 

@@ -118,7 +118,7 @@ def test_the_fingerprint_is_the_same_for_the_same_weights_and_changes_with_one(
 
 
 def test_a_teacher_saved_without_a_pooler_has_one_fingerprint(folder: Path) -> None:
-    # As most masked-language models of the hub are: else its outputs would be computed anew in every run.
+    # as most masked-language models of the hub; else its outputs would be computed again in every run
     model = BertForMaskedLM(BertModel.from_pretrained(folder).config)
     model.save_pretrained(folder)
     assert load_teacher(str(folder)).fingerprint == load_teacher(str(folder)).fingerprint

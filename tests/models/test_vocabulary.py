@@ -30,7 +30,7 @@ def bert(tiny_teacher: Path) -> Teacher:
 
 @pytest.fixture(scope="module")
 def xlmr(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
-    """With the padding's id 1, from which positions are counted on."""
+    """A teacher whose padding has id 1, from which positions are counted."""
     return load_teacher(str(tiny_xlmr(tmp_path_factory.mktemp("xlmr"), made_up_texts(), steps=0)))
 
 
@@ -42,7 +42,7 @@ def teacher(request: pytest.FixtureRequest) -> Teacher:
 
 @pytest.fixture
 def sets(teacher: Teacher, texts: list[str]) -> list[Targets]:
-    """Few texts, which use by far not all words; some are hidden."""
+    """Target sets of few texts, which use a small part of the vocabulary; some words are hidden."""
     some = made_up_texts()["en"] if teacher.architecture.hidden_size == 64 else texts
     wanted = everything_of(teacher)
     return [

@@ -74,7 +74,7 @@ def candidate(store: Store) -> Candidate:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the checks, which take longest: what they would have found is made up."""
+    """Replaces the checks, which take longest, by made-up results."""
     monkeypatch.setattr(export, "checked", lambda folder, facts, onnx, say: CHECKS)
 
 

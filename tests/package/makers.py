@@ -1,4 +1,4 @@
-"""What tests of exports start from: a student, a copy of a store that may be damaged, made-up checks."""
+"""Helpers of the tests of exports: a student, a copy of a store that may be damaged, made-up checks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHECKS = Checks(
 
 
 def refused(store: Store, candidate: int, target: Path, **more: Any) -> str:
-    """The sentence with which an export is refused."""
+    """Returns the sentence with which an export is refused."""
     with pytest.raises(BadInput) as error:
         export_student(store, candidate, target, **more)
     assert is_one_sentence(str(error.value))
@@ -42,7 +42,7 @@ def refused(store: Store, candidate: int, target: Path, **more: Any) -> str:
 
 
 def a_student(store: Store, candidate: Candidate, spec: DistilSpec) -> Path:
-    """A finished student, and the folder for its files, made with a copy of the candidate's."""
+    """Adds a finished student, and returns its folder, with a copy of the candidate's files."""
     student = store.create_student(candidate.id, spec)
     folder = store.student_files(1, student)
     shutil.copytree(store.files(1, candidate.id), folder)
@@ -51,7 +51,7 @@ def a_student(store: Store, candidate: Candidate, spec: DistilSpec) -> Path:
 
 
 def copied(store: Store, db: Path, folder: Path) -> Path:
-    """A copy of the store and its files that may be damaged."""
+    """Copies the store and its files; the copy may be damaged."""
     path = folder / "runs.db"
     store._db.execute("VACUUM INTO ?", [str(path)])
     shutil.copytree(files_of(db), files_of(path))
@@ -59,7 +59,7 @@ def copied(store: Store, db: Path, folder: Path) -> Path:
 
 
 def fill_packaged_task(texts: list[str]) -> None:
-    """A small harvest in the cache of this machine: two libraries, told apart by a word."""
+    """Writes a small harvest to the cache: two libraries, which differ by a word."""
     path = (
         cache_folder() / f"harvest-{_fingerprint(sorted(installed_sources(), key=lambda s: s.package))}.jsonl"
     )

@@ -1,4 +1,4 @@
-"""What was exported comes back as it was; what is not an export of ours is refused, and nothing is left."""
+"""An import restores an export; other files are refused, and nothing is left of them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ KEPT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.
 
 @pytest.fixture(scope="module")
 def student(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory, machine: None) -> Path:
-    """The folder of an exported student of a full distillation; not to change."""
+    """The folder of an exported student of a full distillation; no test may change it."""
     return write_export(tmp_path_factory.mktemp("exported") / "s3", tiny_teacher, student=FULL)
 
 
 @pytest.fixture(scope="module")
 def candidate(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory, machine: None) -> Path:
-    """The folder of an exported candidate; not to change."""
+    """The folder of an exported candidate; no test may change it."""
     return write_export(tmp_path_factory.mktemp("exported") / "12", tiny_teacher)
 
 
@@ -65,7 +65,7 @@ def db(work: Path) -> Path:
 
 @pytest.fixture
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out the process that loads the weights, where a test is of something else."""
+    """Leaves out the process that loads the weights, for tests of other steps."""
     monkeypatch.setattr("kdnas_core.package.import_.check_weights", lambda *_: None)
 
 
@@ -75,7 +75,7 @@ def taken(db: Path, source: Path | bytes) -> Imported:
 
 
 def refused(db: Path, source: Path | bytes) -> str:
-    """The refusal, after which the folder of the store is as it was."""
+    """Returns the refusal, and checks that the store's folder is unchanged."""
     before = files_in(db.parent)
     with pytest.raises(BadInput) as error:
         taken(db, source)
@@ -86,7 +86,7 @@ def refused(db: Path, source: Path | bytes) -> str:
 
 
 def altered(folder: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """A copy of an export with another kdnas.json, and checksums that agree."""
+    """Copies an export with another kdnas.json and matching checksums."""
     shutil.copytree(folder, target)
     fields = json.loads((target / "kdnas.json").read_text())
     change(fields)
@@ -126,7 +126,7 @@ def test_a_student_comes_back_from_its_zip_byte_for_byte_and_as_it_was_known(stu
 
 
 def as_of_version_4(fields: dict[str, Any]) -> None:
-    """What an export of the former version did not have."""
+    """Removes the fields that an export of the earlier version does not have."""
     for name in ("use", "yardstick"):
         del fields["spec"]["objective"][name]
     del fields["spec"]["proxy"]["pairs"]
@@ -290,7 +290,7 @@ def test_a_file_that_swells_is_refused_by_what_is_read_of_it_not_by_its_header(
     size = honest.file_size.to_bytes(4, "little")
     assert packed.count(size) >= 2
     assert "too large" in refused(db, packed)
-    # a header that says that it is small: the reader stops there, and the checksum tells
+    # a header with too small a size: the reader stops there, and the checksum differs
     assert refused(db, packed.replace(size, (1_000).to_bytes(4, "little")))
 
 

@@ -150,7 +150,7 @@ def test_a_disk_that_fills_up_is_said_and_nothing_is_left(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 150 kB, of which a tiny student takes most."""
+    """A file system of 150 kB, most of which a tiny student needs."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounting = ["mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", str(folder)]

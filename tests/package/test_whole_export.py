@@ -1,4 +1,4 @@
-"""One export with everything in it, made once; each test looks at another side of it."""
+"""One export with all formats, made once; each test checks a part of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def record(exported: Exported) -> dict[str, Any]:
 
 
 def states_in_float64(folder: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(3, length, H) the last hidden states by stock transformers in float64, and which tokens are real."""
+    """Returns stock transformers' last hidden states in float64, (3, length, H), and the real tokens."""
     model = AutoModel.from_pretrained(folder, dtype=torch.float64).eval()
     tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_int8_is_scored_on_the_packaged_task(exported: Exported) -> None:
 
 @pytest.mark.slow
 def test_sentence_transformers_makes_vectors_as_the_teacher_does(exported: Exported) -> None:
-    """In a process that knows nothing of this project: first tokens of length 1, cut at 48 tokens."""
+    """Runs in a process without this project: normalised first tokens, of at most 48 tokens."""
     code = (
         "import json, sys; from sentence_transformers import SentenceTransformer as S; m = S(sys.argv[1]); "
         "print(json.dumps([m.encode(json.loads(sys.argv[2])).tolist(), m.max_seq_length]))"

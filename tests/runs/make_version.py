@@ -1,6 +1,6 @@
 """Makes fixtures/version_N.db by the code of that version: `python -m tests.runs.make_version N` in its tree.
 
-Versions 2, 3, 5 and 6 were made so, once; a later version of the code must read what those wrote.
+Versions 2, 3, 5 and 6 were made so, once; later versions of the code must read these stores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MADE = Path(__file__).parent / "fixtures"
 
 
 def make(version: int) -> None:
-    """A finished run, from version 3 on with students and scorings, and a paused run."""
+    """Writes a store with a finished run, from version 3 with students and scorings, and a paused run."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         finished = filled_store.fill(path, episodes=2)

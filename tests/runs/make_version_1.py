@@ -1,6 +1,6 @@
 """Made fixtures/version_1.db, once, with the code of version 1: `python -m tests.runs.make_version_1`.
 
-It is not to be made again: a later version of the code must read what this one wrote.
+Do not make it again: later versions of the code must read this store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What pages ask for: checked by a worker, queued when it can be worked on; and exports as work."""
+"""Requests of pages, which a worker checks and queues, and exports as work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Stores for which a worker of what was queued was asked."""
+    """The stores for which a worker was started after a check."""
     found: list[Path] = []
     monkeypatch.setattr(worker, "ensure_worker", found.append)
     return found
@@ -125,7 +125,7 @@ def test_a_check_that_is_over_is_forgotten_after_a_day(store: Store, monkeypatch
 
 @pytest.fixture
 def own_signals() -> Iterator[None]:
-    """`serve` takes SIGTERM as Ctrl-C."""
+    """Restores the signal handlers, since `serve` handles SIGTERM like Ctrl-C."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -23,7 +23,7 @@ Act = Callable[[Architecture, Path, Listener], Judgement]
 
 
 class ActingJudge:
-    """Judges in no time, doing for each architecture what it was told to do."""
+    """Judges at once, with a given action for each architecture."""
 
     def __init__(self, spec: RunSpec, acts: dict[Architecture, Act]) -> None:
         self.spec = spec
@@ -69,7 +69,7 @@ def raises(error: BaseException) -> Act:
 
 
 class Scripted:
-    """A controller that proposes what it was given and remembers what it was told."""
+    """A controller that proposes given architectures and records the outcomes."""
 
     def __init__(self, *episodes: list[Architecture]) -> None:
         self.episodes = episodes

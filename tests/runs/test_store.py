@@ -334,7 +334,7 @@ STATES = ("queued", "running", "paused", "stopped", "interrupted", "killed", "fi
 
 
 def run_in(store: Store, state: str) -> int:
-    """A run in a state; "killed" is one whose worker died without a word, and reads as interrupted."""
+    """Adds a run in a state; "killed" is a run whose worker has died, which reads as interrupted."""
     if state == "queued":
         return store.create_run(quick_spec())
     run = store.create_run(quick_spec(), DEAD if state == "killed" else Worker.this_process())
@@ -528,7 +528,7 @@ def test_a_worker_of_another_host_that_still_beats_is_not_taken_for_dead(store: 
 
 
 def test_a_worker_of_another_host_that_last_beat_a_day_ago_is_dead(store: Store, db: Path) -> None:
-    """A container that is made anew has another host name: its killed run must not be locked for ever."""
+    """A recreated container has another host name: its killed run must not stay locked."""
     run = store.create_run(quick_spec())
     store.claim_run(replace(DEAD, host="another-host"))
     raw(db, "UPDATE jobs SET heartbeat_at = heartbeat_at - 86400")
@@ -536,7 +536,7 @@ def test_a_worker_of_another_host_that_last_beat_a_day_ago_is_dead(store: Store,
 
 
 def killed_in_episode_two(store: Store) -> tuple[int, list[int]]:
-    """A run that was killed with a candidate in hand, and its candidates: done, distilling, proposed."""
+    """Adds a run that was killed during a candidate; its candidates are done, distilling, and proposed."""
     run = store.create_run(quick_spec())
     store.claim_run(DEAD)
     store.set_teacher(run, quick_spec(), teacher_facts())
@@ -594,7 +594,7 @@ def test_a_killed_run_that_is_paused_or_stopped_has_no_candidate_in_hand(
 
 
 def together(work: Callable[..., Any], *arguments: list[Any]) -> list[Any]:
-    """What each of some processes returns that do this at the same time; raises what one raises."""
+    """Runs a function in several processes at once, and returns their results; raises their first error."""
     starts_at = time.time() + 2
     with ProcessPoolExecutor(len(arguments[0]), mp_context=SPAWN) as pool:
         begun = [pool.submit(_at, work, starts_at, *each) for each in zip(*arguments, strict=True)]
@@ -819,7 +819,7 @@ def test_an_empty_file_becomes_a_store(db: Path) -> None:
 
 
 def test_an_empty_file_reads_as_no_runs_or_is_refused_in_a_sentence(db: Path) -> None:
-    """Such a file is left by a first start that is killed before it made the tables."""
+    """A first start that is killed before it creates the tables leaves such a file."""
     db.touch()
     try:
         with opened(db, read_only=True) as store:

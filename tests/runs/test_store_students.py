@@ -1,4 +1,4 @@
-"""Students and scorings in the store, and what they share with runs."""
+"""Students and scorings in the store, and the behaviour that they share with runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps of latencies as the worker serves them; what measures is a stand-in, but for one real sweep."""
+"""Sweeps of latencies as the worker serves them; the measurements are replaced, except in one real sweep."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 def taken_at(point: Point) -> LatencyReading:
-    """A reading at a point, in milliseconds that tell which."""
+    """Returns a reading at a point, with a latency that identifies the point."""
     return dataclasses.replace(
         reading(point.tokens),
         runtime=point.runtime,
@@ -53,7 +53,7 @@ def taken_at(point: Point) -> LatencyReading:
 
 
 class Measuring:
-    """Stands in for a sweep's measurements, and does something after each."""
+    """Replaces a sweep's measurements, and runs an action after each."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.taken: list[Point] = []

@@ -1,4 +1,4 @@
-"""Sweeps of latencies in the store, and runs that come back from elsewhere."""
+"""Sweeps of latencies in the store, and imported runs."""
 
 from __future__ import annotations
 

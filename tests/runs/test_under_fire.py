@@ -1,6 +1,6 @@
-"""Workers that are killed, stopped or doubled, and whose clock steps, lose nothing and do nothing twice.
+"""Workers that are killed, stopped or doubled, or whose clock steps, lose nothing and do nothing twice.
 
-`KDNAS_KILLS=30` asks for as many kills; the clock steps where Debian's faketime is installed, or where
+`KDNAS_KILLS=30` sets the number of kills. The clock steps if Debian's faketime is installed, or if
 `KDNAS_FAKETIME` names its library.
 """
 
@@ -104,7 +104,7 @@ def test_kills_at_random_moments_beside_a_second_worker_and_a_search_lose_nothin
             kept = now
             if store.run(run).state == "finished":
                 break
-            # the attempts of those that were in hand are no fault of theirs here
+            # here the kills, not the candidates, ended these attempts
             for candidate in store.candidates(run):
                 if candidate.id in kept:
                     continue

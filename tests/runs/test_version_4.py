@@ -1,4 +1,4 @@
-"""A store as version 4 of the tables wrote it, whose candidates were judged by all their layers."""
+"""A store of version 4 of the schema, whose candidates were judged by all their layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSION_4 = Path(__file__).parent / "fixtures" / "version_4.db"
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
-    """A copy of that to do anything with."""
+    """A copy of the store, which a test may change."""
     return Path(shutil.copyfile(VERSION_4, tmp_path / "runs.db"))
 
 

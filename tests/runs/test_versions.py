@@ -1,4 +1,4 @@
-"""Stores that every version of the schema has left behind open, read back and go on."""
+"""Stores of every version of the schema can be opened, read and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distillations and scorings as the worker serves them; what trains or scores is a stand-in."""
+"""Distillations and scorings as the worker serves them; the training and scoring are replaced."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 class Full:
-    """Stands in for full distillation: keeps its step in a file, and does something at each step."""
+    """Replaces full distillation: saves its step in a file, and runs an action at each step."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -169,7 +169,7 @@ def test_a_running_distillation_obeys_and_goes_on_from_where_it_was(
 
 @pytest.fixture
 def in_the_foreground() -> Iterator[None]:
-    """Also where the tests run in the background of a shell, which ignores Ctrl-C."""
+    """Restores Ctrl-C, which is ignored if a shell runs the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -330,7 +330,7 @@ FOUND = [
 
 
 def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreListener) -> None:
-    """Stands in for scoring."""
+    """Replaces scoring."""
     listener.say("teacher: packaged: fine-tuning, seed 0")
     listener.waiting()
     for subject, found in FOUND:

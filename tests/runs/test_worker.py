@@ -125,7 +125,7 @@ def in_hand(store: Store, run: int) -> bool:
 def asked_meanwhile(
     db: Path, when: Callable[[Store], bool], then: Callable[[Store], object]
 ) -> Iterator[None]:
-    """Does something to the store, in a thread, as soon as the store shows something."""
+    """Runs an action on the store in a thread as soon as the store fulfils a condition."""
 
     def wait_and_do() -> None:
         with opened(db) as store:
@@ -225,7 +225,7 @@ def test_an_interrupt_is_written_before_it_goes_on_its_way(
 
 @pytest.fixture
 def own_signals() -> Iterator[None]:
-    """`serve` answers SIGTERM in its own way; afterwards this process does as it did before."""
+    """Restores the signal handlers, since `serve` replaces that of SIGTERM."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -329,7 +329,7 @@ def test_a_worker_that_is_killed_again_and_again_loses_no_candidate_and_changes_
 def test_a_worker_that_slept_through_its_lease_writes_nothing_when_it_wakes(
     db: Path, tmp_path: Path, long_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of another host: on its own its lock would keep the run for it."""
+    """The worker is on another host: on the same host, its lock would keep the run."""
     (run,) = queue(db, long_spec)
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("TMPDIR", str(tmp_path))  # it shares no lock of the device either
@@ -443,7 +443,7 @@ def test_a_store_that_is_served_gets_no_second_worker(db: Path, long_spec: RunSp
 def test_a_worker_starts_whatever_the_working_folder_is(
     db: Path, tmp_path: Path, bad_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for `streamlit run some/where/app.py`, which finds the product beside app.py and nowhere else."""
+    """For example with `streamlit run some/where/app.py`, which finds the product only beside app.py."""
     (run,) = queue(db, bad_spec)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH")

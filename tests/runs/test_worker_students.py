@@ -1,4 +1,4 @@
-"""Students that a worker process of its own distils, for real."""
+"""Students that a separate worker process really distils."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def db(tiny_teacher: Path, corpus_file: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def serving(store: Store) -> int:
-    """The pid of the worker that has a student in hand."""
+    """Returns the pid of the worker that distils a student."""
     (pid, *_) = wait_for(
         lambda: [row.worker.pid for row in store.students() if row.state == "running" and row.worker]
     )
@@ -69,7 +69,7 @@ def test_a_student_outlives_a_kill_and_a_polite_kill_keeps_its_last_step(db: Pat
 
         resume(db, student_name := f"s{student}")
         pid = wait_for(lambda: serving(store))
-        wait_for(lambda: store.student(student).step < killed.step)  # no checkpoint yet: it begins anew
+        wait_for(lambda: store.student(student).step < killed.step)  # no checkpoint yet: it restarts
         past(store, student, 40)
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not psutil.pid_exists(pid) or store.student(student).state == "interrupted")

@@ -64,7 +64,7 @@ def is_locked() -> bool:
 
 @dataclass
 class Told:
-    """Remembers what a listener is told; ends the judgement at a step."""
+    """Records the calls of a listener; ends the judgement at a step."""
 
     measured: list[Measured] = field(default_factory=list)
     notes: list[Sequence[str]] = field(default_factory=list)
@@ -102,7 +102,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 def judge(
     teacher: Teacher, texts: list[str], tiny_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> Judge:
-    """One whose bench reads a latency within the budget."""
+    """A judge whose bench measures a latency within the budget."""
     latency = {"budget_speedup": 2, "sequence_length": 16}
     proxy = {**tiny_spec["proxy"], "steps": 6}
     spec = parse_spec({**tiny_spec, "latency": latency, "proxy": proxy}).judged_by_layers()
@@ -124,7 +124,7 @@ def judge(
 
 
 def with_objective(judge: Judge, **fields: Any) -> Judge:
-    """The same judge for another objective, whose yardstick is the mean over layers where it names none."""
+    """Returns the same judge for another objective; its default yardstick is the mean over layers."""
     objective = {"recipe": "kdnas", "yardstick": "layers"} | fields
     spec = judge.spec.model_dump() | {"objective": objective, "latency": {"budget_speedup": 2}}
     return dataclasses.replace(judge, spec=parse_spec(spec))
@@ -137,7 +137,7 @@ def set_latency(monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> Non
 
 
 class Model:
-    """A latency model of the machine of `WITHIN`: the teacher takes 10 ms, every student so many."""
+    """A latency model of the machine of `WITHIN`: the teacher takes 10 ms, every student a given time."""
 
     may_skip = LatencyModel.may_skip  # the real rule, of its own error
 
@@ -190,7 +190,7 @@ AS_SPEEDUP = {"budget_speedup": 2.0, "sequence_length": 16}
 
 
 def foreseen(judge: Judge, monkeypatch: pytest.MonkeyPatch, model: Model | None, **budget: float) -> Judge:
-    """The same judge with a latency model, in which a student is found over budget if it is measured."""
+    """Returns the same judge with a latency model; a student that is measured is over budget."""
     set_latency(monkeypatch, OVER)
     monkeypatch.setattr(module, "model_here", lambda protocol: model)
     forbid_distillation(monkeypatch)
@@ -443,7 +443,7 @@ def test_a_judgement_ended_by_its_listener_leaves_the_device_free_and_no_weights
 
 @dataclass
 class StandIn:
-    """In place of mini-KD: remembers what was to be distilled."""
+    """Replaces mini-KD; records the students to distil."""
 
     students: list[PreTrainedModel] = field(default_factory=list)
     objectives: list[Objective] = field(default_factory=list)
@@ -531,7 +531,7 @@ def test_the_layers_that_a_student_starts_from_are_those_that_were_chosen(
 
 
 def with_task(judge: Judge, mode: str) -> Judge:
-    """The same judge for a task whose class is told by one word."""
+    """Returns the same judge for a task whose class depends on one word."""
     rows = [
         Row(f"the {('list', 'class')[index % 2]} number {index}", None, index % 2) for index in range(200)
     ]

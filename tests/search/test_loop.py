@@ -27,7 +27,7 @@ class PlugPulled(Exception):
 
 
 def reward(architecture: Architecture) -> float | None:
-    """Some are over budget, some fail, as in life."""
+    """A reward; some architectures are over budget, and some fail."""
     if architecture.intermediate_size == 48 and architecture.layers == 3:
         return 0.0
     if architecture.intermediate_size == 48 and architecture.hidden_size == 16:
@@ -36,7 +36,7 @@ def reward(architecture: Architecture) -> float | None:
 
 
 class FakeJournal:
-    """Keeps a search in memory; the plug is pulled when so many have been judged."""
+    """Keeps a search in memory; ends it after a number of judged candidates."""
 
     def __init__(self) -> None:
         self.episodes: dict[int, list[Proposal]] = {}
@@ -116,7 +116,7 @@ def test_a_search_ends_where_the_space_is_used_up(name: str) -> None:
 
 
 class Spy:
-    """Remembers what a controller is told."""
+    """Records the calls of a controller."""
 
     def __init__(self) -> None:
         self.told: list[list[Outcome]] = []

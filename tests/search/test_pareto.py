@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdnas_core.search.pareto import Point, frontier, hypervolume, pick
 
-# Few values, so that ties are many; and now and then what is no measurement.
+# few values, so that there are many ties, and some that are not finite
 numbers = st.integers(0, 6).map(float) | st.floats(0, 6) | st.sampled_from([math.nan, math.inf, -math.inf])
 points_lists = st.lists(st.tuples(numbers, numbers), max_size=25)
 finite_lists = st.lists(
@@ -28,7 +28,7 @@ def beats(one: Point, other: Point) -> bool:
 
 
 def by_force(points: Sequence[Point]) -> list[int]:
-    """Each point against each other."""
+    """Compares each point with every other one."""
     kept = [
         i
         for i, point in enumerate(points)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("stand_in_bench", "fresh_cache")
 
 @pytest.fixture
 def stand_in_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A millisecond for each layer and 16 of width; and a device lock of this test alone."""
+    """Replaces the bench: a millisecond for each layer and 16 of width; also sets a separate device lock."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def runner(model: Any, protocol: object) -> TimedRun:
@@ -189,7 +189,7 @@ def test_no_held_out_text_is_in_a_pair_that_is_learnt(fields: dict[str, Any]) ->
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be measured or computed."""
+    """Fails on any measurement or computation."""
     monkeypatch.setattr(module, "LatencyBench", None)
     monkeypatch.setattr(module, "teacher_targets", None)
 
@@ -330,7 +330,7 @@ def test_texts_are_in_the_numbers_of_the_words_in_use(fields: dict[str, Any]) ->
     data = make_judge(prepared, silent).data
     tokenizer = prepared.teacher.tokenizer
     judged: list[Passage] = [text.text for text in prepared.texts.held_out]
-    learnt = prepared.texts.passages(0.5)  # what is usual of students to be fine-tuned
+    learnt = prepared.texts.passages(0.5)  # as usual for students that will be fine-tuned
     for targets, of in ((data.held_out, judged), (data.train, learnt)):
         ids = tokenizer(of, truncation=True, max_length=32)["input_ids"]
         assert data.vocabulary.rows[targets.ids].tolist() == [token for text in ids for token in text]

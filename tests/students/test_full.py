@@ -40,16 +40,16 @@ HOW = DistilSpec(epochs=2, sentences=TEXTS, sequence_length=24, batch_size=8, le
 
 
 class Killed(BaseException):
-    """As by a signal: nobody may catch it."""
+    """Ends the process as a signal does; no code may catch it."""
 
 
 class Asked(Exception):
-    """As by a user who pauses."""
+    """Ends the work as a user's pause does."""
 
 
 @dataclass
 class Told:
-    """Remembers what a listener is told; ends the distillation at a step."""
+    """Records the calls of a listener; ends the distillation at a step."""
 
     stop_at: int | None = None
     error: type[BaseException] = Asked
@@ -189,7 +189,7 @@ def test_a_distillation_that_was_ended_goes_on_to_the_same_student(
         distilled(spec, tmp_path / "ended", Told(stop_at=moment, error=error))
     told = Told()
     result = distilled(spec, tmp_path / "ended", told)
-    kept = moment if error is Asked else moment // 5 * 5  # who asks politely loses nothing
+    kept = moment if error is Asked else moment // 5 * 5  # a pause loses nothing
     assert told.steps[0] == kept + 1
     assert result.loss == pytest.approx(expected.loss, abs=1e-4)
     whole, ended = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "ended"))

@@ -36,12 +36,12 @@ SMALL = Architecture(2, 16, 32, 4)
 
 
 class Ended(BaseException):
-    """As by a signal: nobody may catch it."""
+    """Ends the process as a signal does; no code may catch it."""
 
 
 @dataclass
 class Told:
-    """Remembers what a listener is told; ends the scoring where something is said, or once so many are."""
+    """Records the calls of a listener; ends the scoring at an activity, or after a number of scores."""
 
     end_at: str | None = None
     end_after: int | None = None
@@ -77,13 +77,13 @@ def machine(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps are a fine-tuning."""
+    """Makes fine-tuning take two steps."""
     monkeypatch.setattr(task_teacher, "FineTuning", partial(FineTuning, rates=(1e-3, 2e-3), epochs=1))
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How wide each model is that is fine-tuned for a score."""
+    """The width of each model that is fine-tuned for a score."""
     widths: list[int] = []
 
     def counted(encoder: Any, *rest: Any) -> Any:

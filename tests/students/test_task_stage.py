@@ -53,7 +53,7 @@ STEPS = 2 * ROWS // 16  # of each stage
 
 @pytest.fixture(scope="module", autouse=True)
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Teachers learn at a rate at which a tiny one finds a word."""
+    """Sets a learning rate at which a tiny teacher learns to find a word."""
     folder = tmp_path_factory.mktemp("machine")
     with own_machine(folder / "own"), pytest.MonkeyPatch.context() as patch:
         for each in (module, task_teacher):
@@ -78,7 +78,7 @@ def start(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Whole:
-    """A distillation that nothing ended, what was told of it, and what was in its start's folder before."""
+    """An uninterrupted distillation, the calls of its listener, and the files that its start had before."""
 
     result: FullResult
     folder: Path
@@ -105,7 +105,7 @@ def taught(
 
 
 def accuracy(folder: Path, task: str) -> float:
-    """Of a stock model read from a folder, on the scored split."""
+    """Returns the accuracy of a stock model from a folder, on the scored split."""
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = read_task(task, folder).splits["validation"]
@@ -309,7 +309,7 @@ def test_other_processes_get_the_device_on_the_way(
 
 
 def ends_once(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The first call ends as by a signal, once it is done."""
+    """Wraps a function so that its first call ends as by a signal, after it is done."""
     ended: list[bool] = []
 
     def ending(*given: Any, **named: Any) -> Any:

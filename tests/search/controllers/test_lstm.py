@@ -18,7 +18,7 @@ PAPER = SearchSpec()
 
 
 def reward(architecture: Architecture) -> float:
-    """One that is the sum of what each of two knobs gives."""
+    """A reward that is the sum of one value for each of two knobs."""
     return 0.1 * architecture.layers + 0.4 * (architecture.hidden_size - 16) / 16
 
 
