@@ -50,7 +50,7 @@ def outcome(db: Path, check: int, tell: Tell) -> Check:
 
     Raises:
         BadInput: the request is refused; nothing was queued.
-        Failure: the check ended early or was cancelled.
+        Failure: the check could not run, ended early, or was cancelled.
     """
     with opened(db) as store:
         while not (row := store.check(check)).made:
@@ -103,7 +103,7 @@ def distil(db: Path, sources: Sequence[str], fields: dict[str, Any]) -> int:
         The id of the check.
 
     Raises:
-        BadInput: a field is not allowed; nothing was queued.
+        BadInput: a field cannot be used; nothing was queued.
     """
     how = parse_distil({name: value for name, value in fields.items() if value not in (None, "")})
     check_sources(how)

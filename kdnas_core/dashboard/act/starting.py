@@ -20,7 +20,7 @@ def start(db: Path, fields: dict[str, Any]) -> int:
     """Submits a run with these fields of a spec, and returns the id of its check.
 
     Raises:
-        BadInput: a field is not allowed; nothing was queued.
+        BadInput: a field cannot be used; nothing was queued.
     """
     return requests.submit(db, "runs", checked(fields))
 
