@@ -26,7 +26,7 @@ LOOK_EVERY_S = 0.15
 
 
 def submit(db: Path, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> int:
-    """Queues the check of a request, and returns its id; a check that passes queues the work.
+    """Queues the check of a request, and returns its id at once; `outcome` has it served.
 
     Args:
         db: the store.
@@ -35,13 +35,11 @@ def submit(db: Path, wanted: Kind, spec: Asked, sources: Sequence[str] = ()) -> 
         sources: the candidates, as in "12", and students, as in "s3", to work on.
     """
     with opened(db) as store:
-        check = store.create_check(wanted, spec, sources)
-    ensure_worker(db, "checks")
-    return check
+        return store.create_check(wanted, spec, sources)
 
 
 def outcome(db: Path, check: int, tell: Tell) -> Check:
-    """Waits until a check has queued its work.
+    """Starts a worker for a check, if none serves it, and waits until it has queued its work.
 
     Args:
         db: the store.
@@ -69,7 +67,7 @@ def outcome(db: Path, check: int, tell: Tell) -> Check:
 
 
 def _serve(db: Path, store: Store, check: Check) -> None:
-    """Starts a worker for a check whose worker has ended; stops the check if none can be started."""
+    """Starts a worker for a check; stops the check if none can be started."""
     ensure_worker(db, "checks")
     if store.check(check.id).state == "queued" and not is_served(db, "checks"):
         store.ask(check.job, "stop")

@@ -84,6 +84,7 @@ def _wait(key: str, db: Path, submit: Callable[[], int], then: Callable[[Check],
     with st.status("Checking …") as status:
         try:
             if st.session_state[_busy(key)] is None:
+                # known before anything takes long: another drawing of the page begins beside this one
                 st.session_state[_busy(key)] = submit()
             check = requests.outcome(
                 db,
