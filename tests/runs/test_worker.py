@@ -380,7 +380,7 @@ def test_a_second_worker_waits_until_the_first_is_gone(db: Path, bad_spec: RunSp
 import pathlib
 from kdnas_core.runs.worker import serve
 print("ready", flush=True)
-serve(pathlib.Path({str(db)!r}), until_idle=True)
+serve(pathlib.Path({str(db)!r}), print, until_idle=True)
 """
     with launch.worker_lock(db), looking_at(db) as store:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
