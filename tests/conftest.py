@@ -29,6 +29,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process of several, as many as co
     atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
 
 SENTENCES = 400
+LONGEST = ("tests/test_quick_search.py", "tests/runs/test_worker.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the longest files to the front, so that no process of a test run ends with one alone."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
