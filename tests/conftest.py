@@ -34,7 +34,8 @@ LONGEST = ("tests/test_quick_search.py", "tests/runs/test_worker.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves the longest files to the front, so that no process of a test run ends with one alone."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    last = len(LONGEST)
+    items.sort(key=lambda item: next((i for i, f in enumerate(LONGEST) if item.nodeid.startswith(f)), last))
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,18 @@ def test_what_passes_is_queued_as_it_was_asked_for_and_served(
     assert served == [store.path]
 
 
+@pytest.mark.usefixtures("own_signals")
+def test_a_worker_serves_its_lane_alone_until_that_is_idle(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(worker.LINGER_S, "checks", 0.0)
+    run, export = store.create_run(quick_spec()), store.create_export(EXPORT, 1, candidate=1)
+    check = store.create_check("scorings", ScoreSpec(tasks=["packaged"]), ["s3"])  # which is refused
+    worker.serve(store.path, no_export, lane="checks", until_idle=True)
+    states = [store.check(check).state, store.run(run).state, store.export(export).state]
+    assert states == ["failed", "queued", "queued"]
+
+
 def test_what_is_refused_is_said_and_queues_nothing(store: Store, served: list[Path]) -> None:
     store.create_check("scorings", ScoreSpec(tasks=["packaged"]), ["s3"])  # which is at work
     assert worker.check(store, claimed(store)) == "failed"
