@@ -25,6 +25,13 @@ class Source:
         return str(self.candidate.id) if self.student is None else self.student.name
 
     @property
+    def ids(self) -> dict[str, int]:
+        """The student's id, or the candidate's if there is no student, as keyword of the store's methods."""
+        if self.student is None:
+            return {"candidate": self.candidate.id}
+        return {"student": self.student.id}
+
+    @property
     def title(self) -> str:
         """Its name at the start of a sentence."""
         return f"Candidate {self.name}" if self.student is None else f"Student {self.name}"
@@ -71,12 +78,8 @@ def weights_of(store: Store, source: Source) -> Path:
 
 def latest_scores(store: Store, source: Source) -> list[Score]:
     """Returns a source's scores on each task, from the last finished scoring on that task."""
-    if source.student is None:
-        scorings = store.scorings(candidate=source.candidate.id)
-    else:
-        scorings = store.scorings(student=source.student.id)
     found: dict[str, list[Score]] = {}
-    for scoring in reversed(scorings):
+    for scoring in reversed(store.scorings(**source.ids)):
         if scoring.state == "finished":
             scores = store.scores(scoring.id)
             for task in dict.fromkeys(score.task for score in scores):
@@ -136,6 +139,4 @@ def new_scoring(store: Store, source: Source, how: ScoreSpec, worker: Worker | N
         BadInput: as `weights_of`.
     """
     weights_of(store, source)
-    if source.student is None:
-        return store.create_scoring(how, candidate=source.candidate.id, worker=worker)
-    return store.create_scoring(how, student=source.student.id, worker=worker)
+    return store.create_scoring(how, **source.ids, worker=worker)

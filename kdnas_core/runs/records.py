@@ -215,7 +215,21 @@ class Student(Work):
 
 
 @dataclass(frozen=True)
-class Scoring(Work):
+class _OfModel(Work):
+    """Work on a candidate or a student."""
+
+    run: int
+    candidate: int | None
+    student: int | None
+
+    @property
+    def subject(self) -> str:
+        """The name of what is worked on, as a user writes it: 12 or s3."""
+        return str(self.candidate) if self.student is None else f"s{self.student}"
+
+
+@dataclass(frozen=True)
+class Scoring(_OfModel):
     """The scoring of a candidate or a student, and of its teacher, on tasks.
 
     Attributes:
@@ -225,20 +239,12 @@ class Scoring(Work):
         spec: has the tasks and the settings.
     """
 
-    run: int
-    candidate: int | None
-    student: int | None
     spec: ScoreSpec
 
     @property
     def job(self) -> Job:
         """Its kind and id."""
         return Job("scorings", self.id)
-
-    @property
-    def subject(self) -> str:
-        """The name of what is scored, as a user writes it: 12 or s3."""
-        return str(self.candidate) if self.student is None else f"s{self.student}"
 
 
 @dataclass(frozen=True)
@@ -289,7 +295,7 @@ class Check(Work):
 
 
 @dataclass(frozen=True)
-class Export(Work):
+class Export(_OfModel):
     """An export of a candidate or a student.
 
     Attributes:
@@ -299,20 +305,12 @@ class Export(Work):
         spec: has the folder and the formats.
     """
 
-    run: int
-    candidate: int | None
-    student: int | None
     spec: ExportSpec
 
     @property
     def job(self) -> Job:
         """Its kind and id."""
         return Job("exports", self.id)
-
-    @property
-    def subject(self) -> str:
-        """The name of what is exported, as a user writes it: 12 or s3."""
-        return str(self.candidate) if self.student is None else f"s{self.student}"
 
 
 AnyWork = Run | Student | Scoring | Sweep | Check | Export

@@ -287,10 +287,7 @@ def _outcome(work: Callable[[], None]) -> tuple[RunState, str | None]:
 
 
 def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, told: ToldCandidate) -> None:
-    def say(activity: str) -> None:
-        check()
-        store.set_activity(run.id, activity)
-
+    say = _saying(store, run, check)
     if prepared is None:
         prepared = prepare(run.spec, say)
     store.set_teacher(run.id, prepared.spec, _facts(prepared))

@@ -83,7 +83,7 @@ def test_an_export_is_made_with_onnx_files_unless_they_are_not_wanted(db: Path, 
 def test_an_export_at_work_says_what_it_does_and_can_be_stopped(db: Path, candidate: Source) -> None:
     with opened(db) as store:
         spec, row = ExportSpec(folder=str(db.parent / "target")), candidate.candidate
-        export = store.create_export(spec, row.run, candidate=row.id)
+        export = store.create_export(spec, candidate=row.id)
         claimed = store.claim(Worker.this_process(), ["exports"])
         assert claimed is not None
         store.set_activity(claimed.job, "measuring the latency again: torch")

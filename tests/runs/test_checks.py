@@ -77,7 +77,7 @@ def test_a_worker_serves_its_lane_alone_until_that_is_idle(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(worker.LINGER_S, "checks", 0.0)
-    run, export = store.create_run(quick_spec()), store.create_export(EXPORT, 1, candidate=1)
+    run, export = store.create_run(quick_spec()), store.create_export(EXPORT, candidate=1)
     check = store.create_check("scorings", ScoreSpec(tasks=["packaged"]), ["s3"])  # which is refused
     worker.serve(store.path, no_export, lane="checks", until_idle=True)
     states = [store.check(check).state, store.run(run).state, store.export(export).state]
@@ -173,7 +173,7 @@ def test_an_export_says_what_it_does_and_ends_as_its_exporter_does(store: Store)
             say(activity)
             said.append(leased.export(export.id).activity)
 
-    export = store.create_export(EXPORT, 1, student=1)
+    export = store.create_export(EXPORT, student=1)
     row = store.claim(Worker.this_process(), LANES["exports"])
     assert isinstance(row, Export)
     assert worker.export(store, row, exporter) == "finished"
@@ -187,7 +187,7 @@ def test_an_export_that_is_told_to_stop_stops_where_it_next_says_what_it_does(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
-    store.create_export(EXPORT, 1, candidate=1)
+    store.create_export(EXPORT, candidate=1)
     row = store.claim(Worker.this_process(), LANES["exports"])
     assert isinstance(row, Export)
 
@@ -200,16 +200,16 @@ def test_an_export_that_is_told_to_stop_stops_where_it_next_says_what_it_does(
 
 
 def test_an_export_that_is_not_over_stays_the_only_one_of_its_source(store: Store) -> None:
-    first = store.create_export(EXPORT, 1, candidate=1)
-    assert store.create_export(EXPORT, 1, candidate=1) == first
-    assert store.create_export(EXPORT, 1, student=1) != first
+    first = store.create_export(EXPORT, candidate=1)
+    assert store.create_export(EXPORT, candidate=1) == first
+    assert store.create_export(EXPORT, student=1) != first
     store.ask(Job("exports", first), "stop")
-    assert store.create_export(EXPORT, 1, candidate=1) != first
+    assert store.create_export(EXPORT, candidate=1) != first
     assert len(store.exports(candidate=1)) == 1
 
 
 def test_what_is_being_exported_cannot_be_deleted_and_takes_its_exports_along(store: Store) -> None:
-    store.create_export(EXPORT, 1, student=4)
+    store.create_export(EXPORT, student=4)
     row = store.claim(Worker.this_process(), LANES["exports"])
     assert row is not None
     for job in (Job("students", 4), Job("runs", 1)):

@@ -87,14 +87,10 @@ def export(db: Path, source: Source, with_onnx: bool) -> str:
     Raises:
         BadInput: it has no weights.
     """
-    candidate, student = source.candidate, source.student
     spec = ExportSpec(folder=str(export_folder(db, source)), formats=["hf", "onnx"] if with_onnx else ["hf"])
     with opened(db) as store:
         weights_of(store, source_named(store, source.name))  # raises if it has no weights now
-        if student is None:
-            store.create_export(spec, candidate.run, candidate=candidate.id)
-        else:
-            store.create_export(spec, student.run, student=student.id)
+        store.create_export(spec, **source.ids)
     ensure_worker(db, "exports")
     return f"The export of {source.title.lower()} is queued."
 

@@ -86,11 +86,7 @@ def read_scorings(db: Path, *, candidate: int | None = None, student: int | None
 def read_export(db: Path, source: Source) -> Export | None:
     """Returns the newest export of a candidate itself, or of a student; None if the store has none."""
     with opened(db, read_only=True) as store:
-        found = (
-            store.exports(candidate=source.candidate.id)
-            if source.student is None
-            else store.exports(student=source.student.id)
-        )
+        found = store.exports(**source.ids)
     return found[0] if found else None
 
 

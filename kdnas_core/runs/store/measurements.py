@@ -13,7 +13,7 @@ from kdnas_core.runs.records import Score, Scoring, Sweep
 from kdnas_core.runs.store.base import apart, kept, only
 from kdnas_core.runs.store.rows import reading_of, scoring_of, sweep_of
 from kdnas_core.runs.store.students import Students
-from kdnas_core.spec import ScoreSpec, SweepSpec
+from kdnas_core.spec import ExportSpec, ScoreSpec, SweepSpec
 
 
 class Measurements(Students):
@@ -32,14 +32,19 @@ class Measurements(Students):
         Raises:
             BadInput: there is no such candidate or student.
         """
+        return self._create("scorings", self._row_of_model(spec, candidate, student), worker)
+
+    def _row_of_model(
+        self, spec: ScoreSpec | ExportSpec, candidate: int | None, student: int | None
+    ) -> dict[str, Any]:
+        """The columns of work on a candidate or on a student."""
         if candidate is not None and student is None:
             run = self.candidate(candidate).run
         elif student is not None and candidate is None:
             run = self.student(student).run
         else:
-            raise ValueError("a scoring is of a candidate or of a student")
-        row = {"run": run, "candidate": candidate, "student": student, "spec": spec.model_dump_json()}
-        return self._create("scorings", row, worker)
+            raise ValueError("such work is of a candidate or of a student")
+        return {"run": run, "candidate": candidate, "student": student, "spec": spec.model_dump_json()}
 
     def scorings(
         self, run: int | None = None, *, candidate: int | None = None, student: int | None = None

@@ -58,7 +58,7 @@ class Requests(Measurements):
             return bool(row.made) or row.request is None
 
     def create_export(
-        self, spec: ExportSpec, run: int, *, candidate: int | None = None, student: int | None = None
+        self, spec: ExportSpec, *, candidate: int | None = None, student: int | None = None
     ) -> int:
         """Queues an export of a candidate or a student, and returns its id; replaces ended ones.
 
@@ -66,7 +66,6 @@ class Requests(Measurements):
 
         Args:
             spec: has the folder and the formats.
-            run: of the candidate.
             candidate: id of the candidate to export, or None.
             student: id of the student to export, or None.
         """
@@ -75,8 +74,7 @@ class Requests(Measurements):
                 if other.state in ACTIVE:
                     return other.id
                 self._db.table("exports").delete(other.id)
-            row = {"run": run, "candidate": candidate, "student": student, "spec": spec.model_dump_json()}
-            return self._create("exports", row, None)
+            return self._create("exports", self._row_of_model(spec, candidate, student), None)
 
     def exports(self, *, candidate: int | None = None, student: int | None = None) -> list[Export]:
         """Returns all exports, or those of a candidate itself or of a student; newest first."""
