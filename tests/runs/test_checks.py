@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,14 +132,6 @@ def test_a_check_that_is_over_is_forgotten_after_a_day(store: Store, monkeypatch
     assert [store.check(check).state for check in (waiting, newest)] == ["queued"] * 2
     with pytest.raises(BadInput, match="no check 1"):
         store.check(old)
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """Restores the signal handlers, since `serve` handles SIGTERM like Ctrl-C."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.usefixtures("own_signals")

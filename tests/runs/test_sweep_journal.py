@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,13 +162,6 @@ def test_a_candidate_over_budget_is_measured_like_any_other(store: Store, measur
     assert measuring.calls[0][2] == TEACHER
     assert len(store.readings(2)) == 6
     assert store.readings(1) == []
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.usefixtures("own_signals", "measuring")

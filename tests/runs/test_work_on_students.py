@@ -398,13 +398,6 @@ def test_the_name_of_a_task_without_training_is_the_one_that_scoring_gives() -> 
 # --- serving ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.usefixtures("own_signals", "scoring_stands_in")
 def test_a_worker_serves_students_and_scorings_in_the_order_of_the_queue(store: Store, full: Full) -> None:
     student = names.new_student(store, names.source_named(store, "1"), DistilSpec())

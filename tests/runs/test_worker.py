@@ -223,14 +223,6 @@ def test_an_interrupt_is_written_before_it_goes_on_its_way(
         assert len(finished_in(store.candidates(run.id))) == 1
 
 
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """Restores the signal handlers, since `serve` replaces that of SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_signals")
 def test_a_run_that_cannot_be_searched_fails_with_one_sentence_and_the_worker_lives_on(

@@ -12,13 +12,8 @@ from kdnas_core.dashboard.ui import widgets
 from kdnas_core.runs.jobs import ACTIVE, RESUMABLE
 from kdnas_core.runs.records import AnyWork
 
-_WAITS = {
-    "runs": "Waiting for a worker: one serves the oldest run first.",
-    "students": "Waiting for a worker: one serves what was queued first.",
-    "scorings": "Waiting for a worker: one serves what was queued first.",
-    "sweeps": "Waiting for a worker: one serves what was queued first.",
-    "exports": "Waiting for a worker: one serves what was queued first.",
-}
+_WAITS = "Waiting for a worker: one serves what was queued first."
+_RUN_WAITS = "Waiting for a worker: one serves the oldest run first."
 _KEPT = {
     "runs": "The worker ended before the run did. All that was judged is kept; Resume goes on from there.",
     "students": "The worker ended before the distillation did. Resume goes on from its last checkpoint.",
@@ -73,7 +68,7 @@ def trouble(work: AnyWork) -> None:
     if work.state == "interrupted":
         st.warning(_KEPT[kind])
     if work.state == "queued":
-        st.markdown(_WAITS[kind])
+        st.markdown(_RUN_WAITS if kind == "runs" else _WAITS)
 
 
 def delete_button(work: AnyWork) -> None:
