@@ -66,9 +66,15 @@ def _fact(path: Path, changed: int, size: int) -> tuple[dict[str, Any], dict[str
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file atomically: neither a reader nor a crash sees a partial file."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
 
 
 def _path(kind: str, question: dict[str, Any]) -> Path:

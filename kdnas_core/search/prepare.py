@@ -93,7 +93,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     report("reading the corpus")
-    with exclusive():  # the first harvest uses the cores for half a minute
+    with exclusive():  # the first harvest computes for some ten seconds
         texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, report)
     report("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)

@@ -72,16 +72,43 @@ def test_a_paragraph_that_is_repeated_is_kept_where_it_comes_first(package: Path
     assert {paragraph.module for paragraph in found} == {"catalogue.files.reader"}
 
 
-def test_tests_and_files_that_do_not_parse_are_skipped(package: Path, tmp_path: Path) -> None:
+def test_tests_and_files_that_are_not_utf8_are_skipped(package: Path, tmp_path: Path) -> None:
     prose_of_a_test = "This is what is proven by the test of the reader, and it is for nobody else to read."
     write(package / "tests" / "helpers.py", f'"""{prose_of_a_test}"""')
-    write(package / "broken.py", f'"""{prose_of_a_test}"""\ndef (')
     (package / "latin.py").write_bytes(f'"""{prose_of_a_test} \xe9"""'.encode("latin-1"))
 
     found = harvest_sources([source(package)], tmp_path / "cache")
 
     assert prose_of_a_test not in [paragraph.text for paragraph in found]
     assert len(found) == 4
+
+
+def test_a_string_that_documents_nothing_is_left_out_whatever_quotes_are_before_it(
+    tmp_path: Path,
+) -> None:
+    code = f"""
+# don't take this comment for the beginning of a string: \'\'\'
+IT = 'a "word" of it\\\'s own'; THE_TEXT = \'\'\'{SECOND}\'\'\'
+r\'\'\'\\
+{FIRST}
+\'\'\'
+LAST = "the string has no end
+"""
+    write(tmp_path / "catalogue" / "odd.py", code)
+
+    found = harvest_sources([source(tmp_path / "catalogue")], tmp_path / "cache")
+
+    assert [paragraph.text for paragraph in found] == [FIRST]
+
+
+def test_a_long_file_of_numbers_takes_no_time_that_grows_with_its_square(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "catalogue" / "table.py", f'"""{FIRST}"""\nTABLE = [{"1, " * 100_000}]')
+
+    found = harvest_sources([source(tmp_path / "catalogue")], tmp_path / "cache")
+
+    assert [paragraph.text for paragraph in found] == [FIRST]
 
 
 def test_the_language_reference_is_read_from_its_dictionary(tmp_path: Path) -> None:
