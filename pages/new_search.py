@@ -17,7 +17,7 @@ from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Check
-from kdnas_core.spec import ProxySpec, parse_spec
+from kdnas_core.spec import ObjectiveSpec, ProxySpec, parse_spec
 
 EPISODES, CANDIDATES = 8, 6  # defaults, well under an hour; the published setting is 15 of 20
 PAIRS_HELP = (
@@ -134,9 +134,12 @@ def page() -> None:
     fields, shape = sources()
     try:
         fields["latency"] = latency_form.show(fields["teacher"], shape)
-        fields["space"] = space_form.show(fields["teacher"], shape)
-        seen = None if shape is None else space_section.show(fields, shape)
-        fields["objective"] = objective_form.show()
+        above = st.container()
+        fields["objective"] = objective_form.show()  # the space depends on it
+        with above:
+            same_heads = ObjectiveSpec(**fields["objective"]).compares_heads
+            fields["space"] = space_form.show(fields["teacher"], shape, same_heads)
+            seen = None if shape is None else space_section.show(fields, shape)
         fields |= effort()
         time_needed(db, fields, seen)
     except BadInput as error:

@@ -587,6 +587,14 @@ def test_a_budget_in_milliseconds_stays_as_it_was_typed_when_the_protocol_change
     assert choice(app, "At most (ms, p50)").value == 5.5
 
 
+def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_alone(db: Path) -> None:
+    remember_teacher(18.5, LatencySpec())
+    app = shown(places.NEW_SEARCH)
+    assert choice(app, "Attention heads").value == [3, 6, 12]
+    choice(app, "Recipe").set_value("tinybert").run()
+    assert choice(app, "Attention heads").value == [12]
+
+
 def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = shown(places.NEW_SEARCH)
     for label, value in (

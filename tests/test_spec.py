@@ -287,6 +287,19 @@ def test_only_the_knobs_left_out_are_derived() -> None:
     assert filled.attention_heads == [3, 6, 12]
 
 
+@pytest.mark.parametrize(("recipe", "heads"), [("minilm", [12]), ("minilmv2", [3, 6, 12])])
+def test_where_a_recipe_compares_head_by_head_students_have_the_teachers_heads(
+    recipe: str, heads: list[int]
+) -> None:
+    spec = parse_spec({"objective": {"recipe": recipe}})
+    assert spec.filled_from(BERT).space.attention_heads == heads
+
+
+def test_heads_that_were_chosen_stay_whatever_the_recipe_compares() -> None:
+    spec = parse_spec({"objective": {"recipe": "minilm"}, "space": {"attention_heads": [6, 12]}})
+    assert spec.filled_from(BERT).space.attention_heads == [6, 12]
+
+
 def test_choices_are_sorted_and_repeats_dropped() -> None:
     assert parse_spec({"space": {"layers": [6, 3, 6]}}).space.layers == [3, 6]
 

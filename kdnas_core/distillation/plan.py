@@ -10,13 +10,12 @@ from kdnas_core.distillation.recipes import relation_heads, terms_of
 from kdnas_core.errors import BadInput
 from kdnas_core.models.mapping import layer_map
 from kdnas_core.models.pooling import Mode
-from kdnas_core.spec import LOGITS, WORDS, ObjectiveSpec, TermKind, TermSpec
+from kdnas_core.spec import LOGITS, SAME_HEADS, WORDS, ObjectiveSpec, TermKind, TermSpec
 
 if TYPE_CHECKING:  # pages plan without torch
     from kdnas_core.models.targets import Output
 
 
-SAME_HEADS: tuple[TermKind, ...] = ("attention", "attention_kl", "attention_transfer", "value_relation")
 PAIRS: tuple[TermKind, ...] = (*SAME_HEADS, "relations")
 RELATED: tuple[Literal["query", "key", "value"], ...] = ("query", "key", "value")
 _READS: dict[TermKind, tuple[Literal["query", "key", "value"], ...]] = {

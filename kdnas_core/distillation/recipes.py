@@ -60,9 +60,7 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
                 TermSpec(kind="masked_lm", weight=2.0),
                 TermSpec(kind="cosine", mapping=mapping or "final"),
             ]
-        case (
-            "pkd"
-        ):  # arXiv 1908.09355, "skip", from the middle of its grid; words stand for its task's labels
+        case "pkd":  # arXiv 1908.09355, "skip", middle of its grid; words stand for its task's labels
             return [
                 TermSpec(kind="masked_lm", weight=0.5),
                 TermSpec(kind="prediction_kl", weight=0.5, temperature=10.0),

@@ -82,15 +82,14 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     check_teacher(spec.teacher)
     check_corpus(spec.corpus)
     report("loading the teacher")
-    spec = spec.filled_for(is_embedding_teacher(spec.teacher))
     teacher = load_teacher(spec.teacher)
+    spec = spec.filled_for(is_embedding_teacher(spec.teacher)).filled_from(teacher.architecture)
     check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
     check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
     words = own_head(spec.objective, space.smallest(), teacher)
     profile = profile_of(teacher, spec.objective, words)
     plans = _plans(spec, space, profile)
-    spec = spec.model_copy(update={"space": spec.space.filled_from(teacher.architecture)})
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     report("reading the corpus")
     with exclusive():  # the first harvest computes for some ten seconds

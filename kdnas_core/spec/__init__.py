@@ -13,6 +13,7 @@ from kdnas_core.spec.jobs import (
 from kdnas_core.spec.latency import USUAL_RUNTIMES, LatencySpec, Runtime
 from kdnas_core.spec.objective import (
     LOGITS,
+    SAME_HEADS,
     USUAL_OBJECTIVES,
     USUAL_PAIRS,
     USUAL_RELATION_HEADS,
@@ -43,6 +44,7 @@ from kdnas_core.spec.space import KDNAS_SPACE, Activation, Knob, SpaceSpec
 __all__ = [
     "KDNAS_SPACE",
     "LOGITS",
+    "SAME_HEADS",
     "USUAL_OBJECTIVES",
     "USUAL_PAIRS",
     "USUAL_RELATION_HEADS",

@@ -52,6 +52,9 @@ Yardstick = Literal["vectors", "last_layer", "layers"]
 USUAL_RELATION_HEADS = 12
 LOGITS: tuple[TermKind, ...] = ("prediction", "prediction_kl")
 WORDS: tuple[TermKind, ...] = (*LOGITS, "masked_lm")
+# head by head, which needs a student with as many heads as its teacher
+SAME_HEADS: tuple[TermKind, ...] = ("attention", "attention_kl", "attention_transfer", "value_relation")
+_SAME_HEADS_RECIPES: tuple[Recipe, ...] = ("tinybert", "minilm", "mobilebert")
 WITHOUT_MAPPING: tuple[TermKind, ...] = ("embedding", *WORDS)  # they have one place each
 
 
@@ -120,6 +123,11 @@ class ObjectiveSpec(Strict):
     head: Literal["teacher", "trained"] = "teacher"
     first_stage: float = Field(default=0.5, gt=0, lt=1)
     terms: list[TermSpec] = Field(default=[])
+
+    @property
+    def compares_heads(self) -> bool:
+        """Whether a term compares student and teacher head by head."""
+        return self.recipe in _SAME_HEADS_RECIPES or any(term.kind in SAME_HEADS for term in self.terms)
 
     def filled_for(self, makes_vectors: bool) -> ObjectiveSpec:
         """This objective with what was left out as it is usual.

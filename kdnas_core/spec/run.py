@@ -11,6 +11,7 @@ from pydantic import (
     field_validator,
 )
 
+from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.spec.base import Strict, parsed
 from kdnas_core.spec.latency import LatencySpec
@@ -89,6 +90,11 @@ class RunSpec(Strict):
         pairs = USUAL_PAIRS[objective.use] if self.proxy.pairs is None else self.proxy.pairs
         proxy = self.proxy.model_copy(update={"pairs": pairs})
         return self.model_copy(update={"objective": objective, "proxy": proxy})
+
+    def filled_from(self, teacher: Architecture) -> RunSpec:
+        """This spec with each knob of its space that was left out derived from the teacher's shape."""
+        space = self.space.filled_from(teacher, self.objective.compares_heads)
+        return self.model_copy(update={"space": space})
 
     def judged_by_layers(self) -> RunSpec:
         """This spec as the first versions understood it, which knew no other yardstick."""

@@ -46,15 +46,20 @@ class SpaceSpec(Strict):
     def _sorted_without_repeats(cls, choices: list[Any] | None) -> list[Any] | None:
         return None if choices is None else sorted(set(choices))
 
-    def filled_from(self, teacher: Architecture) -> SpaceSpec:
+    def filled_from(self, teacher: Architecture, same_heads: bool = False) -> SpaceSpec:
         """This space with each knob that was left out derived from the teacher's own shape.
 
         Depths are a sixth to all of the teacher's, widths quarters, feed-forward widths a quarter, half
         and all, heads all, half and a quarter; the activation is the teacher's. Presets stay as they are.
+
+        Args:
+            teacher: its shape.
+            same_heads: whether students need as many heads as the teacher, by `ObjectiveSpec.compares_heads`.
         """
         if self.presets:
             return self
-        heads = [teacher.attention_heads // part for part in (1, 2, 4) if teacher.attention_heads % part == 0]
+        parts = (1,) if same_heads else (1, 2, 4)
+        heads = [teacher.attention_heads // part for part in parts if teacher.attention_heads % part == 0]
         derived = SpaceSpec(
             layers=[max(1, teacher.layers * part // 12) for part in (2, 4, 6, 8, 12)],
             hidden_size=[

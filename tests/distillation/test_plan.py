@@ -6,9 +6,9 @@ from typing import Any, get_args
 import pytest
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.distillation.plan import SAME_HEADS, Plan, TeacherProfile, plan
+from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.errors import BadInput
-from kdnas_core.spec import WORDS, ObjectiveSpec, Recipe, TermKind
+from kdnas_core.spec import SAME_HEADS, WORDS, ObjectiveSpec, Recipe, TermKind
 from tests.sentences import is_one_sentence
 
 TEACHER = Architecture(12, 48, 64, 4)

@@ -8,7 +8,7 @@ import pytest
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.distillation.recipes import RELATION_HEADS, relation_heads, start_layers, terms_of
 from kdnas_core.errors import BadInput
-from kdnas_core.spec import Mapping, ObjectiveSpec, Recipe, TermSpec
+from kdnas_core.spec import SAME_HEADS, Mapping, ObjectiveSpec, Recipe, TermSpec
 from tests.sentences import is_one_sentence
 
 TEACHER = Architecture(12, 768, 3072, 12)
@@ -177,3 +177,10 @@ def test_a_start_that_does_not_fit_is_refused_in_one_sentence(chosen: Any) -> No
     with pytest.raises(BadInput) as caught:
         starts(6, 5, start_layers=chosen)
     assert is_one_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_compares_heads_where_one_of_its_terms_does(recipe: Recipe) -> None:
+    objective = ObjectiveSpec(recipe=recipe)
+    terms = terms_of(objective, STUDENT, TEACHER)
+    assert objective.compares_heads == any(term.kind in SAME_HEADS for term in terms)

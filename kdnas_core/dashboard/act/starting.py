@@ -36,7 +36,7 @@ def checked(fields: dict[str, Any]) -> RunSpec:
     check_corpus(spec.corpus)
     shape = teacher_shape(spec.teacher)
     if shape is not None:
-        SearchSpace.from_spec(spec.space, shape)
+        SearchSpace.from_spec(spec.filled_from(shape).space, shape)
     return spec
 
 

@@ -26,8 +26,13 @@ LABELS = {
 EMBEDDING = "Embedding size"
 
 
-def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
+def show(teacher: str, shape: Architecture | None, same_heads: bool) -> dict[str, Any]:
     """Draws the choices and returns the fields of a `SpaceSpec`.
+
+    Args:
+        teacher: as `RunSpec` names it.
+        shape: of the teacher; None if it is not known yet.
+        same_heads: whether the objective needs students with as many heads as the teacher.
 
     Raises:
         BadInput: a choice is not a number, or the choices leave no valid architecture.
@@ -39,9 +44,11 @@ def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
     if preset == FROM_TEACHER and shape is None:
         st.markdown("The space is derived from the teacher's shape once it is loaded.")
         return {}
-    filled = KDNAS_SPACE if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape)
+    derived = None if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape, same_heads)
+    filled = derived or KDNAS_SPACE
     columns = st.columns(2)
-    chosen = _knobs(columns, filled.model_dump(), key=f"{preset}-{teacher}") | _embedding(columns[-1])
+    key = f"{preset}-{teacher}-{same_heads}"
+    chosen = _knobs(columns, filled.model_dump(), key) | _embedding(columns[-1])
     _size(chosen, shape)
     return chosen
 
@@ -70,7 +77,7 @@ def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key:
             LABELS[knob],
             sorted({*filled[knob], *published[knob]}),
             default=filled[knob],
-            # a key for each preset and teacher, so that their choices are filled in
+            # a key for each preset, teacher and kind of objective, so that their choices are filled in
             key=f"{knob}-{key}",
             accept_new_options=numbers,
             help="Type a number to add it." if numbers else None,
