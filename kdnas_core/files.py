@@ -1,16 +1,25 @@
-"""The cache of this machine: one small JSON file for each question and its answer."""
+"""Files that are written whole or not at all, and the cache of this machine.
+
+The cache has one small JSON file for each question and its answer.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock, Timeout
+
+_LOCK = "lock"
 
 
 def cache_folder() -> Path:
@@ -75,6 +84,22 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink()
         raise
+
+
+@contextmanager
+def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yields an empty folder for a `with` block, and removes those that killed processes left.
+
+    A lock in it shows that its process lives. Other folders of this prefix, which hold no lock, stay.
+    """
+    for left in parent.glob(f"{prefix}*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(left, blocking=False):
+            shutil.rmtree(left.parent, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as made,
+        FileLock(Path(made) / _LOCK),
+    ):
+        yield Path(made)
 
 
 def _path(kind: str, question: dict[str, Any]) -> Path:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kdnas_core.files import cache_folder, recall, remember, remembered, write_whole
+from kdnas_core.files import cache_folder, own_folder, recall, remember, remembered, write_whole
 from kdnas_core.latency.protocol import recall_latency
 from tests.tiny import reading_of
 
@@ -131,3 +133,38 @@ def test_a_crash_while_writing_leaves_the_earlier_content(
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, b"second")
     assert path.read_bytes() == b"first"
+
+
+def test_a_folder_of_ones_own_is_empty_and_gone_after_its_block(tmp_path: Path) -> None:
+    with own_folder(tmp_path, ".mine-") as own:
+        assert own.parent == tmp_path
+        assert own.name.startswith(".mine-")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_has_left_is_removed_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from kdnas_core.files import own_folder
+with own_folder(Path({str(tmp_path)!r}), ".mine-") as own:
+    print(own.name, flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        name = other.stdout.readline().strip()
+        with own_folder(tmp_path, ".mine-"):
+            assert (tmp_path / name).is_dir()
+        other.kill()
+    assert (tmp_path / name).is_dir()
+    with own_folder(tmp_path, ".mine-"):
+        assert not (tmp_path / name).exists()
+
+
+def test_a_folder_of_the_same_prefix_that_holds_no_lock_is_not_ours_to_remove(tmp_path: Path) -> None:
+    (tmp_path / ".mine-x").mkdir()
+    with own_folder(tmp_path, ".mine-"):
+        pass
+    assert (tmp_path / ".mine-x").is_dir()

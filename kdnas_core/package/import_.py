@@ -9,17 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.files import own_folder
 from kdnas_core.models.families import BOTTLENECKS, FAMILIES, check_config, shape_of
 from kdnas_core.package.manifest import Judged, Manifest, manifest_of
 from kdnas_core.package.opened import (
@@ -122,7 +119,9 @@ def import_student(db: Path, source: Path | BinaryIO, title: str, tell: Tell) ->
     with opened_package(source, title) as package:
         manifest = manifest_of(package)
         try:
-            with _unfinished(db) as folder:
+            with own_folder(db.parent, f".{db.name}.import-") as own:
+                folder = own / "student"
+                folder.mkdir()
                 tell("Reading its files")
                 sums = copied(package, folder)
                 check_sums(package, sums)
@@ -137,24 +136,6 @@ def import_student(db: Path, source: Path | BinaryIO, title: str, tell: Tell) ->
                 f"{title} cannot be kept beside {db} ({error.strerror}); free some space there, "
                 "or name another store with --db."
             ) from None
-
-
-@contextmanager
-def _unfinished(db: Path) -> Iterator[Path]:
-    """Yields an empty folder on the store's disk, and deletes it after the `with` block."""
-    prefix = f".{db.name}.import-"
-    _clear(db.parent, prefix)
-    with tempfile.TemporaryDirectory(dir=db.parent, prefix=prefix) as made, FileLock(Path(made) / "lock"):
-        folder = Path(made) / "student"
-        folder.mkdir()
-        yield folder
-
-
-def _clear(parent: Path, prefix: str) -> None:
-    """Removes the folders of killed imports, whose locks are free."""
-    for left in parent.glob(f"{prefix}*"):
-        with suppress(Timeout, OSError), FileLock(left / "lock", blocking=False):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _added(store: Store, manifest: Manifest, folder: Path, sha256: str) -> Imported:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.files import own_folder
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PREFIX = ".export-"
@@ -39,14 +39,12 @@ def new_folder(folder: Path, with_zip: bool) -> Iterator[Path]:
             _check(path)
         made = _missing_parents(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix=_PREFIX, ignore_cleanup_errors=True
-        ) as own:
-            unfinished = Path(own) / folder.name
-            unfinished.mkdir()
-            with _full_disk_said(folder, Path(own)):
+        with own_folder(folder.parent, _PREFIX) as own:
+            unfinished = own / "files" / folder.name
+            unfinished.mkdir(parents=True)
+            with _full_disk_said(folder, own):
                 yield unfinished
-            _move([Path(own) / path.name for path in wanted], wanted)
+            _move([unfinished.parent / path.name for path in wanted], wanted)
             made = []
     except OSError as error:
         raise _refusal(folder, error) from None

@@ -218,6 +218,16 @@ def test_nothing_is_left_where_the_user_leaves(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_export_has_left_is_cleared_by_the_next(
+    store: Store, candidate: Candidate, tmp_path: Path
+) -> None:
+    left = tmp_path / ".export-abc"
+    left.mkdir()
+    (left / "lock").touch()
+    export_student(store, candidate.id, tmp_path / "student")
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
 def test_an_unknown_format_is_refused_in_a_sentence() -> None:
     assert parse_formats("onnx") == {"hf", "onnx"}
     assert parse_formats(" zip , hf") == {"hf", "zip"}
