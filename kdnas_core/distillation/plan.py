@@ -13,12 +13,14 @@ from kdnas_core.models.pooling import Mode
 from kdnas_core.spec import LOGITS, SAME_HEADS, WORDS, ObjectiveSpec, TermKind, TermSpec
 
 if TYPE_CHECKING:  # pages plan without torch
-    from kdnas_core.models.targets import Output
+    from kdnas_core.models.targets import Kind, Output
 
 
 PAIRS: tuple[TermKind, ...] = (*SAME_HEADS, "relations")
+_HIDDEN: tuple[Kind, ...] = ("hidden",)
 RELATED: tuple[Literal["query", "key", "value"], ...] = ("query", "key", "value")
-_READS: dict[TermKind, tuple[Literal["query", "key", "value"], ...]] = {
+# of the teacher; the other kinds read hidden states
+_READS: dict[TermKind, tuple[Kind, ...]] = {
     "attention": ("query", "key"),
     "attention_kl": ("query", "key"),
     "attention_transfer": ("query", "key"),
@@ -72,12 +74,17 @@ class Plan:
         return any(term.spec.kind in WORDS for term in self.terms)
 
     @property
-    def reads(self) -> set[Output]:
+    def projections(self) -> set[Output]:
         """The needed queries, keys and values of the teacher, by kind and layer."""
+        return {output for output in self.reads if output[0] != "hidden"}
+
+    @property
+    def reads(self) -> set[Output]:
+        """The needed outputs of the teacher, by kind and layer; predictions are made of the last states."""
         return {
-            (kind, layer)
+            (kind, layer - 1 if term.spec.kind in WORDS else layer)
             for term in self.terms
-            for kind in _READS.get(term.spec.kind, ())
+            for kind in _READS.get(term.spec.kind, _HIDDEN)
             for layers in term.layers
             for layer in layers
         }

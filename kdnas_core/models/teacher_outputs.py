@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
 from kdnas_core.errors import BadInput
 from kdnas_core.models.capture import Captured, capture
+from kdnas_core.models.kept_outputs import KeptOutputs
 from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised
 from kdnas_core.models.teacher import Teacher
 
@@ -207,23 +208,25 @@ def _computed(states: Sequence[torch.Tensor], captured: Captured, output: Output
 
 @dataclass(frozen=True)
 class OnlineTargets(Texts):
-    """Texts whose teacher outputs are computed when a batch is read.
+    """Texts whose teacher outputs are computed when a batch is first read.
 
     Attributes:
         teacher: computes the outputs.
         teacher_ids: (tokens,) token ids for the teacher; the student's may be renumbered.
         whole_ids: (tokens,) the same without masks.
         numbers: (V,) the student's number of each id; None where it is the id.
-        projections: queries, keys and values to compute besides all hidden states.
+        wanted: the outputs to compute.
         autocast: dtype to compute in, None for float32.
+        kept: the outputs that were computed before; None if all are computed anew.
     """
 
     teacher: Teacher
     teacher_ids: NDArray[np.int64]
     whole_ids: NDArray[np.int64]
     numbers: NDArray[np.int64] | None
-    projections: frozenset[Output]
+    wanted: frozenset[Output]
     autocast: torch.dtype | None
+    kept: KeptOutputs | None = None
 
     @classmethod
     def of(
@@ -232,7 +235,8 @@ class OnlineTargets(Texts):
         encoded: TokenizedTexts,
         variance: NDArray[np.float64],
         autocast: torch.dtype | None,
-        projections: Collection[Output] = (),
+        wanted: Collection[Output],
+        kept: KeptOutputs | None = None,
     ) -> OnlineTargets:
         """Makes them from tokenized texts; arguments as the attributes."""
         return cls(
@@ -245,8 +249,9 @@ class OnlineTargets(Texts):
             teacher_ids=encoded.ids,
             whole_ids=np.where(encoded.labels == NOT_HIDDEN, encoded.ids, encoded.labels),
             numbers=None,
-            projections=frozenset(projections),
+            wanted=frozenset(wanted),
             autocast=autocast,
+            kept=kept,
         )
 
     @property
@@ -263,21 +268,30 @@ class OnlineTargets(Texts):
         if number == 0 or (self.labels == NOT_HIDDEN).all():
             return self
         ids, labels = hide_words(self.whole_ids, self.teacher.tokenizer, seed=number)
-        anew = replace(self, ids=ids, labels=labels, teacher_ids=ids)
+        anew = replace(self, ids=ids, labels=labels, teacher_ids=ids, kept=None)
         return anew if self.numbers is None else anew.renumbered(self.numbers)
 
     def reader(self, slices: Sequence[slice]) -> Reader:
-        """Returns a reader of the teacher's outputs; its first call computes all of them."""
-        computed = cache(lambda: self._computed(slices))
+        """Returns a reader of the teacher's outputs; its first call computes all of them, unless kept."""
+        outputs = cache(lambda: self._kept_or_computed(slices))
 
         def read(kind: Kind, layer: int) -> torch.Tensor:
-            return computed()[kind, layer].float()
+            return outputs()[kind, layer].float()
 
         return read
 
+    def _kept_or_computed(self, slices: Sequence[slice]) -> dict[Output, torch.Tensor]:
+        if self.kept is None:
+            return self._computed(slices)
+        known = self.kept.read(slices)
+        if known is None:
+            known = self._computed(slices)
+            self.kept.write(slices, known)
+        return known
+
     @torch.inference_mode()
     def _computed(self, slices: Sequence[slice]) -> dict[Output, torch.Tensor]:
-        """All needed outputs, (real tokens, H) each; in half precision, since batches may be kept."""
+        """The wanted outputs, (real tokens, H) each, in half precision."""
         ids, mask = padded([self.teacher_ids[part] for part in slices], self.teacher.tokenizer.pad_token_id)
         types = {}
         if self.types is not None:
@@ -290,10 +304,8 @@ class OnlineTargets(Texts):
             states = self.teacher.model(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
             ).hidden_states
-        outputs: dict[Output, torch.Tensor] = {
-            ("hidden", layer): state[real].half() for layer, state in enumerate(states)
+        by_kind = {"query": captured.queries, "key": captured.keys, "value": captured.values}
+        return {
+            (kind, layer): (states[layer] if kind == "hidden" else by_kind[kind][layer - 1])[real].half()
+            for kind, layer in self.wanted
         }
-        kept = {"query": captured.queries, "key": captured.keys, "value": captured.values}
-        for kind, layer in self.projections:
-            outputs[kind, layer] = kept[kind][layer - 1][real].half()
-        return outputs

@@ -164,7 +164,7 @@ def _targets(
 
     length = prepared.spec.proxy.sequence_length
     wanted = NeededOutputs(
-        projections=sorted(set().union(*(each.reads for each in prepared.plans))),
+        projections=sorted(set().union(*(each.projections for each in prepared.plans))),
         hidden_words=any(each.hides_words for each in prepared.plans),
     )
     with exclusive():

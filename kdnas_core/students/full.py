@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.splits import SplitTexts, full_texts
@@ -20,11 +22,12 @@ from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive, turns
 from kdnas_core.models.importance import Importance
+from kdnas_core.models.kept_outputs import kept_outputs
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import save
-from kdnas_core.models.targets import Targets, tokenised
+from kdnas_core.models.targets import Targets, TokenizedTexts, tokenised
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec
@@ -92,8 +95,8 @@ def distil_fully(
 ) -> FullResult:
     """Distils a student on the whole corpus, or resumes an interrupted call.
 
-    The teacher's outputs are computed batch by batch, so that only the student, one checkpoint and a sample
-    of outputs are on disk.
+    The teacher's outputs are computed batch by batch and kept in the cache if they are small enough, for
+    later epochs and other students. Without masked words, an epoch of known outputs needs no teacher.
 
     Args:
         spec: of the candidate's run.
@@ -229,7 +232,7 @@ def _data(
     pairs = spec.proxy.pairs if how.pairs is None else how.pairs
     learnt = texts.passages(pairs or 0.0)
     autocast = autocast_dtype()
-    wanted = NeededOutputs(sorted(planned.reads), planned.hides_words)
+    wanted = NeededOutputs(sorted(planned.projections), planned.hides_words)
 
     def stored(passages: Sequence[Passage], length: int, name: str) -> Targets:
         def progress(share: float) -> None:
@@ -243,6 +246,23 @@ def _data(
     sample = stored(learnt[:SAMPLE], how.sequence_length, "a sample of the corpus")
     listener.say(f"tokenising {len(learnt)} texts")
     encoded = tokenised(teacher, learnt, how.sequence_length, planned.hides_words)
-    full = OnlineTargets.of(teacher, encoded, sample.variance, autocast, wanted.projections)
+    full = online_targets(teacher, encoded, sample, autocast, planned)
     languages = [text.language for text in texts.held_out]
     return ProxySet.of(sample, judged, teacher.model.config, languages, full)
+
+
+def online_targets(
+    teacher: Teacher,
+    texts: TokenizedTexts,
+    sample: Targets,
+    autocast: torch.dtype | None,
+    planned: Plan,
+) -> OnlineTargets:
+    """Returns texts with the teacher's outputs, which are computed once where they are small enough to keep.
+
+    Words that are masked differ in each epoch, so these outputs are never kept.
+    """
+    kept = None
+    if not planned.hides_words:
+        kept = kept_outputs(teacher, texts, autocast, sorted(planned.reads), cache_folder())
+    return OnlineTargets.of(teacher, texts, sample.variance, autocast, planned.reads, kept)

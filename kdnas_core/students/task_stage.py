@@ -22,7 +22,7 @@ from kdnas_core.distillation.augmentation.candidates import augmenter_for
 from kdnas_core.distillation.augmentation.variants import Augmentation, augment
 from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.needs import check_length
-from kdnas_core.distillation.plan import TeacherProfile, plan
+from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, distil
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
@@ -34,7 +34,7 @@ from kdnas_core.models.mlm_head import teacher_head
 from kdnas_core.models.student import read_student, save, shape_of_model
 from kdnas_core.models.targets import Targets, tokenised
 from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
-from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
+from kdnas_core.models.teacher_outputs import NeededOutputs, teacher_targets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, TermKind, TermSpec
 from kdnas_core.students.full import (
     CHECKPOINT,
@@ -42,6 +42,7 @@ from kdnas_core.students.full import (
     SAMPLE,
     FullListener,
     FullResult,
+    online_targets,
     training_of,
     watcher_of,
 )
@@ -157,7 +158,7 @@ def _intermediate(
     """
     architecture = shape_of_model(student)
     profile = TeacherProfile(material.teacher.architecture, predicts_words=False, hides_words=False)
-    data = _data(material, how, NeededOutputs(sorted(plan(objective, architecture, profile).reads)), listener)
+    data = _data(material, how, plan(objective, architecture, profile), listener)
     begun = begin(material.teacher, architecture, objective, profile, data, None, how.seed, student=student)
     listener.noted(begun.notes)
     listener.say(f"learning the layers of the teacher of {material.task.name}")
@@ -178,10 +179,11 @@ def intermediate_objective(layers: int, without: Collection[TermKind] = ()) -> O
     return ObjectiveSpec(recipe="custom", terms=[term for term in terms if term.kind not in without])
 
 
-def _data(material: TaskMaterial, how: DistilSpec, wanted: NeededOutputs, listener: FullListener) -> ProxySet:
+def _data(material: TaskMaterial, how: DistilSpec, planned: Plan, listener: FullListener) -> ProxySet:
     """All training rows online; the held-out texts are rows of the scored split, which are not trained on."""
     autocast, teacher = autocast_dtype(), material.teacher
     passages = [_passage(row) for row in material.rows]
+    wanted = NeededOutputs(sorted(planned.projections))
 
     def stored(texts: Sequence[Passage]) -> Targets:
         with exclusive(listener.waiting):
@@ -193,7 +195,7 @@ def _data(material: TaskMaterial, how: DistilSpec, wanted: NeededOutputs, listen
     sample = stored([passages[index] for index in order])
     held_out = stored([_passage(row) for row in _held_out(material.task)])
     encoded = tokenised(teacher, passages, how.sequence_length)
-    full = OnlineTargets.of(teacher, encoded, sample.variance, autocast, wanted.projections)
+    full = online_targets(teacher, encoded, sample, autocast, planned)
     return ProxySet.of(sample, held_out, teacher.model.config, full=full)
 
 

@@ -89,7 +89,7 @@ READS: dict[Recipe, set[tuple[str, int]]] = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_of_the_teacher_no_more_is_read_than_the_recipe_compares(recipe: Recipe) -> None:
-    assert planned(recipe=recipe).reads == READS[recipe]
+    assert planned(recipe=recipe).projections == READS[recipe]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -101,7 +101,7 @@ def test_words_are_hidden_where_a_recipe_learns_words(recipe: Recipe) -> None:
 def test_nothing_is_read_and_no_word_hidden_for_a_term_that_is_left_out() -> None:
     plan = planned(OTHER_HEADS, NO_HEAD, recipe="tinybert")
     assert names(plan) == ["embedding", "hidden"]
-    assert plan.reads == set()
+    assert plan.projections == set()
     assert not plan.hides_words
 
 

@@ -591,7 +591,9 @@ def test_every_recipe_lowers_the_held_out_value_of_each_of_its_terms_in_60_steps
     given = TeacherProfile(teacher.architecture, predicts_words=True, hides_words=True)
     specs = {recipe: ObjectiveSpec(recipe=recipe, head="trained", start="random") for recipe in RECIPES}
     plans = {recipe: plan(spec, student, given) for recipe, spec in specs.items()}
-    wanted = NeededOutputs(sorted(set().union(*(each.reads for each in plans.values()))), hidden_words=True)
+    wanted = NeededOutputs(
+        sorted(set().union(*(each.projections for each in plans.values()))), hidden_words=True
+    )
     texts = read_corpus("packaged", fresh_cache, seed=0, limit=600)
     train, held_out = (
         teacher_targets(teacher, some, 32, None, fresh_cache, wanted=wanted)

@@ -14,6 +14,7 @@ from kdnas_core.distillation.objective import Objective
 from kdnas_core.distillation.plan import RELATED
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.files import cache_folder
+from kdnas_core.models.kept_outputs import KeptOutputs
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Output, Targets, Texts, make_batch, tokenised
 from kdnas_core.models.teacher import Teacher
@@ -56,7 +57,8 @@ def both(
     """The same texts, stored and online."""
     stored = teacher_targets(teacher, passages, LENGTH, None, cache_folder(), wanted=wanted)
     encoded = tokenised(teacher, passages, LENGTH, wanted.hidden_words)
-    return stored, OnlineTargets.of(teacher, encoded, stored.variance, None, wanted.projections)
+    hidden: list[Output] = [("hidden", layer) for layer in range(teacher.layers + 1)]
+    return stored, OnlineTargets.of(teacher, encoded, stored.variance, None, [*hidden, *wanted.projections])
 
 
 def assert_same(computed: torch.Tensor, expected: torch.Tensor) -> None:
@@ -147,6 +149,31 @@ def test_what_was_not_wanted_is_not_kept(teacher: Teacher, texts: list[str]) -> 
     assert batch.teacher("value", 2).shape[1] == 32
     with pytest.raises(KeyError):
         batch.teacher("query", 2)
+
+
+def test_outputs_that_are_kept_are_computed_once_whoever_else_is_in_the_batch(
+    teacher: Teacher, texts: list[str], passes: list[int], tmp_path: Path
+) -> None:
+    _, online = both(teacher, texts[:6])
+    outputs: list[Output] = [("hidden", 2), ("hidden", 4)]
+    kept = KeptOutputs(tmp_path, outputs, online.offsets, 32)
+    remembering = replace(online, wanted=frozenset(outputs), kept=kept)
+    passes.clear()
+    first = [make_batch(remembering, chosen, 0).teacher("hidden", 2) for chosen in ([0, 1, 2], [3, 4, 5])]
+    assert passes == [3, 3]
+    assert_same(torch.cat(first), make_batch(online, range(6), 0).teacher("hidden", 2))
+    passes.clear()
+    again = make_batch(remembering, [5, 0], 0).teacher("hidden", 2)
+    assert passes == []
+    assert torch.equal(again[-len(again) + int(online.lengths[5]) :], first[0][: int(online.lengths[0])])
+
+
+def test_words_that_are_masked_anew_are_computed_anew(
+    teacher: Teacher, texts: list[str], tmp_path: Path
+) -> None:
+    _, online = both(teacher, texts[:6], everything_of(teacher))
+    remembering = replace(online, kept=KeptOutputs(tmp_path, [("hidden", 4)], online.offsets, 32))
+    assert remembering.in_pass(1).kept is None
 
 
 def test_the_teacher_learns_nothing_and_what_it_says_can_be_learnt_from(

@@ -19,6 +19,7 @@ from kdnas_core.files import cache_folder
 from kdnas_core.hardware import device_lock
 from kdnas_core.models import teacher_outputs
 from kdnas_core.models.targets import tokenised
+from kdnas_core.models.teacher_outputs import OnlineTargets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, parse_spec
 from kdnas_core.students import full as module
 from kdnas_core.students.full import (
@@ -204,6 +205,24 @@ def test_an_unfinished_distillation_keeps_one_checkpoint_and_no_more(
     with pytest.raises(Killed):
         distilled(spec, tmp_path / "student", Told(stop_at=21, error=Killed))
     assert [path.name for path in (tmp_path / "student").iterdir()] == [CHECKPOINT]
+
+
+def test_the_teacher_reads_each_text_once_for_all_epochs_and_for_students_of_the_same_layers(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    compute = OnlineTargets._computed
+
+    def spied(texts: OnlineTargets, slices: Sequence[slice]) -> Any:
+        read.append(len(slices))
+        return compute(texts, slices)
+
+    monkeypatch.setattr(OnlineTargets, "_computed", spied)
+    distilled(spec, tmp_path / "first", sentences=96)
+    assert read == [8] * 12
+    how = HOW.model_copy(update={"sentences": 96, "seed": 1})
+    distil_fully(spec, how, Architecture(2, 24, 32, 4), tmp_path / "second", Told().listener)
+    assert sum(read) == 96
 
 
 def test_its_loss_is_on_the_texts_that_judge_the_candidates_of_its_run(

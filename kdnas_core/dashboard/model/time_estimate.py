@@ -62,17 +62,21 @@ def pace_here(db: Path) -> float | None:
     return work / seconds if seconds else None
 
 
-def seconds_of_texts(texts: int, run: Run, candidate: Candidate, sequence_length: int) -> float | None:
+def seconds_of_texts(
+    texts: int, run: Run, candidate: Candidate, sequence_length: int
+) -> tuple[float, float] | None:
     """Estimates the seconds that a full distillation takes for some texts, at the pace of the mini-KD.
 
-    It includes the teacher's forward pass; a mini-KD reads the teacher's outputs from disk. Returns None if
-    the candidate's mini-KD did not run on this device.
+    Returns:
+        With the teacher's forward pass, and without it, since its outputs are kept. None if the candidate's
+        mini-KD, which reads kept outputs, did not run on this device.
     """
     if run.teacher is None or not _distilled_here([candidate]):
         return None
     pace = _work(candidate.architecture, run.spec) / _seconds_of_steps(candidate)
     student = 3.0 * candidate.architecture.flops(sequence_length)
-    return texts * (student + run.teacher.architecture.flops(sequence_length)) / pace
+    teacher = run.teacher.architecture.flops(sequence_length)
+    return texts * (student + teacher) / pace, texts * student / pace
 
 
 def _seconds_of_steps(candidate: Candidate) -> float:

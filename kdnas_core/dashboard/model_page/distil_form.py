@@ -18,6 +18,10 @@ USUAL = DistilSpec()
 TASK_EPOCHS = 3.0
 TEXTS_TOLD = 10_000
 RECIPES = [None, *(name for name in get_args(Recipe) if name != "custom")]
+OF_THE_TEACHER = (
+    "The teacher reads them once, for all students that learn from the same layers; each time where its"
+    " outputs are larger than 8 GiB, or where words are masked."
+)
 PAIRS_HELP = (
     "The share of the texts that become pairs of segments, read as one text: for tasks that weigh two texts"
     " against each other."
@@ -50,13 +54,14 @@ def reading(fields: dict[str, Any], run: Run, candidate: Candidate) -> str:
     corpus = wording.plain(fields["corpus"] or run.spec.corpus)
     told = (
         f"Reads the corpus {corpus} **{times}**, at most {fields['sentences']:,} texts of it,"
-        f" each cut at {length} tokens; the teacher reads them too."
+        f" each cut at {length} tokens. {OF_THE_TEACHER}"
     )
     seconds = time_estimate.seconds_of_texts(TEXTS_TOLD, run, candidate, length)
     if seconds is None:
         return told
-    pace = "by the pace of this candidate's mini-KD"
-    return f"{told} **About {wording.duration(seconds)} for {TEXTS_TOLD:,} texts**, {pace}."
+    first, later = (wording.duration(each) for each in seconds)
+    basis = "once the teacher has read them, by the pace of this candidate's mini-KD"
+    return f"{told} **About {first} for {TEXTS_TOLD:,} texts**, {later} {basis}."
 
 
 def _choices(run: Run) -> dict[str, Any]:
