@@ -102,6 +102,23 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
         yield Path(made)
 
 
+def delete_beyond(parent: Path, most_bytes: int, spared: Path) -> None:
+    """Deletes the folders in `parent` that were touched longest ago, beyond so many bytes of all of them.
+
+    A process that has one of their files open keeps it.
+    """
+    total = _bytes_of(spared)
+    others = [path for path in parent.iterdir() if path != spared and not path.name.startswith(".")]
+    for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        total += _bytes_of(folder)
+        if total > most_bytes:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 def _path(kind: str, question: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:24]
     return cache_folder() / kind / f"{digest}.json"

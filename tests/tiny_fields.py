@@ -20,5 +20,5 @@ def tiny_fields(teacher: Path, corpus: Path) -> dict[str, Any]:
         },
         "latency": {"budget_speedup": 0.5, "sequence_length": 16},
         "proxy": {"sentences": 200, "held_out": 40, "sequence_length": 32, "steps": 12, "batch_size": 16},
-        "search": {"episodes": 2, "candidates": 3, "keep_weights": "all"},
+        "search": {"episodes": 2, "candidates": 3, "keep_weights": "all", "remember": False},
     }

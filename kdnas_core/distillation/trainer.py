@@ -6,6 +6,7 @@ The student has no dropout, since the teacher's outputs were computed without it
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import random
@@ -106,6 +107,16 @@ class ProxySet:
             languages,
             vocabulary.renumbered(full) if full else None,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the training and held-out texts, with the variance of the teacher's outputs on them."""
+        digest = hashlib.sha256(self.vocabulary.rows.tobytes())
+        for texts in (self.train, self.held_out):
+            for array in (texts.ids, texts.labels, texts.offsets, texts.variance, texts.types):
+                digest.update(b"-" if array is None else array.tobytes())
+        digest.update(json.dumps(list(self.languages)).encode())
+        return digest.hexdigest()
 
     @property
     def learnt(self) -> Texts:

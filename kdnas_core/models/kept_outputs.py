@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdnas_core.files import delete_beyond
 from kdnas_core.models.targets import Output, TokenizedTexts
 from kdnas_core.models.teacher import Teacher
 
@@ -94,24 +95,14 @@ def kept_outputs(
         return None
     question = json.dumps([teacher.fingerprint, str(autocast), sorted(outputs), texts.fingerprint])
     folder = cache / "outputs" / hashlib.sha256(question.encode()).hexdigest()[:24]
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.touch()
-    _delete_old(folder, MOST_BYTES - needed)
     try:
-        return KeptOutputs(folder, sorted(outputs), texts.offsets, width)
+        kept = KeptOutputs(folder, sorted(outputs), texts.offsets, width)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         return None
-
-
-def _delete_old(used: Path, most_bytes: int) -> None:
-    """Deletes the folders beside `used` beyond so many bytes; a process that has one open keeps its files."""
-    total = 0
-    others = [path for path in used.parent.iterdir() if path != used]
-    for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        total += sum(file.stat().st_size for file in folder.iterdir())
-        if total > most_bytes:
-            shutil.rmtree(folder, ignore_errors=True)
+    folder.touch()
+    delete_beyond(folder.parent, MOST_BYTES, spared=folder)
+    return kept
 
 
 def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:

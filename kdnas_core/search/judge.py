@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel
+import transformers
 
 from kdnas_core.architecture import Architecture, LayerSource
-from kdnas_core.distillation.beginning import Start, begin
+from kdnas_core.distillation.beginning import begin
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
-from kdnas_core.hardware import exclusive
+from kdnas_core.hardware import device_name, exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import FAR_OVER, model_here
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
-from kdnas_core.models.student import new_student, parameters, save, student_config
+from kdnas_core.models.student import new_student, parameters, read_student, save, student_config
+from kdnas_core.search.remembered import MiniKD, recall, remember
 from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
-from kdnas_core.spec import RunSpec
+from kdnas_core.spec import METHOD, RunSpec
+
+REMEMBERED = "Its mini-KD was done in an earlier search on this machine, in the same way; no step was taken."
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Listener:
         waiting: called while another process holds the device.
         measured: called with the candidate's costs, before the veto.
         noted: called with a sentence for each loss term that is left out.
-        step: called with the steps of mini-KD taken.
+        step: called with the steps of mini-KD taken; not called if its result is remembered.
         held_out: called with the steps taken and the held-out losses by term and (layer, teacher layer).
     """
 
@@ -130,8 +134,9 @@ class Judge:
         if not within_budget(latency, self.spec.latency, self.teacher_ms):
             return Judgement("over_budget", None, None)
         with exclusive(listener.waiting):
-            result, begun = self._mini_kd(architecture, folder, listener)
-            scores = self._scores(begun.student, listener)
+            mini_kd = self._mini_kd(architecture, folder, listener)
+            scores = self._scores(folder, listener)
+        result = mini_kd.result
         constants = self.spec.search.reward
         # the published reward, or that of KD-NAS's first version with accuracy instead of 1 - L
         loss = 1 - fmean(scores.values()) if constants.mode == "accuracy" else result.loss
@@ -143,7 +148,7 @@ class Judge:
             result.languages,
             scores,
             loss_se=result.standard_error,
-            cut_from=begun.sources,
+            cut_from=mini_kd.sources,
         )
 
     def _far_over_budget(self, architecture: Architecture) -> float | None:
@@ -165,31 +170,75 @@ class Judge:
         far_over = FAR_OVER * budget_ms(spec.latency, self.teacher_ms)
         return estimate if min(estimate, beside_teacher) > far_over else None
 
-    def _scores(self, student: PreTrainedModel, listener: Listener) -> dict[str, float]:
+    def _scores(self, student: Path, listener: Listener) -> dict[str, float]:
         """The scores on the proxies of the tasks; `listener.waiting` may end this too."""
+        if not self.tasks:
+            return {}
+        model = read_student(student)
 
         def progress(step: int, steps: int) -> None:
             listener.waiting()
 
         return {
-            task.name: proxy_score(student, task, self.spec.seed, self.autocast, progress)
+            task.name: proxy_score(model, task, self.spec.seed, self.autocast, progress)
             for task in self.tasks
         }
 
-    def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> tuple[HeldOut, Start]:
+    def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> MiniKD:
+        """Trains the student and saves it to the folder, unless this machine remembers the result."""
+        remembers, question = self.spec.search.remember, self._question(architecture)
+        known = recall(question, folder) if remembers else None
+        if known is not None:
+            listener.noted([*known.notes, REMEMBERED])
+            for look in known.looks:
+                listener.held_out(look.step, look.terms)
+            return known
+        mini_kd = self._trained(architecture, folder, listener)
+        if remembers:
+            remember(question, mini_kd, folder)
+        return mini_kd
+
+    def _trained(self, architecture: Architecture, folder: Path, listener: Listener) -> MiniKD:
         spec, teacher = self.spec, self.bench.teacher
         objective, seed = spec.objective, spec.seed
         begun = begin(
             teacher, architecture, objective, self.profile, self.data, self.words, seed, self.importance
         )
         listener.noted(begun.notes)
+        looks: list[HeldOut] = []
 
-        def report(result: HeldOut) -> None:
+        def look(result: HeldOut) -> None:
+            looks.append(result)
             listener.held_out(result.step, result.terms)
 
-        watcher = Watcher(step=listener.step, held_out=report)
-        result = distil(
-            begun.student, begun.objective, self.data, spec.proxy, spec.seed, self.autocast, watcher
-        )
+        watcher = Watcher(step=listener.step, held_out=look)
+        result = distil(begun.student, begun.objective, self.data, spec.proxy, seed, self.autocast, watcher)
         save(begun.student, teacher.tokenizer, folder)
-        return result, begun
+        return MiniKD(result, tuple(looks), tuple(begun.notes), tuple(begun.sources))
+
+    def _question(self, architecture: Architecture) -> dict[str, Any]:
+        """All that the result of a mini-KD depends on; rounding differs by machine, versions and threads."""
+        spec, words = self.spec, self.words
+        return {
+            "method": METHOD,
+            "versions": [torch.__version__, transformers.__version__],
+            "device": device_name(),
+            "threads": torch.get_num_threads(),
+            "autocast": str(self.autocast),
+            "teacher": self.bench.teacher.fingerprint,
+            "profile": asdict(self.profile),
+            "words": None if words is None else _digest([words.table, *words.head.parameters()]),
+            "importance": None if self.importance is None else _digest(vars(self.importance).values()),
+            "data": self.data.fingerprint,
+            "objective": spec.objective.model_dump(mode="json"),
+            "proxy": spec.proxy.model_dump(mode="json"),
+            "seed": spec.seed,
+            "student": asdict(architecture),
+        }
+
+
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().numpy().tobytes())
+    return digest.hexdigest()

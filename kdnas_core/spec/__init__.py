@@ -30,6 +30,7 @@ from kdnas_core.spec.objective import (
     Yardstick,
 )
 from kdnas_core.spec.run import (
+    METHOD,
     ProxySpec,
     RewardSpec,
     RunSpec,
@@ -44,6 +45,7 @@ from kdnas_core.spec.space import KDNAS_SPACE, Activation, Knob, SpaceSpec
 __all__ = [
     "KDNAS_SPACE",
     "LOGITS",
+    "METHOD",
     "SAME_HEADS",
     "USUAL_OBJECTIVES",
     "USUAL_PAIRS",

@@ -37,6 +37,9 @@ class ProxySpec(Strict):
     pairs: float | None = Field(default=None, ge=0, le=1)
 
 
+METHOD = 5  # increased when the same spec gives a candidate another loss than before
+
+
 class RewardSpec(Strict):
     """Constants of the KD-NAS reward, `(1 - L) * (lat_S / (beta * lat_T)) ** alpha`.
 
@@ -50,7 +53,10 @@ class RewardSpec(Strict):
 
 
 class SearchSpec(Strict):
-    """How candidates are proposed, and how many."""
+    """How candidates are proposed, and how many.
+
+    `remember` makes use of results of mini-KD that earlier searches on this machine had in the same way.
+    """
 
     controller: Literal["lstm", "random"] = "lstm"
     episodes: int = Field(default=15, ge=1, le=1_000)
@@ -61,6 +67,7 @@ class SearchSpec(Strict):
     epsilon_floor: float = Field(default=0.05, ge=0, le=1)
     reward: RewardSpec = RewardSpec()
     keep_weights: Literal["all", "frontier"] = "frontier"
+    remember: bool = True
 
 
 class RunSpec(Strict):

@@ -26,9 +26,9 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import RunState, Worker
 from kdnas_core.runs.records import LayerLoss
-from kdnas_core.runs.store import METHOD, LeaseLost, Store, connect, connect_read_only, opened
+from kdnas_core.runs.store import LeaseLost, Store, connect, connect_read_only, opened
 from kdnas_core.runs.store.migrations import migrations
-from kdnas_core.spec import RunSpec, SearchSpec, quick_spec
+from kdnas_core.spec import METHOD, RunSpec, SearchSpec, quick_spec
 from tests.filled_store import add_episode, begin_run, judge, reading, teacher_facts
 from tests.sentences import is_one_sentence
 from tests.tiny_runs import ROOT, files_in, wait_for

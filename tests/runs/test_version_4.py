@@ -12,9 +12,9 @@ import pytest
 from kdnas_core.errors import BadInput
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Worker
-from kdnas_core.runs.store import METHOD, opened
+from kdnas_core.runs.store import opened
 from kdnas_core.runs.store.migrations import migrations
-from kdnas_core.spec import DistilSpec, SweepSpec, quick_spec
+from kdnas_core.spec import METHOD, DistilSpec, SweepSpec, quick_spec
 from tests.filled_store import LANGUAGES, reading, teacher_facts
 from tests.runs.make_version_1 import SHAPES
 from tests.sentences import is_one_sentence

@@ -27,7 +27,7 @@ from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.search import judge as module
-from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
+from kdnas_core.search.judge import REMEMBERED, Judge, Judgement, Listener, Measured
 from kdnas_core.spec import parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny import (
@@ -570,3 +570,83 @@ def test_scoring_a_candidate_can_be_ended(judge: Judge, tmp_path: Path) -> None:
     listener = dataclasses.replace(Told().listener, waiting=waiting)
     with pytest.raises(Stopped):
         with_task(judge, "accuracy").judge(SMALL, tmp_path / "files", listener)
+
+
+# What was trained before
+
+
+def remembering(judge: Judge, **spec: Any) -> Judge:
+    """Returns the same judge, which remembers; with other fields of its spec."""
+    fields = judge.spec.model_dump()
+    fields["search"]["remember"] = True
+    return dataclasses.replace(judge, spec=parse_spec(fields | spec))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = AutoModel.from_pretrained(folder).state_dict()
+    return state
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_mini_kd_that_was_done_before_takes_no_step_and_ends_the_same(judge: Judge, tmp_path: Path) -> None:
+    told, again = Told(), Told()
+    first = remembering(judge).judge(SMALL, tmp_path / "first", told.listener)
+    # of another search: with another name, and another budget that it is within too
+    other = remembering(judge, name="other", latency={"budget_speedup": 1, "sequence_length": 16})
+    assert other.judge(SMALL, tmp_path / "again", again.listener) == first
+    assert (told.steps, again.steps) == ([1, 2, 3, 4, 5, 6], [])
+    assert again.held_out == told.held_out
+    assert again.notes == [[*told.notes[0], REMEMBERED]]
+    assert is_one_sentence(REMEMBERED)
+    own, recalled = weights(tmp_path / "first"), weights(tmp_path / "again")
+    assert own.keys() == recalled.keys()
+    assert all(torch.equal(own[name], recalled[name]) for name in own)
+    names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("first", "again")]
+    assert names[0] == names[1]
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_search_that_is_not_to_remember_trains_again(judge: Judge, tmp_path: Path) -> None:
+    remembering(judge).judge(SMALL, tmp_path / "first", Told().listener)
+    told = Told()
+    judge.judge(SMALL, tmp_path / "again", told.listener)
+    assert told.steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"proxy": {"steps": 7}},
+        {"objective": {"yardstick": "layers", "recipe": "kdnas", "mapping": "last"}},
+        {"shape": Architecture(2, 16, 32, 4)},
+        {"autocast": torch.bfloat16},
+        {"importance": None},
+        {"words": None},
+        {"threads": 77},
+        {"method": 0},
+        {"data": slice(1, None)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_whatever_a_loss_depends_on_is_part_of_the_question(
+    judge: Judge, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, shape, changed = judge._question(SMALL), SMALL, judge
+    [(what, value)] = other.items()
+    if what == "shape":
+        shape = value
+    elif what == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: value)
+    elif what == "method":
+        monkeypatch.setattr(module, "METHOD", value)
+    elif what == "data":
+        held_out = judge.data.held_out
+        fewer = dataclasses.replace(held_out, offsets=held_out.offsets[value])
+        changed = dataclasses.replace(judge, data=dataclasses.replace(judge.data, held_out=fewer))
+    elif what in ("autocast", "importance", "words"):
+        changed = dataclasses.replace(judge, **{what: value})
+    else:
+        changed = remembering(judge, **{what: value})
+    assert changed._question(shape) != before
+    assert judge._question(SMALL).keys() == before.keys()

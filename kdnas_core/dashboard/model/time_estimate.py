@@ -84,7 +84,7 @@ def _seconds_of_steps(candidate: Candidate) -> float:
 
 
 def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
-    rows = progress.distilled(candidates)
+    rows = [row for row in progress.distilled(candidates) if row.step]  # no step: its result was remembered
     return [row for row in rows if row.seconds and row.latency and row.latency.device == device_name()]
 
 

@@ -2,11 +2,9 @@
 
 from kdnas_core.runs.store.base import LeaseLost, files_of
 from kdnas_core.runs.store.opening import bytes_of, check_path, connect, connect_read_only, opened
-from kdnas_core.runs.store.runs import METHOD
 from kdnas_core.runs.store.store import Store
 
 __all__ = [
-    "METHOD",
     "LeaseLost",
     "Store",
     "bytes_of",

@@ -18,7 +18,8 @@ from kdnas_core.runs.records import AnyWork, Run, Student
 from kdnas_core.runs.score_table import figures_of
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.runs.store.requests import Requests
-from kdnas_core.runs.store.runs import METHOD, Runs
+from kdnas_core.runs.store.runs import Runs
+from kdnas_core.spec import METHOD
 
 _NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
 # the work that depends on a piece of work, which cannot be deleted while that is active

@@ -14,8 +14,8 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.runs.records import TeacherFacts
 from kdnas_core.runs.store.candidates import candidate_columns
 from kdnas_core.runs.store.jobs import Jobs
-from kdnas_core.runs.store.runs import METHOD, teacher_columns
-from kdnas_core.spec import RunSpec
+from kdnas_core.runs.store.runs import teacher_columns
+from kdnas_core.spec import METHOD, RunSpec
 
 
 class Store(Jobs):

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kdnas_core.architecture import LayerSource
+from kdnas_core.distillation.trainer import HeldOut
+from kdnas_core.search import remembered as module
+from kdnas_core.search.remembered import MiniKD, recall, remember
+
+LOOKS = (
+    HeldOut(0, {"hidden": {(1, 2): 0.75, (2, 4): 0.1 + 0.2}}),
+    HeldOut(12, {"hidden": {(1, 2): 0.5, (2, 4): 0.25}}, 0.01, {"de": 0.5, "en": 0.25}),
+)
+RESULT = MiniKD(LOOKS[-1], LOOKS, ("A term is left out.",), (LayerSource(2, (1, 3)), LayerSource(4, ())))
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    folder = tmp_path / "student"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def results(cache: Path) -> list[Path]:
+    return list((cache / "mini_kd").iterdir())
+
+
+def test_what_is_remembered_comes_back_exactly_with_the_files_of_its_student(
+    fresh_cache: Path, student: Path, tmp_path: Path
+) -> None:
+    remember({"seed": 1}, RESULT, student)
+    assert recall({"seed": 1}, tmp_path / "other") == RESULT
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {"model.safetensors", "config.json"}
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_another_question_is_not_known(fresh_cache: Path, student: Path, tmp_path: Path) -> None:
+    assert recall({"seed": 1}, tmp_path / "other") is None
+    remember({"seed": 1}, RESULT, student)
+    assert recall({"seed": 2}, tmp_path / "other") is None
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "result.json"])
+def test_a_damaged_result_is_forgotten(fresh_cache: Path, student: Path, tmp_path: Path, name: str) -> None:
+    remember({"seed": 1}, RESULT, student)
+    (result,) = results(fresh_cache)
+    (result / name).write_bytes(b"weigh")
+    assert recall({"seed": 1}, tmp_path / "other") is None
+    assert results(fresh_cache) == []
+    remember({"seed": 1}, RESULT, student)
+    assert recall({"seed": 1}, tmp_path / "other") == RESULT
+
+
+def test_the_same_result_of_two_searches_is_kept_once(fresh_cache: Path, student: Path) -> None:
+    for _ in range(2):
+        remember({"seed": 1}, RESULT, student)
+    assert len(results(fresh_cache)) == 1
+
+
+def test_beyond_the_bound_what_was_not_used_for_longest_is_forgotten(
+    fresh_cache: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        remember({"seed": seed}, RESULT, student)
+    for path in results(fresh_cache):
+        os.utime(path, (1_000, 1_000))
+    assert recall({"seed": 1}, tmp_path / "other") is not None  # used again
+    size = sum(path.stat().st_size for path in results(fresh_cache)[0].iterdir())
+    monkeypatch.setattr(module, "MOST_BYTES", 2 * size)
+    remember({"seed": 3}, RESULT, student)
+    assert [recall({"seed": seed}, tmp_path / "other") is None for seed in (1, 2, 3)] == [False, True, False]
