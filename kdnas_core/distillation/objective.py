@@ -40,11 +40,12 @@ class Objective(nn.Module):
     """Loss terms with their weights, in one stage or two.
 
     If the terms do not train the hidden states of all layers throughout, a probe is added: an untrained term
-    on hidden states, fitted by least squares before each evaluation.
+    on hidden states, fitted by least squares before it is evaluated.
 
     Attributes:
         terms: with the spec of each.
         first_stage: share of the steps for the first stage; 1 if there is only one stage.
+        probe_judges: whether the loss of the reward is read through the probe, if there is one.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class Objective(nn.Module):
         probe: StateTerm | None,
         first_stage: float,
         meter: Callable[[StateTerm | None], Meter | None] = lambda hidden: None,
+        probe_judges: bool = True,
     ) -> None:
         super().__init__()
         self.terms = terms
+        self.probe_judges = probe_judges
         self._meter = meter
         self._usual: dict[str, float] = {}  # a term's `count` in an average batch
         self._probe = (probe,)  # in a tuple, so that it is not in `parameters` and not trained
@@ -120,22 +123,23 @@ class Objective(nn.Module):
         trained = (term for term, _ in self.terms if term.name == HIDDEN and isinstance(term, StateTerm))
         return self.probe or next(trained, None)
 
-    def all_terms(self) -> list[Term]:
-        """Returns the terms and the probe, which are all evaluated."""
-        return [*(term for term, _ in self.terms), *([self.probe] if self.probe else [])]
+    def all_terms(self, with_probe: bool = True) -> list[Term]:
+        """Returns the terms, and the probe if there is one."""
+        return [*(term for term, _ in self.terms), *([self.probe] if self.probe and with_probe else [])]
 
     def fit(self, passes: Iterable[tuple[Pass, Batch]]) -> None:
         """Fits all projections to the student by least squares."""
         fit([term for term in self.all_terms() if isinstance(term, StateTerm)], passes)
 
-    def fit_idle(self, passes: Iterable[tuple[Pass, Batch]], done: float) -> None:
-        """Fits the projections that are no longer trained: the probe's, and those of a past first stage.
+    def fit_idle(self, passes: Iterable[tuple[Pass, Batch]], done: float, with_probe: bool = True) -> None:
+        """Fits the projections that are not trained: the probe's, and those of a past first stage.
 
         Otherwise a term of the first stage would seem to get worse in the second, since its projections no
         longer follow the student. Trained projections are not changed, so an evaluation changes no training.
         """
         past = [term for term, spec in self.terms if self._stages[spec.stage] < self._stage(done)]
-        fit([term for term in [*past, self.probe] if isinstance(term, StateTerm)], passes)
+        idle = [*past, *([self.probe] if with_probe else [])]
+        fit([term for term in idle if isinstance(term, StateTerm)], passes)
 
     def begins_second_stage(self, done: float, before: float) -> bool:
         """Returns whether the second stage begins between two shares of the steps."""
@@ -208,7 +212,8 @@ def make_objective(
         if not _learns_hidden_states_throughout(spec, student, teacher):
             layers = [(), *layer_map("uniform+last", student.layers, teacher.layers)]
             probe = StateTerm(PROBE, "hidden", layers, widths, "per_layer")
-    return Objective(terms, probe, spec.first_stage, partial(_meter, spec.yardstick, pooling, teacher.layers))
+    meter = partial(_meter, spec.yardstick, pooling, teacher.layers)
+    return Objective(terms, probe, spec.first_stage, meter, probe_judges=spec.yardstick != "vectors")
 
 
 def _meter(
@@ -293,7 +298,10 @@ def fit(terms: Sequence[StateTerm], passes: Iterable[tuple[Pass, Batch]]) -> Non
 
 
 class _Sums:
-    """X^T X and X^T Y over all tokens, X with a column of ones for the bias."""
+    """X^T X and X^T Y over all tokens, X with a column of ones for the bias.
+
+    Summed in float64; the products of a batch are in float32, whose rounding is far below the ridge.
+    """
 
     def __init__(self, projection: nn.Linear) -> None:
         size = projection.in_features + 1
@@ -302,9 +310,9 @@ class _Sums:
 
     def add(self, states: torch.Tensor, targets: torch.Tensor) -> None:
         """Adds (tokens, H_S) states and their (tokens, H_T) targets."""
-        columns = torch.cat([states.double(), torch.ones(len(states), 1, dtype=torch.float64)], dim=1)
+        columns = torch.cat([states, torch.ones(len(states), 1)], dim=1)
         self.gram += columns.T @ columns
-        self.cross += columns.T @ targets.double()
+        self.cross += columns.T @ targets
 
     def solve(self, projection: nn.Linear) -> None:
         """Writes the solution into the projection."""

@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from kdnas_core.data.tokens import by_length, passes
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
-from kdnas_core.distillation.terms import PairTerm, Pass
+from kdnas_core.distillation.terms import PairTerm, Pass, Term
 from kdnas_core.distillation.yardstick import Meter, measured
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.mapping import mean_over_layers
@@ -34,6 +34,7 @@ from kdnas_core.models.vocabulary import Vocabulary, only_used_words
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss, besides the one before the first step
+PROBE_STEPS = 250  # between evaluations of a probe that the loss of the reward does not need
 FIT_TOKENS = 20  # for each of the teacher's dimensions, to fit projections
 FIT_BATCH = 32  # texts, independent of the batch size
 
@@ -196,13 +197,14 @@ class _Training:
     def run(self, evaluations: int) -> HeldOut:
         """Runs the loop; returns the last held-out values."""
         steps = self.proxy.steps
-        looks = {steps * k // evaluations for k in range(1, evaluations + 1)}
+        looks = sorted({steps * k // evaluations for k in range(1, evaluations + 1)} - {0, steps})
+        probed = {now for before, now in pairwise([0, *looks]) if now // PROBE_STEPS > before // PROBE_STEPS}
         for step in range(self._begin() + 1, steps + 1):
             self._begin_step(step)
             done = (step - 1) / steps
             self.loop.take(step, lambda: self._gradients(done), self.objective.rates(done))  # noqa: B023
-            if step in looks and step < steps:
-                self.watcher.held_out(self.evaluated(step))
+            if step in looks:
+                self.watcher.held_out(self.evaluated(step, with_probe=step in probed))
             self.loop.keep(step)
             self._tell(step)
         last = self.evaluated(steps, last=True)
@@ -255,23 +257,24 @@ class _Training:
             yield self.forward(batch), batch
 
     @torch.no_grad()
-    def evaluated(self, step: int, last: bool = False) -> HeldOut:
+    def evaluated(self, step: int, last: bool = False, with_probe: bool = True) -> HeldOut:
         """Evaluates the student after fitting the projections that are not trained."""
-        self.objective.fit_idle(self._passes(), done=step / self.proxy.steps)
-        return self._looked(step, last)
+        with_probe = with_probe or self.objective.probe_judges
+        self.objective.fit_idle(self._passes(), step / self.proxy.steps, with_probe)
+        return self._looked(step, last, with_probe)
 
-    def _looked(self, step: int, last: bool = False) -> HeldOut:
+    def _looked(self, step: int, last: bool = False, with_probe: bool = True) -> HeldOut:
         """Evaluates the student with the current projections."""
         held_out, size = self.data.held_out, self.proxy.batch_size
-        meter = self.objective.meter()
-        terms = evaluate(self.forward, self.objective, held_out, range(len(held_out)), size, meter)
+        meter, terms = self.objective.meter(), self.objective.all_terms(with_probe)
+        losses = evaluate(self.forward, terms, held_out, range(len(held_out)), size, meter)
         error = None if meter is None else measured(meter, with_standard_error=last)
         if error is not None:
-            terms[YARDSTICK] = {(self.forward.layers, len(held_out.variance) - 1): error.value}
-        if not all(math.isfinite(value) for places in terms.values() for value in places.values()):
+            losses[YARDSTICK] = {(self.forward.layers, len(held_out.variance) - 1): error.value}
+        if not all(math.isfinite(value) for places in losses.values() for value in places.values()):
             raise Diverged(f"a held-out loss was not a number at step {step}; a lower learning rate may help")
         languages = self._languages() if last else {}
-        return HeldOut(step, terms, None if error is None else error.standard_error, languages)
+        return HeldOut(step, losses, None if error is None else error.standard_error, languages)
 
     def _languages(self) -> dict[str, float]:
         """The loss by language; empty for one language, without those that have too few texts."""
@@ -281,7 +284,8 @@ class _Training:
         for name in names:
             texts = [index for index, language in enumerate(self.data.languages) if language == name]
             meter = self.objective.meter()
-            terms = evaluate(self.forward, self.objective, held_out, texts, size, meter)
+            needed = self.objective.all_terms() if meter is None else []
+            terms = evaluate(self.forward, needed, held_out, texts, size, meter)
             if meter is not None:
                 terms = {YARDSTICK: {(0, 0): measured(meter, with_standard_error=False).value}}
             losses[name] = HeldOut(0, terms).loss
@@ -291,14 +295,13 @@ class _Training:
 @torch.no_grad()
 def evaluate(
     forward: _Forward,
-    objective: Objective,
+    terms: Sequence[Term],
     held_out: Targets,
     texts: Sequence[int],
     batch_size: int,
     meter: Meter | None = None,
 ) -> dict[str, Places]:
-    """Computes the values of all terms on held-out texts, each a mean over all that the term counts."""
-    terms = objective.all_terms()
+    """Computes the values of terms on held-out texts, each a mean over all that the term counts."""
     totals, counts = [torch.zeros(len(term.places)) for term in terms], [0] * len(terms)
     for indices in by_length(held_out.lengths, batch_size, texts):
         batch = make_batch(held_out, indices, forward.pad)

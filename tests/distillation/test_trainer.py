@@ -212,6 +212,27 @@ def test_a_yardstick_is_told_at_each_look_and_its_standard_error_at_the_end_and_
     assert result.terms[HIDDEN] == Training(teacher, plain).run().terms[HIDDEN]  # it changes nothing learnt
 
 
+@pytest.mark.parametrize(
+    ("yardstick", "between", "probed"),
+    [("vectors", 250, [0, 12]), ("vectors", 5, [0, 6, 10, 12]), ("layers", 250, [0, 2, 4, 6, 8, 10, 12])],
+)
+def test_a_probe_that_does_not_judge_is_fitted_and_evaluated_seldom(
+    yardstick: Yardstick,
+    between: int,
+    probed: list[int],
+    teacher: Teacher,
+    plain: ProxySet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trainer, "PROBE_STEPS", between)
+    terms = [TermSpec(kind="hidden", mapping="final")]
+    spec = ObjectiveSpec(recipe="custom", yardstick=yardstick, terms=terms)
+    recorder = Recorder()
+    Training(teacher, plain, spec).run(proxy_with(steps=TWELVE), recorder=recorder)
+    assert [each.step for each in recorder.evaluations] == [0, 2, 4, 6, 8, 10, 12]
+    assert [each.step for each in recorder.evaluations if PROBE in each.terms] == probed
+
+
 @pytest.mark.parametrize("yardstick", ["vectors", "last_layer"])
 def test_each_language_is_judged_by_the_yardstick_where_it_has_enough_texts(
     yardstick: Yardstick, teacher: Teacher, plain: ProxySet
