@@ -80,7 +80,11 @@ def _gpu() -> str:
 
 
 def on_processor(run: RunOnce) -> TimedRun:
-    """Returns a timed run on the processor; it is clean if its thread had a core to itself."""
+    """Returns a timed run on the processor; it is clean if its thread had a core to itself.
+
+    With several threads, the calling thread stands for all: the processor time of the others is too coarse
+    for a run of milliseconds, and a small model leaves some of them idle.
+    """
 
     def timed() -> tuple[float, bool]:
         wall, cpu = time.perf_counter(), time.thread_time()
