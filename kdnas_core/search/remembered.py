@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from kdnas_core.distillation.trainer import HeldOut
 from kdnas_core.files import cache_folder, delete_beyond, own_folder
 
 MOST_BYTES = 4 * 2**30  # of all results together; those not used for longest are deleted
+log = logging.getLogger(__name__)
 _RESULT, _WEIGHTS = "result.json", "model.safetensors"
 
 
@@ -36,7 +38,7 @@ class MiniKD:
 
 
 def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path) -> None:
-    """Keeps a result with the files of its student.
+    """Keeps a result with the files of its student, if the disk has room.
 
     Args:
         question: all that the result depends on.
@@ -44,15 +46,18 @@ def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path) -> None:
         student: folder of the student in the format of stock `transformers`.
     """
     place = _place(question)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with own_folder(place.parent, ".unfinished-") as own:
-        made = own / "made"
-        shutil.copytree(student, made)
-        fields = {**_to_json(mini_kd), "question": question, "sha256": _sha256(made / _WEIGHTS)}
-        (made / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
-        with suppress(OSError):  # another process had the same result and was first
-            made.replace(place)
-    delete_beyond(place.parent, MOST_BYTES, spared=place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with own_folder(place.parent, ".unfinished-") as own:
+            made = own / "made"
+            shutil.copytree(student, made)
+            fields = {**_to_json(mini_kd), "question": question, "sha256": _sha256(made / _WEIGHTS)}
+            (made / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
+            with suppress(OSError):  # another process had the same result and was first
+                made.replace(place)
+        delete_beyond(place.parent, MOST_BYTES, spared=place)
+    except OSError as error:
+        log.warning(f"A result of mini-KD is not kept: {error}")
 
 
 def recall(question: dict[str, Any], student: Path) -> MiniKD | None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,17 @@ def test_the_same_result_of_two_searches_is_kept_once(fresh_cache: Path, student
     for _ in range(2):
         remember({"seed": 1}, RESULT, student)
     assert len(results(fresh_cache)) == 1
+
+
+def test_a_disk_without_room_keeps_nothing_and_ends_nothing(
+    fresh_cache: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    remember({"seed": 1}, RESULT, student)
+    assert results(fresh_cache) == []
 
 
 def test_beyond_the_bound_what_was_not_used_for_longest_is_forgotten(
