@@ -35,6 +35,8 @@ from kdnas_core.search.reward import budget_ms, within_budget
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import RunSpec
 
+NO_DOUBT = 10  # a small student takes more time for its FLOPs than its teacher, but not so many times more
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -175,11 +177,15 @@ def _targets(
 def _check_budget(
     spec: RunSpec, space: SearchSpace, bench: LatencyBench, teacher_latency: LatencyReading
 ) -> None:
-    smallest = space.smallest()
+    """Refuses a budget that the smallest student misses, which is measured unless FLOPs leave no doubt."""
+    smallest, wanted = space.smallest(), budget_ms(spec.latency, teacher_latency.p50)
+    length = spec.latency.sequence_length
+    share = smallest.flops(length) / bench.teacher.architecture.flops(length)
+    if NO_DOUBT * share * teacher_latency.p50 < wanted:
+        return
     student = new_student(bench.teacher, smallest, spec.seed)
     latency = bench.student_latency(smallest, student)
     if not within_budget(latency, spec.latency, teacher_latency.p50):
-        wanted = budget_ms(spec.latency, teacher_latency.p50)
         raise BadInput(
             f"The budget of {wanted:.3g} ms is below every student: the smallest ({smallest.key}) takes "
             f"{latency.p50:.3g} ms; raise the budget or give the space smaller choices."

@@ -11,11 +11,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaModel
 
+from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage
 from kdnas_core.distillation import needs
 from kdnas_core.errors import BadInput
 from kdnas_core.latency import bench
+from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.protocol import TimedRun, Timing
+from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.teacher import load_teacher
 from kdnas_core.search import prepare as module
 from kdnas_core.search.prepare import make_judge, prepare
@@ -120,6 +123,24 @@ def test_a_budget_that_the_smallest_student_meets_is_taken(
 ) -> None:
     fields["latency"] = {**budget, "sequence_length": 16}
     prepare(parse_spec(fields), silent)
+
+
+def test_the_smallest_student_is_measured_only_where_its_flops_leave_a_doubt(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    measure = LatencyBench.student_latency
+
+    def spied(bench: LatencyBench, shape: Architecture, *rest: Any) -> LatencyReading:
+        measured.append(shape.key)
+        return measure(bench, shape, *rest)
+
+    monkeypatch.setattr(LatencyBench, "student_latency", spied)
+    teacher, smallest = (Architecture(*shape).flops(16) for shape in ((4, 32, 64, 4), (1, 16, 32, 2)))
+    for slack in (0.9, 1.1):  # the teacher takes 8 ms
+        budget = slack * 10 * 8 * smallest / teacher
+        prepare(parse_spec({**fields, "latency": {"budget_ms": budget, "sequence_length": 16}}), silent)
+        assert measured == ["1x16-f32-h2-gelu"]
 
 
 def test_heads_that_divide_no_width_are_refused(fields: dict[str, Any]) -> None:
