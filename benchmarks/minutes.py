@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import shutil
+import os
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -82,21 +81,42 @@ def distil_for(
         Minutes, steps, epochs, seconds of training and of all, and agreement in per cent.
     """
     torch.set_num_threads(1)
+    with _own_cache():  # outputs that are known from an earlier run would take no time
+        return _distilled_for(minutes, shape, corpus, how, folder)
+
+
+@contextmanager
+def _own_cache() -> Iterator[None]:
+    before = os.environ.get("KDNAS_CACHE")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["KDNAS_CACHE"] = cache
+        try:
+            yield
+        finally:
+            os.environ.pop("KDNAS_CACHE")
+            if before is not None:
+                os.environ["KDNAS_CACHE"] = before
+
+
+def _distilled_for(
+    minutes: float, shape: Architecture, corpus: str, how: DistilSpec, folder: Path
+) -> dict[str, float]:
     spec = RunSpec(corpus=corpus)
     how = how.model_copy(update={"batch_size": BATCH})
     first, later = _paces(spec, how, shape)
     texts = _texts_of(spec, how, shape)
-    of_first, most = math.ceil(texts / BATCH), MARGIN * 60 * minutes
-    steps = int(min(most / first, of_first + (most - of_first * first) / later))
+    of_first, most = texts // BATCH, MARGIN * 60 * minutes
+    # of the two, the greater: later epochs are faster
+    steps = int(max(min(most / first, of_first), of_first + (most - of_first * first) / later))
     how = how.model_copy(update={"epochs": steps * BATCH / texts})
     began = time.process_time()
     result, marks = _distilled(spec, how, shape, folder)
     return {
         "minutes": minutes,
         "texts": texts,
-        "steps": steps,
+        "steps": max(marks),
         "epochs": round(how.epochs, 2),
-        "training_seconds": round(marks[steps] - marks[0]),
+        "training_seconds": round(marks[max(marks)] - marks[0]),
         "all_seconds": round(time.process_time() - began),
         "agreement": round(100 * (1 - result.loss), 2),
     }
@@ -104,7 +124,6 @@ def distil_for(
 
 def _paces(spec: RunSpec, how: DistilSpec, shape: Architecture) -> tuple[float, float]:
     """Processor seconds of a step in the first epoch, and in later ones."""
-    shutil.rmtree(cache_folder() / "outputs", ignore_errors=True)  # known outputs would take no time
     how = how.model_copy(update={"sentences": PACE_STEPS * BATCH, "epochs": 2.0})
     with tempfile.TemporaryDirectory() as folder:
         _, marks = _distilled(spec, how, shape, Path(folder))
