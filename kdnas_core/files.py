@@ -19,7 +19,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
-_LOCK = "lock"
+_LOCK, _DISCARDED = ".kdnas-lock", ".discarded-"
 
 
 def cache_folder() -> Path:
@@ -82,8 +82,24 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)
         raise
+    sync(path.parent)
+
+
+def sync_files(folder: Path) -> None:
+    """Flushes all files of a folder to disk, before something refers to them."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or a folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -103,20 +119,32 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def delete_beyond(parent: Path, most_bytes: int, spared: Path) -> None:
-    """Deletes the folders in `parent` that were touched longest ago, beyond so many bytes of all of them.
+    """Deletes the folders in `parent` other than `spared` that go beyond so many bytes, oldest use first.
 
-    A process that has one of their files open keeps it.
+    The use of a folder is its time of modification. A process that has one of their files open keeps it.
     """
-    total = _bytes_of(spared)
-    others = [path for path in parent.iterdir() if path != spared and not path.name.startswith(".")]
-    for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        total += _bytes_of(folder)
+    total = 0
+    for _, folder, size in sorted(_folders(parent, spared), reverse=True):
+        total += size
         if total > most_bytes:
+            discard(folder)
+
+
+def _folders(parent: Path, spared: Path) -> Iterator[tuple[float, Path, int]]:
+    for folder in parent.iterdir():
+        if folder.name.startswith(_DISCARDED):  # left by a process that was killed
             shutil.rmtree(folder, ignore_errors=True)
+        elif folder != spared and not folder.name.startswith(".") and folder.is_dir():
+            with suppress(OSError):  # another process deletes it
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                yield folder.stat().st_mtime, folder, size
 
 
-def _bytes_of(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
+def discard(folder: Path) -> None:
+    """Deletes a folder; it is renamed first, so that a kill leaves no partial folder under its name."""
+    with suppress(OSError):  # another process does the same
+        aside = folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DISCARDED)))
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _path(kind: str, question: dict[str, Any]) -> Path:

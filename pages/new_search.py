@@ -112,6 +112,14 @@ def tasks() -> tuple[list[str], dict[str, str]]:
     return requests.tasks_of(text) if text.strip() else [], {"mode": mode}
 
 
+def objective() -> tuple[dict[str, Any], BadInput | None]:
+    """Draws the choice of the objective; returns its error, since the space is drawn first."""
+    try:
+        return objective_form.show(), None
+    except BadInput as error:
+        return {}, error
+
+
 def time_needed(db: Path, fields: dict[str, Any], seen: Forecast | None) -> None:
     if seen is None:
         st.markdown("How long it will take is known once the teacher has been loaded.")
@@ -135,11 +143,13 @@ def page() -> None:
     try:
         fields["latency"] = latency_form.show(fields["teacher"], shape)
         above = st.container()
-        fields["objective"] = objective_form.show()  # the space depends on it
+        fields["objective"], refused = objective()
         with above:
             same_heads = ObjectiveSpec(**fields["objective"]).compares_heads
             fields["space"] = space_form.show(fields["teacher"], shape, same_heads)
             seen = None if shape is None else space_section.show(fields, shape)
+        if refused is not None:
+            raise refused
         fields |= effort()
         time_needed(db, fields, seen)
     except BadInput as error:

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kdnas_core.files import cache_folder, own_folder, recall, remember, remembered, write_whole
+from kdnas_core.files import (
+    cache_folder,
+    delete_beyond,
+    discard,
+    own_folder,
+    recall,
+    remember,
+    remembered,
+    write_whole,
+)
 from kdnas_core.latency.protocol import recall_latency
 from tests.tiny import reading_of
 
@@ -168,3 +178,23 @@ def test_a_folder_of_the_same_prefix_that_holds_no_lock_is_not_ours_to_remove(tm
     with own_folder(tmp_path, ".mine-"):
         pass
     assert (tmp_path / ".mine-x").is_dir()
+
+
+def test_the_folders_that_were_not_used_for_longest_go_until_the_others_fit(
+    tmp_path: Path,
+) -> None:
+    for age, name in enumerate(("new", "middle", "old", "spared")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * 10)
+        os.utime(tmp_path / name, (1_000 - age, 1_000 - age))
+    (tmp_path / "file").write_bytes(b"x" * 100)  # no folder, so not ours
+    (tmp_path / ".discarded-by-a-killed-process").mkdir()
+    delete_beyond(tmp_path, 20, spared=tmp_path / "spared")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "middle", "spared", "file"}
+
+
+def test_a_folder_that_is_gone_already_can_be_discarded(tmp_path: Path) -> None:
+    discard(tmp_path / "gone")
+    (tmp_path / "here").mkdir()
+    discard(tmp_path / "here")
+    assert not (tmp_path / "here").exists()

@@ -224,7 +224,7 @@ def _python_files(folder: Path) -> Iterator[Path]:
 def _documents(path: Path, module: str) -> list[str]:
     """The docstrings of a file; none if it cannot be read."""
     try:
-        code = path.read_text("utf-8")
+        code = path.read_text("utf-8-sig")
         # the language reference is one dictionary of texts
         return _all_strings(code) if module == "pydoc_data.topics" else list(_docstrings(code))
     except (OSError, SyntaxError, ValueError) as error:
@@ -236,7 +236,7 @@ def _docstrings(code: str) -> Iterator[str]:
     """The triple-quoted strings that begin a line, as docstrings do, or are behind a name with "doc".
 
     The latter document compiled functions: `add_docstr(torch.abs, ...)`. A syntax tree takes 30 times as long
-    and has the same prose.
+    and has nearly the same prose; escapes stay as they are written.
     """
     for found in _STRING_OR_COMMENT.finditer(code):
         text = found["double"] or found["single"]

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
+from kdnas_core.files import write_whole
 from kdnas_core.models.capture import capture, dot_scores
 from kdnas_core.models.families import own_path
 from kdnas_core.models.mapping import layer_map
@@ -103,9 +104,7 @@ def importance_of(
     heads, neurons = _effects(teacher, texts, pooling, progress)
     importance = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{random.SystemRandom().getrandbits(32)}")
-    save_file({name: value.contiguous() for name, value in vars(importance).items()}, unfinished)
-    unfinished.replace(path)
+    write_whole(path, save({name: value.contiguous() for name, value in vars(importance).items()}))
     for old in sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
     return importance

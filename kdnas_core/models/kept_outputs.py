@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -17,12 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdnas_core.files import delete_beyond
+from kdnas_core.files import delete_beyond, discard
 from kdnas_core.models.targets import Output, TokenizedTexts
 from kdnas_core.models.teacher import Teacher
 
 MOST_BYTES = 8 * 2**30  # of all texts together; those not used for longest are deleted
 SPARE_BYTES = 500_000_000  # of the disk
+
+log = logging.getLogger(__name__)
 
 
 class KeptOutputs:
@@ -95,28 +98,31 @@ def kept_outputs(
         return None
     question = json.dumps([teacher.fingerprint, str(autocast), sorted(outputs), texts.fingerprint])
     folder = cache / "outputs" / hashlib.sha256(question.encode()).hexdigest()[:24]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    delete_beyond(folder.parent, MOST_BYTES - needed, spared=folder)
     try:
         kept = KeptOutputs(folder, sorted(outputs), texts.offsets, width)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.utime(folder)
+    except OSError as error:
+        log.warning(f"The teacher's outputs are not kept: {error}")
+        discard(folder)
         return None
-    folder.touch()
-    delete_beyond(folder.parent, MOST_BYTES, spared=folder)
     return kept
 
 
 def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
     """A file as an array that can be written; what is already in it stays."""
     needed = np.dtype(dtype).itemsize * math.prod(shape)
-    with path.open("ab") as file:
-        missing = needed - file.tell()
+    path.touch()
+    with path.open("r+b") as file:
+        missing = needed - path.stat().st_size
         if missing > 0 and shutil.disk_usage(path.parent).free < missing + SPARE_BYTES:
-            raise OSError("too little room")
+            raise OSError(f"they take {needed / 1e9:.1f} GB, for which {path.parent} has too little room")
         # a write to a memory map for which the disk has no room would kill the process
         with contextlib.suppress(AttributeError):  # macOS has no such call
             os.posix_fallocate(file.fileno(), 0, needed)
         if missing > 0:
-            os.truncate(file.fileno(), needed)
+            file.truncate(needed)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from transformers import (
 )
 
 from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.files import sync_files
 from kdnas_core.models.cut import cut_out
 from kdnas_core.models.families import field_of, first_position, shape_of
 from kdnas_core.models.importance import Importance
@@ -149,9 +149,7 @@ def save(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
     """Saves a student and its tokenizer to a folder that stock `transformers` loads."""
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():  # the files must be on disk before the store refers to them
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    sync_files(folder)  # before the store refers to them
 
 
 def read_student(folder: Path) -> PreTrainedModel:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
 from kdnas_core.errors import BadInput
+from kdnas_core.files import discard
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.kept_outputs import KeptOutputs
 from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised
@@ -84,7 +86,7 @@ def teacher_targets(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         _delete_old(folder.parent)
-    folder.touch()  # the least recently used folder is deleted first
+    os.utime(folder)  # the least recently used folder is deleted first
     return _open(folder, outputs)
 
 
@@ -119,13 +121,8 @@ def _delete_old(folder: Path) -> None:
     abandoned = [
         path for path in by_age if path not in finished and path.stat().st_mtime < time.time() - DAY_S
     ]
-    for path in (*(_set_aside(old) for old in finished[:-FOLDERS_KEPT]), *abandoned):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _set_aside(folder: Path) -> Path:
-    """Renames a folder before its deletion, so that a kill leaves no partial folder under its name."""
-    return folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-")))
+    for path in (*finished[:-FOLDERS_KEPT], *abandoned):
+        discard(path)
 
 
 def _compute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -11,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.files import own_folder
+from kdnas_core.files import own_folder, sync, sync_files
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_PREFIX = ".export-"
+_PREFIX = ".kdnas-export-"
 _LITTLE = 100_000  # bytes; a disk with less free space is full
 
 
@@ -109,8 +108,9 @@ def _missing_parents(folder: Path) -> list[Path]:
 
 def _move(written: list[Path], wanted: list[Path]) -> None:
     """Renames all paths, or none of them."""
-    for path in [*written[0].rglob("*"), *written[1:]]:
-        _on_disk(path)
+    sync_files(written[0])  # before they are renamed, so that a crash leaves no incomplete file
+    for archive in written[1:]:
+        sync(archive)
     done: list[Path] = []
     try:
         for path, place in zip(written, wanted, strict=True):
@@ -120,13 +120,6 @@ def _move(written: list[Path], wanted: list[Path]) -> None:
         for place in done:
             shutil.rmtree(place) if place.is_dir() else place.unlink()
         raise
-
-
-def _on_disk(path: Path) -> None:
-    """Flushes a file to disk before it is renamed, so that a crash leaves no incomplete file."""
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _refusal(folder: Path, error: OSError) -> BadInput:

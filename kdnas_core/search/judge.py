@@ -29,7 +29,7 @@ from kdnas_core.search.remembered import MiniKD, recall, remember
 from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
 from kdnas_core.spec import METHOD, RunSpec
 
-REMEMBERED = "Its mini-KD was done in an earlier search on this machine, in the same way; no step was taken."
+REMEMBERED = "No step was taken: its mini-KD had been done before, in the same way, and its result was kept."
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Listener:
     Attributes:
         waiting: called while another process holds the device.
         measured: called with the candidate's costs, before the veto.
-        noted: called with a sentence for each loss term that is left out.
+        noted: called with a sentence for each loss term that is left out, and for a remembered result.
         step: called with the steps of mini-KD taken; not called if its result is remembered.
         held_out: called with the steps taken and the held-out losses by term and (layer, teacher layer).
     """
@@ -186,16 +186,19 @@ class Judge:
 
     def _mini_kd(self, architecture: Architecture, folder: Path, listener: Listener) -> MiniKD:
         """Trains the student and saves it to the folder, unless this machine remembers the result."""
-        remembers, question = self.spec.search.remember, self._question(architecture)
-        known = recall(question, folder) if remembers else None
+        if not self.spec.search.remember:
+            return self._trained(architecture, folder, listener)
+        question = self._question(architecture)
+        known = recall(question, folder)
         if known is not None:
+            # it may differ where that changes no loss
+            self.bench.teacher.tokenizer.save_pretrained(folder)
             listener.noted([*known.notes, REMEMBERED])
             for look in known.looks:
                 listener.held_out(look.step, look.terms)
             return known
         mini_kd = self._trained(architecture, folder, listener)
-        if remembers:
-            remember(question, mini_kd, folder)
+        remember(question, mini_kd, folder)
         return mini_kd
 
     def _trained(self, architecture: Architecture, folder: Path, listener: Listener) -> MiniKD:

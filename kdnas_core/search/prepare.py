@@ -181,7 +181,8 @@ def _check_budget(
     smallest, wanted = space.smallest(), budget_ms(spec.latency, teacher_latency.p50)
     length = spec.latency.sequence_length
     share = smallest.flops(length) / bench.teacher.architecture.flops(length)
-    if NO_DOUBT * share * teacher_latency.p50 < wanted:
+    # elsewhere the time of a small model may be that of launching its operations
+    if spec.latency.runtime.startswith("onnxruntime") and NO_DOUBT * share * teacher_latency.p50 < wanted:
         return
     student = new_student(bench.teacher, smallest, spec.seed)
     latency = bench.student_latency(smallest, student)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,11 +14,11 @@ from typing import Any
 
 from kdnas_core.architecture import LayerSource
 from kdnas_core.distillation.trainer import HeldOut
-from kdnas_core.files import cache_folder, delete_beyond, own_folder
+from kdnas_core.files import cache_folder, delete_beyond, discard, own_folder, sync_files
 
 MOST_BYTES = 4 * 2**30  # of all results together; those not used for longest are deleted
 log = logging.getLogger(__name__)
-_RESULT, _WEIGHTS = "result.json", "model.safetensors"
+_RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path) -> None:
         with own_folder(place.parent, ".unfinished-") as own:
             made = own / "made"
             shutil.copytree(student, made)
-            fields = {**_to_json(mini_kd), "question": question, "sha256": _sha256(made / _WEIGHTS)}
+            fields = {**_to_json(mini_kd), "question": question, "sums": _sums(made)}
             (made / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
+            sync_files(made)
             with suppress(OSError):  # another process had the same result and was first
                 made.replace(place)
         delete_beyond(place.parent, MOST_BYTES, spared=place)
@@ -61,22 +63,28 @@ def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path) -> None:
 
 
 def recall(question: dict[str, Any], student: Path) -> MiniKD | None:
-    """Returns a result and copies its student into a folder; None if it is not known, or damaged."""
+    """Returns a result and copies the files of its student; None if it is not known, or damaged.
+
+    Args:
+        question: as for `remember`.
+        student: folder of the student.
+    """
     place = _place(question)
+    if not place.is_dir():
+        return None
     try:
         fields = json.loads((place / _RESULT).read_bytes())
         mini_kd = _from_json(fields)
-        whole = fields["sha256"] == _sha256(place / _WEIGHTS)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError):
-        whole = False
-    if not whole:
-        shutil.rmtree(place, ignore_errors=True)
-        return None
-    place.touch()
-    shutil.copytree(place, student, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_RESULT))
-    return mini_kd
+        whole = fields["sums"] == _sums(place)
+        if whole:
+            os.utime(place)
+            shutil.copytree(place, student, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_RESULT))
+            sync_files(student)
+            return mini_kd
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        log.warning(f"A result of mini-KD cannot be read: {error}")
+    discard(place)
+    return None
 
 
 def _place(question: dict[str, Any]) -> Path:
@@ -84,9 +92,14 @@ def _place(question: dict[str, Any]) -> Path:
     return cache_folder() / "mini_kd" / digest
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a student."""
+    sums = {}
+    for path in folder.iterdir():
+        if path.name != _RESULT:
+            with path.open("rb") as file:
+                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def _to_json(mini_kd: MiniKD) -> dict[str, Any]:

@@ -98,6 +98,9 @@ def distil_fully(
     The teacher's outputs are computed batch by batch and kept in the cache if they are small enough, for
     later epochs and other students. Without masked words, an epoch of known outputs needs no teacher.
 
+    The same arguments give the same student but for rounding: the outputs of a text are those of the batch
+    that it was first in, perhaps that of another student.
+
     Args:
         spec: of the candidate's run.
         how: the differences from the run: corpus, recipe, epochs and others.

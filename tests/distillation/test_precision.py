@@ -77,8 +77,8 @@ def test_the_gain_is_that_of_the_least_disturbed_steps(monkeypatch: pytest.Monke
     assert precision._measured_gain(repeats=3) == 2.0
 
 
-def test_a_processor_that_emulates_bfloat16_is_known_by_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds: dict[bool, Iterator[float]] = {False: iter([1.0, 1.0]), True: iter([9.0, 50.0])}
+def test_a_processor_that_emulates_bfloat16_is_known_by_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: dict[bool, Iterator[float]] = {False: iter([1.0, 1.0, 2.0]), True: iter([9.0, 90.0, 50.0])}
     monkeypatch.setattr(precision, "_step_seconds", lambda blocks, tokens, bfloat16: next(seconds[bfloat16]))
     monkeypatch.setattr(precision, "exclusive", nullcontext)
     assert precision._measured_gain() == 0.02

@@ -529,7 +529,7 @@ def test_what_a_killed_import_has_left_is_cleared_by_the_next(
 ) -> None:
     left = db.parent / f".{db.name}.import-abc"
     left.mkdir()
-    (left / "lock").touch()
+    (left / ".kdnas-lock").touch()
     assert taken(db, candidate).run == 1
     assert not left.exists()
 

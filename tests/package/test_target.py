@@ -126,7 +126,7 @@ def _rename_of_zip(path: Path, target: Path) -> Path:
         ("kdnas_core.package.export.checked", _full),
         ("kdnas_core.package.export.write_sums", _full),
         ("kdnas_core.package.export.write_zip", _full),
-        ("kdnas_core.package.target._on_disk", _full),
+        ("kdnas_core.package.target.sync_files", _full),
         ("pathlib.Path.rename", _full),
         ("pathlib.Path.rename", _rename_of_zip),
         ("pathlib.Path.mkdir", _full),
@@ -221,9 +221,9 @@ def test_nothing_is_left_where_the_user_leaves(
 def test_what_a_killed_export_has_left_is_cleared_by_the_next(
     store: Store, candidate: Candidate, tmp_path: Path
 ) -> None:
-    left = tmp_path / ".export-abc"
+    left = tmp_path / ".kdnas-export-abc"
     left.mkdir()
-    (left / "lock").touch()
+    (left / ".kdnas-lock").touch()
     export_student(store, candidate.id, tmp_path / "student")
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 

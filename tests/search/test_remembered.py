@@ -48,11 +48,17 @@ def test_another_question_is_not_known(fresh_cache: Path, student: Path, tmp_pat
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "result.json"])
-def test_a_damaged_result_is_forgotten(fresh_cache: Path, student: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "result.json", "config.json"])
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_result_is_forgotten(
+    fresh_cache: Path, student: Path, tmp_path: Path, name: str, damage: str
+) -> None:
     remember({"seed": 1}, RESULT, student)
     (result,) = results(fresh_cache)
-    (result / name).write_bytes(b"weigh")
+    if damage == "changed":
+        (result / name).write_bytes(b"weigh")
+    else:
+        (result / name).unlink()
     assert recall({"seed": 1}, tmp_path / "other") is None
     assert results(fresh_cache) == []
     remember({"seed": 1}, RESULT, student)
@@ -76,6 +82,14 @@ def test_a_disk_without_room_keeps_nothing_and_ends_nothing(
     assert results(fresh_cache) == []
 
 
+def test_a_result_that_cannot_be_copied_is_as_good_as_unknown(
+    fresh_cache: Path, student: Path, tmp_path: Path
+) -> None:
+    remember({"seed": 1}, RESULT, student)
+    (tmp_path / "file").touch()
+    assert recall({"seed": 1}, tmp_path / "file") is None
+
+
 def test_beyond_the_bound_what_was_not_used_for_longest_is_forgotten(
     fresh_cache: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +99,6 @@ def test_beyond_the_bound_what_was_not_used_for_longest_is_forgotten(
         os.utime(path, (1_000, 1_000))
     assert recall({"seed": 1}, tmp_path / "other") is not None  # used again
     size = sum(path.stat().st_size for path in results(fresh_cache)[0].iterdir())
-    monkeypatch.setattr(module, "MOST_BYTES", 2 * size)
+    monkeypatch.setattr(module, "MOST_BYTES", size)  # beside the newest
     remember({"seed": 3}, RESULT, student)
     assert [recall({"seed": seed}, tmp_path / "other") is None for seed in (1, 2, 3)] == [False, True, False]

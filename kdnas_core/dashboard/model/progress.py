@@ -84,7 +84,8 @@ def planned(run: Run) -> int:
 
 def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
     """Estimates the time left of the run from its latest candidates, in seconds; None if unknown."""
-    done = judged(candidates)
+    # a remembered result took no step, and says nothing about those to come
+    done = [row for row in judged(candidates) if row.state != "done" or row.step]
     if not done or run.state not in ("running", "paused", "interrupted"):
         return None
     recent = [candidate.seconds for candidate in done[-_RECENT:]]

@@ -20,7 +20,7 @@ TEXTS_TOLD = 10_000
 RECIPES = [None, *(name for name in get_args(Recipe) if name != "custom")]
 OF_THE_TEACHER = (
     "The teacher reads them once, for all students that learn from the same layers; each time where its"
-    " outputs are larger than 8 GiB, or where words are masked."
+    " outputs are larger than 8 GiB or than the disk has room for, or where words are masked."
 )
 PAIRS_HELP = (
     "The share of the texts that become pairs of segments, read as one text: for tasks that weigh two texts"

@@ -47,8 +47,8 @@ def show(teacher: str, shape: Architecture | None, same_heads: bool) -> dict[str
     derived = None if preset == PUBLISHED or shape is None else SpaceSpec().filled_from(shape, same_heads)
     filled = derived or KDNAS_SPACE
     columns = st.columns(2)
-    key = f"{preset}-{teacher}-{same_heads}"
-    chosen = _knobs(columns, filled.model_dump(), key) | _embedding(columns[-1])
+    key = f"{preset}-{teacher}"
+    chosen = _knobs(columns, filled.model_dump(), key, same_heads) | _embedding(columns[-1])
     _size(chosen, shape)
     return chosen
 
@@ -68,7 +68,9 @@ def _students(shape: Architecture | None) -> dict[str, Any]:
     return chosen
 
 
-def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key: str) -> dict[str, Any]:
+def _knobs(
+    columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key: str, same_heads: bool
+) -> dict[str, Any]:
     published = KDNAS_SPACE.model_dump()
     chosen: dict[str, Any] = {}
     for place, knob in enumerate(KNOBS):
@@ -77,8 +79,9 @@ def _knobs(columns: Sequence[DeltaGenerator], filled: dict[str, list[Any]], key:
             LABELS[knob],
             sorted({*filled[knob], *published[knob]}),
             default=filled[knob],
-            # a key for each preset, teacher and kind of objective, so that their choices are filled in
-            key=f"{knob}-{key}",
+            # a key for each preset and teacher, and of heads for each kind of objective, so that their
+            # choices are filled in
+            key=f"{knob}-{key}" + ("-same" if same_heads and knob == "attention_heads" else ""),
             accept_new_options=numbers,
             help="Type a number to add it." if numbers else None,
         )
