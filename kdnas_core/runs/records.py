@@ -58,11 +58,11 @@ class Candidate:
     """A student that a search proposed, with its measurements.
 
     `step` of `steps` is the progress of its mini-KD; `weights` is true if its weights are kept; `notes` are
-    sentences on the loss terms that were left out; `languages` holds the final loss on each language of the
-    corpus. `estimated_ms` is its estimated latency, if that was so far over the budget that it was not
-    measured. `loss_se` is the standard error of the loss over held-out texts, if the yardstick has one;
-    `cut_from` has the source of each layer, if the student was cut out of the teacher. `attempts` counts the
-    attempts that ended their process.
+    sentences on terms that were left out, or a result that was remembered; `languages` holds the final loss
+    on each language of the corpus. `estimated_ms` is its estimated latency, if that was so far over the
+    budget that it was not measured. `loss_se` is the standard error of the loss over held-out texts, if the
+    yardstick has one; `cut_from` has the source of each layer, if the student was cut out of the teacher.
+    `attempts` counts the attempts that ended their process.
     """
 
     id: int

@@ -124,6 +124,9 @@ def test_the_time_of_a_text_is_told_only_from_a_mini_kd_on_this_device(db: Path)
     assert long[0] > 8 * short[0] > 8 * short[1] > 0
     fields = {"epochs": 1.0, "sequence_length": 32, "corpus": "", "sentences": 500}
     assert "**About" in distil_form.reading(fields, seen.run, here)
+    for recipe, known in (("vectors", True), ("pd", False)):  # pd masks other words in each epoch
+        words = distil_form.reading({**fields, "recipe": recipe}, seen.run, here)
+        assert ("once the teacher has read them" in words) == known
     assert "About" not in distil_form.reading(fields, seen.run, seen.candidate)
 
 

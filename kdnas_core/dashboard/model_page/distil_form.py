@@ -11,8 +11,9 @@ from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import time_estimate
 from kdnas_core.dashboard.ui import ask_button
+from kdnas_core.distillation.recipes import terms_of
 from kdnas_core.runs.records import Candidate, Run, Student
-from kdnas_core.spec import DistilSpec, Recipe
+from kdnas_core.spec import WORDS, DistilSpec, ObjectiveSpec, Recipe
 
 USUAL = DistilSpec()
 TASK_EPOCHS = 3.0
@@ -60,8 +61,17 @@ def reading(fields: dict[str, Any], run: Run, candidate: Candidate) -> str:
     if seconds is None:
         return told
     first, later = (wording.duration(each) for each in seconds)
-    basis = "once the teacher has read them, by the pace of this candidate's mini-KD"
-    return f"{told} **About {first} for {TEXTS_TOLD:,} texts**, {later} {basis}."
+    known = "" if _masks_words(fields, run, candidate) else f" {later} once the teacher has read them,"
+    pace = "by the pace of this candidate's mini-KD"
+    return f"{told} **About {first} for {TEXTS_TOLD:,} texts**,{known} {pace}."
+
+
+def _masks_words(fields: dict[str, Any], run: Run, candidate: Candidate) -> bool:
+    recipe = fields.get("recipe")
+    objective = ObjectiveSpec(recipe=recipe) if recipe else run.spec.objective
+    assert run.teacher is not None
+    terms = terms_of(objective, candidate.architecture, run.teacher.architecture)
+    return any(term.kind in WORDS for term in terms)
 
 
 def _choices(run: Run) -> dict[str, Any]:
