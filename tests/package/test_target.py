@@ -37,7 +37,7 @@ def test_any_plain_new_folder_will_do(
     assert exported.zip is not None
     assert exported.zip.name == f"{Path(name).name}.zip"
     assert {path.name for path in Path(name).parent.iterdir()} >= {Path(name).name, exported.zip.name}
-    assert not list(tmp_path.rglob(".export-*"))
+    assert not list(tmp_path.rglob(".kdnas-export-*"))
 
 
 def test_a_way_through_a_folder_that_is_not_there_leads_where_it_would_without_it(
