@@ -18,6 +18,7 @@ from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
+from kdnas_core.files import sync_files
 from kdnas_core.hardware import device_name, exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import FAR_OVER, model_here
@@ -193,6 +194,7 @@ class Judge:
         if known is not None:
             # it may differ where that changes no loss
             self.bench.teacher.tokenizer.save_pretrained(folder)
+            sync_files(folder)  # before the store refers to them
             listener.noted([*known.notes, REMEMBERED])
             for look in known.looks:
                 listener.held_out(look.step, look.terms)

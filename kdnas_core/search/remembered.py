@@ -67,7 +67,7 @@ def recall(question: dict[str, Any], student: Path) -> MiniKD | None:
 
     Args:
         question: as for `remember`.
-        student: folder of the student.
+        student: folder of the student; the caller flushes it to disk.
     """
     place = _place(question)
     if not place.is_dir():
@@ -79,7 +79,6 @@ def recall(question: dict[str, Any], student: Path) -> MiniKD | None:
         if whole:
             os.utime(place)
             shutil.copytree(place, student, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_RESULT))
-            sync_files(student)
             return mini_kd
     except (OSError, ValueError, LookupError, TypeError) as error:
         log.warning(f"A result of mini-KD cannot be read: {error}")
