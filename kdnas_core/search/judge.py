@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -223,7 +224,7 @@ class Judge:
 
     def _question(self, architecture: Architecture) -> dict[str, Any]:
         """All that the result of a mini-KD depends on; rounding differs by machine, versions and threads."""
-        spec, words = self.spec, self.words
+        spec = self.spec
         return {
             "method": METHOD,
             "versions": [torch.__version__, transformers.__version__],
@@ -232,13 +233,21 @@ class Judge:
             "autocast": str(self.autocast),
             "teacher": self.bench.teacher.fingerprint,
             "profile": asdict(self.profile),
-            "words": None if words is None else _digest([words.table, *words.head.parameters()]),
-            "importance": None if self.importance is None else _digest(vars(self.importance).values()),
-            "data": self.data.fingerprint,
+            **self._fingerprints,
             "objective": spec.objective.model_dump(mode="json"),
             "proxy": spec.proxy.model_dump(mode="json"),
             "seed": spec.seed,
             "student": asdict(architecture),
+        }
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str | None]:
+        """Of what all candidates share, and takes time to hash."""
+        words, importance = self.words, self.importance
+        return {
+            "words": None if words is None else _digest([words.table, *words.head.parameters()]),
+            "importance": None if importance is None else _digest(vars(importance).values()),
+            "data": self.data.fingerprint,
         }
 
 
