@@ -47,6 +47,12 @@ def head(seen: CandidateView) -> None:
         widgets.trouble(candidate.error)
     if candidate.state == "over_budget":
         st.info(over_budget(candidate))
+    if candidate.rung is not None:
+        st.info(
+            f"Stopped after {candidate.rung} of {candidate.steps} steps: a faster candidate was clearly"
+            " better after as many, so this one could not be the best for any budget. Its agreement is that"
+            " of the last step it took."
+        )
     if candidate.state == "distilling":
         st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")
     for note in candidate.notes:
@@ -66,7 +72,9 @@ def measurements(candidate: Candidate) -> None:
     latency = candidate.latency
     expected = candidate.predicted_reward  # the first episode is drawn at random, without a prediction
     predicted = None if expected is None else f"predicted {wording.number(expected)}"
-    p95 = None if latency is None else f"p95 {wording.milliseconds(latency.p95)}"
+    p95 = None if candidate.estimated_ms is None else wording.estimated(candidate.estimated_ms)
+    if latency is not None:
+        p95 = f"p95 {wording.milliseconds(latency.p95)}"
     cards = (
         ("Latency p50", wording.milliseconds(candidate.point[0]), p95),
         ("Speed-up", wording.times(progress.speedup_of(candidate)), "against the teacher"),

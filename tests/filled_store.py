@@ -106,7 +106,7 @@ def judge(store: Store, run: int, candidate: int) -> None:
         _distil_terms(store, candidate, architecture)
     else:
         _distil(store, candidate, architecture)
-    reward = kdnas_reward(loss, latency, spec.search.reward)
+    reward = kdnas_reward(loss, latency.p50, latency.teacher_p50, spec.search.reward)
     store.update_candidate(
         candidate,
         state="done",

@@ -173,6 +173,19 @@ def test_a_run_says_how_many_candidates_were_skipped_by_an_estimate(db: Path) ->
     assert "1 distilled, 1 over budget (1 by" in shown(places.RUN, run=run).get("progress")[0].proto.text
 
 
+def test_a_run_says_how_many_candidates_were_stopped_early_and_what_that_saved(db: Path) -> None:
+    with opened(db) as store:
+        run = begin_run(store)
+        one, two = add_episode(store, run, 1, [Architecture(2, 96, 384, 3), Architecture(3, 96, 384, 3)])
+        judge(store, run, one)
+        assert "stopped early" not in shown(places.RUN, run=run).get("progress")[0].proto.text
+        steps = store.candidate(one).steps
+        store.update_candidate(two, state="pruned", estimated_ms=3.0, loss=0.9, step=0, steps=steps)
+    assert (
+        "1 stopped early, which saved 50% of the" in shown(places.RUN, run=run).get("progress")[0].proto.text
+    )
+
+
 def test_a_run_shows_how_far_estimates_of_latency_are_from_what_it_measured(db: Path) -> None:
     app = shown(places.RUN, run=fill(db))
     [box] = [box for box in app.expander if box.label == model_section.TITLE]
@@ -235,7 +248,7 @@ def test_a_run_whose_worker_died_says_that_nothing_judged_is_lost(db: Path) -> N
     assert "All that was judged is kept" in words(shown(places.RUN, run=run))
 
 
-@pytest.mark.parametrize("state", ["done", "over_budget", "proposed", "failed"])
+@pytest.mark.parametrize("state", ["done", "over_budget", "pruned", "proposed", "failed"])
 def test_a_candidate_in_any_state_has_a_page(db: Path, state: str) -> None:
     run = fill(db)
     with opened(db) as store:
@@ -251,6 +264,7 @@ def test_a_candidate_in_any_state_has_a_page(db: Path, state: str) -> None:
                 "weights": 0,
             },
             "failed": {"state": "failed", "error": "Out of memory at step 12.", "loss": None, "weights": 0},
+            "pruned": {"state": "pruned", "step": 33, "latency": None, "estimated_ms": 7.1, "weights": 0},
         }
         if facts[state]:
             store.update_candidate(done.id, **facts[state])
@@ -258,6 +272,10 @@ def test_a_candidate_in_any_state_has_a_page(db: Path, state: str) -> None:
     assert f"Candidate {done.id}" in words(app)
     if state == "failed":
         assert "Out of memory" in words(app)
+    if state == "pruned":
+        assert "Stopped after 33 of" in words(app)
+        assert "A faster candidate of this run was clearly better" in words(app)
+        assert app.metric[0].delta == "≈ 7.1 ms, estimated"
     assert ("Export" in buttons(app)) == (state == "done")
 
 

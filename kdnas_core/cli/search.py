@@ -269,6 +269,7 @@ def _summary(store: Store, run: int, seconds: float) -> dict[str, Any]:
         "state": row.state,
         "candidates": len(candidates),
         "over_budget": sum(candidate.state == "over_budget" for candidate in candidates),
+        "pruned": sum(candidate.state == "pruned" for candidate in candidates),
         "failed": sum(candidate.state == "failed" for candidate in candidates),
         "seconds": round(seconds, 1),
         "teacher_latency_ms": row.teacher and row.teacher.latency.p50,
@@ -310,6 +311,8 @@ def _candidate_line(candidate: Candidate) -> str:
         line += f" {candidate.latency.p50:8.2f} ms {candidate.latency.speedup:6.1f}x"
     elif candidate.estimated_ms is not None:
         line += f" {candidate.estimated_ms:8.2f} ms estimated, not measured"
+    if candidate.rung is not None:
+        line += f"  stopped after {candidate.rung} of {candidate.steps} steps"
     if candidate.proxy_score is not None:
         line += f"  score {candidate.proxy_score:.4f}"
     return line if candidate.loss is None else f"{line}  loss {candidate.loss:.4f}"

@@ -27,6 +27,7 @@ CANDIDATE_COLOURS = {
     "proposed": "gray",
     "over_budget": "orange",
     "distilling": "blue",
+    "pruned": "gray",
     "done": "green",
     "failed": "red",
 }

@@ -105,6 +105,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "languages": candidate.languages,
         "loss_se": candidate.loss_se,
         "cut_from": [asdict(source) for source in candidate.cut_from],
+        **({} if candidate.rung is None else {"rung": candidate.rung}),
     }
 
 

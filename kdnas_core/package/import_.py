@@ -172,7 +172,8 @@ def _renamed(spec: RunSpec) -> RunSpec:
 
 def _candidate(judged: Judged, has_weights: bool) -> dict[str, Any]:
     return {
-        **judged.model_dump(exclude={"latency"}),
+        **judged.model_dump(exclude={"latency", "rung"}),
+        "step": judged.rung or 0,
         "latency": None if judged.latency is None else judged.latency.to_dict(),
         "state": _state(judged),
         "weights": int(has_weights),
@@ -181,6 +182,8 @@ def _candidate(judged: Judged, has_weights: bool) -> dict[str, Any]:
 
 def _state(judged: Judged) -> CandidateState:
     """A candidate without a loss was vetoed if it was measured, else it failed; any can have a student."""
+    if judged.rung is not None:
+        return "pruned"
     if judged.loss is not None:
         return "done"
     return "failed" if judged.latency is None else "over_budget"

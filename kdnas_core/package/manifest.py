@@ -98,6 +98,7 @@ class Judged(_Strict):
     languages: ByLanguage
     loss_se: float | None = None  # earlier versions wrote neither this nor cut_from
     cut_from: Cut = []
+    rung: Count | None = None  # of a pruned candidate alone
 
 
 class Distilled(_Strict):

@@ -114,6 +114,8 @@ def check_student(store: Store, source: Source, how: DistilSpec) -> list[str]:
 def _warnings(candidate: Candidate) -> list[str]:
     if candidate.state == "over_budget":
         return [f"Candidate {candidate.id} is over the latency budget of its run."]
+    if candidate.state == "pruned":
+        return [f"Candidate {candidate.id} was stopped early in its run: a faster one was better."]
     if candidate.state == "failed":
         return [
             f"Candidate {candidate.id} failed in its run: {(candidate.error or 'no reason').rstrip('.')}."

@@ -12,7 +12,7 @@ from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Kind, Work
 from kdnas_core.spec import DistilSpec, ExportSpec, RunSpec, ScoreSpec, SweepSpec
 
-CandidateState = Literal["proposed", "over_budget", "distilling", "done", "failed"]
+CandidateState = Literal["proposed", "over_budget", "distilling", "pruned", "done", "failed"]
 
 Scored = Literal["student", "teacher", "control"]  # whose score; a candidate counts as the student
 
@@ -59,8 +59,9 @@ class Candidate:
 
     `step` of `steps` is the progress of its mini-KD; `weights` is true if its weights are kept; `notes` are
     sentences on terms that were left out, or a result that was remembered; `languages` holds the final loss
-    on each language of the corpus. `estimated_ms` is its estimated latency, if that was so far over the
-    budget that it was not measured. `loss_se` is the standard error of the loss over held-out texts, if the
+    on each language of the corpus. `estimated_ms` is its estimated latency, if it was not measured, or not
+    before its first rung. The loss of a pruned candidate is that of its rung, and its reward an estimate.
+    `loss_se` is the standard error of the loss over held-out texts, if the
     yardstick has one; `cut_from` has the source of each layer, if the student was cut out of the teacher.
     `attempts` counts the attempts that ended their process.
     """
@@ -88,6 +89,11 @@ class Candidate:
     loss_se: float | None = None
     cut_from: tuple[LayerSource, ...] = ()
     attempts: int = 0
+
+    @property
+    def rung(self) -> int | None:
+        """The steps after which it was pruned; None unless it was."""
+        return self.step if self.state == "pruned" else None
 
     @property
     def proxy_score(self) -> float | None:
@@ -121,6 +127,7 @@ class Candidate:
             "estimated_ms": self.estimated_ms,
             "loss": self.loss,
             "loss_se": self.loss_se,
+            "rung": self.rung,
             "reward": self.reward,
             "predicted_reward": self.predicted_reward,
             "scores": self.scores,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from kdnas_core.distillation.objective import Places
+from kdnas_core.distillation.trainer import HeldOut
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import Store
-from kdnas_core.search.judge import Judge, Listener, Measured
+from kdnas_core.search.candidate import Costs, Listener
+from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.pareto import frontier
+from kdnas_core.search.rungs import Peer
 
 MOST_ATTEMPTS = 3  # for a candidate that ends its process
 STEP_SECONDS = 0.5  # between two progress rows of one mini-KD
@@ -45,6 +49,7 @@ class StoreJournal:
         self.judge = judge
         self.check = check
         self.told = told
+        self._peers: list[Peer] | None = None
 
     def has(self, episode: int) -> bool:
         """Returns whether the episode's candidates have been proposed."""
@@ -57,7 +62,11 @@ class StoreJournal:
 
     def outcomes(self, episode: int) -> list[Outcome]:
         """Judges the episode's candidates that are not judged yet, and returns all outcomes."""
-        for candidate in self.store.candidates(self.run, episode):
+        length = self.judge.spec.latency.sequence_length
+        # the cheapest first: it takes a cheaper one to prune a candidate
+        for candidate in sorted(
+            self.store.candidates(self.run, episode), key=lambda each: each.architecture.flops(length)
+        ):
             if candidate.state == "proposed":
                 self._judge(candidate)
         return [_outcome(candidate) for candidate in self.store.candidates(self.run, episode)]
@@ -74,7 +83,10 @@ class StoreJournal:
         self.store.begin_attempt(candidate.id)
         try:
             judgement = self.judge.judge(
-                candidate.architecture, self.store.files(self.run, candidate.id), self._listener(candidate.id)
+                candidate.architecture,
+                self.store.files(self.run, candidate.id),
+                self._listener(candidate.id),
+                self._judged_before(),
             )
         except (RuntimeError, ValueError, MemoryError) as error:
             # one bad candidate must not end the search
@@ -83,6 +95,8 @@ class StoreJournal:
         else:
             if judgement.estimated_ms is not None:
                 self._not_measured(candidate, judgement.estimated_ms)
+            if judgement.rung is not None:
+                self.store.update_candidate(candidate.id, step=judgement.rung)
             self._finish(
                 candidate.id,
                 started,
@@ -96,7 +110,10 @@ class StoreJournal:
                 weights=int(judgement.state == "done"),
             )
             self._drop_weights()
-        self.told(self.store.candidate(candidate.id))
+        judged = self.store.candidate(candidate.id)
+        if judged.state in ("done", "pruned"):
+            self._judged_before().append(self._peer(judged))
+        self.told(judged)
 
     def _not_measured(self, candidate: Candidate, estimated_ms: float) -> None:
         """Writes the estimates of a candidate that was not built: it has no parameters and no latency."""
@@ -114,14 +131,15 @@ class StoreJournal:
     def _listener(self, candidate: int) -> Listener:
         last_written = 0.0
 
-        def measured(costs: Measured) -> None:
+        def costs_known(costs: Costs) -> None:
             self.check()
             self.store.update_candidate(
                 candidate,
                 state="distilling",
                 parameters=costs.parameters,
                 flops=costs.flops,
-                latency=costs.latency.to_dict(),
+                **({} if costs.latency is None else {"latency": costs.latency.to_dict()}),
+                estimated_ms=costs.estimated_ms,
                 steps=self.judge.spec.proxy.steps,
             )
             self.store.set_activity(self.run, f"mini-KD of candidate {candidate}")
@@ -144,7 +162,23 @@ class StoreJournal:
             ]
             self.store.add_layer_losses(candidate, rows)
 
-        return Listener(self.check, measured, noted, step, held_out)
+        return Listener(self.check, costs_known, noted, step, held_out)
+
+    def _judged_before(self) -> list[Peer]:
+        """The candidates of the run that were trained, to a rung or to the end; read at the first call."""
+        if self._peers is None:
+            trained = [row for row in self.store.candidates(self.run) if row.state in ("done", "pruned")]
+            self._peers = [self._peer(candidate) for candidate in trained]
+        return self._peers
+
+    def _peer(self, candidate: Candidate) -> Peer:
+        looks: defaultdict[int, dict[str, Places]] = defaultdict(dict)
+        for row in self.store.layer_losses(candidate.id):
+            looks[row.step].setdefault(row.term, {})[row.layer, row.teacher_layer] = row.loss
+        ms = candidate.point[0] if candidate.latency else candidate.estimated_ms
+        assert ms is not None, "it was trained"
+        losses = {step: HeldOut(step, terms).loss for step, terms in looks.items()}
+        return Peer(ms, losses, candidate.loss if candidate.state == "done" else None)
 
     def _drop_weights(self) -> None:
         """Deletes the weights of students that are no longer on the frontier, unless the spec keeps all."""

@@ -26,8 +26,8 @@ class MiniKD:
     """The result of one mini-KD, without its weights.
 
     Attributes:
-        result: the held-out values at the end.
-        looks: the held-out values from before the first step to the end.
+        result: the held-out values at the end, or at the rung where it was stopped.
+        looks: the held-out values from before the first step to those.
         notes: sentences on loss terms that are left out.
         sources: what each layer of the student was cut from.
     """
@@ -38,20 +38,38 @@ class MiniKD:
     sources: tuple[LayerSource, ...]
 
 
-def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path) -> None:
+@dataclass(frozen=True)
+class Remembered:
+    """A result that is kept on this machine; `is_whole` unless its training was stopped at a rung."""
+
+    mini_kd: MiniKD
+    is_whole: bool
+    _place: Path
+
+    def copy_student(self, folder: Path) -> None:
+        """Copies the files of its student; the caller flushes them to disk."""
+        shutil.copytree(self._place, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_RESULT))
+
+
+def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path | None) -> None:
     """Keeps a result with the files of its student, if the disk has room.
 
     Args:
         question: all that the result depends on.
         mini_kd: the result.
-        student: folder of the student in the format of stock `transformers`.
+        student: folder of the student in the format of stock `transformers`; None if its training was
+            stopped at a rung.
     """
     place = _place(question)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with own_folder(place.parent, ".unfinished-") as own:
             made = own / "made"
-            shutil.copytree(student, made)
+            made.mkdir()
+            if student is not None:
+                shutil.copytree(student, made, dirs_exist_ok=True)
+                if place.is_dir() and not _sums(place):  # the same training, stopped at a rung
+                    discard(place)
             fields = {**_to_json(mini_kd), "question": question, "sums": _sums(made)}
             (made / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
             sync_files(made)
@@ -62,12 +80,11 @@ def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path) -> None:
         log.warning(f"A result of mini-KD is not kept: {error}")
 
 
-def recall(question: dict[str, Any], student: Path) -> MiniKD | None:
-    """Returns a result and copies the files of its student; None if it is not known, or damaged.
+def recall(question: dict[str, Any]) -> Remembered | None:
+    """Returns a result; None if it is not known, or damaged.
 
     Args:
         question: as for `remember`.
-        student: folder of the student; the caller flushes it to disk.
     """
     place = _place(question)
     if not place.is_dir():
@@ -75,11 +92,9 @@ def recall(question: dict[str, Any], student: Path) -> MiniKD | None:
     try:
         fields = json.loads((place / _RESULT).read_bytes())
         mini_kd = _from_json(fields)
-        whole = fields["sums"] == _sums(place)
-        if whole:
+        if fields["sums"] == _sums(place):
             os.utime(place)
-            shutil.copytree(place, student, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_RESULT))
-            return mini_kd
+            return Remembered(mini_kd, bool(fields["sums"]), place)
     except (OSError, ValueError, LookupError, TypeError) as error:
         log.warning(f"A result of mini-KD cannot be read: {error}")
     discard(place)

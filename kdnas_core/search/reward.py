@@ -6,17 +6,18 @@ from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec, RewardSpec
 
 
-def kdnas_reward(loss: float, latency: LatencyReading, constants: RewardSpec) -> float:
+def kdnas_reward(loss: float, ms: float, teacher_ms: float, constants: RewardSpec) -> float:
     """Computes `(1 - L) * (lat_S / (beta * lat_T)) ** alpha` (KD-NAS, arXiv 2303.09639, section 3).
 
     Args:
         loss: held-out mini-KD loss, 1 for a student that predicts the mean; clamped to [0, 1], since above 1
             the sign would change and slower students would score higher.
-        latency: of the student, with the teacher's from the same session.
+        ms: the student's latency.
+        teacher_ms: the teacher's, from the same session.
         constants: alpha and beta.
     """
     clamped = min(max(loss, 0.0), 1.0)
-    relative = latency.p50 / (constants.beta * latency.teacher_p50)
+    relative = ms / (constants.beta * teacher_ms)
     return float((1 - clamped) * relative**constants.alpha)
 
 

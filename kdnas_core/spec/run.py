@@ -55,7 +55,9 @@ class RewardSpec(Strict):
 class SearchSpec(Strict):
     """How candidates are proposed, and how many.
 
-    `remember` makes use of results of mini-KD that earlier searches on this machine had in the same way.
+    `prune` stops a mini-KD once a faster candidate is clearly better after as many steps; a run with tasks
+    stops none. `remember` makes use of results of mini-KD that earlier searches on this machine had in the
+    same way.
     """
 
     controller: Literal["lstm", "random"] = "lstm"
@@ -67,6 +69,7 @@ class SearchSpec(Strict):
     epsilon_floor: float = Field(default=0.05, ge=0, le=1)
     reward: RewardSpec = RewardSpec()
     keep_weights: Literal["all", "frontier"] = "frontier"
+    prune: bool = True
     remember: bool = True
 
 
@@ -89,6 +92,11 @@ class RunSpec(Strict):
     proxy: ProxySpec = ProxySpec()
     search: SearchSpec = SearchSpec()
     tasks: list[Annotated[str, Field(min_length=1)]] = Field(default=[], validate_default=True)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether candidates are stopped at rungs; of two, a loss does not tell which scores higher."""
+        return self.search.prune and not self.tasks
 
     def filled_for(self, makes_vectors: bool) -> RunSpec:
         """This spec with the objective, and what follows from it, as it is usual; see `ObjectiveSpec`."""

@@ -143,6 +143,32 @@ def test_a_candidate_that_was_only_estimated_moves_no_axis_and_is_never_picked_b
     assert progress.best_within(rows, 2.0) is None
 
 
+PRUNED = candidate(9, None, 0.6, "pruned", estimated_ms=7.1, step=33, steps=200)
+
+
+def test_a_candidate_that_was_stopped_early_is_drawn_at_its_agreement_then_and_says_so() -> None:
+    mark = trace(frontier([*ROWS, PRUNED]), "stopped early")
+    assert (list(mark.x), [round(y) for y in mark.y], mark.customdata) == ([7.1], [40], (9,))
+    assert "≈ 7.1 ms, estimated, not measured" in mark.text[0]
+    assert "stopped after 33 of 200 steps, agreement 40.0 % then" in mark.text[0]
+    measured = dataclasses.replace(PRUNED, latency=ROWS[0].latency)
+    assert "4.00 ms" in trace(frontier([measured]), "stopped early").text[0]
+
+
+def test_a_candidate_that_was_stopped_early_is_never_on_the_frontier_nor_picked() -> None:
+    best = dataclasses.replace(PRUNED, loss=0.01, latency=ROWS[0].latency)
+    assert progress.frontier([*ROWS, best], 9.0) == progress.frontier(ROWS, 9.0)
+    assert progress.best_within([*ROWS, best], 9.0) == progress.best_within(ROWS, 9.0)
+    assert progress.hypervolumes([*ROWS, best], 9.0)[-1][1] == progress.hypervolumes(ROWS, 9.0)[-1][1]
+
+
+def test_the_steps_saved_are_a_share_of_those_that_all_would_have_taken() -> None:
+    whole = [dataclasses.replace(row, step=row.steps, steps=200) for row in ROWS]
+    assert progress.steps_saved(whole) == 0
+    assert progress.steps_saved([*whole, PRUNED]) == pytest.approx(167 / 1_000)
+    assert progress.steps_saved(ROWS[-1:]) == 0
+
+
 def test_the_table_tells_an_estimate_apart_from_what_was_measured() -> None:
     table = tables.candidates_table([*ROWS, SKIPPED])
     assert table["Latency p50 (ms)"].isna().sum() == 3

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,8 +12,10 @@ from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import EndRequested
-from kdnas_core.search.judge import Judge, Judgement, Listener, Measured
+from kdnas_core.search.candidate import Costs, Judgement, Listener
+from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Outcome, Proposal, search
+from kdnas_core.search.rungs import Peer
 from kdnas_core.spec import RunSpec, ScoreSpec, SearchSpec
 from tests.filled_store import add_episode, begin_run, reading
 
@@ -29,9 +31,13 @@ class ActingJudge:
         self.spec = spec
         self.acts = acts
         self.judged: list[Architecture] = []
+        self.peers: list[list[Peer]] = []  # that each was judged beside
 
-    def judge(self, architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+    def judge(
+        self, architecture: Architecture, folder: Path, listener: Listener, peers: Sequence[Peer]
+    ) -> Judgement:
         self.judged.append(architecture)
+        self.peers.append(list(peers))
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         return self.acts[architecture](architecture, folder, listener)
@@ -39,7 +45,7 @@ class ActingJudge:
 
 def done(loss: float, milliseconds: float) -> Act:
     def act(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-        listener.measured(Measured(1_000, 2_000, reading(milliseconds)))
+        listener.costs(Costs(1_000, 2_000, reading(milliseconds)))
         for step in (1, 2):
             listener.step(step)
             listener.held_out(step, {"hidden": {(1, 2): loss + 1 / step, (1, 3): loss}})
@@ -52,7 +58,7 @@ def done(loss: float, milliseconds: float) -> Act:
 
 
 def over_budget(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-    listener.measured(Measured(1_000, 2_000, reading(99.0)))
+    listener.costs(Costs(1_000, 2_000, reading(99.0)))
     return Judgement("over_budget", None, None)
 
 
@@ -62,7 +68,7 @@ def far_over_budget(architecture: Architecture, folder: Path, listener: Listener
 
 def raises(error: BaseException) -> Act:
     def act(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-        listener.measured(Measured(1_000, 2_000, reading(1.0)))
+        listener.costs(Costs(1_000, 2_000, reading(1.0)))
         raise error
 
     return act
@@ -126,7 +132,7 @@ def test_what_a_judgement_finds_is_written(store: Store, run: int) -> None:
 
 
 def several_terms(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-    listener.measured(Measured(1_000, 2_000, reading(2.0)))
+    listener.costs(Costs(1_000, 2_000, reading(2.0)))
     listener.noted(["The attention loss is left out: 2 heads.", "The prediction loss is left out: no head."])
     listener.held_out(0, {"hidden": {(1, 2): 0.9}, "embedding": {(0, 0): 0.5}, "masked_lm": {(3, 5): 7.0}})
     listener.held_out(2, {"hidden": {(1, 2): 0.8}, "embedding": {(0, 0): 0.4}, "masked_lm": {(3, 5): 6.0}})
@@ -134,7 +140,7 @@ def several_terms(architecture: Architecture, folder: Path, listener: Listener) 
 
 
 def of_the_yardstick(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-    listener.measured(Measured(1_000, 2_000, reading(2.0)))
+    listener.costs(Costs(1_000, 2_000, reading(2.0)))
     return Judgement("done", 0.8, 0.2, loss_se=0.01, cut_from=(LayerSource(3, (1, 4)), LayerSource(6, (2,))))
 
 
@@ -174,7 +180,7 @@ def test_notes_losses_of_languages_and_scores_are_written(store: Store, run: int
 
 def test_notes_are_there_while_the_candidate_still_learns(store: Store, run: int) -> None:
     def act(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
-        listener.measured(Measured(1_000, 2_000, reading(2.0)))
+        listener.costs(Costs(1_000, 2_000, reading(2.0)))
         listener.noted(["The attention loss is left out: 2 heads."])
         seen.extend(store.candidates(run)[0].notes)
         raise EndRequested("paused")
@@ -318,6 +324,48 @@ def test_each_judged_candidate_is_told_of_once_as_it_stands_in_the_store(store: 
     journal, _ = journal_of(store, run, acts, told=told.append)
     search(Scripted([A, B, C]), journal, 1, 3)
     assert told == store.candidates(run)
+
+
+def pruned(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+    listener.costs(Costs(1_000, 2_000, None, 4.0))
+    listener.held_out(0, {"yardstick": {(2, 4): 0.9}, "hidden": {(1, 2): 0.8}})
+    listener.held_out(10, {"yardstick": {(2, 4): 0.7}})
+    return Judgement("pruned", 0.7, 0.45, rung=10)
+
+
+def test_a_pruned_candidate_has_the_loss_of_its_rung_its_estimates_and_no_weights(
+    store: Store, run: int
+) -> None:
+    journal, _ = journal_of(store, run, {A: pruned})
+    search(Scripted([A]), journal, 1, 1)
+    (row,) = store.candidates(run)
+    assert (row.state, row.rung, row.step, row.loss, row.reward) == ("pruned", 10, 10, 0.7, 0.45)
+    assert (row.latency, row.estimated_ms, row.weights) == (None, 4.0, False)
+    assert row.to_dict()["rung"] == 10
+    assert journal.outcomes(1) == [Outcome(A, 0.45)]
+
+
+def test_an_episode_is_judged_from_the_cheapest_on_each_beside_all_that_were_trained_before(
+    store: Store, run: int
+) -> None:
+    first, second, third = sorted((A, B, C), key=lambda each: each.flops(128))
+    acts = {first: done(0.25, 2.0), second: pruned, third: over_budget}
+    journal, judge = journal_of(store, run, acts)
+    search(Scripted([third, second, first]), journal, 1, 3)
+    assert judge.judged == [first, second, third]
+    assert judge.peers[2] == [
+        Peer(reading(2.0).p50, {1: 0.75, 2: 0.5}, 0.25),
+        Peer(4.0, {0: 0.9, 10: 0.7}, None),
+    ]
+    assert [len(peers) for peers in judge.peers] == [0, 1, 2]
+
+
+def test_a_search_that_goes_on_knows_its_peers_from_the_store(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: pruned})
+    search(Scripted([A]), journal, 1, 1)
+    journal, judge = journal_of(store, run, {B: over_budget})
+    search(Scripted([A], [B]), journal, 2, 1)
+    assert judge.peers == [[Peer(4.0, {0: 0.9, 10: 0.7}, None)]]
 
 
 def test_a_space_that_runs_out_ends_the_search(store: Store, run: int) -> None:

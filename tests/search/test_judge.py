@@ -26,8 +26,12 @@ from kdnas_core.latency.model import LatencyModel
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.teacher import Teacher
+from kdnas_core.search import candidate as candidate_module
 from kdnas_core.search import judge as module
-from kdnas_core.search.judge import REMEMBERED, Judge, Judgement, Listener, Measured
+from kdnas_core.search.candidate import Costs, Judgement, Listener
+from kdnas_core.search.judge import REMEMBERED, Judge
+from kdnas_core.search.reward import kdnas_reward
+from kdnas_core.search.rungs import Peer
 from kdnas_core.spec import parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny import (
@@ -66,7 +70,7 @@ def is_locked() -> bool:
 class Told:
     """Records the calls of a listener; ends the judgement at a step."""
 
-    measured: list[Measured] = field(default_factory=list)
+    costs: list[Costs] = field(default_factory=list)
     notes: list[Sequence[str]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     held_out: list[tuple[int, dict[str, Places]]] = field(default_factory=list)
@@ -84,7 +88,7 @@ class Told:
         def held_out(taken: int, terms: dict[str, Places]) -> None:
             self.held_out.append((taken, terms))
 
-        return Listener(lambda: None, self.measured.append, self.notes.append, self.step, held_out)
+        return Listener(lambda: None, self.costs.append, self.notes.append, self.step, held_out)
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +111,7 @@ def judge(
     proxy = {**tiny_spec["proxy"], "steps": 6}
     spec = parse_spec({**tiny_spec, "latency": latency, "proxy": proxy}).judged_by_layers()
     set_latency(monkeypatch, WITHIN)
-    monkeypatch.setattr(module, "model_here", lambda protocol: None)
+    monkeypatch.setattr(candidate_module, "model_here", lambda protocol: None)
     wanted = everything_of(teacher)
     train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:64], texts[100:116]))
     data = proxy_set_of(teacher, train, held_out)
@@ -132,7 +136,9 @@ def with_objective(judge: Judge, **fields: Any) -> Judge:
 
 def set_latency(monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> None:
     monkeypatch.setattr(
-        LatencyBench, "student_latency", lambda bench, architecture, student, waiting: latency
+        LatencyBench,
+        "student_latency",
+        lambda bench, architecture, student, waiting, *, holds_device: latency,
     )
 
 
@@ -178,7 +184,7 @@ def test_a_candidate_over_budget_is_never_distilled(
     vetoing = dataclasses.replace(judge, spec=spec, teacher_ms=latency.teacher_p50)
     told = Told()
     assert vetoing.judge(SMALL, tmp_path / "files", told.listener) == Judgement("over_budget", None, None)
-    assert [measured.latency for measured in told.measured] == [latency]
+    assert [costs.latency for costs in told.costs] == [latency]
     assert (told.notes, told.steps, told.held_out) == ([], [], [])
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
 
@@ -192,7 +198,7 @@ AS_SPEEDUP = {"budget_speedup": 2.0, "sequence_length": 16}
 def foreseen(judge: Judge, monkeypatch: pytest.MonkeyPatch, model: Model | None, **budget: float) -> Judge:
     """Returns the same judge with a latency model; a student that is measured is over budget."""
     set_latency(monkeypatch, OVER)
-    monkeypatch.setattr(module, "model_here", lambda protocol: model)
+    monkeypatch.setattr(candidate_module, "model_here", lambda protocol: model)
     forbid_distillation(monkeypatch)
     spec = judge.spec.model_dump() | {"latency": budget or AS_SPEEDUP}
     return dataclasses.replace(judge, spec=parse_spec(spec))
@@ -203,13 +209,12 @@ def test_a_candidate_foreseen_far_over_budget_is_neither_built_nor_measured(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: dict[str, float]
 ) -> None:
     vetoing = foreseen(judge, monkeypatch, Model(7.6), **budget)
-    for name in ("new_student", "parameters"):
-        monkeypatch.setattr(module, name, None)
+    monkeypatch.setattr(module, "new_student", None)
     monkeypatch.setattr(LatencyBench, "student_latency", None)
     told = Told()
     judgement = vetoing.judge(SMALL, tmp_path / "files", told.listener)
     assert judgement == Judgement("over_budget", None, None, estimated_ms=7.6)
-    assert (told.measured, told.notes, told.steps) == ([], [], [])
+    assert (told.costs, told.notes, told.steps) == ([], [], [])
     config = AutoConfig.from_pretrained(tmp_path / "files")
     assert (config.num_hidden_layers, config.hidden_size) == (2, 16)
 
@@ -220,7 +225,7 @@ def test_a_candidate_foreseen_far_over_budget_is_neither_built_nor_measured(
         (None, AS_SPEEDUP),
         (Model(7.4), AS_SPEEDUP),
         (Model(7.4), AS_IT_STANDS),
-        (Model(1.0), AS_SPEEDUP),
+        (Model(4.1), AS_SPEEDUP),
         (Model(100.0, p90_error=0.26), AS_SPEEDUP),
         (Model(7.6, teacher_ms=10.3), AS_SPEEDUP),  # near the edge as a share of the teacher's
         (Model(100.0, teacher_ms=200.0), AS_IT_STANDS),  # the model is wrong about the teacher at this batch
@@ -237,7 +242,7 @@ def test_a_candidate_is_measured_near_the_budget_and_where_no_good_model_says_ot
     measuring = foreseen(judge, monkeypatch, model, **budget)
     judgement = measuring.judge(SMALL, tmp_path / "files", told.listener)
     assert judgement == Judgement("over_budget", None, None)
-    assert [measured.latency for measured in told.measured] == [OVER]
+    assert [costs.latency for costs in told.costs] == [OVER]
 
 
 def test_a_candidate_near_the_edge_for_the_teacher_of_this_run_is_measured(
@@ -246,7 +251,7 @@ def test_a_candidate_near_the_edge_for_the_teacher_of_this_run_is_measured(
     told = Told()
     measuring = dataclasses.replace(foreseen(judge, monkeypatch, Model(7.6)), teacher_ms=10.3)
     measuring.judge(SMALL, tmp_path / "files", told.listener)
-    assert len(told.measured) == 1
+    assert len(told.costs) == 1
 
 
 def test_what_is_remembered_is_not_estimated(
@@ -255,7 +260,7 @@ def test_what_is_remembered_is_not_estimated(
     told = Told()
     monkeypatch.setattr(LatencyBench, "remembered", lambda bench, architecture: OVER)
     foreseen(judge, monkeypatch, Model(100.0)).judge(SMALL, tmp_path / "files", told.listener)
-    assert [measured.latency for measured in told.measured] == [OVER]
+    assert [costs.latency for costs in told.costs] == [OVER]
 
 
 def test_students_named_one_by_one_are_measured(
@@ -265,7 +270,7 @@ def test_students_named_one_by_one_are_measured(
     spec = parse_spec(measuring.spec.model_dump() | {"space": "bert-tiny"})
     told = Told()
     dataclasses.replace(measuring, spec=spec).judge(SMALL, tmp_path / "files", told.listener)
-    assert [measured.latency for measured in told.measured] == [OVER]
+    assert [costs.latency for costs in told.costs] == [OVER]
 
 
 def test_a_candidate_just_within_the_budget_is_distilled(judge: Judge, tmp_path: Path) -> None:
@@ -279,7 +284,7 @@ def test_its_costs_are_told_before_the_first_step(judge: Judge, teacher: Teacher
     with pytest.raises(Stopped):
         judge.judge(SMALL, tmp_path / "files", told.listener)
     weights = sum(weight.numel() for weight in new_student(teacher, SMALL, 0).parameters())
-    assert told.measured == [Measured(weights, SMALL.flops(16), WITHIN)]
+    assert told.costs == [Costs(weights, SMALL.flops(16), WITHIN)]
 
 
 def test_a_judged_student_is_loaded_by_stock_transformers_with_its_tokenizer(
@@ -572,6 +577,158 @@ def test_scoring_a_candidate_can_be_ended(judge: Judge, tmp_path: Path) -> None:
         with_task(judge, "accuracy").judge(SMALL, tmp_path / "files", listener)
 
 
+# Rungs
+
+
+def peers(*losses: dict[int, float], ms: float = 1.0) -> list[Peer]:
+    """Peers that were all trained to the end, and whose loss fell alike from each rung on."""
+    return [Peer(ms, at, at[6]) for at in losses]
+
+
+# after each of the six steps
+GOOD = {step: 0.01 * (7 - step) for step in range(7)}
+BAD = {step: 10.0 - step for step in range(7)}
+
+
+def test_a_candidate_that_a_faster_one_beats_at_a_rung_is_stopped_there(judge: Judge, tmp_path: Path) -> None:
+    told = Told()
+    judgement = judge.judge(SMALL, tmp_path / "files", told.listener, peers(GOOD, GOOD, GOOD, GOOD))
+    assert (judgement.state, judgement.rung) == ("pruned", 1)
+    assert [step for step, _ in told.held_out] == [0, 1]
+    assert judgement.loss == HeldOut(1, told.held_out[-1][1]).loss
+    # as much is left to gain as for the others: 0.05
+    expected = kdnas_reward(judgement.loss - 0.05, 5.0, 10.0, judge.spec.search.reward)
+    assert judgement.reward == pytest.approx(expected)
+    assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        peers(GOOD, GOOD, GOOD),  # too few to know the noise
+        peers(BAD, BAD, BAD, BAD),
+        peers(GOOD, GOOD, GOOD, GOOD, ms=5.1),  # slower than it
+        peers(GOOD, GOOD, GOOD, BAD),  # any may still gain a lot
+        peers(),
+    ],
+)
+def test_a_candidate_that_may_be_on_the_frontier_is_trained_to_the_end(
+    judge: Judge, tmp_path: Path, others: list[Peer]
+) -> None:
+    told = Told()
+    assert judge.judge(SMALL, tmp_path / "files", told.listener, others).state == "done"
+    assert told.steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_search_that_is_not_to_prune_trains_all_to_the_end(judge: Judge, tmp_path: Path) -> None:
+    fields = judge.spec.model_dump()
+    fields["search"]["prune"] = False
+    whole = dataclasses.replace(judge, spec=parse_spec(fields))
+    assert whole.judge(SMALL, tmp_path / "files", Told().listener, peers(*[GOOD] * 4)).state == "done"
+
+
+def test_a_candidate_with_tasks_is_not_stopped_by_its_loss(judge: Judge, tmp_path: Path) -> None:
+    with_tasks = with_task(judge, "kdnas")
+    assert with_tasks.judge(SMALL, tmp_path / "files", Told().listener, peers(*[GOOD] * 4)).state == "done"
+
+
+def well_within(judge: Judge, monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> list[bool]:
+    """A latency of 1 ms is estimated for all; returns whether the device was held at each measurement."""
+    held: list[bool] = []
+
+    def measured(*arguments: object, holds_device: bool) -> LatencyReading:
+        held.append(holds_device)
+        return latency
+
+    monkeypatch.setattr(candidate_module, "model_here", lambda protocol: Model(1.0))
+    monkeypatch.setattr(LatencyBench, "student_latency", measured)
+    return held
+
+
+def test_the_latency_of_a_candidate_well_within_the_budget_is_measured_at_its_first_rung(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held, told = well_within(judge, monkeypatch, WITHIN), Told()
+    judgement = judge.judge(SMALL, tmp_path / "files", told.listener)
+    assert held == [True]
+    assert [(costs.latency, costs.estimated_ms) for costs in told.costs] == [(None, 1.0), (WITHIN, 1.0)]
+    assert judgement == dataclasses.replace(judgement, state="done", estimated_ms=None, rung=None)
+
+
+def test_a_candidate_that_is_stopped_at_its_first_rung_is_not_measured(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held, told = well_within(judge, monkeypatch, WITHIN), Told()
+    judgement = judge.judge(SMALL, tmp_path / "files", told.listener, peers(*[GOOD] * 4))
+    assert (judgement.state, held) == ("pruned", [])
+    assert [(costs.latency, costs.estimated_ms) for costs in told.costs] == [(None, 1.0)]
+    # by the estimate, of a teacher of 10 ms
+    likely = (judgement.loss or 0) - 0.05
+    assert judgement.reward == pytest.approx(kdnas_reward(likely, 1.0, 10.0, judge.spec.search.reward))
+
+
+def test_nothing_is_within_the_budget_by_its_estimate(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    well_within(judge, monkeypatch, OVER)
+    told = Told()
+    judgement = judge.judge(SMALL, tmp_path / "files", told.listener)
+    assert judgement == Judgement("over_budget", None, None)
+    assert [step for step, _ in told.held_out] == [0, 1]
+    assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
+
+
+def test_a_search_that_does_not_prune_measures_before_it_trains(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held = well_within(judge, monkeypatch, OVER)
+    fields = judge.spec.model_dump()
+    fields["search"]["prune"] = False
+    told = Told()
+    dataclasses.replace(judge, spec=parse_spec(fields)).judge(SMALL, tmp_path / "files", told.listener)
+    assert (held, told.steps) == ([False], [])
+
+
+# A busy machine
+
+
+def test_an_unclean_reading_over_the_budget_is_repeated_before_it_is_believed(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    busy = dataclasses.replace(OVER, clean=False)
+    readings = iter([busy, dataclasses.replace(busy, p50=7.0), WITHIN])
+    monkeypatch.setattr(LatencyBench, "student_latency", lambda *given, holds_device: next(readings))
+    monkeypatch.setattr(candidate_module, "BUSY_S", (0.0, 0.0))
+    told = Told()
+    assert judge.judge(SMALL, tmp_path / "files", told.listener).state == "done"
+    assert [costs.latency for costs in told.costs] == [WITHIN]
+
+
+def test_the_least_of_several_unclean_readings_counts(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    busy = [dataclasses.replace(OVER, p50=ms, clean=False) for ms in (9.0, 6.0, 7.0)]
+    readings = iter(busy)
+    monkeypatch.setattr(LatencyBench, "student_latency", lambda *given, holds_device: next(readings))
+    monkeypatch.setattr(candidate_module, "BUSY_S", (0.0, 0.0))
+    told = Told()
+    assert judge.judge(SMALL, tmp_path / "files", told.listener).state == "over_budget"
+    assert [costs.latency for costs in told.costs] == [busy[1]]
+
+
+def test_who_waits_for_a_quieter_machine_can_be_stopped(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_latency(monkeypatch, dataclasses.replace(OVER, clean=False))
+
+    def waiting() -> None:
+        raise Stopped
+
+    listener = dataclasses.replace(Told().listener, waiting=waiting)
+    with pytest.raises(Stopped):
+        judge.judge(SMALL, tmp_path / "files", listener)
+
+
 # What was trained before
 
 
@@ -650,3 +807,38 @@ def test_whatever_a_loss_depends_on_is_part_of_the_question(
         changed = remembering(judge, **{what: value})
     assert changed._question(shape) != before
     assert judge._question(SMALL).keys() == before.keys()
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_what_was_stopped_at_a_rung_is_stopped_again_without_a_step(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    others, told, again = peers(*[GOOD] * 4), Told(), Told()
+    first = remembering(judge).judge(SMALL, tmp_path / "first", told.listener, others)
+    forbid_distillation(monkeypatch)
+    assert remembering(judge).judge(SMALL, tmp_path / "again", again.listener, others) == first
+    assert again.held_out == told.held_out
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["config.json"]
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_what_was_stopped_at_a_rung_is_trained_where_nothing_stops_it_and_remembered_then(
+    judge: Judge, tmp_path: Path
+) -> None:
+    remembering(judge).judge(SMALL, tmp_path / "first", Told().listener, peers(*[GOOD] * 4))
+    for steps in ([1, 2, 3, 4, 5, 6], []):
+        told = Told()
+        assert remembering(judge).judge(SMALL, tmp_path / f"{len(steps)}", told.listener).state == "done"
+        assert told.steps == steps
+        assert (told.notes[-1][-1:] == [REMEMBERED]) == (not steps)
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_remembered_whole_result_is_judged_at_rungs_as_if_it_were_trained(
+    judge: Judge, tmp_path: Path
+) -> None:
+    remembering(judge).judge(SMALL, tmp_path / "first", Told().listener)
+    told = Told()
+    judgement = remembering(judge).judge(SMALL, tmp_path / "again", told.listener, peers(*[GOOD] * 4))
+    assert (judgement.state, judgement.rung, told.steps) == ("pruned", 1, [])
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["config.json"]

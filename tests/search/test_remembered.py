@@ -36,16 +36,18 @@ def test_what_is_remembered_comes_back_exactly_with_the_files_of_its_student(
     fresh_cache: Path, student: Path, tmp_path: Path
 ) -> None:
     remember({"seed": 1}, RESULT, student)
-    assert recall({"seed": 1}, tmp_path / "other") == RESULT
+    known = recall({"seed": 1})
+    assert known is not None
+    assert (known.mini_kd, known.is_whole) == (RESULT, True)
+    known.copy_student(tmp_path / "other")
     assert {path.name for path in (tmp_path / "other").iterdir()} == {"model.safetensors", "config.json"}
     assert (tmp_path / "other" / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_another_question_is_not_known(fresh_cache: Path, student: Path, tmp_path: Path) -> None:
-    assert recall({"seed": 1}, tmp_path / "other") is None
+    assert recall({"seed": 1}) is None
     remember({"seed": 1}, RESULT, student)
-    assert recall({"seed": 2}, tmp_path / "other") is None
-    assert not (tmp_path / "other").exists()
+    assert recall({"seed": 2}) is None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "result.json", "config.json"])
@@ -59,10 +61,10 @@ def test_a_damaged_result_is_forgotten(
         (result / name).write_bytes(b"weigh")
     else:
         (result / name).unlink()
-    assert recall({"seed": 1}, tmp_path / "other") is None
+    assert recall({"seed": 1}) is None
     assert results(fresh_cache) == []
     remember({"seed": 1}, RESULT, student)
-    assert recall({"seed": 1}, tmp_path / "other") == RESULT
+    assert recall({"seed": 1}) is not None
 
 
 def test_the_same_result_of_two_searches_is_kept_once(fresh_cache: Path, student: Path) -> None:
@@ -74,7 +76,7 @@ def test_the_same_result_of_two_searches_is_kept_once(fresh_cache: Path, student
 def test_a_disk_without_room_keeps_nothing_and_ends_nothing(
     fresh_cache: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(source: Path, target: Path) -> None:
+    def full(source: Path, target: Path, dirs_exist_ok: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copytree", full)
@@ -82,12 +84,19 @@ def test_a_disk_without_room_keeps_nothing_and_ends_nothing(
     assert results(fresh_cache) == []
 
 
-def test_a_result_that_cannot_be_copied_is_as_good_as_unknown(
-    fresh_cache: Path, student: Path, tmp_path: Path
+def test_a_training_that_was_stopped_at_a_rung_is_kept_until_the_whole_one_is(
+    fresh_cache: Path, student: Path
 ) -> None:
-    remember({"seed": 1}, RESULT, student)
-    (tmp_path / "file").touch()
-    assert recall({"seed": 1}, tmp_path / "file") is None
+    remember({"seed": 1}, RESULT, None)
+    stopped = recall({"seed": 1})
+    assert stopped is not None
+    assert (stopped.mini_kd, stopped.is_whole) == (RESULT, False)
+    for files in (student, None):  # and a whole one stays
+        remember({"seed": 1}, RESULT, files)
+        whole = recall({"seed": 1})
+        assert whole is not None
+        assert whole.is_whole
+    assert len(results(fresh_cache)) == 1
 
 
 def test_beyond_the_bound_what_was_not_used_for_longest_is_forgotten(
@@ -97,8 +106,8 @@ def test_beyond_the_bound_what_was_not_used_for_longest_is_forgotten(
         remember({"seed": seed}, RESULT, student)
     for path in results(fresh_cache):
         os.utime(path, (1_000, 1_000))
-    assert recall({"seed": 1}, tmp_path / "other") is not None  # used again
+    assert recall({"seed": 1}) is not None  # used again
     size = sum(path.stat().st_size for path in results(fresh_cache)[0].iterdir())
     monkeypatch.setattr(module, "MOST_BYTES", size)  # beside the newest
     remember({"seed": 3}, RESULT, student)
-    assert [recall({"seed": seed}, tmp_path / "other") is None for seed in (1, 2, 3)] == [False, True, False]
+    assert [recall({"seed": seed}) is None for seed in (1, 2, 3)] == [False, True, False]

@@ -20,21 +20,18 @@ def test_the_constants_are_those_of_the_paper() -> None:
 
 def test_the_reward_is_the_written_formula() -> None:
     # 0.7 * (5 / 6) ** -0.06, and 0.5 * (2 / 10) ** -0.5
-    assert kdnas_reward(0.3, reading_of(5, 10), PAPER) == pytest.approx(0.70770, abs=1e-5)
-    assert kdnas_reward(0.5, reading_of(2, 20), RewardSpec(alpha=-0.5, beta=0.5)) == pytest.approx(
-        1.11803, abs=1e-5
-    )
+    assert kdnas_reward(0.3, 5, 10, PAPER) == pytest.approx(0.70770, abs=1e-5)
+    assert kdnas_reward(0.5, 2, 20, RewardSpec(alpha=-0.5, beta=0.5)) == pytest.approx(1.11803, abs=1e-5)
 
 
 def test_at_the_target_latency_the_reward_is_one_minus_the_loss() -> None:
-    assert kdnas_reward(0.25, reading_of(6, 10), PAPER) == pytest.approx(0.75)
+    assert kdnas_reward(0.25, 6, 10, PAPER) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(("loss", "clamped"), [(1.0, 1.0), (1.7, 1.0), (1e9, 1.0), (-0.1, 0.0)])
 def test_a_loss_beyond_its_range_is_clamped(loss: float, clamped: float) -> None:
-    latency = reading_of(3, 10)
-    assert kdnas_reward(loss, latency, PAPER) == kdnas_reward(clamped, latency, PAPER)
-    assert kdnas_reward(loss, latency, PAPER) >= 0
+    assert kdnas_reward(loss, 3, 10, PAPER) == kdnas_reward(clamped, 3, 10, PAPER)
+    assert kdnas_reward(loss, 3, 10, PAPER) >= 0
 
 
 @given(st.floats(0, 3), times, times, times, alphas)
@@ -43,8 +40,8 @@ def test_of_two_with_the_same_loss_the_slower_never_scores_higher(
 ) -> None:
     constants = RewardSpec(alpha=alpha)
     fast, slow = sorted((one, other))
-    quick = kdnas_reward(loss, reading_of(fast, teacher), constants)
-    assert kdnas_reward(loss, reading_of(slow, teacher), constants) <= quick
+    quick = kdnas_reward(loss, fast, teacher, constants)
+    assert kdnas_reward(loss, slow, teacher, constants) <= quick
 
 
 @given(losses, losses, times, times, alphas)
@@ -52,7 +49,7 @@ def test_of_two_with_the_same_latency_the_worse_never_scores_higher(
     one: float, other: float, latency: float, teacher: float, alpha: float
 ) -> None:
     constants = RewardSpec(alpha=alpha)
-    good, bad = (kdnas_reward(loss, reading_of(latency, teacher), constants) for loss in sorted((one, other)))
+    good, bad = (kdnas_reward(loss, latency, teacher, constants) for loss in sorted((one, other)))
     assert bad <= good
 
 
@@ -66,7 +63,7 @@ def test_beta_never_changes_a_ranking(
     candidates: list[tuple[float, float]], alpha: float, beta: float, other_beta: float
 ) -> None:
     one, other = (
-        [kdnas_reward(loss, reading_of(ms, 10), RewardSpec(alpha=alpha, beta=b)) for loss, ms in candidates]
+        [kdnas_reward(loss, ms, 10, RewardSpec(alpha=alpha, beta=b)) for loss, ms in candidates]
         for b in (beta, other_beta)
     )
     for i in range(len(candidates)):

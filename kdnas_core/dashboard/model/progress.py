@@ -12,7 +12,7 @@ from kdnas_core.search import pareto
 from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 
-JUDGED = ("over_budget", "done", "failed")
+JUDGED = ("over_budget", "pruned", "done", "failed")
 _RECENT = 20  # latest candidates, by which the time left is estimated
 
 
@@ -27,7 +27,7 @@ class EpisodeReward:
 
 
 def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Returns the candidates that are judged: done, over budget or failed."""
+    """Returns the candidates that are judged: done, pruned, over budget or failed."""
     return [candidate for candidate in candidates if candidate.state in JUDGED]
 
 
@@ -42,7 +42,20 @@ def distilled(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def skipped(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Returns the candidates that were not measured, since their estimate is far over the budget."""
-    return [row for row in candidates if row.latency is None and row.estimated_ms is not None]
+    return [row for row in candidates if row.state == "over_budget" and row.latency is None]
+
+
+def pruned(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Returns the candidates that were stopped at a rung, since a faster one was better there."""
+    return [row for row in candidates if row.state == "pruned"]
+
+
+def steps_saved(candidates: Sequence[Candidate]) -> float:
+    """Returns the share of the steps of mini-KD that were saved by stopping candidates at rungs."""
+    stopped = pruned(candidates)
+    whole = [row for row in candidates if row.state == "done"]
+    steps = sum(row.steps for row in (*stopped, *whole))
+    return sum(row.steps - row.step for row in stopped) / steps if steps else 0.0
 
 
 def speedup_of(candidate: Candidate) -> float | None:

@@ -38,6 +38,8 @@ def show(db: Path, run: Run, candidate: Candidate) -> None:
     """Draws the form of a full distillation of a candidate, and describes what it will read."""
     if candidate.state == "over_budget":
         st.warning("This candidate misses the run's latency budget, and so will a student made from it.")
+    if candidate.state == "pruned":
+        st.warning("A faster candidate of this run was clearly better than this one.")
     fields = _choices(run)
     st.markdown(reading(fields, run, candidate))
     ask_button.show(

@@ -48,7 +48,8 @@ def frontier_figure(
     """Draws latency against agreement, the frontier within the budget, and the chosen candidate.
 
     Candidates over the run's budget have no loss and are drawn as ticks along the bottom. Those that were not
-    measured are drawn there as crosses, at their estimate.
+    measured are drawn there as crosses, at their estimate. Those that were stopped early are drawn at their
+    agreement then.
     """
     figure = empty_figure("latency p50 (ms)", wording.criterion(candidates, yardstick), height=460)
     axes = _axes(candidates, budget_ms, teacher_ms)
@@ -62,6 +63,7 @@ def frontier_figure(
         figure, axes, _vetoed(candidates), "over the search's budget, not distilled", GREY, "line-ns-open"
     )
     _add_points(figure, axes, progress.skipped(candidates), "over budget, estimated", GREY, "x-thin-open")
+    _add_points(figure, axes, progress.pruned(candidates), "stopped early", GREY, "triangle-down-open")
     _add_points(figure, axes, slow, "over this budget", GREY, "circle-open")
     _add_points(figure, axes, [row for row in rows if row.id not in ids], "within budget", BLUE, "circle")
     _add_points(figure, axes, front, "Pareto frontier", GREEN, "diamond", line=True)
@@ -149,13 +151,11 @@ def _vetoed(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _label(row: Candidate) -> str:
-    if row.latency is None:
-        cost = f"{wording.estimated(row.estimated_ms)}, not measured · not distilled"
-        return f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}<br>{cost}"
     latency, error = row.point
-    speedup = wording.times(progress.speedup_of(row))
-    lost = "not distilled" if math.isnan(error) else wording.judged(row)
-    return (
-        f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}"
-        f"<br>{wording.milliseconds(latency)} ({speedup}) · {lost}"
-    )
+    cost = f"{wording.milliseconds(latency)} ({wording.times(progress.speedup_of(row))})"
+    if row.latency is None:
+        cost = f"{wording.estimated(row.estimated_ms)}, not measured"
+    judged = "not distilled" if math.isnan(error) else wording.judged(row)
+    if row.rung is not None:
+        judged = f"stopped after {row.rung} of {row.steps} steps, {judged} then"
+    return f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}<br>{cost} · {judged}"

@@ -31,11 +31,13 @@ def _progress(snapshot: Snapshot) -> None:
     states = Counter(row.state for row in candidates)
     skipped = len(progress.skipped(candidates))
     unmeasured = f" ({skipped} by an estimate alone, not measured)" if skipped else ""
+    pruned = len(progress.pruned(candidates))
+    saved = f", {pruned} stopped early, which saved {progress.steps_saved(candidates):.0%} of the steps"
     st.progress(
         min(1.0, judged / max(1, planned)),
         text=f"Episode {run.episode} of {run.spec.search.episodes} · {judged} of {planned} candidates judged:"
         f" {states['done']} distilled, {states['over_budget']} over budget{unmeasured},"
-        f" {states['failed']} failed",
+        f" {states['failed']} failed{saved if pruned else ''}",
     )
     st.markdown(" · ".join(_facts(snapshot)))
 

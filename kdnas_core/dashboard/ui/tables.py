@@ -52,7 +52,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
     table = pd.DataFrame([_candidate_row(candidate) for candidate in candidates])
     told = {
         "±": any(candidate.loss_se is not None for candidate in candidates),
-        "Not measured": bool(progress.skipped(candidates)),
+        "Not measured": any(row.latency is None and row.estimated_ms is not None for row in candidates),
         "Embedding": any(candidate.architecture.embedding_size is not None for candidate in candidates),
         "Task score": any(candidate.proxy_score is not None for candidate in candidates),
     }

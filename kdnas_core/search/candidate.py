@@ -1,0 +1,240 @@
+"""One candidate under judgement: its latency or an estimate of it, the veto, and the rungs of its mini-KD."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.distillation.objective import Places
+from kdnas_core.distillation.trainer import HeldOut
+from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.latency.model import FAR_OVER, MOST_ERROR, model_here
+from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.student import parameters
+from kdnas_core.search.reward import kdnas_reward, within_budget
+from kdnas_core.search.rungs import Peer, expected_loss, is_dominated
+from kdnas_core.spec import RunSpec
+
+BUSY_S = (2.0, 6.0)  # pauses before an unclean reading over the budget is repeated
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a candidate, known before training; until its first rung, its latency may be estimated."""
+
+    parameters: int
+    flops: int
+    latency: LatencyReading | None
+    estimated_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The outcome of one candidate.
+
+    Attributes:
+        state: "done"; "over_budget"; or "pruned", stopped at a rung since a faster one was better there.
+        loss: L of the reward, at the rung if it was pruned; None if it is over budget.
+        reward: of the loss and the latency; if it was pruned, of the loss that its peers make likely.
+        languages: the held-out loss by language, if there are several.
+        scores: on the proxies of the run's tasks, by name.
+        estimated_ms: its estimated latency, if that was so far over the budget that it was not measured.
+        loss_se: standard error of the loss over held-out texts; None if the loss is the mean over layers.
+        cut_from: the sources of its layers; empty for random weights.
+        rung: the steps after which it was pruned.
+    """
+
+    state: Literal["over_budget", "pruned", "done"]
+    loss: float | None
+    reward: float | None
+    languages: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    estimated_ms: float | None = None
+    loss_se: float | None = None
+    cut_from: tuple[LayerSource, ...] = ()
+    rung: int | None = None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Callbacks of a judgement; any may raise to end it early.
+
+    Attributes:
+        waiting: called while another process holds the device.
+        costs: called with the candidate's costs before its first step, and again if it is measured later.
+        noted: called with a sentence for each loss term that is left out, and for a remembered result.
+        step: called with the steps of mini-KD taken; not called if its result is remembered.
+        held_out: called with the steps taken and the held-out losses by term and (layer, teacher layer).
+    """
+
+    waiting: Callable[[], None]
+    costs: Callable[[Costs], None]
+    noted: Callable[[Sequence[str]], None]
+    step: Callable[[int], None]
+    held_out: Callable[[int, dict[str, Places]], None]
+
+
+class OverBudget(Exception):
+    """Raised once a measured latency is over the budget."""
+
+
+class Dominated(Exception):
+    """Raised at a rung where a faster candidate is better."""
+
+    def __init__(self, look: HeldOut) -> None:
+        super().__init__(look.step)
+        self.look = look
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimated latency in milliseconds: as it is, and as a share of the teacher's latency in this run.
+
+    The other reading of a speed-up, and a check of the model at this point.
+    """
+
+    ms: float
+    beside_teacher: float
+
+    def is_far_over(self, budget: float) -> bool:
+        """Whether both readings are so far over a budget that the candidate is not measured."""
+        return min(self.ms, self.beside_teacher) > FAR_OVER * budget
+
+    def is_well_within(self, budget: float) -> bool:
+        """Whether both are so far within it that measuring can wait."""
+        return max(self.ms, self.beside_teacher) * (1 + MOST_ERROR) <= budget
+
+
+def estimate(
+    architecture: Architecture, spec: RunSpec, bench: LatencyBench, teacher_ms: float
+) -> Estimate | None:
+    """Returns its estimated latency; None where it is measured at once, or remembered.
+
+    Presets are always measured: they are few and unlike the shapes that the model was fitted on.
+
+    Args:
+        architecture: of the candidate.
+        spec: of the search.
+        bench: of the search.
+        teacher_ms: the teacher's latency when the search began.
+    """
+    if spec.space.presets or bench.remembered(architecture) is not None:
+        return None
+    model = model_here(spec.latency)
+    if model is None or not model.may_skip:
+        return None
+    at = spec.latency.batch_size, spec.latency.sequence_length
+    ms = model.estimate(architecture, *at)
+    return Estimate(ms, ms * teacher_ms / model.estimate(bench.teacher.architecture, *at))
+
+
+class CandidateUnderJudgement:
+    """Its latency, and what its mini-KD has shown so far.
+
+    Args:
+        architecture: of the candidate.
+        student: a model of that architecture.
+        spec: of the search.
+        bench: measures latency.
+        teacher_ms: the teacher's latency when the search began.
+        listener: callbacks.
+        peers: the candidates judged before.
+        estimated_ms: its estimated latency if it is to be measured at its first rung; else None.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        student: PreTrainedModel,
+        spec: RunSpec,
+        bench: LatencyBench,
+        teacher_ms: float,
+        listener: Listener,
+        peers: Sequence[Peer],
+        estimated_ms: float | None,
+    ) -> None:
+        self.architecture, self.student, self.listener = architecture, student, listener
+        self.spec, self.bench, self.teacher_ms, self.peers = spec, bench, teacher_ms, peers
+        self.latency: LatencyReading | None = None
+        self.estimated_ms = estimated_ms
+        self.notes: Sequence[str] = ()
+        self.sources: tuple[LayerSource, ...] = ()
+        self.looks: list[HeldOut] = []
+        if estimated_ms is None:
+            self.measure()
+        else:
+            self._tell_costs()
+
+    def begins(self, notes: Sequence[str], sources: tuple[LayerSource, ...]) -> None:
+        """Begins a training, or the looks of a remembered one."""
+        self.looks, self.notes, self.sources = [], notes, sources
+        self.listener.noted(notes)
+
+    def measure(self, *, holds_device: bool = False) -> LatencyReading:
+        """Returns its latency, measured at the first call.
+
+        Raises:
+            OverBudget: it is over the budget.
+        """
+        if self.latency is None:
+            self.latency = self._reading(holds_device)
+            for pause in BUSY_S:  # a veto is final, and what an unclean reading says is too much
+                if self.latency.clean or self._is_within(self.latency):
+                    break
+                self._wait(pause)
+                self.latency = min(self.latency, self._reading(holds_device), key=lambda each: each.p50)
+            self._tell_costs()
+            if not self._is_within(self.latency):
+                raise OverBudget
+        return self.latency
+
+    def look(self, look: HeldOut) -> None:
+        """Takes an evaluation in; the rungs are those between the first step and the last.
+
+        Raises:
+            Dominated: a faster candidate is better at this rung.
+            OverBudget: it passes its first rung, and its latency turns out to be over the budget.
+        """
+        self.looks.append(look)
+        self.listener.held_out(look.step, look.terms)
+        if not 0 < look.step < self.spec.proxy.steps:
+            return
+        if self.spec.prunes and is_dominated(self._ms, look.step, look.loss, self.peers):
+            raise Dominated(look)
+        self.measure(holds_device=True)
+
+    def pruned(self, stopped: Dominated) -> Judgement:
+        """Returns the judgement of a candidate that was stopped at a rung."""
+        look, constants = stopped.look, self.spec.search.reward
+        likely = expected_loss(look.step, look.loss, self.peers)
+        teacher_ms = self.teacher_ms if self.latency is None else self.latency.teacher_p50
+        reward = kdnas_reward(likely, self._ms, teacher_ms, constants)
+        return Judgement("pruned", look.loss, reward, cut_from=self.sources, rung=look.step)
+
+    @property
+    def _ms(self) -> float:
+        known = self.estimated_ms if self.latency is None else self.latency.p50
+        assert known is not None, "it is measured, or put off with an estimate"
+        return known
+
+    def _tell_costs(self) -> None:
+        flops = self.architecture.flops(self.spec.latency.sequence_length)
+        self.listener.costs(Costs(parameters(self.student), flops, self.latency, self.estimated_ms))
+
+    def _reading(self, holds_device: bool) -> LatencyReading:
+        waiting = self.listener.waiting
+        return self.bench.student_latency(self.architecture, self.student, waiting, holds_device=holds_device)
+
+    def _is_within(self, latency: LatencyReading) -> bool:
+        return within_budget(latency, self.spec.latency, self.teacher_ms)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.listener.waiting()
+            time.sleep(0.1)
