@@ -1,19 +1,26 @@
-"""The lock by which one process at a time measures or computes on this device; names of devices."""
+"""Where this process computes, and the lock by which one process at a time measures or computes."""
 
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from kdnas_core.spec import USUAL_RUNTIMES, Runtime
+from kdnas_core.errors import BadInput
+from kdnas_core.spec import USUAL_RUNTIMES, Device, Runtime
+
+if TYPE_CHECKING:
+    import torch
 
 CUDA = Path("/dev/nvidiactl")  # exists where the driver is installed; looked up without torch
 LOOK_EVERY_S = 0.5
@@ -84,6 +91,103 @@ def _taken(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
+
+
+def devices() -> tuple[Device, ...]:
+    """Returns the choices of a device on this machine, without asking torch."""
+    has_mps = platform.system() == "Darwin" and platform.machine() == "arm64"
+    gpus: tuple[Device, ...] = (*(("cuda",) if CUDA.exists() else ()), *(("mps",) if has_mps else ()))
+    return ("auto", "cpu", *gpus)
+
+
+_computes_on: ContextVar[str] = ContextVar("computes_on", default="cpu")
+
+
+@contextmanager
+def computing_on(wanted: Device) -> Iterator[None]:
+    """Chooses the device that models compute on until the end of the block.
+
+    Args:
+        wanted: "auto" takes a CUDA device if there is one, else the processor.
+
+    Raises:
+        BadInput: this machine has no such device.
+    """
+    token = _computes_on.set(chosen_device(wanted))
+    try:
+        yield
+    finally:
+        _computes_on.reset(token)
+
+
+def chosen_device(wanted: Device) -> str:
+    """Returns the device of a choice: "cpu", "cuda" or "mps".
+
+    Raises:
+        BadInput: this machine has no such device.
+    """
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if has_cuda else "cpu"
+    if not (has_cuda if wanted == "cuda" else torch.backends.mps.is_available()):
+        raise BadInput(f"This machine has no {wanted} device that torch can use; set device to auto or cpu.")
+    if wanted == "mps":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # it lacks some operations
+    return wanted
+
+
+def compute_device() -> torch.device:
+    """Returns the device that models compute on, the processor outside of `computing_on`."""
+    import torch
+
+    return torch.device(_computes_on.get())
+
+
+def compute_name() -> str:
+    """Returns the machine and the device that it computes on: results differ in rounding between them."""
+    import torch
+
+    on = _computes_on.get()
+    if on == "cpu":
+        return device_name()
+    return f"{device_name()}, {torch.cuda.get_device_name() if on == 'cuda' else on}"
+
+
+@contextmanager
+def moved(*modules: torch.nn.Module) -> Iterator[None]:
+    """Moves modules to the device that models compute on, and back to the processor after the block.
+
+    Not within inference mode, whose tensors could not be trained later.
+    """
+    device = compute_device()
+    if device.type != "cpu":
+        for module in modules:
+            module.to(device)
+    try:
+        yield
+    finally:
+        if device.type != "cpu":
+            for module in modules:
+                module.to("cpu")
+
+
+def free_memory() -> None:
+    """Returns unused memory of a GPU to it."""
+    import torch
+
+    if compute_device().type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def autocast(dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    """Returns a context in which models compute in a dtype; None for float32."""
+    import torch
+
+    return nullcontext() if dtype is None else torch.autocast(compute_device().type, dtype)
 
 
 def runtimes() -> tuple[Runtime, ...]:

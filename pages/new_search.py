@@ -16,6 +16,7 @@ from kdnas_core.dashboard.new_search import latency_form, objective_form, space_
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.errors import BadInput
+from kdnas_core.hardware import devices
 from kdnas_core.runs.records import Check
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, parse_spec
 
@@ -23,6 +24,11 @@ EPISODES, CANDIDATES = 8, 6  # defaults, well under an hour; the published setti
 PAIRS_HELP = (
     "The share of the texts that become pairs of segments, read as one text with the teacher's marks between."
     " Left empty: none where students are for their vectors, half where they are for fine-tuning."
+)
+DEVICE_HELP = "Where teacher and students compute. Latency is measured in the runtime of the budget."
+PRUNE_HELP = (
+    "A candidate is stopped once a faster one is clearly better after as many steps: it could not be the best"
+    " for any budget. A search that judges by tasks stops none."
 )
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (
@@ -69,15 +75,17 @@ def sources() -> tuple[dict[str, Any], Architecture | None]:
 def effort() -> dict[str, Any]:
     st.header("Search")
     left, middle, right = st.columns(3)
-    search = {
+    search: dict[str, Any] = {
         "episodes": left.number_input("Episodes", 1, 1_000, EPISODES),
         "candidates": middle.number_input("Candidates an episode", 1, 1_000, CANDIDATES),
         "controller": right.selectbox(
             "Controller", ["lstm", "random"], help="lstm: the reward regressor of KD-NAS."
         ),
     }
+    device = left.selectbox("Computes on", devices(), format_func=wording.device, help=DEVICE_HELP)
+    search["prune"] = middle.checkbox("Stop candidates early", True, help=PRUNE_HELP)
     named, reward = tasks()
-    return {"search": {**search, "reward": reward}, "tasks": named, **details()}
+    return {"search": {**search, "reward": reward}, "tasks": named, "device": device, **details()}
 
 
 def details() -> dict[str, Any]:

@@ -58,6 +58,12 @@ RUNTIMES: dict[str, str] = {
     "torch": "torch",
     "torch-cuda": "torch on CUDA",
 }
+DEVICES = {
+    "auto": "The best: a CUDA GPU, else the processor",
+    "cpu": "The processor",
+    "cuda": "A CUDA GPU",
+    "mps": "Apple's GPU",
+}
 # in the order in which a page shows them
 TERMS = {
     "hidden_probe": "Hidden states, by a probe",
@@ -280,6 +286,11 @@ def plain(text: str) -> str:
 def plain_html(text: str) -> str:
     """Escapes a user's text, in which Plotly would read tags."""
     return html.escape(text, quote=False)
+
+
+def device(name: str) -> str:
+    """Formats a choice of where models compute."""
+    return DEVICES.get(name, name)
 
 
 def state(word: str) -> str:

@@ -16,7 +16,7 @@ from kdnas_core.distillation.recipes import terms_of
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import BadInput
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive
+from kdnas_core.hardware import compute_device, exclusive, moved
 from kdnas_core.models.importance import Importance, importance_of
 from kdnas_core.models.mlm_head import MlmHead, TeacherHead, teacher_head
 from kdnas_core.models.pooling import Mode, pooling_mode
@@ -92,13 +92,16 @@ def trained_head(teacher: Teacher, train: Targets, vocabulary: Vocabulary, seed:
     places = torch.from_numpy(train.labels != NOT_HIDDEN).nonzero()[:, 0].numpy()
     states = torch.from_numpy(train.outputs["hidden", teacher.layers][places]).float()
     labels = torch.from_numpy(train.labels[places])
-    optimiser = torch.optim.AdamW(head.parameters(), lr=TRAIN_RATE)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(TRAIN_STEPS):
-        chosen = torch.randint(len(places), (min(TRAIN_BATCH, len(places)),), generator=generator)
-        masked_lm(head(states[chosen], table), labels[chosen]).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+    with moved(head):
+        optimiser, device = torch.optim.AdamW(head.parameters(), lr=TRAIN_RATE), compute_device()
+        words = table.to(device)
+        for _ in range(TRAIN_STEPS):
+            chosen = torch.randint(len(places), (min(TRAIN_BATCH, len(places)),), generator=generator)
+            logits = head(states[chosen].to(device), words)
+            masked_lm(logits, labels[chosen].to(device)).backward()
+            optimiser.step()
+            optimiser.zero_grad()
     return TeacherHead(head.eval().requires_grad_(False), table)
 
 

@@ -67,6 +67,12 @@ class Objective(nn.Module):
         self._stages = {stage: place for place, stage in enumerate(sorted(stages))}
         self._registered = nn.ModuleList(term for term, _ in terms)  # so that `parameters` finds them
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Objective:
+        """Moves the probe along."""
+        if self.probe is not None:
+            self.probe._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def loss(self, outputs: Pass, batch: Batch, done: float) -> torch.Tensor:
         """Computes the training loss: the weighted sum of the current stage's terms.
 
@@ -300,7 +306,8 @@ def fit(terms: Sequence[StateTerm], passes: Iterable[tuple[Pass, Batch]]) -> Non
 class _Sums:
     """X^T X and X^T Y over all tokens, X with a column of ones for the bias.
 
-    Summed in float64; the products of a batch are in float32, whose rounding is far below the ridge.
+    Summed in float64 on the processor, since not all devices have it; the products of a batch are in float32,
+    whose rounding is far below the ridge.
     """
 
     def __init__(self, projection: nn.Linear) -> None:
@@ -310,9 +317,9 @@ class _Sums:
 
     def add(self, states: torch.Tensor, targets: torch.Tensor) -> None:
         """Adds (tokens, H_S) states and their (tokens, H_T) targets."""
-        columns = torch.cat([states, torch.ones(len(states), 1)], dim=1)
-        self.gram += columns.T @ columns
-        self.cross += columns.T @ targets
+        columns = torch.cat([states, torch.ones(len(states), 1, device=states.device)], dim=1)
+        self.gram += (columns.T @ columns).cpu()
+        self.cross += (columns.T @ targets).cpu()
 
     def solve(self, projection: nn.Linear) -> None:
         """Writes the solution into the projection."""

@@ -273,6 +273,12 @@ class WordTerm(Term):
         self.head = head
         self._teacher = teacher  # not registered as a module, so not trained
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> WordTerm:
+        """Moves the teacher's head along."""
+        if self._teacher is not None:
+            self._teacher = self._teacher.applied(fn)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
         """Computes the value (1,)."""
         hidden = batch.labels != NOT_HIDDEN

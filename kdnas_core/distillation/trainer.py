@@ -26,6 +26,8 @@ from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
 from kdnas_core.distillation.terms import PairTerm, Pass, Term
 from kdnas_core.distillation.yardstick import Meter, measured
+from kdnas_core.hardware import autocast as autocast_to
+from kdnas_core.hardware import free_memory, moved
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.mapping import mean_over_layers
 from kdnas_core.models.targets import Batch, Targets, Texts, make_batch
@@ -65,10 +67,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Callbacks of a training; `step` may raise to end it early."""
+    """Callbacks of a training; `step` may raise to end it early, `noted` gets a sentence for the user."""
 
     step: Callable[[int], None]
     held_out: Callable[[HeldOut], None]
+    noted: Callable[[str], None] = lambda note: None
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def distil(
         Diverged: the loss is not finite.
         BadInput: the saved file is of a training with other settings.
     """
-    with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
+    with _placed(student, objective, data, autocast) as forward:
         return _Training(forward, objective, data, proxy, seed, watcher, saved).run(looks)
 
 
@@ -164,7 +167,7 @@ def judged_by(
 ) -> HeldOut:
     """Evaluates a student without training; only projections are fitted to it."""
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
-    with only_used_words(student, data.vocabulary), _forward(student, objective, autocast) as forward:
+    with _placed(student, objective, data, autocast) as forward:
         return _Training(forward, objective, data, ProxySpec(), 0, watcher, None).fitted()
 
 
@@ -183,6 +186,7 @@ class _Training:
     ) -> None:
         self.forward, self.objective, self.data, self.proxy = forward, objective, data, proxy
         self.watcher = watcher
+        self.parts = 1  # of a batch, computed one after another, where the device has too little memory
         self.batches = _endless(data.learnt, proxy.batch_size, seed)
         pad = forward.pad
         self.fitting = [make_batch(data.train, texts, pad) for texts in _fitting(data.train)]
@@ -236,13 +240,34 @@ class _Training:
 
     def _gradients(self, done: float) -> float:
         """Accumulates the gradients of one step; returns its loss."""
-        accumulated, total = self.proxy.accumulation, 0.0
-        for texts, chosen in islice(self.batches, accumulated):
-            batch = make_batch(texts, chosen, self.forward.pad)
-            loss = self.objective.loss(self.forward(batch), batch, done) / accumulated
+        batches = list(islice(self.batches, self.proxy.accumulation))
+        while True:
+            try:
+                return sum(self._gradients_of(texts, chosen, done) for texts, chosen in batches)
+            except torch.OutOfMemoryError:
+                if self.parts >= self.proxy.batch_size:
+                    raise
+            self._halve()
+
+    def _gradients_of(self, texts: Texts, chosen: Sequence[int], done: float) -> float:
+        """Adds the gradients of one batch; those of its parts add up, since each weighs by its tokens."""
+        total, size = 0.0, math.ceil(len(chosen) / self.parts)
+        for start in range(0, len(chosen), size):
+            batch = make_batch(texts, chosen[start : start + size], self.forward.pad)
+            loss = self.objective.loss(self.forward(batch), batch, done) / self.proxy.accumulation
             loss.backward()
             total += loss.item()
         return total
+
+    def _halve(self) -> None:
+        """Begins a step anew with smaller parts."""
+        self.loop.optimiser.zero_grad()
+        free_memory()
+        self.parts *= 2
+        size = math.ceil(self.proxy.batch_size / self.parts)
+        self.watcher.noted(
+            f"A whole batch takes more memory than there is; it is read {size} texts at a time."
+        )
 
     def _begin_step(self, step: int) -> None:
         """Fits the second stage's projections before its first step."""
@@ -310,7 +335,7 @@ def evaluate(
             meter.read(outputs, batch)
         for index, term in enumerate(terms):
             count = term.count(batch)
-            totals[index] += term(outputs, batch) * count
+            totals[index] += term(outputs, batch).cpu() * count
             counts[index] += count
     return {
         term.name: _by_place(term.places, (total / max(1, count)).tolist())
@@ -337,7 +362,7 @@ class _Forward:
         self.layers = int(student.config.num_hidden_layers)
 
     def __call__(self, batch: Batch) -> Pass:
-        with torch.autocast("cpu", self.autocast, enabled=self.autocast is not None):
+        with autocast_to(self.autocast):
             output = self.student(
                 input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True, **pair(batch)
             )
@@ -350,12 +375,19 @@ def pair(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _forward(
-    student: PreTrainedModel, objective: Objective, autocast: torch.dtype | None
+def _placed(
+    student: PreTrainedModel, objective: Objective, data: ProxySet, autocast: torch.dtype | None
 ) -> Iterator[_Forward]:
-    """Captures queries, keys and values only if a term reads them."""
+    """Moves a student with the words in use to where models compute.
+
+    Captures queries, keys and values only if a term reads them.
+    """
     reads = any(isinstance(term, PairTerm) for term in objective.all_terms())
-    with capture(student) if reads else contextlib.nullcontext(Captured()) as captured:
+    with (
+        only_used_words(student, data.vocabulary),
+        moved(student, objective),
+        capture(student) if reads else contextlib.nullcontext(Captured()) as captured,
+    ):
         yield _Forward(student, captured, autocast)
 
 

@@ -64,8 +64,8 @@ class VectorsMeter:
     def read(self, outputs: Pass, batch: Batch) -> None:
         """Adds a batch."""
         lengths = batch.mask.sum(1)
-        self.student.append(pooled(batch.real(outputs.hidden[-1]), lengths, self.pooling))
-        self.teacher.append(pooled(batch.teacher("hidden", self.last), lengths, self.pooling))
+        self.student.append(pooled(batch.real(outputs.hidden[-1]), lengths, self.pooling).cpu())
+        self.teacher.append(pooled(batch.teacher("hidden", self.last), lengths, self.pooling).cpu())
 
     def error(self) -> tuple[OfTexts, int]:
         """Returns one minus the CKA as a function of text indices, and the number of texts."""
@@ -87,8 +87,8 @@ class LastLayerMeter:
 
     def read(self, outputs: Pass, batch: Batch) -> None:
         """Adds a batch."""
-        self.squares.append(self.term.last_errors(outputs, batch))
-        self.tokens.append(batch.mask.sum(1))
+        self.squares.append(self.term.last_errors(outputs, batch).cpu())
+        self.tokens.append(batch.mask.sum(1).cpu())
 
     def error(self) -> tuple[OfTexts, int]:
         """Returns the mean over tokens as a function of text indices, and the number of texts."""

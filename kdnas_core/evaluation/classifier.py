@@ -21,6 +21,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.data.tokens import by_length
+from kdnas_core.hardware import autocast as autocast_to
+from kdnas_core.hardware import moved
 from kdnas_core.models.targets import has_segments, padded
 
 BATCH = 64  # rows of a prediction batch
@@ -144,16 +146,17 @@ def new_classifier(
     return model.eval()
 
 
-@torch.inference_mode()
 def logits_of(
     model: PreTrainedModel, tokens: Tokens, autocast: torch.dtype | None = None
 ) -> NDArray[np.float32]:
     """Computes a classifier's (rows, classes) logits, or its (rows, 1) scores."""
     model.eval()
     logits = np.zeros((len(tokens), int(model.config.num_labels or 1)), dtype=np.float32)
-    for rows in by_length(tokens.lengths, BATCH):
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
-            logits[rows] = model(**tokens.inputs(rows, model.config)).logits.float().numpy()
+    with moved(model), torch.inference_mode():
+        for rows in by_length(tokens.lengths, BATCH):
+            with autocast_to(autocast):
+                of_rows = model(**tokens.inputs(rows, model.config)).logits
+            logits[rows] = of_rows.float().cpu().numpy()
     return logits
 
 

@@ -23,6 +23,8 @@ from kdnas_core.data.tasks import Task
 from kdnas_core.data.tokens import endless
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.evaluation.classifier import Tokens, logits_of, new_classifier
+from kdnas_core.hardware import autocast as autocast_to
+from kdnas_core.hardware import compute_device, moved
 from kdnas_core.models.vocabulary import Vocabulary, only_used_words
 
 CUT = 0.1  # share of the training split that rates are evaluated on
@@ -119,7 +121,7 @@ def fine_tuned(
     vocabulary = Vocabulary.of_words(
         data.rows.words(), model.config.vocab_size, model.config.pad_token_id or 0
     )
-    with torch.random.fork_rng(), only_used_words(model, vocabulary):
+    with torch.random.fork_rng(), only_used_words(model, vocabulary), moved(model):
         torch.manual_seed(seed)
         name = json.dumps([asdict(how), rate, seed, steps, len(data.rows)])
         kept = Saved(saved, name, {"model": model}) if saved else None
@@ -147,12 +149,12 @@ def _gradients(
 ) -> Callable[[Sequence[int]], float]:
     """Returns a function that adds the gradients of a batch of rows and returns its loss."""
     numbers = data.rows.renumbered(vocabulary.numbers)
-    targets = _targets(data)
+    targets = _targets(data).to(compute_device())
 
     def gradients(rows: Sequence[int]) -> float:
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        with autocast_to(autocast):
             logits = model(**numbers.inputs(rows, model.config)).logits
-        loss = _loss(logits.float(), targets[rows], data.task)
+        loss = _loss(logits.float(), targets[torch.tensor(rows)], data.task)
         loss.backward()
         return loss.item()
 

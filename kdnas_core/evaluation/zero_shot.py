@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.data.tokens import by_length
 from kdnas_core.evaluation.metrics import score
+from kdnas_core.hardware import compute_device, moved
 
 BATCH = 64
 
@@ -72,7 +73,6 @@ def probe_accuracy(
     return float(classifier.score(features[1].numpy(), labels[1]))
 
 
-@torch.inference_mode()
 def sentence_vectors(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -81,17 +81,18 @@ def sentence_vectors(
 ) -> torch.Tensor:
     """Computes the (sentences, H) means of the last hidden states over real tokens."""
     vectors = torch.zeros(len(sentences), model.config.hidden_size)
-    for batch in by_length([len(sentence) for sentence in sentences], BATCH):
-        inputs = tokenizer(
-            [sentences[index] for index in batch],
-            truncation=True,
-            max_length=sequence_length,
-            padding=True,
-            return_tensors="pt",
-        )
-        states = model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-        ).last_hidden_state
-        mask = inputs["attention_mask"][:, :, None]
-        vectors[batch] = (states * mask).sum(1) / mask.sum(1)
+    with moved(model), torch.inference_mode():
+        for batch in by_length([len(sentence) for sentence in sentences], BATCH):
+            inputs = tokenizer(
+                [sentences[index] for index in batch],
+                truncation=True,
+                max_length=sequence_length,
+                padding=True,
+                return_tensors="pt",
+            ).to(compute_device())
+            states = model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            ).last_hidden_state
+            mask = inputs["attention_mask"][:, :, None]
+            vectors[batch] = ((states * mask).sum(1) / mask.sum(1)).cpu()
     return vectors

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from kdnas_core.files import write_whole
+from kdnas_core.hardware import compute_device, moved
 from kdnas_core.models.capture import capture, dot_scores
 from kdnas_core.models.families import own_path
 from kdnas_core.models.mapping import layer_map
@@ -101,8 +102,9 @@ def importance_of(
     if path.is_file():
         path.touch()  # the least recently used file is deleted first
         return Importance(**load_file(path))
-    heads, neurons = _effects(teacher, texts, pooling, progress)
-    importance = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
+    with moved(teacher.model):
+        heads, neurons = _effects(teacher, texts, pooling, progress)
+        importance = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save({name: value.contiguous() for name, value in vars(importance).items()}))
     for old in sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT]:
@@ -127,13 +129,13 @@ def _effects(
             of_heads, of_neurons = gates.opened(len(inputs["input_ids"]))
             vectors = F.normalize(_vectors(teacher, inputs, pooling), dim=-1)
             for _ in range(PROBES):
-                direction = torch.randn(vectors.shape, generator=generator)
+                direction = torch.randn(vectors.shape, generator=generator).to(vectors.device)
                 gradients = torch.autograd.grad(
                     (vectors * direction).sum(), [*of_heads, *of_neurons], retain_graph=True
                 )
                 for layer in range(shape.layers):
-                    heads[layer] += gradients[layer].square().sum(0)
-                    neurons[layer] += gradients[shape.layers + layer].square().sum(0)
+                    heads[layer] += gradients[layer].square().sum(0).cpu()
+                    neurons[layer] += gradients[shape.layers + layer].square().sum(0).cpu()
             progress(min(1.0, (start + BATCH) / len(texts)))
     count = PROBES * len(texts)
     return (heads / count).sqrt(), (neurons / count).sqrt()
@@ -142,7 +144,7 @@ def _effects(
 def _inputs(teacher: Teacher, texts: Sequence[Any]) -> Any:
     return teacher.tokenizer(
         list(texts), truncation=True, max_length=LENGTH, padding=True, return_tensors="pt"
-    )
+    ).to(compute_device())
 
 
 def _vectors(teacher: Teacher, inputs: Any, pooling: Mode) -> torch.Tensor:
@@ -163,7 +165,10 @@ class _Gates:
         """Returns new gates for a batch: N tensors (texts, heads) and N tensors (texts, F)."""
 
         def ones(width: int) -> list[torch.Tensor]:
-            return [torch.ones(texts, width, requires_grad=True) for _ in range(self.shape.layers)]
+            device = compute_device()
+            return [
+                torch.ones(texts, width, requires_grad=True, device=device) for _ in range(self.shape.layers)
+            ]
 
         self.heads, self.neurons = ones(self.shape.attention_heads), ones(self.shape.intermediate_size)
         return self.heads, self.neurons
@@ -229,7 +234,7 @@ def _same_word(teacher: Teacher, pairs: Sequence[tuple[str, str]]) -> torch.Tens
             for layer, states in enumerate(zip(captured.queries, captured.keys, strict=True)):
                 scores = dot_scores(states[0].float(), states[1].float(), heads)
                 attention = scores.masked_fill(padding, -torch.inf).softmax(-1)
-                total[layer] += (attention * same[:, None]).sum((0, 2, 3))
+                total[layer] += (attention * same[:, None]).sum((0, 2, 3)).cpu()
             count += int(same.any(-1).sum())
     return total / max(1, count)
 
@@ -240,7 +245,7 @@ def _same_in_other_segment(inputs: Any) -> torch.Tensor:
     # special tokens and padding belong to no segment
     segments = torch.tensor(
         [[-1 if of is None else of for of in inputs.sequence_ids(row)] for row in range(len(ids))]
-    )
+    ).to(ids.device)
     real = segments >= 0
     across = segments[:, :, None] != segments[:, None, :]
     return (ids[:, :, None] == ids[:, None, :]) & across & real[:, :, None] & real[:, None, :]

@@ -7,7 +7,7 @@ embedding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,10 @@ class TeacherHead:
         """Returns logits (tokens, words) for the teacher's last hidden states (tokens, H_T)."""
         scores: torch.Tensor = self.head(states, self.table)
         return scores
+
+    def applied(self, function: Callable[[torch.Tensor], torch.Tensor]) -> TeacherHead:
+        """Returns the head with a function applied to its tensors, as `nn.Module.to` does; it is shared."""
+        return TeacherHead(self.head._apply(function), function(self.table))  # type: ignore[no-untyped-call]
 
     def only(self, vocabulary: Vocabulary) -> TeacherHead:
         """Returns the head for the words in use only."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, hide_words
+from kdnas_core.hardware import compute_device
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.teacher import Teacher
 
@@ -97,7 +98,8 @@ class Targets(Texts):
 
         def read(kind: Kind, layer: int) -> torch.Tensor:
             output = self.outputs[kind, layer]
-            return torch.from_numpy(np.concatenate([output[part] for part in slices])).float()
+            stored = torch.from_numpy(np.concatenate([output[part] for part in slices]))
+            return stored.to(compute_device()).float()
 
         return read
 
@@ -130,7 +132,7 @@ class Batch:
     def teacher_padded(self, kind: Kind, layer: int) -> torch.Tensor:
         """Returns the same as (B, n, H), with zeros for padding."""
         tokens = self.teacher(kind, layer)
-        padded = torch.zeros(*self.mask.shape, tokens.shape[1])
+        padded = torch.zeros(*self.mask.shape, tokens.shape[1], device=tokens.device)
         padded[self.mask.bool()] = tokens
         return padded
 
@@ -145,18 +147,22 @@ def make_batch(texts: Texts, chosen: Sequence[int], pad: int) -> Batch:
     ids, mask = padded([texts.ids[part] for part in slices], pad)
     types = None if texts.types is None else padded([texts.types[part] for part in slices], 0)[0]
     labels = torch.from_numpy(np.concatenate([texts.labels[part] for part in slices]))
+    labels = labels.to(compute_device())
     return Batch(ids, mask, labels, texts.variance, texts.reader(slices), types)
 
 
 def padded(rows: Sequence[NDArray[np.int64]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns rows as one tensor (B, n), padded at the end, and its mask, 1 for real entries."""
+    """Returns rows as one tensor (B, n), padded at the end, and its mask, 1 for real entries.
+
+    Both are on the device that models compute on.
+    """
     longest = max(len(row) for row in rows)
     filled = torch.full((len(rows), longest), pad)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
     for place, row in enumerate(rows):
         filled[place, : len(row)] = torch.from_numpy(row)
         mask[place, : len(row)] = 1
-    return filled, mask
+    return filled.to(compute_device()), mask.to(compute_device())
 
 
 def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Tensor:

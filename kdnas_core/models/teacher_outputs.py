@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
 from kdnas_core.errors import BadInput
 from kdnas_core.files import discard
+from kdnas_core.hardware import autocast as autocast_to
+from kdnas_core.hardware import compute_device, moved
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.kept_outputs import KeptOutputs
 from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised
@@ -80,7 +82,8 @@ def teacher_targets(
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
         try:
-            _compute(teacher, encoded, outputs, autocast, unfinished, progress)
+            with moved(teacher.model):
+                _compute(teacher, encoded, outputs, autocast, unfinished, progress)
             with contextlib.suppress(OSError):  # another process computed the same and was first
                 unfinished.replace(folder)
         finally:
@@ -188,7 +191,7 @@ def _forward(
             types = {}
             if encoded.types is not None:
                 types["token_type_ids"] = padded([encoded.types[part] for part in slices], 0)[0]
-            with torch.autocast("cpu", autocast, enabled=autocast is not None):
+            with autocast_to(autocast):
                 states = teacher.model(
                     input_ids=ids, attention_mask=mask, output_hidden_states=True, **types
                 ).hidden_states
@@ -198,14 +201,14 @@ def _forward(
 def _computed(states: Sequence[torch.Tensor], captured: Captured, output: Output) -> NDArray[np.float32]:
     kind, layer = output
     if kind == "hidden":
-        return states[layer].float().numpy()
+        return states[layer].float().cpu().numpy()
     tensors = {"query": captured.queries, "key": captured.keys, "value": captured.values}[kind]
-    return tensors[layer - 1].float().numpy()
+    return tensors[layer - 1].float().cpu().numpy()
 
 
 @dataclass(frozen=True)
 class OnlineTargets(Texts):
-    """Texts whose teacher outputs are computed when a batch is first read.
+    """Texts whose teacher outputs are computed when a batch is first read, where the teacher's weights are.
 
     Attributes:
         teacher: computes the outputs.
@@ -273,7 +276,7 @@ class OnlineTargets(Texts):
         outputs = cache(lambda: self._kept_or_computed(slices))
 
         def read(kind: Kind, layer: int) -> torch.Tensor:
-            return outputs()[kind, layer].float()
+            return outputs()[kind, layer].to(compute_device()).float()
 
         return read
 
@@ -283,7 +286,7 @@ class OnlineTargets(Texts):
         known = self.kept.read(slices)
         if known is None:
             known = self._computed(slices)
-            self.kept.write(slices, known)
+            self.kept.write(slices, {output: states.cpu() for output, states in known.items()})
         return known
 
     @torch.inference_mode()
@@ -296,7 +299,7 @@ class OnlineTargets(Texts):
         real = mask.bool()
         with (
             capture(self.teacher.model) as captured,
-            torch.autocast("cpu", self.autocast, enabled=self.autocast is not None),
+            autocast_to(self.autocast),
         ):
             states = self.teacher.model(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True, **types

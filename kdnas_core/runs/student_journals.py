@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdnas_core.distillation.objective import Places
 from kdnas_core.evaluation.scoring import TaskScore
+from kdnas_core.hardware import computing_on
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep_bench import SweepListener, check_sweep, measure_sweep
 from kdnas_core.runs.jobs import Job
@@ -111,7 +112,8 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
     if student.loss is not None and (folder / "model.safetensors").is_file():
         return  # its worker ended after the last write, before it marked the work as finished
     folder.mkdir(parents=True, exist_ok=True)
-    result = _distilled(store, student, folder, _listener(store, student, check, told))
+    with computing_on(store.run(student.run).spec.device):
+        result = _distilled(store, student, folder, _listener(store, student, check, told))
     store.update_student(
         student.id,
         loss=result.loss,
@@ -197,7 +199,9 @@ def score(store: Store, scoring: Scoring, check: Callable[[], None], told: Told)
 
     listener = ScoreListener(progress.waiting, progress.say, progress.step, scored)
     weights = weights_of(store, source_named(store, scoring.subject))
-    score_models(store.run(scoring.run).spec, scoring.spec, weights, listener)
+    spec = store.run(scoring.run).spec
+    with computing_on(spec.device):
+        score_models(spec, scoring.spec, weights, listener)
 
 
 def scores_of(subject: Scored, found: TaskScore) -> list[Score]:

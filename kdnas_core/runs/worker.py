@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
+from kdnas_core.hardware import computing_on
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
 from kdnas_core.runs.checks import check_asked, queue_asked
@@ -291,10 +292,11 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
     if prepared is None:
         prepared = prepare(run.spec, say)
     store.set_teacher(run.id, prepared.spec, _facts(prepared))
-    judge = make_judge(prepared, say)
-    journal = StoreJournal(store, run.id, judge, check, told)
     spec = prepared.spec.search
-    search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
+    with computing_on(prepared.spec.device):
+        judge = make_judge(prepared, say)
+        journal = StoreJournal(store, run.id, judge, check, told)
+        search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
 
 
 def make_controller(spec: RunSpec, space: SearchSpace) -> Controller:

@@ -175,6 +175,11 @@ class CandidateUnderJudgement:
         self.looks, self.notes, self.sources = [], notes, sources
         self.listener.noted(notes)
 
+    def note(self, note: str) -> None:
+        """Adds a sentence for the user."""
+        self.notes = [*self.notes, note]
+        self.listener.noted(self.notes)
+
     def measure(self, *, holds_device: bool = False) -> LatencyReading:
         """Returns its latency, measured at the first call.
 

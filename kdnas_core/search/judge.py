@@ -20,7 +20,7 @@ from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
 from kdnas_core.files import sync_files
-from kdnas_core.hardware import device_name, exclusive
+from kdnas_core.hardware import compute_name, exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
@@ -181,10 +181,10 @@ class Judge:
             teacher, architecture, objective, self.profile, self.data, self.words, seed, self.importance
         )
         candidate.begins(begun.notes, begun.sources)
-        watcher = Watcher(step=candidate.listener.step, held_out=candidate.look)
+        watcher = Watcher(step=candidate.listener.step, held_out=candidate.look, noted=candidate.note)
         result = distil(begun.student, begun.objective, self.data, spec.proxy, seed, self.autocast, watcher)
         save(begun.student, teacher.tokenizer, folder)
-        return MiniKD(result, tuple(candidate.looks), tuple(begun.notes), begun.sources)
+        return MiniKD(result, tuple(candidate.looks), tuple(candidate.notes), begun.sources)
 
     def _question(self, architecture: Architecture) -> dict[str, Any]:
         """All that the result of a mini-KD depends on; rounding differs by machine, versions and threads."""
@@ -192,7 +192,7 @@ class Judge:
         return {
             "method": METHOD,
             "versions": [torch.__version__, transformers.__version__],
-            "device": device_name(),
+            "device": compute_name(),
             "threads": torch.get_num_threads(),
             "autocast": str(self.autocast),
             "teacher": self.bench.teacher.fingerprint,

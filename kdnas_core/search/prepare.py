@@ -19,7 +19,7 @@ from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_of
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive
+from kdnas_core.hardware import chosen_device, exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.runtimes import check_runtime
@@ -80,6 +80,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     Raises:
         BadInput: the search cannot run; says why in one sentence.
     """
+    chosen_device(spec.device)
     check_runtime(spec.latency.runtime)
     check_teacher(spec.teacher)
     check_corpus(spec.corpus)

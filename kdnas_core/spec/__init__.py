@@ -31,6 +31,7 @@ from kdnas_core.spec.objective import (
 )
 from kdnas_core.spec.run import (
     METHOD,
+    Device,
     ProxySpec,
     RewardSpec,
     RunSpec,
@@ -54,6 +55,7 @@ __all__ = [
     "WITHOUT_MAPPING",
     "WORDS",
     "Activation",
+    "Device",
     "DistilSpec",
     "ExportSpec",
     "Format",

@@ -18,6 +18,8 @@ from kdnas_core.spec.latency import LatencySpec
 from kdnas_core.spec.objective import USUAL_PAIRS, ObjectiveSpec
 from kdnas_core.spec.space import KDNAS_SPACE, SpaceSpec
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
 
 class ProxySpec(Strict):
     """The proxy set and the mini-KD that judges a candidate on it.
@@ -78,6 +80,8 @@ class RunSpec(Strict):
 
     `space` may be given as the word "kdnas" for the published space, "teacher" (the default) for one
     derived from the teacher's own shape when the run is prepared, or the name of a published student.
+    `device` is where models compute: teacher outputs, mini-KD, full distillation and fine-tuning; latency is
+    measured where `latency.runtime` says.
     `tasks` are downstream tasks: each candidate is fine-tuned for some seconds on a part of their training
     splits and scored on another, and the scores take the place of the loss on the frontier.
     """
@@ -92,6 +96,7 @@ class RunSpec(Strict):
     proxy: ProxySpec = ProxySpec()
     search: SearchSpec = SearchSpec()
     tasks: list[Annotated[str, Field(min_length=1)]] = Field(default=[], validate_default=True)
+    device: Device = "auto"
 
     @property
     def prunes(self) -> bool:

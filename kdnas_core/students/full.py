@@ -20,7 +20,7 @@ from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive, turns
+from kdnas_core.hardware import exclusive, moved, turns
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.kept_outputs import kept_outputs
 from kdnas_core.models.mlm_head import TeacherHead
@@ -133,7 +133,7 @@ def distil_fully(
     listener.say("distilling on the full corpus")
     autocast = autocast_dtype()
     saved, looks = folder / CHECKPOINT, max(1, min(LOOKS, steps // STEPS_A_LOOK))
-    with turns(listener.waiting) as let_others:
+    with moved(teacher.model), turns(listener.waiting) as let_others:
         watcher = watcher_of(listener, let_others)
         result = distil(
             begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, looks
@@ -155,7 +155,9 @@ def watcher_of(listener: FullListener, let_others: Callable[[], None]) -> Watche
         listener.step(taken)
         let_others()
 
-    return Watcher(step, lambda result: listener.held_out(result.step, result.terms))
+    return Watcher(
+        step, lambda result: listener.held_out(result.step, result.terms), lambda note: listener.noted([note])
+    )
 
 
 @dataclass(frozen=True)

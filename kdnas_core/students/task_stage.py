@@ -29,7 +29,7 @@ from kdnas_core.evaluation.classifier import logits_of, tokens_of
 from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, soft_loss
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive, turns
+from kdnas_core.hardware import exclusive, moved, turns
 from kdnas_core.models.mlm_head import teacher_head
 from kdnas_core.models.student import read_student, save, shape_of_model
 from kdnas_core.models.targets import Targets, tokenised
@@ -163,7 +163,7 @@ def _intermediate(
     listener.noted(begun.notes)
     listener.say(f"learning the layers of the teacher of {material.task.name}")
     proxy = training_of(how.batch_size, INTERMEDIATE_RATE, steps)
-    with turns(listener.waiting) as let_others:
+    with moved(material.teacher.model), turns(listener.waiting) as let_others:
         watcher = watcher_of(listener, let_others)
         saved = folder / INTERMEDIATE
         distil(student, begun.objective, data, proxy, how.seed, autocast_dtype(), watcher, saved, LOOKS)

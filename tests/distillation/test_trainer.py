@@ -143,6 +143,43 @@ def test_the_same_arguments_give_the_same_losses(teacher: Teacher, data: ProxySe
     assert first.evaluations == again.evaluations
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_that_is_too_large_for_the_device_is_read_in_parts_with_a_note(
+    teacher: Teacher, plain: ProxySet, monkeypatch: pytest.MonkeyPatch, accumulation: int
+) -> None:
+    proxy = proxy_with(accumulation=accumulation)
+    expected = Training(teacher, plain).run(proxy)
+    real, sizes = trainer._Forward.__call__, []
+
+    def forward(self: Any, batch: Batch) -> Pass:
+        if torch.is_grad_enabled():
+            sizes.append(len(batch.ids))
+            if len(batch.ids) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    notes: list[str] = []
+    monkeypatch.setattr(trainer._Forward, "__call__", forward)
+    watcher = Watcher(lambda step: None, lambda result: None, notes.append)
+    result = Training(teacher, plain).run(proxy, watcher=watcher)
+    assert values(result) == pytest.approx(values(expected), rel=1e-3)
+    assert sizes == [8, 4, *[2] * 4 * accumulation * proxy.steps]  # it does not try the whole again
+    assert ["4 texts at a time" in notes[0], "2 texts at a time" in notes[1]] == [True, True]
+    assert all(is_one_sentence(note) for note in notes)
+
+
+def test_a_device_without_memory_for_one_text_ends_the_training(
+    teacher: Teacher, plain: ProxySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(*given: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    training = Training(teacher, plain)
+    monkeypatch.setattr(Objective, "loss", loss)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.run()
+
+
 def test_another_seed_has_another_order_of_batches(teacher: Teacher, plain: ProxySet) -> None:
     assert Training(teacher, plain).run() != Training(teacher, plain).run(seed=1)
 
@@ -734,8 +771,7 @@ def test_a_token_weighs_alike_in_batches_of_short_and_of_long_texts(
     assert parts[0].mask.sum() < 0.8 * parts[-1].mask.sum()
     with (
         torch.no_grad(),
-        only_used_words(training.student, plain.vocabulary),
-        trainer._forward(training.student, objective, None) as forward,
+        trainer._placed(training.student, objective, plain, None) as forward,
     ):
         expected = float(objective.loss(forward(whole), whole, 0.0))
         objective.weigh_alike(parts, batch_size=8)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core.data.tokens import check_mask_token
 from kdnas_core.distillation.augmentation.words import Candidates, Occurrence, replacements, whole_words
+from kdnas_core.hardware import compute_device, moved
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import Vocabulary
@@ -75,7 +76,6 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
     return copied.to(dtype)
 
 
-@torch.inference_mode()
 def predict(predictor: Predictor, words: Sequence[Occurrence], count: int) -> Candidates:
     """Returns the `count` likeliest words at each place, in alphabetical order.
 
@@ -87,13 +87,14 @@ def predict(predictor: Predictor, words: Sequence[Occurrence], count: int) -> Ca
         count: K.
     """
     candidates: Candidates = {}
-    for batch in _batches(words):
-        scores = _scores(predictor, batch)
-        # more than `count`, since the word itself and words that differ only in case are dropped
-        best = scores.topk(min(3 * (count + 1), len(predictor.words))).indices.tolist()
-        for (reading, place), row in zip(batch, best, strict=True):
-            likely = [predictor.words[index] for index in row]
-            candidates[reading.text, place] = replacements(likely, reading.word(place), count)
+    with moved(predictor.model), torch.inference_mode():
+        for batch in _batches(words):
+            scores = _scores(predictor, batch)
+            # more than `count`, since the word itself and words that differ only in case are dropped
+            best = scores.topk(min(3 * (count + 1), len(predictor.words))).indices.tolist()
+            for (reading, place), row in zip(batch, best, strict=True):
+                likely = [predictor.words[index] for index in row]
+                candidates[reading.text, place] = replacements(likely, reading.word(place), count)
     return candidates
 
 
@@ -109,6 +110,7 @@ def _batches(words: Sequence[Occurrence]) -> Iterator[Sequence[Occurrence]]:
 
 def _scores(predictor: Predictor, batch: Sequence[Occurrence]) -> torch.Tensor:
     """(places, W) logits at the masked places of a batch whose first sentence is the longest."""
+    device = compute_device()
     ids = torch.full((len(batch), len(batch[0][0].ids)), predictor.pad)
     mask = torch.zeros_like(ids)
     for row, (reading, place) in enumerate(batch):
@@ -117,5 +119,6 @@ def _scores(predictor: Predictor, batch: Sequence[Occurrence]) -> torch.Tensor:
         mask[row, : len(reading.ids)] = 1
     places = torch.tensor([place.token for _, place in batch])
     # attention without a mask is faster
-    states = predictor.model(input_ids=ids, attention_mask=None if mask.all() else mask).last_hidden_state
-    return predictor.head.logits(states[torch.arange(len(batch)), places].float())
+    attended = None if mask.all() else mask.to(device)
+    states = predictor.model(input_ids=ids.to(device), attention_mask=attended).last_hidden_state
+    return predictor.head.logits(states[torch.arange(len(batch)), places].float().cpu())
