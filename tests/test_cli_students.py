@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from kdnas_core.architecture import Architecture
+from kdnas_core.distillation.loop import Diverged
 from kdnas_core.runs import launch, student_journals
 from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ScoreSpec
+from kdnas_core.students.full import FullResult
 from tests.filled_store import fill
 from tests.test_cli import Called, call, refused
 from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
@@ -273,6 +276,48 @@ def test_the_options_and_settings_are_what_is_asked_for(
         ScoreSpec(tasks=["packaged", "x"], seeds=2, rows=99, split="test", train_language="de", control=True),
         ScoreSpec(tasks=["y"]),
     ]
+
+
+@pytest.mark.usefixtures("can_all_be_done")
+def test_several_candidates_are_distilled_one_after_another(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def distilled(spec: Any, how: Any, architecture: Architecture, folder: Path, listener: Any) -> FullResult:
+        shapes.append(architecture)
+        return FullResult(0.25, {}, None, ())
+
+    monkeypatch.setattr(student_journals, "distil_fully", distilled)
+    with opened(filled) as store:
+        candidates = [row for row in store.candidates(1) if row.state == "done"][:3]
+    called = call("distill", *(row.id for row in candidates), "--db", filled, "--json")
+    assert called.code == 0
+    assert shapes == [row.architecture for row in candidates]
+    assert [made["state"] for made in called.json["students"]] == ["finished"] * 3
+    assert len({made["student"] for made in called.json["students"]}) == 3
+
+
+@pytest.mark.usefixtures("can_all_be_done")
+def test_of_several_candidates_none_is_begun_where_one_cannot_be(filled: Path) -> None:
+    candidate = weighty(filled)
+    before = files_in(filled.parent)
+    called = call("distill", candidate, 99, "--db", filled)
+    assert called.code == 2
+    assert "There is no candidate 99" in called.err
+    assert files_in(filled.parent) == before
+
+
+@pytest.mark.usefixtures("can_all_be_done")
+def test_after_one_that_fails_the_others_are_not_begun(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: Any) -> None:
+        raise Diverged("the loss was nan at step 3")
+
+    monkeypatch.setattr(student_journals, "distil_fully", failing)
+    candidate = weighty(filled)
+    called = call("distill", candidate, candidate, "--db", filled, "--json")
+    assert called.code == 1
+    assert [made["state"] for made in json.loads(called.out)["students"]] == ["failed"]
 
 
 @pytest.mark.usefixtures("can_all_be_done")

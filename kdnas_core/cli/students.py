@@ -29,6 +29,10 @@ from kdnas_core.spec import DistilSpec, ScoreSpec, parse_distil, parse_score, wi
 SourceName = Annotated[
     str, typer.Argument(metavar="CANDIDATE-or-STUDENT", help="A candidate, as 12, or a student, as s3.")
 ]
+SourceNames = Annotated[
+    list[str],
+    typer.Argument(metavar="CANDIDATE-or-STUDENT...", help="Candidates, as 12, or students, as s3."),
+]
 Fields = Annotated[
     list[str] | None,
     typer.Option("--set", help="field=value, for example batch_size=16; may be given again."),
@@ -39,7 +43,7 @@ Export = Annotated[Path, typer.Argument(help="The folder or the zip of an export
 
 
 def distill(
-    source: SourceName,
+    source: SourceNames,
     db: Db = DEFAULT_DB,
     epochs: Annotated[float | None, typer.Option("--epochs", help="How often the texts are read.")] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Another than that of its run.")] = None,
@@ -50,22 +54,36 @@ def distill(
     check: Check = False,
     as_json: Json = False,
 ) -> None:
-    """Distil a candidate in full, in the foreground. Ctrl-C interrupts it; `resume` goes on."""
+    """Distil candidates in full, one after another. Ctrl-C interrupts the one in hand; `resume` goes on.
+
+    Students of the same teacher layers and texts share the teacher's outputs, where those are kept.
+    """
     fields = _given(epochs=epochs, recipe=recipe, task=task, corpus=corpus, seed=seed)
     how = parse_distil(with_settings({}, setting or []) | fields)
-    _check_distillation(existing(db), source, how)
+    for name in source:  # all of them before anything is written
+        _check_distillation(existing(db), name, how)
     if check:
         return
+    with opened(db) as store:
+        made = []
+        for name in source:
+            made.append(_distilled(store, db, name, how))
+            if made[-1].state != "finished":  # paused or stopped from the page, or failed
+                break
+        outcomes = [_outcome(store, student) for student in made]
+        lines = [line for student in made for line in _student_lines(store, student)]
+        show_result(outcomes[0] if len(source) == 1 else {"students": outcomes}, as_json, lambda: lines)
+        _fail_if_failed(made[-1])
+
+
+def _distilled(store: Store, db: Path, name: str, how: DistilSpec) -> Student:
     from kdnas_core.runs import worker
 
-    with opened(db) as store:
-        student = store.student(new_student(store, source_named(store, source), how, Worker.this_process()))
-        say(f"student {student.name} in {db}")
-        with steps_bar() as told:
-            worker.distil(store, student, told)
-        student = store.student(student.id)
-        show_result(_outcome(store, student), as_json, lambda: _student_lines(store, student))
-        _fail_if_failed(student)
+    student = store.student(new_student(store, source_named(store, name), how, Worker.this_process()))
+    say(f"student {student.name} in {db}")
+    with steps_bar() as told:
+        worker.distil(store, student, told)
+    return store.student(student.id)
 
 
 def _check_distillation(db: Path, name: str, how: DistilSpec) -> None:
