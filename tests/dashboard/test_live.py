@@ -250,6 +250,14 @@ def test_a_search_is_estimated_by_a_rule_of_thumb_where_nothing_was_measured() -
     assert rough.seconds > 16 * time_estimate.LATENCY_S
 
 
+def test_a_search_that_stops_none_early_takes_longer() -> None:
+    spec = quick_spec()
+    whole = spec.model_copy(update={"search": spec.search.model_copy(update={"prune": False})})
+    early, late = (time_estimate.estimate(one, foreseen(one), None) for one in (spec, whole))
+    assert early.seconds < late.seconds
+    assert early.distilled == late.distilled
+
+
 def test_a_tighter_budget_leaves_fewer_to_distil_and_takes_less_time() -> None:
     spec = quick_spec()
     tight = spec.model_copy(update={"latency": LatencySpec(budget_ms=2.0)})

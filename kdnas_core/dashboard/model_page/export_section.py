@@ -55,6 +55,8 @@ def has_weights(source: Source) -> bool:
 def _why_not(source: Source) -> str:
     if source.student is not None:
         return "It has no weights to hand over until its distillation is finished."
+    if source.candidate.state == "pruned":
+        return "It was stopped early and has no weights; distil it in full, and export that student."
     return "Its weights are not kept; by default only students on the Pareto frontier keep theirs."
 
 
