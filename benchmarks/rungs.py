@@ -21,7 +21,8 @@ from scipy.stats import spearmanr
 
 from kdnas_core.distillation.trainer import HeldOut
 from kdnas_core.runs.store import Store, opened
-from kdnas_core.search.rungs import Peer, is_dominated
+from kdnas_core.search.candidate import cost_of
+from kdnas_core.search.rungs import Cost, Peer, is_dominated
 
 REPLAYS = 100
 BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.95)  # quantiles of the candidates' latencies
@@ -32,7 +33,7 @@ LIKE_FLOPS = 1.15  # the most by which the FLOPs of a pair differ
 class Trained:
     """A candidate that was trained to the end: its latency, FLOPs, and losses by steps."""
 
-    ms: float
+    cost: Cost
     flops: int
     losses: dict[int, float]
 
@@ -69,7 +70,7 @@ def _trained(store: Store, run: int) -> list[Trained]:
             of_step = looks.setdefault(loss.step, {})
             of_step.setdefault(loss.term, {})[loss.layer, loss.teacher_layer] = loss.loss
         losses = {step: HeldOut(step, terms).loss for step, terms in looks.items()}
-        found.append(Trained(row.latency.p50, row.flops, losses))
+        found.append(Trained(cost_of(row.latency), row.flops, losses))
     return found
 
 
@@ -91,7 +92,7 @@ def _ranks(candidates: Sequence[Trained]) -> dict[int, dict[str, float]]:
 
 
 def _replayed(candidates: Sequence[Trained], episode: int) -> dict[str, float]:
-    budgets = np.quantile([each.ms for each in candidates], BUDGETS)
+    budgets = np.quantile([each.cost.ms for each in candidates], BUDGETS)
     whole = [_best(candidates, budget) for budget in budgets]
     saved, same, stopped = [], 0, []
     for seed in range(REPLAYS):
@@ -111,16 +112,16 @@ def _replay(episodes: Sequence[Sequence[Trained]]) -> tuple[list[Trained], int]:
         for each in sorted(episode, key=lambda each: each.flops):
             last = max(each.losses)
             rungs = (step for step in sorted(each.losses) if 0 < step < last)
-            at = next((s for s in rungs if is_dominated(each.ms, s, each.losses[s], peers)), last)
+            at = next((s for s in rungs if is_dominated(each.cost, s, each.losses[s], peers)), last)
             seen = {step: loss for step, loss in each.losses.items() if step <= at}
-            peers.append(Peer(each.ms, seen, each.final if at == last else None))
+            peers.append(Peer(each.cost, seen, each.final if at == last else None))
             steps += at
             kept += [each] if at == last else []
     return kept, steps
 
 
 def _best(candidates: Sequence[Trained], budget: float) -> Trained | None:
-    within = [each for each in candidates if each.ms <= budget]
+    within = [each for each in candidates if each.cost.ms <= budget]
     return min(within, key=lambda each: each.final, default=None)
 
 

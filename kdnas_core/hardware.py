@@ -22,6 +22,8 @@ from kdnas_core.spec import USUAL_RUNTIMES, Device, Runtime
 if TYPE_CHECKING:
     import torch
 
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # read when torch is imported; it lacks operations
+
 CUDA = Path("/dev/nvidiactl")  # exists where the driver is installed; looked up without torch
 LOOK_EVERY_S = 0.5
 TURN_S = 10.0
@@ -120,8 +122,8 @@ def computing_on(wanted: Device) -> Iterator[None]:
         _computes_on.reset(token)
 
 
-def chosen_device(wanted: Device) -> str:
-    """Returns the device of a choice: "cpu", "cuda" or "mps".
+def chosen_device(wanted: Device) -> Device:
+    """Returns the device of a choice: the same, or what "auto" takes.
 
     Raises:
         BadInput: this machine has no such device.
@@ -134,9 +136,10 @@ def chosen_device(wanted: Device) -> str:
     if wanted == "auto":
         return "cuda" if has_cuda else "cpu"
     if not (has_cuda if wanted == "cuda" else torch.backends.mps.is_available()):
-        raise BadInput(f"This machine has no {wanted} device that torch can use; set device to auto or cpu.")
-    if wanted == "mps":
-        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # it lacks some operations
+        raise BadInput(
+            f"This machine has no {wanted} device that torch can use; go on where there is one, or begin "
+            "anew with device=auto."
+        )
     return wanted
 
 
@@ -157,6 +160,14 @@ def compute_name() -> str:
     return f"{device_name()}, {torch.cuda.get_device_name() if on == 'cuda' else on}"
 
 
+def other_device() -> list[str]:
+    """Returns the name of the device that models compute on, for the key of a cached result.
+
+    Empty on the processor, whose results were cached before there was a choice.
+    """
+    return [] if compute_device().type == "cpu" else [compute_name()]
+
+
 @contextmanager
 def moved(*modules: torch.nn.Module) -> Iterator[None]:
     """Moves modules to the device that models compute on, and back to the processor after the block.
@@ -164,15 +175,17 @@ def moved(*modules: torch.nn.Module) -> Iterator[None]:
     Not within inference mode, whose tensors could not be trained later.
     """
     device = compute_device()
-    if device.type != "cpu":
+    if device.type == "cpu":
+        yield
+        return
+    try:
         for module in modules:
             module.to(device)
-    try:
         yield
     finally:
-        if device.type != "cpu":
-            for module in modules:
-                module.to("cpu")
+        for module in modules:
+            module.to("cpu")
+        free_memory()
 
 
 def free_memory() -> None:

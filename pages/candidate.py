@@ -65,7 +65,7 @@ def over_budget(candidate: Candidate) -> str:
             f"At {wording.estimated(candidate.estimated_ms)} it is far over the run's latency budget,"
             " so it was neither measured nor distilled."
         )
-    return "It is over the run's latency budget, so it was not distilled and has no loss."
+    return "It is over the run's latency budget, so it was distilled no further than its first rung."
 
 
 def measurements(candidate: Candidate) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.loop import Diverged
@@ -318,6 +319,18 @@ def test_after_one_that_fails_the_others_are_not_begun(filled: Path, monkeypatch
     called = call("distill", candidate, candidate, "--db", filled, "--json")
     assert called.code == 1
     assert [made["state"] for made in json.loads(called.out)["students"]] == ["failed"]
+    assert f"Not begun: {candidate}." in called.err
+
+
+def test_a_device_that_this_machine_lacks_is_refused_before_anything_is_written(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    candidate = weighty(filled)
+    before = files_in(filled.parent)
+    for arguments in (["distill", candidate], ["evaluate", candidate, "--task", "packaged"]):
+        assert "cuda device" in refused(call(*arguments, "--set", "device=cuda", "--db", filled))
+    assert files_in(filled.parent) == before
 
 
 @pytest.mark.usefixtures("can_all_be_done")

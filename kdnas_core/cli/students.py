@@ -54,7 +54,9 @@ def distill(
     check: Check = False,
     as_json: Json = False,
 ) -> None:
-    """Distil candidates in full, one after another. Ctrl-C interrupts the one in hand; `resume` goes on.
+    """Distil candidates in full, one after another.
+
+    Ctrl-C interrupts the one in hand, which `resume` goes on with; those after it are not begun.
 
     Students of the same teacher layers and texts share the teacher's outputs, where those are kept.
     """
@@ -65,15 +67,23 @@ def distill(
     if check:
         return
     with opened(db) as store:
-        made = []
-        for name in source:
-            made.append(_distilled(store, db, name, how))
-            if made[-1].state != "finished":  # paused or stopped from the page, or failed
-                break
+        made: list[Student] = []
+        try:
+            while len(made) < len(source) and all(student.state == "finished" for student in made):
+                made.append(_distilled(store, db, source[len(made)], how))
+        except KeyboardInterrupt:
+            _say_not_begun(source[len(made) + 1 :])
+            raise
+        _say_not_begun(source[len(made) :])
         outcomes = [_outcome(store, student) for student in made]
         lines = [line for student in made for line in _student_lines(store, student)]
         show_result(outcomes[0] if len(source) == 1 else {"students": outcomes}, as_json, lambda: lines)
         _fail_if_failed(made[-1])
+
+
+def _say_not_begun(names: list[str]) -> None:
+    if names:
+        say(f"Not begun: {', '.join(names)}. Name them to `distill` again.")
 
 
 def _distilled(store: Store, db: Path, name: str, how: DistilSpec) -> Student:

@@ -67,7 +67,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Callbacks of a training; `step` may raise to end it early, `noted` gets a sentence for the user."""
+    """Callbacks of a training; all may raise to end it early. `noted` gets a sentence for the user."""
 
     step: Callable[[int], None]
     held_out: Callable[[HeldOut], None]
@@ -250,7 +250,11 @@ class _Training:
             self._halve()
 
     def _gradients_of(self, texts: Texts, chosen: Sequence[int], done: float) -> float:
-        """Adds the gradients of one batch; those of its parts add up, since each weighs by its tokens."""
+        """Adds the gradients of one batch.
+
+        Those of its parts add up, since each weighs by its tokens, but for similarities, which are compared
+        within a part.
+        """
         total, size = 0.0, math.ceil(len(chosen) / self.parts)
         for start in range(0, len(chosen), size):
             batch = make_batch(texts, chosen[start : start + size], self.forward.pad)
@@ -266,7 +270,8 @@ class _Training:
         self.parts *= 2
         size = math.ceil(self.proxy.batch_size / self.parts)
         self.watcher.noted(
-            f"A whole batch takes more memory than there is; it is read {size} texts at a time."
+            f"A batch did not fit in the device's memory and is split into parts of {size} texts; "
+            "similarities are compared within a part."
         )
 
     def _begin_step(self, step: int) -> None:

@@ -17,7 +17,7 @@ from kdnas_core.data.tasks import APART, Task
 from kdnas_core.evaluation.classifier import Tokens, logits_of, predictions, tokens_of
 from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, best_rate, fine_tuned
 from kdnas_core.evaluation.metrics import mean_of, metrics_of, positive_class, score, scores_of
-from kdnas_core.hardware import compute_device, compute_name, exclusive
+from kdnas_core.hardware import exclusive, other_device
 
 Values = dict[str, float]  # by metric; by "metric, split" for a task with several scored splits
 
@@ -134,7 +134,7 @@ class _Scoring:
             "how": asdict(how),
             "autocast": str(autocast),
             **({"reads_apart": True} if reads_apart else {}),
-            **({} if compute_device().type == "cpu" else {"device": compute_name()}),
+            **({"device": other_device()} if other_device() else {}),
         }
         self._training_set: TrainingSet | None = None
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from kdnas_core.files import write_whole
-from kdnas_core.hardware import compute_device, moved
+from kdnas_core.hardware import compute_device, moved, other_device
 from kdnas_core.models.capture import capture, dot_scores
 from kdnas_core.models.families import own_path
 from kdnas_core.models.mapping import layer_map
@@ -97,7 +97,7 @@ def importance_of(
         progress: called with the share done, 0 to 1.
     """
     texts = list(texts[:TEXTS])
-    question = json.dumps([_VERSION, teacher.fingerprint, pooling, texts])
+    question = json.dumps([_VERSION, teacher.fingerprint, pooling, texts, *other_device()])
     path = cache / "importance" / f"{hashlib.sha256(question.encode()).hexdigest()[:24]}.safetensors"
     if path.is_file():
         path.touch()  # the least recently used file is deleted first

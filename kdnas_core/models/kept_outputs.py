@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdnas_core.files import delete_beyond, discard
+from kdnas_core.hardware import other_device
 from kdnas_core.models.targets import Output, TokenizedTexts
 from kdnas_core.models.teacher import Teacher
 
@@ -96,7 +97,9 @@ def kept_outputs(
     needed = 2 * len(texts.ids) * len(outputs) * width
     if needed > MOST_BYTES:
         return None
-    question = json.dumps([teacher.fingerprint, str(autocast), sorted(outputs), texts.fingerprint])
+    question = json.dumps(
+        [teacher.fingerprint, str(autocast), sorted(outputs), texts.fingerprint, *other_device()]
+    )
     folder = cache / "outputs" / hashlib.sha256(question.encode()).hexdigest()[:24]
     folder.parent.mkdir(parents=True, exist_ok=True)
     delete_beyond(folder.parent, MOST_BYTES - needed, spared=folder)

@@ -24,7 +24,7 @@ from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
 from kdnas_core.errors import BadInput
 from kdnas_core.files import discard
 from kdnas_core.hardware import autocast as autocast_to
-from kdnas_core.hardware import compute_device, moved
+from kdnas_core.hardware import compute_device, moved, other_device
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.kept_outputs import KeptOutputs
 from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised
@@ -76,7 +76,8 @@ def teacher_targets(
     """
     outputs = _outputs(teacher, wanted)
     encoded = tokenised(teacher, texts, sequence_length, wanted.hidden_words)
-    question = [teacher.fingerprint, str(autocast), sorted(map(_name, outputs)), encoded.fingerprint]
+    names = sorted(map(_name, outputs))
+    question = [teacher.fingerprint, str(autocast), names, encoded.fingerprint, *other_device()]
     folder = cache / "targets" / hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -105,8 +105,12 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "languages": candidate.languages,
         "loss_se": candidate.loss_se,
         "cut_from": [asdict(source) for source in candidate.cut_from],
-        **({} if candidate.rung is None else {"rung": candidate.rung}),
+        **({} if candidate.rung is None else _pruned(candidate)),
     }
+
+
+def _pruned(candidate: Candidate) -> dict[str, Any]:
+    return {"rung": candidate.rung, "steps": candidate.steps, "estimated_ms": candidate.estimated_ms}
 
 
 def _student(student: Student) -> dict[str, Any]:

@@ -98,7 +98,10 @@ class Judged(_Strict):
     languages: ByLanguage
     loss_se: float | None = None  # earlier versions wrote neither this nor cut_from
     cut_from: Cut = []
-    rung: Count | None = None  # of a pruned candidate alone
+    # of a pruned candidate alone
+    rung: Count | None = None
+    steps: Count = 0
+    estimated_ms: Annotated[float, Field(gt=0)] | None = None
 
 
 class Distilled(_Strict):

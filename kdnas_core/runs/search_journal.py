@@ -13,7 +13,7 @@ from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.trainer import HeldOut
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import Store
-from kdnas_core.search.candidate import Costs, Listener
+from kdnas_core.search.candidate import Costs, Listener, cost_of
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.pareto import frontier
@@ -56,17 +56,20 @@ class StoreJournal:
         return bool(self.store.candidates(self.run, episode))
 
     def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
-        """Writes an episode's candidates in one transaction."""
-        rows = [(proposal.architecture, proposal.predicted_reward) for proposal in proposals]
+        """Writes an episode's candidates in one transaction, in the order in which they are judged.
+
+        The cheapest come first: it takes a cheaper one to prune a candidate.
+        """
+        length = self.judge.spec.latency.sequence_length
+        rows = [
+            (proposal.architecture, proposal.predicted_reward)
+            for proposal in sorted(proposals, key=lambda each: each.architecture.flops(length))
+        ]
         self.store.begin_episode(self.run, episode, rows)
 
     def outcomes(self, episode: int) -> list[Outcome]:
         """Judges the episode's candidates that are not judged yet, and returns all outcomes."""
-        length = self.judge.spec.latency.sequence_length
-        # the cheapest first: it takes a cheaper one to prune a candidate
-        for candidate in sorted(
-            self.store.candidates(self.run, episode), key=lambda each: each.architecture.flops(length)
-        ):
+        for candidate in self.store.candidates(self.run, episode):
             if candidate.state == "proposed":
                 self._judge(candidate)
         return [_outcome(candidate) for candidate in self.store.candidates(self.run, episode)]
@@ -111,7 +114,7 @@ class StoreJournal:
             )
             self._drop_weights()
         judged = self.store.candidate(candidate.id)
-        if judged.state in ("done", "pruned"):
+        if _is_peer(judged):
             self._judged_before().append(self._peer(judged))
         self.told(judged)
 
@@ -138,7 +141,7 @@ class StoreJournal:
                 state="distilling",
                 parameters=costs.parameters,
                 flops=costs.flops,
-                **({} if costs.latency is None else {"latency": costs.latency.to_dict()}),
+                latency=None if costs.latency is None else costs.latency.to_dict(),
                 estimated_ms=costs.estimated_ms,
                 steps=self.judge.spec.proxy.steps,
             )
@@ -165,20 +168,21 @@ class StoreJournal:
         return Listener(self.check, costs_known, noted, step, held_out)
 
     def _judged_before(self) -> list[Peer]:
-        """The candidates of the run that were trained, to a rung or to the end; read at the first call."""
+        """The candidates of the run that were trained, to a rung or to the end; read at the first call.
+
+        Those that were not measured are left out: whatever they dominate, what dominates them does.
+        """
         if self._peers is None:
-            trained = [row for row in self.store.candidates(self.run) if row.state in ("done", "pruned")]
-            self._peers = [self._peer(candidate) for candidate in trained]
+            self._peers = list(map(self._peer, filter(_is_peer, self.store.candidates(self.run))))
         return self._peers
 
     def _peer(self, candidate: Candidate) -> Peer:
         looks: defaultdict[int, dict[str, Places]] = defaultdict(dict)
         for row in self.store.layer_losses(candidate.id):
             looks[row.step].setdefault(row.term, {})[row.layer, row.teacher_layer] = row.loss
-        ms = candidate.point[0] if candidate.latency else candidate.estimated_ms
-        assert ms is not None, "it was trained"
+        assert candidate.latency is not None, "it was measured"
         losses = {step: HeldOut(step, terms).loss for step, terms in looks.items()}
-        return Peer(ms, losses, candidate.loss if candidate.state == "done" else None)
+        return Peer(cost_of(candidate.latency), losses, candidate.loss if candidate.state == "done" else None)
 
     def _drop_weights(self) -> None:
         """Deletes the weights of students that are no longer on the frontier, unless the spec keeps all."""
@@ -194,6 +198,10 @@ class StoreJournal:
                     if path.name != "config.json":
                         path.unlink() if path.is_file() else shutil.rmtree(path)
                 self.store.update_candidate(candidate.id, weights=0)
+
+
+def _is_peer(candidate: Candidate) -> bool:
+    return candidate.state in ("done", "pruned") and candidate.latency is not None
 
 
 def _by_speedup(candidate: Candidate) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdnas_core.distillation.objective import Places
 from kdnas_core.evaluation.scoring import TaskScore
-from kdnas_core.hardware import computing_on
+from kdnas_core.hardware import chosen_device, computing_on
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep_bench import SweepListener, check_sweep, measure_sweep
 from kdnas_core.runs.jobs import Job
@@ -89,6 +89,7 @@ def check_distillation(store: Store, source: Source, how: DistilSpec) -> None:
     Raises:
         BadInput: the source cannot be distilled; says why.
     """
+    chosen_device(how.device)
     spec = store.run(source.candidate.run).spec
     if how.task is None:
         check_full(spec, how, source.candidate.architecture)
@@ -112,7 +113,7 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
     if student.loss is not None and (folder / "model.safetensors").is_file():
         return  # its worker ended after the last write, before it marked the work as finished
     folder.mkdir(parents=True, exist_ok=True)
-    with computing_on(store.run(student.run).spec.device):
+    with computing_on(student.spec.device):
         result = _distilled(store, student, folder, _listener(store, student, check, told))
     store.update_student(
         student.id,
@@ -176,6 +177,7 @@ def check_evaluation(store: Store, source: Source, how: ScoreSpec) -> None:
     Raises:
         BadInput: the source cannot be scored; says why.
     """
+    chosen_device(how.device)
     check_scoring(store.run(source.candidate.run).spec, how)
 
 
@@ -200,7 +202,7 @@ def score(store: Store, scoring: Scoring, check: Callable[[], None], told: Told)
     listener = ScoreListener(progress.waiting, progress.say, progress.step, scored)
     weights = weights_of(store, source_named(store, scoring.subject))
     spec = store.run(scoring.run).spec
-    with computing_on(spec.device):
+    with computing_on(scoring.spec.device):
         score_models(spec, scoring.spec, weights, listener)
 
 

@@ -17,7 +17,7 @@ from kdnas_core.latency.model import FAR_OVER, MOST_ERROR, model_here
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import parameters
 from kdnas_core.search.reward import kdnas_reward, within_budget
-from kdnas_core.search.rungs import Peer, expected_loss, is_dominated
+from kdnas_core.search.rungs import Cost, Peer, expected_loss, is_dominated
 from kdnas_core.spec import RunSpec
 
 BUSY_S = (2.0, 6.0)  # pauses before an unclean reading over the budget is repeated
@@ -93,13 +93,18 @@ class Dominated(Exception):
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated latency in milliseconds: as it is, and as a share of the teacher's latency in this run.
+    """An estimated latency in milliseconds.
 
-    The other reading of a speed-up, and a check of the model at this point.
+    Attributes:
+        ms: as it is.
+        beside_teacher: as a share of the teacher's latency in this run: the other reading of a speed-up, and
+            a check of the model at this point.
+        error: of the model, as a share: the 90th percentile.
     """
 
     ms: float
     beside_teacher: float
+    error: float
 
     def is_far_over(self, budget: float) -> bool:
         """Whether both readings are so far over a budget that the candidate is not measured."""
@@ -130,7 +135,13 @@ def estimate(
         return None
     at = spec.latency.batch_size, spec.latency.sequence_length
     ms = model.estimate(architecture, *at)
-    return Estimate(ms, ms * teacher_ms / model.estimate(bench.teacher.architecture, *at))
+    beside_teacher = ms * teacher_ms / model.estimate(bench.teacher.architecture, *at)
+    return Estimate(ms, beside_teacher, model.p90_error)
+
+
+def cost_of(latency: LatencyReading) -> Cost:
+    """Returns the cost of a measured latency."""
+    return Cost(latency.p50, 1 / latency.speedup)
 
 
 class CandidateUnderJudgement:
@@ -144,7 +155,7 @@ class CandidateUnderJudgement:
         teacher_ms: the teacher's latency when the search began.
         listener: callbacks.
         peers: the candidates judged before.
-        estimated_ms: its estimated latency if it is to be measured at its first rung; else None.
+        estimate: of its latency if it is to be measured at its first rung; else None.
     """
 
     def __init__(
@@ -156,16 +167,17 @@ class CandidateUnderJudgement:
         teacher_ms: float,
         listener: Listener,
         peers: Sequence[Peer],
-        estimated_ms: float | None,
+        estimate: Estimate | None,
     ) -> None:
         self.architecture, self.student, self.listener = architecture, student, listener
         self.spec, self.bench, self.teacher_ms, self.peers = spec, bench, teacher_ms, peers
         self.latency: LatencyReading | None = None
-        self.estimated_ms = estimated_ms
+        self.estimate = estimate
         self.notes: Sequence[str] = ()
         self.sources: tuple[LayerSource, ...] = ()
         self.looks: list[HeldOut] = []
-        if estimated_ms is None:
+        self.is_split = False
+        if estimate is None:
             self.measure()
         else:
             self._tell_costs()
@@ -175,8 +187,9 @@ class CandidateUnderJudgement:
         self.looks, self.notes, self.sources = [], notes, sources
         self.listener.noted(notes)
 
-    def note(self, note: str) -> None:
-        """Adds a sentence for the user."""
+    def split(self, note: str) -> None:
+        """Takes in that its batches are split, with a sentence for the user."""
+        self.is_split = True
         self.notes = [*self.notes, note]
         self.listener.noted(self.notes)
 
@@ -188,11 +201,12 @@ class CandidateUnderJudgement:
         """
         if self.latency is None:
             self.latency = self._reading(holds_device)
-            for pause in BUSY_S:  # a veto is final, and what an unclean reading says is too much
+            for pause in BUSY_S:  # a veto is final, and an unclean reading is an upper bound
                 if self.latency.clean or self._is_within(self.latency):
                     break
                 self._wait(pause)
-                self.latency = min(self.latency, self._reading(holds_device), key=lambda each: each.p50)
+                again = self._reading(holds_device)
+                self.latency = min(self.latency, again, key=lambda each: (not each.clean, each.p50))
             self._tell_costs()
             if not self._is_within(self.latency):
                 raise OverBudget
@@ -209,7 +223,8 @@ class CandidateUnderJudgement:
         self.listener.held_out(look.step, look.terms)
         if not 0 < look.step < self.spec.proxy.steps:
             return
-        if self.spec.prunes and is_dominated(self._ms, look.step, look.loss, self.peers):
+        cost = self._least_cost
+        if self.spec.prunes and cost and is_dominated(cost, look.step, look.loss, self.peers):
             raise Dominated(look)
         self.measure(holds_device=True)
 
@@ -217,19 +232,26 @@ class CandidateUnderJudgement:
         """Returns the judgement of a candidate that was stopped at a rung."""
         look, constants = stopped.look, self.spec.search.reward
         likely = expected_loss(look.step, look.loss, self.peers)
-        teacher_ms = self.teacher_ms if self.latency is None else self.latency.teacher_p50
-        reward = kdnas_reward(likely, self._ms, teacher_ms, constants)
+        if self.latency is not None:
+            reward = kdnas_reward(likely, self.latency.p50, self.latency.teacher_p50, constants)
+        else:
+            assert self.estimate is not None, "it is measured, or has an estimate"
+            reward = kdnas_reward(likely, self.estimate.ms, self.teacher_ms, constants)
         return Judgement("pruned", look.loss, reward, cut_from=self.sources, rung=look.step)
 
     @property
-    def _ms(self) -> float:
-        known = self.estimated_ms if self.latency is None else self.latency.p50
-        assert known is not None, "it is measured, or put off with an estimate"
-        return known
+    def _least_cost(self) -> Cost | None:
+        """The least that it may cost; None if an unclean reading says no more than the most."""
+        if self.latency is not None:
+            return cost_of(self.latency) if self.latency.clean else None
+        assert self.estimate is not None, "it is measured, or has an estimate"
+        least = 1 - self.estimate.error
+        return Cost(least * self.estimate.ms, least * self.estimate.beside_teacher / self.teacher_ms)
 
     def _tell_costs(self) -> None:
         flops = self.architecture.flops(self.spec.latency.sequence_length)
-        self.listener.costs(Costs(parameters(self.student), flops, self.latency, self.estimated_ms))
+        estimated_ms = None if self.estimate is None else self.estimate.ms
+        self.listener.costs(Costs(parameters(self.student), flops, self.latency, estimated_ms))
 
     def _reading(self, holds_device: bool) -> LatencyReading:
         waiting = self.listener.waiting

@@ -33,12 +33,12 @@ from kdnas_core.search.candidate import (
     OverBudget,
     estimate,
 )
+from kdnas_core.search.loop import REMEMBERED
 from kdnas_core.search.remembered import MiniKD, recall, remember
 from kdnas_core.search.reward import budget_ms, kdnas_reward
 from kdnas_core.search.rungs import Peer
 from kdnas_core.spec import METHOD, RunSpec
 
-REMEMBERED = "No step was taken: its mini-KD had been done before, in the same way, and its result was kept."
 log = logging.getLogger(__name__)
 
 
@@ -91,7 +91,6 @@ class Judge:
         student.config.save_pretrained(folder)
         # the latency of one that is well within is measured at its first rung, if it gets there
         waits = self.spec.prunes and expected is not None and expected.is_well_within(budget)
-        estimated_ms = expected.ms if expected is not None and waits else None
         try:
             candidate = CandidateUnderJudgement(
                 architecture,
@@ -101,7 +100,7 @@ class Judge:
                 self.teacher_ms,
                 listener,
                 peers,
-                estimated_ms,
+                expected if waits else None,
             )
             with exclusive(listener.waiting):
                 mini_kd = self._mini_kd(architecture, folder, candidate)
@@ -157,9 +156,11 @@ class Judge:
             mini_kd = self._trained(architecture, folder, candidate)
         except Dominated as stopped:
             looks, notes = tuple(candidate.looks), tuple(candidate.notes)
-            remember(question, MiniKD(stopped.look, looks, notes, candidate.sources), None)
+            if not candidate.is_split:
+                remember(question, MiniKD(stopped.look, looks, notes, candidate.sources), None)
             raise
-        remember(question, mini_kd, folder)
+        if not candidate.is_split:  # another loss than on a device with room for its batches
+            remember(question, mini_kd, folder)
         return mini_kd
 
     def _copied(self, copy_student: Callable[[Path], None], folder: Path) -> bool:
@@ -181,7 +182,7 @@ class Judge:
             teacher, architecture, objective, self.profile, self.data, self.words, seed, self.importance
         )
         candidate.begins(begun.notes, begun.sources)
-        watcher = Watcher(step=candidate.listener.step, held_out=candidate.look, noted=candidate.note)
+        watcher = Watcher(step=candidate.listener.step, held_out=candidate.look, noted=candidate.split)
         result = distil(begun.student, begun.objective, self.data, spec.proxy, seed, self.autocast, watcher)
         save(begun.student, teacher.tokenizer, folder)
         return MiniKD(result, tuple(candidate.looks), tuple(candidate.notes), begun.sources)

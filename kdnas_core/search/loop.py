@@ -8,6 +8,8 @@ from typing import Protocol
 
 from kdnas_core.architecture import Architecture
 
+REMEMBERED = "No step was taken: its mini-KD had been done before, in the same way, and its result was kept."
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -19,7 +21,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A judged candidate; the reward is 0 if it was over budget, None if judging it failed."""
+    """A judged candidate; its reward is 0 if over budget, estimated if pruned, None if it failed."""
 
     architecture: Architecture
     reward: float | None

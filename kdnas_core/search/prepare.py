@@ -80,7 +80,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     Raises:
         BadInput: the search cannot run; says why in one sentence.
     """
-    chosen_device(spec.device)
+    spec = spec.model_copy(update={"device": chosen_device(spec.device)})
     check_runtime(spec.latency.runtime)
     check_teacher(spec.teacher)
     check_corpus(spec.corpus)

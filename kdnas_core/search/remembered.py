@@ -66,10 +66,11 @@ def remember(question: dict[str, Any], mini_kd: MiniKD, student: Path | None) ->
         with own_folder(place.parent, ".unfinished-") as own:
             made = own / "made"
             made.mkdir()
+            known = recall(question)
+            if known is not None and not known.is_whole:  # the same training, stopped at another rung
+                discard(place)
             if student is not None:
                 shutil.copytree(student, made, dirs_exist_ok=True)
-                if place.is_dir() and not _sums(place):  # the same training, stopped at a rung
-                    discard(place)
             fields = {**_to_json(mini_kd), "question": question, "sums": _sums(made)}
             (made / _RESULT).write_text(json.dumps(fields), encoding="utf-8")
             sync_files(made)

@@ -15,27 +15,39 @@ SPREADS = 2.0  # standard deviations; replays of two whole searches lose no pick
 
 
 @dataclass(frozen=True)
+class Cost:
+    """A latency as it is read both ways: in ms, and as a share of the teacher's in the same session."""
+
+    ms: float
+    share: float
+
+    def is_at_most(self, other: Cost) -> bool:
+        """Whether it is no slower by either reading, so within each budget that the other is within."""
+        return self.ms <= other.ms and self.share <= other.share
+
+
+@dataclass(frozen=True)
 class Peer:
     """A candidate that was judged before, in the same search.
 
     Attributes:
-        ms: its latency, or the estimate.
+        cost: as measured.
         losses: its held-out loss by steps taken.
         final: its loss after all steps; None if it was stopped before.
     """
 
-    ms: float
+    cost: Cost
     losses: Mapping[int, float]
     final: float | None
 
 
-def is_dominated(ms: float, step: int, loss: float, peers: Sequence[Peer]) -> bool:
+def is_dominated(cost: Cost, step: int, loss: float, peers: Sequence[Peer]) -> bool:
     """Returns whether a faster peer was better after as many steps, by more than the rung's noise.
 
     Never true before `FEWEST` peers were trained to the end.
 
     Args:
-        ms: the candidate's latency, or the estimate.
+        cost: of the candidate; the least that it may be, where it is estimated.
         step: steps taken.
         loss: its held-out loss after them.
         peers: the candidates judged before.
@@ -43,7 +55,7 @@ def is_dominated(ms: float, step: int, loss: float, peers: Sequence[Peer]) -> bo
     noise = _noise(step, peers)
     if noise is None:
         return False
-    return any(peer.ms <= ms and peer.losses.get(step, loss) + noise < loss for peer in peers)
+    return any(peer.cost.is_at_most(cost) and peer.losses.get(step, loss) + noise < loss for peer in peers)
 
 
 def expected_loss(step: int, loss: float, peers: Sequence[Peer]) -> float:

@@ -38,6 +38,7 @@ from kdnas_core.spec.run import (
     SearchSpec,
     parse_spec,
     parse_spec_json,
+    parse_stored_spec,
     quick_spec,
     with_settings,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "parse_score",
     "parse_spec",
     "parse_spec_json",
+    "parse_stored_spec",
     "parse_sweep",
     "quick_spec",
     "with_settings",

@@ -12,6 +12,7 @@ from pydantic import (
 from kdnas_core.spec.base import Strict, parsed
 from kdnas_core.spec.latency import USUAL_RUNTIMES, Runtime
 from kdnas_core.spec.objective import Recipe
+from kdnas_core.spec.run import Device
 
 
 class DistilSpec(Strict):
@@ -31,6 +32,7 @@ class DistilSpec(Strict):
         augment: whether a task's rows get variants (TinyBERT, arXiv 1909.10351, algorithm 1).
         copies: the most variants of a row.
         glove: a file of word vectors for words of several pieces, in GloVe's text format.
+        device: where it is computed.
     """
 
     recipe: Recipe | None = None
@@ -46,6 +48,7 @@ class DistilSpec(Strict):
     augment: bool = True
     copies: int = Field(default=20, ge=1, le=100)
     glove: str | None = Field(default=None, min_length=1)
+    device: Device = "auto"
 
 
 class ScoreSpec(Strict):
@@ -61,6 +64,7 @@ class ScoreSpec(Strict):
         pairs: how the two sentences of a pair are read: together, as one text, or apart, each by itself, and
             their vectors compared. Left out: apart where the teacher is made for sentence vectors, which are
             served that way, else together.
+        device: where it is computed.
     """
 
     tasks: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
@@ -70,6 +74,7 @@ class ScoreSpec(Strict):
     train_language: str | None = Field(default=None, min_length=1)
     control: bool = False
     pairs: Literal["together", "apart"] | None = None
+    device: Device = "auto"
 
 
 class SweepSpec(Strict):

@@ -80,8 +80,8 @@ class RunSpec(Strict):
 
     `space` may be given as the word "kdnas" for the published space, "teacher" (the default) for one
     derived from the teacher's own shape when the run is prepared, or the name of a published student.
-    `device` is where models compute: teacher outputs, mini-KD, full distillation and fine-tuning; latency is
-    measured where `latency.runtime` says.
+    `device` is where teacher outputs and mini-KD are computed; what `auto` chose is in the stored spec.
+    Latency is measured where `latency.runtime` says.
     `tasks` are downstream tasks: each candidate is fine-tuned for some seconds on a part of their training
     splits and scored on another, and the scores take the place of the loss on the frontier.
     """
@@ -165,6 +165,19 @@ def parse_spec_json(text: str) -> RunSpec:
     if not isinstance(fields, dict):
         raise BadInput("The spec must be a JSON object of the fields of a RunSpec.")
     return parse_spec(fields)
+
+
+def parse_stored_spec(text: str) -> RunSpec:
+    """The spec of a run in a store; what its version did not know is as it was then.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    spec = parse_spec_json(text)
+    if "device" not in spec.model_fields_set:  # before there was a choice
+        search = spec.search.model_copy(update={"prune": False})
+        spec = spec.model_copy(update={"device": "cpu", "search": search})
+    return spec
 
 
 def quick_spec(seed: int = 0) -> RunSpec:

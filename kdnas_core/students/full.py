@@ -133,7 +133,7 @@ def distil_fully(
     listener.say("distilling on the full corpus")
     autocast = autocast_dtype()
     saved, looks = folder / CHECKPOINT, max(1, min(LOOKS, steps // STEPS_A_LOOK))
-    with moved(teacher.model), turns(listener.waiting) as let_others:
+    with turns(listener.waiting) as let_others, moved(teacher.model):
         watcher = watcher_of(listener, let_others)
         result = distil(
             begun.student, begun.objective, material.data, proxy, how.seed, autocast, watcher, saved, looks

@@ -163,7 +163,7 @@ def _intermediate(
     listener.noted(begun.notes)
     listener.say(f"learning the layers of the teacher of {material.task.name}")
     proxy = training_of(how.batch_size, INTERMEDIATE_RATE, steps)
-    with moved(material.teacher.model), turns(listener.waiting) as let_others:
+    with turns(listener.waiting) as let_others, moved(material.teacher.model):
         watcher = watcher_of(listener, let_others)
         saved = folder / INTERMEDIATE
         distil(student, begun.objective, data, proxy, how.seed, autocast_dtype(), watcher, saved, LOOKS)

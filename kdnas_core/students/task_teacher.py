@@ -18,7 +18,7 @@ from kdnas_core.evaluation.classifier import new_classifier
 from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, train_tokens
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive
+from kdnas_core.hardware import exclusive, other_device
 from kdnas_core.models.teacher import Teacher, most_tokens
 
 KEPT = 4  # the least recently used are deleted to bound the cache
@@ -46,7 +46,7 @@ def fine_tuned_teacher(
         report: called with a sentence on the progress; may raise to end it.
     """
     how = usual_settings(teacher)
-    key = [teacher.fingerprint, task.fingerprint, asdict(how), str(autocast_dtype())]
+    key = [teacher.fingerprint, task.fingerprint, asdict(how), str(autocast_dtype()), *other_device()]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     path = cache_folder() / "task-teachers" / f"{digest}.safetensors"
     if path.is_file():

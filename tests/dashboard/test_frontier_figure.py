@@ -162,6 +162,12 @@ def test_a_candidate_that_was_stopped_early_is_never_on_the_frontier_nor_picked(
     assert progress.hypervolumes([*ROWS, best], 9.0)[-1][1] == progress.hypervolumes(ROWS, 9.0)[-1][1]
 
 
+def test_the_reward_of_a_candidate_that_was_stopped_early_is_no_best() -> None:
+    best = dataclasses.replace(PRUNED, reward=0.99)
+    assert progress.episode_rewards([*ROWS, best])[-1].best_so_far == 0.5
+    assert 0.99 in progress.episode_rewards([*ROWS, best])[-1].rewards
+
+
 def test_the_steps_saved_are_a_share_of_those_that_all_would_have_taken() -> None:
     whole = [dataclasses.replace(row, step=row.steps, steps=200) for row in ROWS]
     assert progress.steps_saved(whole) == 0

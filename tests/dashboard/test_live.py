@@ -19,6 +19,7 @@ from kdnas_core.dashboard.ui import tables
 from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
 from kdnas_core.runs.store import Store, opened
+from kdnas_core.search.loop import REMEMBERED
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec, RunSpec, quick_spec
 from tests.filled_store import TEACHER, TEACHER_MS, fill, reading
@@ -145,6 +146,16 @@ def test_no_more_is_planned_than_the_space_holds(db: Path) -> None:
     run = live.read_run(db, fill(db, episodes=0, spec=few)).run
     assert run.total == 16
     assert progress.planned(run) == 9
+
+
+def test_remembered_candidates_say_nothing_about_the_time_left(db: Path) -> None:
+    seen = live.read_run(db, fill(db, episodes=2, state="paused"))
+    worked = dataclasses.replace(seen.run, seconds=1_000.0)
+    known = [dataclasses.replace(row, notes=(REMEMBERED,), seconds=0.0) for row in seen.candidates[:4]]
+    rest = list(seen.candidates[4:])
+    mean = sum(row.seconds for row in rest) / len(rest)
+    left = progress.planned(worked) - len(seen.candidates)
+    assert progress.seconds_left(worked, [*known, *rest]) == pytest.approx(left * mean)
 
 
 def test_the_time_left_is_that_of_the_candidates_left(db: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_batch_that_is_too_large_for_the_device_is_read_in_parts_with_a_note(
     result = Training(teacher, plain).run(proxy, watcher=watcher)
     assert values(result) == pytest.approx(values(expected), rel=1e-3)
     assert sizes == [8, 4, *[2] * 4 * accumulation * proxy.steps]  # it does not try the whole again
-    assert ["4 texts at a time" in notes[0], "2 texts at a time" in notes[1]] == [True, True]
+    assert ["parts of 4 texts" in notes[0], "parts of 2 texts" in notes[1]] == [True, True]
     assert all(is_one_sentence(note) for note in notes)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency import bench as module
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.protocol import TimedRun, Timing
@@ -126,6 +127,24 @@ def test_an_unclean_reading_is_shown_as_such_and_measured_again(
     assert bench.student_latency(SMALL, student).clean
     bench.student_latency(SMALL, student)
     assert len(stand.timed) == 3  # an unclean one is looked at twice
+
+
+def test_who_holds_the_device_measures_without_waiting_for_it(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand = Stand(monkeypatch)
+    monkeypatch.setattr(module, "exclusive", exclusive)  # the real one
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def waiting() -> None:
+        raise AssertionError("it waits for itself")
+
+    stand.locked = True
+    with exclusive():
+        bench, student = LatencyBench(teacher, PROTOCOL), new_student(teacher, SMALL, 0)
+        assert bench.student_latency(SMALL, student, waiting, holds_device=True).clean
+        with pytest.raises(AssertionError, match="waits for itself"):
+            bench.student_latency(Architecture(2, 16, 32, 2), student, waiting)
 
 
 def test_what_was_measured_is_remembered_and_nothing_else_is(

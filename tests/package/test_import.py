@@ -222,6 +222,17 @@ def test_a_student_of_a_vetoed_candidate_comes_back_with_a_candidate_that_was_ve
         assert store.candidate(1).state == "over_budget"
 
 
+def test_a_student_of_a_pruned_candidate_comes_back_with_a_candidate_that_was_pruned(
+    student: Path, db: Path, tmp_path: Path, unloaded: None
+) -> None:
+    fields = {"rung": 33, "steps": 200, "estimated_ms": 7.5, "latency": None, "loss": 0.8}
+    taken(db, altered(student, tmp_path / "pruned", lambda known: known["candidate"].update(fields)))
+    with opened(db, read_only=True) as store:
+        row = store.candidate(1)
+    assert (row.state, row.rung, row.steps, row.estimated_ms) == ("pruned", 33, 200, 7.5)
+    assert (row.latency, row.loss) == (None, 0.8)
+
+
 def test_an_archive_that_was_packed_anew_on_a_desktop_is_taken(
     candidate: Path, db: Path, unloaded: None
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from kdnas_core.runs.worker import EndRequested
 from kdnas_core.search.candidate import Costs, Judgement, Listener
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Outcome, Proposal, search
-from kdnas_core.search.rungs import Peer
+from kdnas_core.search.rungs import Cost, Peer
 from kdnas_core.spec import RunSpec, ScoreSpec, SearchSpec
 from tests.filled_store import add_episode, begin_run, reading
 
@@ -333,6 +334,17 @@ def pruned(architecture: Architecture, folder: Path, listener: Listener) -> Judg
     return Judgement("pruned", 0.7, 0.45, rung=10)
 
 
+def pruned_later(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+    judgement = pruned(architecture, folder, listener)
+    listener.costs(Costs(1_000, 2_000, reading(4.0), 4.0))
+    listener.held_out(20, {"yardstick": {(2, 4): 0.6}})
+    return replace(judgement, loss=0.6, rung=20)
+
+
+def cost(milliseconds: float) -> Cost:
+    return Cost(reading(milliseconds).p50, 1 / reading(milliseconds).speedup)
+
+
 def test_a_pruned_candidate_has_the_loss_of_its_rung_its_estimates_and_no_weights(
     store: Store, run: int
 ) -> None:
@@ -345,27 +357,27 @@ def test_a_pruned_candidate_has_the_loss_of_its_rung_its_estimates_and_no_weight
     assert journal.outcomes(1) == [Outcome(A, 0.45)]
 
 
-def test_an_episode_is_judged_from_the_cheapest_on_each_beside_all_that_were_trained_before(
+def test_an_episode_is_written_and_judged_from_the_cheapest_on_each_beside_all_measured_before(
     store: Store, run: int
 ) -> None:
     first, second, third = sorted((A, B, C), key=lambda each: each.flops(128))
-    acts = {first: done(0.25, 2.0), second: pruned, third: over_budget}
+    acts = {first: done(0.25, 2.0), second: pruned_later, third: over_budget}
     journal, judge = journal_of(store, run, acts)
     search(Scripted([third, second, first]), journal, 1, 3)
-    assert judge.judged == [first, second, third]
+    assert judge.judged == [row.architecture for row in store.candidates(run)] == [first, second, third]
     assert judge.peers[2] == [
-        Peer(reading(2.0).p50, {1: 0.75, 2: 0.5}, 0.25),
-        Peer(4.0, {0: 0.9, 10: 0.7}, None),
+        Peer(cost(2.0), {1: 0.75, 2: 0.5}, 0.25),
+        Peer(cost(4.0), {0: 0.9, 10: 0.7, 20: 0.6}, None),
     ]
     assert [len(peers) for peers in judge.peers] == [0, 1, 2]
 
 
 def test_a_search_that_goes_on_knows_its_peers_from_the_store(store: Store, run: int) -> None:
-    journal, _ = journal_of(store, run, {A: pruned})
-    search(Scripted([A]), journal, 1, 1)
-    journal, judge = journal_of(store, run, {B: over_budget})
-    search(Scripted([A], [B]), journal, 2, 1)
-    assert judge.peers == [[Peer(4.0, {0: 0.9, 10: 0.7}, None)]]
+    journal, _ = journal_of(store, run, {A: pruned, B: pruned_later})
+    search(Scripted([A, B]), journal, 1, 2)
+    journal, judge = journal_of(store, run, {C: over_budget})
+    search(Scripted([A, B], [C]), journal, 2, 2)
+    assert judge.peers == [[Peer(cost(4.0), {0: 0.9, 10: 0.7, 20: 0.6}, None)]]
 
 
 def test_a_space_that_runs_out_ends_the_search(store: Store, run: int) -> None:

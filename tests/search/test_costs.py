@@ -18,7 +18,7 @@ from kdnas_core.search import candidate as module
 from kdnas_core.search.candidate import Listener
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.prepare import make_judge, prepare
-from kdnas_core.search.rungs import Peer
+from kdnas_core.search.rungs import Cost, Peer
 from kdnas_core.spec import parse_spec
 from tests.search.test_prepare import stand_in_bench
 
@@ -26,7 +26,7 @@ __all__ = ["stand_in_bench"]
 SHAPES = [Architecture(layers, 16, 32, 4) for layers in (1, 2, 3)]
 SILENT = Listener(lambda: None, lambda costs: None, lambda notes: None, lambda step: None, lambda *look: None)
 # a peer that is better than any candidate after each step, and as fast as all
-BEST = Peer(0.0, {step: 0.0 for step in range(13)}, 0.0)
+BEST = Peer(Cost(0.0, 0.0), {step: 0.0 for step in range(13)}, 0.0)
 
 
 class Counted:

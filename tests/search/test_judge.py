@@ -29,9 +29,10 @@ from kdnas_core.models.teacher import Teacher
 from kdnas_core.search import candidate as candidate_module
 from kdnas_core.search import judge as module
 from kdnas_core.search.candidate import Costs, Judgement, Listener
-from kdnas_core.search.judge import REMEMBERED, Judge
+from kdnas_core.search.judge import Judge
+from kdnas_core.search.loop import REMEMBERED
 from kdnas_core.search.reward import kdnas_reward
-from kdnas_core.search.rungs import Peer
+from kdnas_core.search.rungs import Cost, Peer
 from kdnas_core.spec import parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny import (
@@ -582,7 +583,7 @@ def test_scoring_a_candidate_can_be_ended(judge: Judge, tmp_path: Path) -> None:
 
 def peers(*losses: dict[int, float], ms: float = 1.0) -> list[Peer]:
     """Peers that were all trained to the end, and whose loss fell alike from each rung on."""
-    return [Peer(ms, at, at[6]) for at in losses]
+    return [Peer(Cost(ms, ms / 10), at, at[6]) for at in losses]
 
 
 # after each of the six steps
@@ -659,12 +660,29 @@ def test_a_candidate_that_is_stopped_at_its_first_rung_is_not_measured(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     held, told = well_within(judge, monkeypatch, WITHIN), Told()
-    judgement = judge.judge(SMALL, tmp_path / "files", told.listener, peers(*[GOOD] * 4))
+    judgement = judge.judge(SMALL, tmp_path / "files", told.listener, peers(*[GOOD] * 4, ms=0.9))
     assert (judgement.state, held) == ("pruned", [])
     assert [(costs.latency, costs.estimated_ms) for costs in told.costs] == [(None, 1.0)]
     # by the estimate, of a teacher of 10 ms
     likely = (judgement.loss or 0) - 0.05
     assert judgement.reward == pytest.approx(kdnas_reward(likely, 1.0, 10.0, judge.spec.search.reward))
+
+
+def test_a_candidate_is_not_stopped_by_one_that_it_may_be_faster_than(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held = well_within(judge, monkeypatch, reading_of(0.95))
+    # estimated at 1 ms, and a tenth off at the 90th percentile
+    others = peers(*[GOOD] * 4, ms=0.97)
+    assert judge.judge(SMALL, tmp_path / "files", Told().listener, others).state == "done"
+    assert held == [True]
+
+
+def test_a_candidate_whose_reading_is_unclean_is_not_stopped_by_it(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_latency(monkeypatch, dataclasses.replace(WITHIN, clean=False))
+    assert judge.judge(SMALL, tmp_path / "files", Told().listener, peers(*[GOOD] * 4)).state == "done"
 
 
 def test_nothing_is_within_the_budget_by_its_estimate(
@@ -842,3 +860,24 @@ def test_a_remembered_whole_result_is_judged_at_rungs_as_if_it_were_trained(
     judgement = remembering(judge).judge(SMALL, tmp_path / "again", told.listener, peers(*[GOOD] * 4))
     assert (judgement.state, judgement.rung, told.steps) == ("pruned", 1, [])
     assert [path.name for path in (tmp_path / "again").iterdir()] == ["config.json"]
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_mini_kd_whose_batches_were_split_is_not_remembered(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = trainer._Forward.__call__
+
+    def forward(self: Any, batch: Any) -> Any:
+        if torch.is_grad_enabled() and len(batch.ids) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    told = Told()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Forward, "__call__", forward)
+        remembering(judge).judge(SMALL, tmp_path / "first", told.listener)
+    assert "split into parts of 4 texts" in told.notes[-1][-1]
+    again = Told()
+    remembering(judge).judge(SMALL, tmp_path / "again", again.listener)
+    assert again.steps == [1, 2, 3, 4, 5, 6]

@@ -175,6 +175,14 @@ def test_what_was_left_out_is_filled_in_by_what_the_teacher_is_made_for(
     assert (types is None) == makes_vectors
 
 
+def test_the_spec_names_the_device_that_auto_chose(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert prepare(parse_spec(fields), silent).spec.device == "cpu"
+    assert "cuda device" in refusal({**fields, "device": "cuda"})
+
+
 def test_what_was_given_stays_whatever_the_teacher_is_made_for(fields: dict[str, Any]) -> None:
     fields["objective"] = {"use": "vectors", "recipe": "minilmv2", "yardstick": "layers"}
     fields["proxy"] |= {"pairs": 0.25}

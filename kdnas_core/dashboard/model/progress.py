@@ -9,6 +9,7 @@ from itertools import groupby
 
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.search import pareto
+from kdnas_core.search.loop import REMEMBERED
 from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 
@@ -98,13 +99,13 @@ def planned(run: Run) -> int:
 def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
     """Estimates the time left of the run from its latest candidates, in seconds; None if unknown."""
     # a remembered result took no step, and says nothing about those to come
-    done = [row for row in judged(candidates) if row.state != "done" or row.step]
+    done = [row for row in judged(candidates) if REMEMBERED not in row.notes]
     if not done or run.state not in ("running", "paused", "interrupted"):
         return None
     recent = [candidate.seconds for candidate in done[-_RECENT:]]
     # no slower than the whole run's pace: the latest candidates may have waited for another search
     pace = min(sum(recent) / len(recent), run.seconds / len(done) or math.inf)
-    return pace * max(0, planned(run) - len(done))
+    return pace * max(0, planned(run) - len(judged(candidates)))
 
 
 def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[int, float]]:
@@ -128,6 +129,7 @@ def episode_rewards(candidates: Sequence[Candidate]) -> list[EpisodeReward]:
     best = -math.inf
     for episode, group in groupby(sorted(rows, key=lambda row: row.episode), key=lambda row: row.episode):
         rewards = [row.reward for row in group if row.reward is not None]
-        best = max(best, *rewards)
+        known = [row.reward for row in rows if row.state != "pruned" and row.episode == episode]
+        best = max([best, *(reward for reward in known if reward is not None)])
         summaries.append(EpisodeReward(episode, rewards, sum(rewards) / len(rewards), best))
     return summaries

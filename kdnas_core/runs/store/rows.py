@@ -23,7 +23,7 @@ from kdnas_core.runs.records import (
     TeacherFacts,
 )
 from kdnas_core.runs.store import lease_locks
-from kdnas_core.spec import DistilSpec, ExportSpec, ScoreSpec, SweepSpec, parse_spec_json
+from kdnas_core.spec import DistilSpec, ExportSpec, ScoreSpec, SweepSpec, parse_spec_json, parse_stored_spec
 
 FIRST_YARDSTICKS = 3  # the first method with a choice of yardsticks
 LEASE_S = 60  # since the last heartbeat; for a worker on another host, whose lock cannot be seen
@@ -32,7 +32,7 @@ LEASE_S = 60  # since the last heartbeat; for a worker on another host, whose lo
 def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> Run:
     """Converts a row to a run; the samples are those of its teacher's latency."""
     teacher = json.loads(row["teacher"]) if row["teacher"] else None
-    spec = parse_spec_json(row["spec"])
+    spec = parse_stored_spec(row["spec"])
     if row["method"] < FIRST_YARDSTICKS and spec.objective.yardstick is None:
         spec = spec.judged_by_layers()
     kept = {name: value for name, value in row.items() if name != "method"}
