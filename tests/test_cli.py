@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from kdnas_core.cli import search
+from kdnas_core.hardware import chosen_device
 from kdnas_core.runs import launch
 from kdnas_core.runs.jobs import Worker
+from kdnas_core.runs.records import CandidateState
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import RunSpec, quick_spec
 from tests.filled_store import fill
@@ -29,6 +31,7 @@ SUMMARY = {
     "state",
     "candidates",
     "over_budget",
+    "pruned",
     "failed",
     "seconds",
     "teacher_latency_ms",
@@ -46,6 +49,7 @@ CANDIDATE = {
     "estimated_ms",
     "loss",
     "loss_se",
+    "rung",
     "reward",
     "predicted_reward",
     "scores",
@@ -208,7 +212,8 @@ def test_show_prints_the_run_the_spec_and_every_candidate(
 ) -> None:
     printed = call("show", 1, "--json", "--db", searched[0]).json
     assert set(printed) == {"run", "spec", "candidates"}
-    assert RunSpec.model_validate(printed["spec"]) == spec.filled_for(makes_vectors=False)
+    filled = spec.filled_for(makes_vectors=False).model_copy(update={"device": chosen_device("auto")})
+    assert RunSpec.model_validate(printed["spec"]) == filled
     assert len(printed["candidates"]) == 6
     for candidate in printed["candidates"]:
         assert_is_candidate(candidate)
@@ -219,10 +224,8 @@ def test_show_prints_the_run_the_spec_and_every_candidate(
 def test_show_has_the_keys_of_the_contract_for_candidates_in_every_state(filled: Path) -> None:
     with opened(filled) as store:
         run = store.create_run(quick_spec())
-        store.begin_episode(run, 1, [(row.architecture, None) for row in store.candidates(1)[:5]])
-        for candidate, state in zip(
-            store.candidates(run), ("proposed", "over_budget", "distilling", "done", "failed"), strict=True
-        ):
+        store.begin_episode(run, 1, [(row.architecture, None) for row in store.candidates(1)[:6]])
+        for candidate, state in zip(store.candidates(run), get_args(CandidateState), strict=True):
             store.update_candidate(candidate.id, state=state)
     for candidate in call("show", run, "--json", "--db", filled).json["candidates"]:
         assert_is_candidate(candidate)

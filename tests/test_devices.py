@@ -98,7 +98,7 @@ def test_mini_kd_gives_the_same_losses_and_a_student_on_the_processor(
 
     (expected, weights), (result, moved_weights) = on_both(compute)
     for name, places in expected.terms.items():
-        assert result.terms[name] == pytest.approx(places, rel=1e-3), name
+        assert result.terms[name] == pytest.approx(places, rel=1e-2, abs=1e-3), name
     assert same(weights, moved_weights)
 
 
@@ -141,7 +141,7 @@ def test_a_full_distillation_reads_its_teacher_on_the_device(
             return distil(student, objective, whole, PROXY, 0, None, watcher).loss
 
     expected, loss = on_both(compute)
-    assert loss == pytest.approx(expected, rel=1e-3)
+    assert loss == pytest.approx(expected, rel=1e-2)
 
 
 def test_the_importance_of_heads_and_neurons_is_the_same(
