@@ -60,7 +60,7 @@ def check_whole(db: Path, run: int, kept: dict[int, Candidate]) -> None:
         assert {candidate.id: candidate for candidate in candidates if candidate.id in kept} == kept
         assert len({candidate.architecture for candidate in candidates}) == len(candidates) == row.total
         assert all(store.layer_losses(candidate.id) for candidate in candidates if candidate.state == "done")
-        assert {candidate.state for candidate in candidates} <= {"done", "over_budget"}
+        assert {candidate.state for candidate in candidates} <= {"done", "pruned", "over_budget"}
 
 
 @pytest.mark.slow
