@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from kdnas_core.cli import latency, students
+from kdnas_core.cli import doctor, latency, students
 from kdnas_core.cli.base import (
     DEFAULT_DB,
     Db,
@@ -130,7 +130,7 @@ def pick_(
         show_result({"candidate": best and best.to_dict()}, as_json, lambda: [line])
 
 
-for command in (students.distill, students.evaluate, students.students, latency.latency):
+for command in (students.distill, students.evaluate, students.students, latency.latency, doctor.doctor):
     app.command()(command)
 app.command(name="import")(students.import_)
 

@@ -21,6 +21,11 @@ from kdnas_core.spec import METHOD, RunSpec
 class Store(Jobs):
     """All tables of the store. Close it after use."""
 
+    def damage(self) -> str | None:
+        """Returns what SQLite finds wrong with the file; None if it is whole."""
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        return None if found == "ok" else str(found)
+
     def import_run(
         self,
         spec: RunSpec,
