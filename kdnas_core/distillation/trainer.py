@@ -5,7 +5,6 @@ The student has no dropout, since the teacher's outputs were computed without it
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -22,17 +21,16 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from kdnas_core.data.tokens import by_length, passes
+from kdnas_core.distillation.forward import Forward, evaluate, placed
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
-from kdnas_core.distillation.terms import PairTerm, Pass, Term
-from kdnas_core.distillation.yardstick import Meter, measured
-from kdnas_core.hardware import autocast as autocast_to
-from kdnas_core.hardware import free_memory, moved
-from kdnas_core.models.capture import Captured, capture
+from kdnas_core.distillation.terms import Pass
+from kdnas_core.distillation.yardstick import measured
+from kdnas_core.hardware import free_memory
 from kdnas_core.models.mapping import mean_over_layers
 from kdnas_core.models.targets import Batch, Targets, Texts, make_batch
 from kdnas_core.models.teacher_outputs import OnlineTargets
-from kdnas_core.models.vocabulary import Vocabulary, only_used_words
+from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss, besides the one before the first step
@@ -158,7 +156,7 @@ def distil(
         Diverged: the loss is not finite.
         BadInput: the saved file is of a training with other settings.
     """
-    with _placed(student, objective, data, autocast) as forward:
+    with placed(student, objective, data.vocabulary, autocast) as forward:
         return _Training(forward, objective, data, proxy, seed, watcher, saved).run(looks)
 
 
@@ -167,7 +165,7 @@ def judged_by(
 ) -> HeldOut:
     """Evaluates a student without training; only projections are fitted to it."""
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
-    with _placed(student, objective, data, autocast) as forward:
+    with placed(student, objective, data.vocabulary, autocast) as forward:
         return _Training(forward, objective, data, ProxySpec(), 0, watcher, None).fitted()
 
 
@@ -176,7 +174,7 @@ class _Training:
 
     def __init__(
         self,
-        forward: _Forward,
+        forward: Forward,
         objective: Objective,
         data: ProxySet,
         proxy: ProxySpec,
@@ -320,80 +318,6 @@ class _Training:
                 terms = {YARDSTICK: {(0, 0): measured(meter, with_standard_error=False).value}}
             losses[name] = HeldOut(0, terms).loss
         return {name: loss for name, loss in losses.items() if math.isfinite(loss)}
-
-
-@torch.no_grad()
-def evaluate(
-    forward: _Forward,
-    terms: Sequence[Term],
-    held_out: Targets,
-    texts: Sequence[int],
-    batch_size: int,
-    meter: Meter | None = None,
-) -> dict[str, Places]:
-    """Computes the values of terms on held-out texts, each a mean over all that the term counts."""
-    totals, counts = [torch.zeros(len(term.places)) for term in terms], [0] * len(terms)
-    for indices in by_length(held_out.lengths, batch_size, texts):
-        batch = make_batch(held_out, indices, forward.pad)
-        outputs = forward(batch)
-        if meter is not None:
-            meter.read(outputs, batch)
-        for index, term in enumerate(terms):
-            count = term.count(batch)
-            totals[index] += term(outputs, batch).cpu() * count
-            counts[index] += count
-    return {
-        term.name: _by_place(term.places, (total / max(1, count)).tolist())
-        for term, total, count in zip(terms, totals, counts, strict=True)
-    }
-
-
-def _by_place(places: Sequence[tuple[int, int]], values: Sequence[float]) -> Places:
-    """The values by place; their mean if a layer is mapped to one teacher layer twice."""
-    by_place: dict[tuple[int, int], list[float]] = {}
-    for place, value in zip(places, values, strict=True):
-        by_place.setdefault(place, []).append(value)
-    return {place: sum(of_place) / len(of_place) for place, of_place in by_place.items()}
-
-
-class _Forward:
-    """A student's forward pass under autocast."""
-
-    def __init__(self, student: PreTrainedModel, captured: Captured, autocast: torch.dtype | None) -> None:
-        self.student = student.eval()
-        self.captured = captured
-        self.autocast = autocast
-        self.pad = student.config.pad_token_id or 0
-        self.layers = int(student.config.num_hidden_layers)
-
-    def __call__(self, batch: Batch) -> Pass:
-        with autocast_to(self.autocast):
-            output = self.student(
-                input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True, **pair(batch)
-            )
-        return Pass(output.hidden_states, self.captured, self.student.get_input_embeddings().weight)
-
-
-def pair(batch: Batch) -> dict[str, torch.Tensor]:
-    """Returns the segments of a batch as an argument of a model; empty if no text is a pair."""
-    return {} if batch.types is None else {"token_type_ids": batch.types}
-
-
-@contextlib.contextmanager
-def _placed(
-    student: PreTrainedModel, objective: Objective, data: ProxySet, autocast: torch.dtype | None
-) -> Iterator[_Forward]:
-    """Moves a student with the words in use to where models compute.
-
-    Captures queries, keys and values only if a term reads them.
-    """
-    reads = any(isinstance(term, PairTerm) for term in objective.all_terms())
-    with (
-        only_used_words(student, data.vocabulary),
-        moved(student, objective),
-        capture(student) if reads else contextlib.nullcontext(Captured()) as captured,
-    ):
-        yield _Forward(student, captured, autocast)
 
 
 def _endless(learnt: Texts, batch_size: int, seed: int) -> Iterator[tuple[Texts, list[int]]]:

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.corpus import read_corpus
 from kdnas_core.data.tokens import by_length
-from kdnas_core.distillation import loop, trainer
+from kdnas_core.distillation import forward, loop, trainer
+from kdnas_core.distillation.forward import Forward, placed
 from kdnas_core.distillation.loop import Diverged
 from kdnas_core.distillation.needs import trained_head
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, make_objective
@@ -149,7 +150,7 @@ def test_a_batch_that_is_too_large_for_the_device_is_read_in_parts_with_a_note(
 ) -> None:
     proxy = proxy_with(accumulation=accumulation)
     expected = Training(teacher, plain).run(proxy)
-    real, sizes = trainer._Forward.__call__, []
+    real, sizes = Forward.__call__, []
 
     def forward(self: Any, batch: Batch) -> Pass:
         if torch.is_grad_enabled():
@@ -159,7 +160,7 @@ def test_a_batch_that_is_too_large_for_the_device_is_read_in_parts_with_a_note(
         return real(self, batch)
 
     notes: list[str] = []
-    monkeypatch.setattr(trainer._Forward, "__call__", forward)
+    monkeypatch.setattr(Forward, "__call__", forward)
     watcher = Watcher(lambda step: None, lambda result: None, notes.append)
     result = Training(teacher, plain).run(proxy, watcher=watcher)
     assert values(result) == pytest.approx(values(expected), rel=1e-3)
@@ -395,7 +396,7 @@ def test_attention_is_captured_only_for_a_term_that_reads_it(
         return capture(model)
 
     captured: list[PreTrainedModel] = []
-    monkeypatch.setattr(trainer, "capture", spied)
+    monkeypatch.setattr(forward, "capture", spied)
     Training(teacher, data).run(proxy_with(steps=1))
     assert captured == []
     training = Training(teacher, data, WORDS_AND_PAIRS)
@@ -771,7 +772,7 @@ def test_a_token_weighs_alike_in_batches_of_short_and_of_long_texts(
     assert parts[0].mask.sum() < 0.8 * parts[-1].mask.sum()
     with (
         torch.no_grad(),
-        trainer._placed(training.student, objective, plain, None) as forward,
+        placed(training.student, objective, plain.vocabulary, None) as forward,
     ):
         expected = float(objective.loss(forward(whole), whole, 0.0))
         objective.weigh_alike(parts, batch_size=8)

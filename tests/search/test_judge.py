@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.distillation import beginning, trainer
+from kdnas_core.distillation.forward import Forward
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
 from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
@@ -866,7 +867,7 @@ def test_a_remembered_whole_result_is_judged_at_rungs_as_if_it_were_trained(
 def test_a_mini_kd_whose_batches_were_split_is_not_remembered(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real = trainer._Forward.__call__
+    real = Forward.__call__
 
     def forward(self: Any, batch: Any) -> Any:
         if torch.is_grad_enabled() and len(batch.ids) > 4:
@@ -875,7 +876,7 @@ def test_a_mini_kd_whose_batches_were_split_is_not_remembered(
 
     told = Told()
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Forward, "__call__", forward)
+        patch.setattr(Forward, "__call__", forward)
         remembering(judge).judge(SMALL, tmp_path / "first", told.listener)
     assert "split into parts of 4 texts" in told.notes[-1][-1]
     again = Told()
