@@ -19,7 +19,7 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import spearmanr
 
-from kdnas_core.distillation.trainer import HeldOut
+from kdnas_core.runs.search_journal import losses_by_step
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.candidate import cost_of
 from kdnas_core.search.rungs import Cost, Peer, is_dominated
@@ -65,12 +65,7 @@ def _trained(store: Store, run: int) -> list[Trained]:
     for row in store.candidates(run):
         if row.state != "done" or row.latency is None or row.flops is None:
             continue
-        looks: dict[int, dict[str, dict[tuple[int, int], float]]] = {}
-        for loss in store.layer_losses(row.id):
-            of_step = looks.setdefault(loss.step, {})
-            of_step.setdefault(loss.term, {})[loss.layer, loss.teacher_layer] = loss.loss
-        losses = {step: HeldOut(step, terms).loss for step, terms in looks.items()}
-        found.append(Trained(cost_of(row.latency), row.flops, losses))
+        found.append(Trained(cost_of(row.latency), row.flops, losses_by_step(store.layer_losses(row.id))))
     return found
 
 

@@ -196,7 +196,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def autocast(dtype: torch.dtype | None) -> AbstractContextManager[None]:
+def autocast_to(dtype: torch.dtype | None) -> AbstractContextManager[None]:
     """Returns a context in which models compute in a dtype; None for float32."""
     import torch
 

@@ -31,7 +31,14 @@ from kdnas_core.models.vocabulary import Vocabulary
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, Yardstick
 from tests.made_up_device import DEVICE, made_up_device
 from tests.sentences import is_one_sentence
-from tests.tiny import everything_of, made_up_words, objective_of, proxy_set_of, targets_of, teacher_of
+from tests.tiny import (
+    everything_of,
+    made_up_words,
+    objective_of,
+    targets_of,
+    teacher_of,
+    whole_proxy_set,
+)
 
 SMALL = Architecture(2, 16, 32, 4)
 PROXY = ProxySpec(steps=3, batch_size=8, learning_rate=5e-3)
@@ -45,9 +52,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 
 @pytest.fixture(scope="module")
 def data(teacher: Teacher, texts: list[str]) -> ProxySet:
-    wanted = everything_of(teacher)
-    train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:48], texts[100:116]))
-    return proxy_set_of(teacher, train, held_out)
+    return whole_proxy_set(teacher, texts[:48], texts[100:116])
 
 
 def on_both(compute: Callable[[], Any]) -> tuple[Any, Any]:

@@ -87,6 +87,13 @@ def proxy_set_of(
     return ProxySet.of(train, held_out, teacher.model.config, languages)
 
 
+def whole_proxy_set(teacher: Teacher, learnt: Sequence[str], held_out: Sequence[str]) -> ProxySet:
+    """Returns a proxy set with everything that a recipe can need, of texts cut at 24 tokens."""
+    wanted = everything_of(teacher)
+    sets = [targets_of(teacher, texts, 24, wanted) for texts in (learnt, held_out)]
+    return proxy_set_of(teacher, sets[0], sets[1])
+
+
 def made_up_words(teacher: Teacher, vocabulary: Vocabulary) -> TeacherHead:
     """Returns a random masked-LM head for a teacher, with confident predictions."""
     with torch.random.fork_rng():

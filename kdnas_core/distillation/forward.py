@@ -12,8 +12,7 @@ from kdnas_core.data.tokens import by_length
 from kdnas_core.distillation.objective import Objective, Places
 from kdnas_core.distillation.terms import PairTerm, Pass, Term
 from kdnas_core.distillation.yardstick import Meter
-from kdnas_core.hardware import autocast as autocast_to
-from kdnas_core.hardware import moved
+from kdnas_core.hardware import autocast_to, moved
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.targets import Batch, Targets, make_batch
 from kdnas_core.models.vocabulary import Vocabulary, only_used_words

@@ -9,7 +9,7 @@ import time
 import torch
 
 from kdnas_core import files
-from kdnas_core.hardware import autocast, compute_device, compute_name, exclusive
+from kdnas_core.hardware import autocast_to, compute_device, device_name, exclusive
 
 LEAST_GAIN = 1.3  # a smaller gain is within the noise, and float32 is the safer choice
 NO_GAIN = 0.1  # no noise makes up for it; a processor that emulates bfloat16 takes 20 times as long
@@ -22,14 +22,14 @@ def autocast_dtype() -> torch.dtype | None:
 
     On a GPU that is where it has units for it; on a processor, where a training step is clearly faster.
 
-    The measurement is cached by device, torch version and number of threads, so that its noise does not make
+    The measurement is cached by machine, torch version and number of threads, so that its noise does not make
     two runs on one machine differ.
     """
     device = compute_device()
     if device.type != "cpu":  # launches, not products, take most of so small a step
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else None
-    question = {"device": compute_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    question = {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     answer = files.recall("bfloat16", question)
     if answer is None:
         answer = {"gain": _measured_gain()}
@@ -62,7 +62,7 @@ def _block(width: int) -> torch.nn.Module:
 
 def _step_seconds(blocks: torch.nn.Module, tokens: torch.Tensor, bfloat16: bool) -> float:
     start = time.perf_counter()
-    with autocast(torch.bfloat16 if bfloat16 else None):
+    with autocast_to(torch.bfloat16 if bfloat16 else None):
         loss = blocks(tokens).square().mean()
     loss.backward()
     return time.perf_counter() - start

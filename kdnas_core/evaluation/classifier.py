@@ -21,8 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.data.tokens import by_length
-from kdnas_core.hardware import autocast as autocast_to
-from kdnas_core.hardware import moved
+from kdnas_core.hardware import autocast_to, moved
 from kdnas_core.models.targets import has_segments, padded
 
 BATCH = 64  # rows of a prediction batch

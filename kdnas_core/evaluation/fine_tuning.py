@@ -23,8 +23,7 @@ from kdnas_core.data.tasks import Task
 from kdnas_core.data.tokens import endless
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.evaluation.classifier import Tokens, logits_of, new_classifier
-from kdnas_core.hardware import autocast as autocast_to
-from kdnas_core.hardware import compute_device, moved
+from kdnas_core.hardware import autocast_to, compute_device, moved
 from kdnas_core.models.vocabulary import Vocabulary, only_used_words
 
 CUT = 0.1  # share of the training split that rates are evaluated on

@@ -67,9 +67,8 @@ class LatencyBench:
     ) -> LatencyReading:
         known = self.remembered(architecture)
         if known is None:
-            with (
-                nullcontext() if holds_device else exclusive(waiting)
-            ):  # also while making the runners, which uses the cores
+            # also while making the runners, which uses the cores
+            with nullcontext() if holds_device else exclusive(waiting):
                 runners = self._runners(student)
                 known = self._timed(runners)
                 if not known.clean:

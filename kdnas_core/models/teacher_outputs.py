@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, by_length, hide_words
 from kdnas_core.errors import BadInput
 from kdnas_core.files import discard
-from kdnas_core.hardware import autocast as autocast_to
-from kdnas_core.hardware import compute_device, moved, other_device
+from kdnas_core.hardware import autocast_to, compute_device, moved, other_device
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.kept_outputs import KeptOutputs
 from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised

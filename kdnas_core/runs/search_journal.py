@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
 from kdnas_core.distillation.objective import Places
@@ -98,8 +98,6 @@ class StoreJournal:
         else:
             if judgement.estimated_ms is not None:
                 self._not_measured(candidate, judgement.estimated_ms)
-            if judgement.rung is not None:
-                self.store.update_candidate(candidate.id, step=judgement.rung)
             self._finish(
                 candidate.id,
                 started,
@@ -111,6 +109,7 @@ class StoreJournal:
                 languages=judgement.languages,
                 scores=judgement.scores,
                 weights=int(judgement.state == "done"),
+                **({} if judgement.rung is None else {"step": judgement.rung}),
             )
             self._drop_weights()
         judged = self.store.candidate(candidate.id)
@@ -177,11 +176,8 @@ class StoreJournal:
         return self._peers
 
     def _peer(self, candidate: Candidate) -> Peer:
-        looks: defaultdict[int, dict[str, Places]] = defaultdict(dict)
-        for row in self.store.layer_losses(candidate.id):
-            looks[row.step].setdefault(row.term, {})[row.layer, row.teacher_layer] = row.loss
         assert candidate.latency is not None, "it was measured"
-        losses = {step: HeldOut(step, terms).loss for step, terms in looks.items()}
+        losses = losses_by_step(self.store.layer_losses(candidate.id))
         return Peer(cost_of(candidate.latency), losses, candidate.loss if candidate.state == "done" else None)
 
     def _drop_weights(self) -> None:
@@ -198,6 +194,14 @@ class StoreJournal:
                     if path.name != "config.json":
                         path.unlink() if path.is_file() else shutil.rmtree(path)
                 self.store.update_candidate(candidate.id, weights=0)
+
+
+def losses_by_step(rows: Iterable[LayerLoss]) -> dict[int, float]:
+    """Returns a candidate's held-out loss after each number of steps, from its losses by layer and term."""
+    looks: defaultdict[int, dict[str, Places]] = defaultdict(dict)
+    for row in rows:
+        looks[row.step].setdefault(row.term, {})[row.layer, row.teacher_layer] = row.loss
+    return {step: HeldOut(step, terms).loss for step, terms in looks.items()}
 
 
 def _is_peer(candidate: Candidate) -> bool:

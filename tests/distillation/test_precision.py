@@ -61,7 +61,7 @@ def test_another_machine_torch_or_number_of_threads_is_measured_anew(
     elif change == "torch":
         monkeypatch.setattr(torch, "__version__", "0.1")
     else:
-        monkeypatch.setattr(precision, "compute_name", lambda: "another machine")
+        monkeypatch.setattr(precision, "device_name", lambda: "another machine")
     other = with_gain(monkeypatch, 0.5)
     assert autocast_dtype() is None
     assert other.measured == 1

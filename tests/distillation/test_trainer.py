@@ -30,13 +30,13 @@ from kdnas_core.models.vocabulary import only_used_words
 from kdnas_core.spec import ObjectiveSpec, ProxySpec, Recipe, TermSpec, Yardstick
 from tests.sentences import is_one_sentence
 from tests.tiny import (
-    everything_of,
     made_up_importance,
     made_up_words,
     objective_of,
     proxy_set_of,
     targets_of,
     teacher_of,
+    whole_proxy_set,
 )
 
 SMALL = Architecture(2, 16, 32, 4)
@@ -72,9 +72,7 @@ def teacher(tiny_teacher: Path) -> Teacher:
 @pytest.fixture(scope="module")
 def data(teacher: Teacher, texts: list[str]) -> ProxySet:
     """A proxy set with everything that a recipe can need."""
-    wanted = everything_of(teacher)
-    train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:64], texts[100:124]))
-    return proxy_set_of(teacher, train, held_out)
+    return whole_proxy_set(teacher, texts[:64], texts[100:124])
 
 
 @pytest.fixture(scope="module")

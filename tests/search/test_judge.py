@@ -37,13 +37,11 @@ from kdnas_core.search.rungs import Cost, Peer
 from kdnas_core.spec import parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny import (
-    everything_of,
     made_up_importance,
     made_up_words,
-    proxy_set_of,
     reading_of,
-    targets_of,
     teacher_of,
+    whole_proxy_set,
 )
 
 SMALL = Architecture(2, 16, 32, 2)
@@ -114,9 +112,7 @@ def judge(
     spec = parse_spec({**tiny_spec, "latency": latency, "proxy": proxy}).judged_by_layers()
     set_latency(monkeypatch, WITHIN)
     monkeypatch.setattr(candidate_module, "model_here", lambda protocol: None)
-    wanted = everything_of(teacher)
-    train, held_out = (targets_of(teacher, some, 24, wanted) for some in (texts[:64], texts[100:116]))
-    data = proxy_set_of(teacher, train, held_out)
+    data = whole_proxy_set(teacher, texts[:64], texts[100:116])
     return Judge(
         spec,
         LatencyBench(teacher, spec.latency),

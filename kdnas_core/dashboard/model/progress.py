@@ -128,8 +128,8 @@ def episode_rewards(candidates: Sequence[Candidate]) -> list[EpisodeReward]:
     summaries: list[EpisodeReward] = []
     best = -math.inf
     for episode, group in groupby(sorted(rows, key=lambda row: row.episode), key=lambda row: row.episode):
-        rewards = [row.reward for row in group if row.reward is not None]
-        known = [row.reward for row in rows if row.state != "pruned" and row.episode == episode]
-        best = max([best, *(reward for reward in known if reward is not None)])
+        known = [(row.reward, row.state) for row in group if row.reward is not None]
+        rewards = [reward for reward, _ in known]
+        best = max([best, *(reward for reward, state in known if state != "pruned")])
         summaries.append(EpisodeReward(episode, rewards, sum(rewards) / len(rewards), best))
     return summaries
