@@ -1,4 +1,4 @@
-"""Where this process computes, and the lock by which one process at a time measures or computes."""
+"""Where this process computes, and the locks that keep measuring apart from computing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,16 +37,129 @@ def device_lock() -> FileLock:
     Beside a training job the same model measures 2.6 to 4.3 times slower. The operating system releases the
     lock when its process ends. One thread must not take it twice.
     """
-    return FileLock(Path(tempfile.gettempdir()) / f"kdnas-device-{getpass.getuser()}.lock")
+    return _lock("device")
+
+
+def _lock(name: str) -> FileLock:
+    return FileLock(Path(tempfile.gettempdir()) / f"kdnas-{name}-{getpass.getuser()}.lock")
 
 
 @contextmanager
 def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds the device lock for a `with` block.
+    """Holds the whole device for a `with` block; processes in slots pause.
 
     Args:
-        waiting: called twice a second until the lock is taken; may raise to give up.
+        waiting: called twice a second until the device is taken; may raise to give up.
     """
+    whole = _Whole(waiting)
+    whole.take()
+    try:
+        yield
+    finally:
+        whole.release()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a process in a slot does for the others.
+
+    Attributes:
+        let_others: to be called often; pauses while another process wants the device for itself.
+        alone: a context in which the process has the device for itself, for example to time a student.
+    """
+
+    let_others: Callable[[], None]
+    alone: Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def in_slot(slots: int, waiting: Callable[[], None] = lambda: None) -> Iterator[Turn]:
+    """Computes in one of several slots of this device, each with as many of its cores.
+
+    Args:
+        slots: that the device is divided into; 1 takes the whole device.
+        waiting: as for `exclusive`.
+    """
+    if slots == 1:
+        with exclusive(waiting):
+            yield Turn(lambda: None, nullcontext)
+        return
+    slot = _Slot(max(1, cores() // slots), waiting)
+    slot.take()
+    try:
+        yield Turn(slot.let_others, slot.alone)
+    finally:
+        slot.release()
+
+
+def cores() -> int:
+    """Returns the number of cores, each of which has a lock."""
+    return os.cpu_count() or 1
+
+
+class _Whole:
+    """The device lock and the locks of all cores."""
+
+    def __init__(self, waiting: Callable[[], None]) -> None:
+        self.waiting = waiting
+        self.locks = [device_lock(), *(_lock(f"core-{core}") for core in range(cores()))]
+
+    def take(self) -> None:
+        try:
+            for lock in self.locks:  # the device lock first: no slot is taken while it is held
+                _take(lock, self.waiting)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        for lock in reversed(self.locks):
+            lock.release()
+
+
+class _Slot:
+    """The locks of some cores; while taking them, a process holds the device lock for a moment."""
+
+    def __init__(self, wanted: int, waiting: Callable[[], None]) -> None:
+        self.wanted, self.waiting = wanted, waiting
+        self.held: list[FileLock] = []
+
+    def take(self) -> None:
+        while True:
+            with _device(self.waiting):
+                for core in range(cores()):
+                    lock = _lock(f"core-{core}")
+                    if len(self.held) < self.wanted and _taken(lock, 0):
+                        self.held.append(lock)
+            if len(self.held) == self.wanted:
+                return
+            self.release()
+            self.waiting()
+            time.sleep(PAUSE_S)
+
+    def release(self) -> None:
+        while self.held:
+            self.held.pop().release()
+
+    def let_others(self) -> None:
+        device = device_lock()
+        if _taken(device, 0):
+            device.release()
+        else:
+            self.release()
+            self.take()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self.release()
+        with exclusive(self.waiting):
+            yield
+        self.take()
+
+
+@contextmanager
+def _device(waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the device lock alone."""
     lock = device_lock()
     _take(lock, waiting)
     try:
@@ -56,40 +170,41 @@ def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 @contextmanager
 def turns(waiting: Callable[[], None] = lambda: None) -> Iterator[Callable[[], None]]:
-    """Holds the device lock for a long `with` block, and releases it briefly at intervals.
+    """Holds the whole device for a long `with` block, and releases it briefly at intervals.
 
-    Yields a function to call often: every ten seconds it releases the lock for a moment, so that a timing
+    Yields a function to call often: every ten seconds it releases the device for a moment, so that a timing
     does not wait for an hour of training.
 
     Args:
         waiting: as for `exclusive`.
     """
-    lock = device_lock()
-    taken_at = _take(lock, waiting)
+    whole = _Whole(waiting)
+    whole.take()
+    taken_at = time.monotonic()
 
     def let_others() -> None:
         nonlocal taken_at
         if time.monotonic() - taken_at > TURN_S:
-            lock.release()
+            whole.release()
             time.sleep(PAUSE_S)
-            taken_at = _take(lock, waiting)
+            whole.take()
+            taken_at = time.monotonic()
 
     try:
         yield let_others
     finally:
-        lock.release()
+        whole.release()
 
 
-def _take(lock: FileLock, waiting: Callable[[], None]) -> float:
-    """Waits for the lock; returns when it was taken."""
-    while not _taken(lock):
+def _take(lock: FileLock, waiting: Callable[[], None]) -> None:
+    """Waits for the lock."""
+    while not _taken(lock, LOOK_EVERY_S):
         waiting()
-    return time.monotonic()
 
 
-def _taken(lock: FileLock) -> bool:
+def _taken(lock: FileLock, timeout: float) -> bool:
     try:
-        lock.acquire(timeout=LOOK_EVERY_S)
+        lock.acquire(timeout=timeout)
     except Timeout:
         return False
     return True

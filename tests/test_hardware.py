@@ -13,7 +13,7 @@ import filelock
 import pytest
 
 from kdnas_core import hardware as module
-from kdnas_core.hardware import device_lock, exclusive, turns
+from kdnas_core.hardware import device_lock, exclusive, in_slot, turns
 
 TRY = """
 import filelock
@@ -188,4 +188,79 @@ def test_waiting_is_told_until_the_device_is_free(
 def test_an_exception_in_a_long_block_lets_go_of_the_device() -> None:
     with pytest.raises(ZeroDivisionError), turns():
         raise ZeroDivisionError
+    assert is_free()
+
+
+def given_up() -> None:
+    raise GivenUp
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(module, "PAUSE_S", 0.001)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_two_slots_of_two_compute_at_once_and_a_third_waits() -> None:
+    with in_slot(2), in_slot(2):
+        with pytest.raises(GivenUp), in_slot(2, given_up):
+            raise AssertionError
+        assert is_free()  # whoever waits for a slot does not keep others from measuring
+    with in_slot(2, given_up):
+        pass
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_process_that_is_alone_waits_for_the_slots_and_they_for_it() -> None:
+    done, order = threading.Event(), list[str]()
+
+    def measure() -> None:
+        with exclusive():
+            order.append("measured")
+        done.set()
+
+    with in_slot(2) as turn:
+        measuring = threading.Thread(target=measure)
+        measuring.start()
+        assert not done.wait(0.1)
+        order.append("step")
+        for _ in range(1000):
+            turn.let_others()
+            if done.wait(0.01):
+                break
+        order.append("next step")
+        measuring.join()
+    assert order == ["step", "measured", "next step"]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_slot_takes_the_whole_device_to_measure_and_then_its_share_again() -> None:
+    ended = threading.Event()
+
+    def compute() -> None:
+        with in_slot(2) as other:
+            while not ended.wait(0.001):
+                other.let_others()
+
+    computing = threading.Thread(target=compute)
+    computing.start()
+    with in_slot(2) as turn, turn.alone():
+        assert not is_free()
+        with pytest.raises(GivenUp), in_slot(2, given_up):
+            raise AssertionError
+    ended.set()
+    computing.join()
+    with in_slot(2, given_up), in_slot(2, given_up):
+        pass  # all was given back
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_the_only_slot_is_the_whole_device() -> None:
+    with in_slot(1) as turn:
+        turn.let_others()
+        with turn.alone():
+            assert not is_free()
+        assert not is_free()
     assert is_free()
