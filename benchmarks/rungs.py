@@ -19,7 +19,7 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import spearmanr
 
-from kdnas_core.runs.search_journal import losses_by_step
+from kdnas_core.runs.candidate_journal import losses_by_step
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.candidate import cost_of
 from kdnas_core.search.rungs import Cost, Peer, is_dominated
@@ -103,11 +103,13 @@ def _replay(episodes: Sequence[Sequence[Trained]]) -> tuple[list[Trained], int]:
     """Returns the candidates that are trained to the end, and the steps that all of them take."""
     peers: list[Peer] = []
     kept, steps = [], 0
-    for episode in episodes:
+    for number, episode in enumerate(episodes):
+        earlier = list(peers)
         for each in sorted(episode, key=lambda each: each.flops):
             last = max(each.losses)
             rungs = (step for step in sorted(each.losses) if 0 < step < last)
-            at = next((s for s in rungs if is_dominated(each.cost, s, each.losses[s], peers)), last)
+            known = earlier if number else peers  # in the first episode, also those before it
+            at = next((s for s in rungs if is_dominated(each.cost, s, each.losses[s], known)), last)
             seen = {step: loss for step, loss in each.losses.items() if step <= at}
             peers.append(Peer(each.cost, seen, each.final if at == last else None))
             steps += at

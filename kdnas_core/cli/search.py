@@ -172,6 +172,16 @@ def worker(
     serve(db, serve_export, lane=lane, until_idle=until_idle)
 
 
+@app.command(hidden=True)
+def slot() -> None:
+    """Judge the candidates that a worker names on stdin; workers start this."""
+    logging.getLogger().setLevel(logging.WARNING)
+    prepare_libraries()
+    from kdnas_core.runs.slots import serve_slot
+
+    serve_slot()
+
+
 @app.command()
 def pause(name: JobName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """Pause a run or a student; what is finished is kept, and `resume` goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -37,19 +37,16 @@ class LatencyBench:
         self,
         architecture: Architecture,
         student: PreTrainedModel,
-        waiting: Callable[[], None] = lambda: None,
-        *,
-        holds_device: bool = False,
+        alone: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> LatencyReading:
         """Returns a student's latency on this machine; it does not depend on the student's weights.
 
         Args:
             architecture: of the student.
             student: a model of that architecture.
-            waiting: as for `exclusive`.
-            holds_device: whether the caller holds the device lock, and computes nothing meanwhile.
+            alone: returns a context in which nothing else computes; `exclusive` by default.
         """
-        return self._reading(architecture, student, waiting, holds_device)
+        return self._reading(architecture, student, alone)
 
     def remembered(self, architecture: Architecture) -> LatencyReading | None:
         """Returns the cached reading of an architecture; None if there is none."""
@@ -62,13 +59,12 @@ class LatencyBench:
         self,
         architecture: Architecture,
         student: PreTrainedModel | None,
-        waiting: Callable[[], None] = lambda: None,
-        holds_device: bool = False,
+        alone: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> LatencyReading:
         known = self.remembered(architecture)
         if known is None:
             # also while making the runners, which uses the cores
-            with nullcontext() if holds_device else exclusive(waiting):
+            with (alone or exclusive)():
                 runners = self._runners(student)
                 known = self._timed(runners)
                 if not known.clean:

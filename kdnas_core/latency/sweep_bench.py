@@ -10,6 +10,7 @@ import onnxruntime
 from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.hardware import exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.protocol import TimedRun
 from kdnas_core.latency.reading import LatencyReading
@@ -127,7 +128,7 @@ def measure_sweep(
     for count, point in enumerate(todo[taken:], taken + 1):
         begun = partial(listener.say, in_words(point))
         bench = PointBench(teacher, point.of(spec.latency), sessions, begun, listener.check)
-        listener.measured(bench.student_latency(architecture, student, listener.waiting))
+        listener.measured(bench.student_latency(architecture, student, partial(exclusive, listener.waiting)))
         listener.step(count, len(todo))
 
 

@@ -51,14 +51,14 @@ def _start_worker(db: Path, lane: Lane) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(),
+            env=environment(),
         )
     deadline = time.monotonic() + STARTS_WITHIN_S
     while worker.poll() is None and not is_served(db, lane) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def _environment() -> dict[str, str]:
-    """The environment of this process, with this package on the path for any working folder."""
+def environment() -> dict[str, str]:
+    """Returns the environment of this process, with this package on the path for any working folder."""
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -21,6 +21,7 @@ from kdnas_core.errors import BadInput, Failure
 from kdnas_core.hardware import computing_on
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
+from kdnas_core.runs.candidate_journal import CandidateJournal
 from kdnas_core.runs.checks import check_asked, queue_asked
 from kdnas_core.runs.jobs import LANES, Lane, Lease, RunState, Work, Worker
 from kdnas_core.runs.launch import ensure_worker, worker_lock
@@ -35,12 +36,14 @@ from kdnas_core.runs.records import (
     Sweep,
     TeacherFacts,
 )
-from kdnas_core.runs.search_journal import StoreJournal
+from kdnas_core.runs.search_journal import Judged, StoreJournal
 from kdnas_core.runs.signals import put_off
+from kdnas_core.runs.slots import SlotPool, slot_of, slots_for
 from kdnas_core.runs.store import LeaseLost, Store, opened
 from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
+from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Controller, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
 from kdnas_core.search.space import SearchSpace
@@ -295,8 +298,20 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
     spec = prepared.spec.search
     with computing_on(prepared.spec.device):
         judge = make_judge(prepared, say)
-        journal = StoreJournal(store, run.id, judge, check, told)
-        search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
+        with _judging(store, run, judge, check, say) as judged:
+            journal = StoreJournal(store, run.id, prepared.spec, judged, told)
+            search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
+
+
+@contextmanager
+def _judging(store: Store, run: Run, judge: Judge, check: Looks, say: Say) -> Iterator[Judged]:
+    """Yields what judges candidates: this process, or several that each have a share of the device."""
+    slots = slots_for(judge.spec, say)
+    if slots == 1:
+        yield CandidateJournal(store, run.id, judge, check, say).judged
+        return
+    with SlotPool(slot_of(store, run, judge, slots), check, say) as pool:
+        yield pool.judged
 
 
 def make_controller(spec: RunSpec, space: SearchSpace) -> Controller:

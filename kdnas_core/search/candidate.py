@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from transformers import PreTrainedModel
@@ -12,6 +14,7 @@ from transformers import PreTrainedModel
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.trainer import HeldOut
+from kdnas_core.hardware import Turn, exclusive
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import FAR_OVER, MOST_ERROR, model_here
 from kdnas_core.latency.reading import LatencyReading
@@ -20,7 +23,12 @@ from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.search.rungs import Cost, Peer, expected_loss, is_dominated
 from kdnas_core.spec import RunSpec
 
+POLL_S = 0.1
 BUSY_S = (2.0, 6.0)  # pauses before an unclean reading over the budget is repeated
+
+KnownPeers = Callable[
+    [], Sequence[Peer] | None
+]  # None until all that a candidate is compared with are judged
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,9 @@ def cost_of(latency: LatencyReading) -> Cost:
 class CandidateUnderJudgement:
     """Its latency, and what its mini-KD has shown so far.
 
+    A rung is decided once all peers are judged, which is at once unless some are in other slots; until then
+    the training goes on. So the number of slots changes no decision.
+
     Args:
         architecture: of the candidate.
         student: a model of that architecture.
@@ -154,7 +165,7 @@ class CandidateUnderJudgement:
         bench: measures latency.
         teacher_ms: the teacher's latency when the search began.
         listener: callbacks.
-        peers: the candidates judged before.
+        peers: the candidates judged before, by which this one may be pruned.
         estimate: of its latency if it is to be measured at its first rung; else None.
     """
 
@@ -166,7 +177,7 @@ class CandidateUnderJudgement:
         bench: LatencyBench,
         teacher_ms: float,
         listener: Listener,
-        peers: Sequence[Peer],
+        peers: KnownPeers,
         estimate: Estimate | None,
     ) -> None:
         self.architecture, self.student, self.listener = architecture, student, listener
@@ -176,15 +187,22 @@ class CandidateUnderJudgement:
         self.notes: Sequence[str] = ()
         self.sources: tuple[LayerSource, ...] = ()
         self.looks: list[HeldOut] = []
+        self.decided = 0  # of the looks
         self.is_split = False
+        self.let_others: Callable[[], None] = lambda: None
+        self.alone: Callable[[], AbstractContextManager[None]] = partial(exclusive, listener.waiting)
         if estimate is None:
             self.measure()
         else:
             self._tell_costs()
 
+    def takes(self, turn: Turn) -> None:
+        """Takes the slot that it computes in."""
+        self.let_others, self.alone = turn.let_others, turn.alone
+
     def begins(self, notes: Sequence[str], sources: tuple[LayerSource, ...]) -> None:
         """Begins a training, or the looks of a remembered one."""
-        self.looks, self.notes, self.sources = [], notes, sources
+        self.looks, self.decided, self.notes, self.sources = [], 0, notes, sources
         self.listener.noted(notes)
 
     def split(self, note: str) -> None:
@@ -193,45 +211,68 @@ class CandidateUnderJudgement:
         self.notes = [*self.notes, note]
         self.listener.noted(self.notes)
 
-    def measure(self, *, holds_device: bool = False) -> LatencyReading:
+    def measure(self) -> LatencyReading:
         """Returns its latency, measured at the first call.
 
         Raises:
             OverBudget: it is over the budget.
         """
         if self.latency is None:
-            self.latency = self._reading(holds_device)
+            self.latency = self._reading()
             for pause in BUSY_S:  # a veto is final, and an unclean reading is an upper bound
                 if self.latency.clean or self._is_within(self.latency):
                     break
                 self._wait(pause)
-                again = self._reading(holds_device)
+                again = self._reading()
                 self.latency = min(self.latency, again, key=lambda each: (not each.clean, each.p50))
             self._tell_costs()
             if not self._is_within(self.latency):
                 raise OverBudget
         return self.latency
 
+    def step(self, taken: int) -> None:
+        """Tells a step; decides on rungs that are still open."""
+        self.listener.step(taken)
+        self.let_others()
+        self._decide()
+
     def look(self, look: HeldOut) -> None:
         """Takes an evaluation in; the rungs are those between the first step and the last.
 
         Raises:
-            Dominated: a faster candidate is better at this rung.
+            Dominated: a faster candidate is better at a rung.
             OverBudget: it passes its first rung, and its latency turns out to be over the budget.
         """
         self.looks.append(look)
         self.listener.held_out(look.step, look.terms)
-        if not 0 < look.step < self.spec.proxy.steps:
-            return
+        self._decide()
+
+    def settle(self) -> None:
+        """Waits until all rungs are decided, after the last step; raises as `look` does."""
+        while self.decided < len(self.looks):
+            self._wait(POLL_S)
+            self._decide()
+
+    def _decide(self) -> None:
+        while self.decided < len(self.looks):
+            look = self.looks[self.decided]
+            if 0 < look.step < self.spec.proxy.steps:
+                peers = self.peers() if self.spec.prunes else []
+                if peers is None:
+                    return
+                self._decide_rung(look, peers)
+            self.decided += 1
+
+    def _decide_rung(self, look: HeldOut, peers: Sequence[Peer]) -> None:
         cost = self._least_cost
-        if self.spec.prunes and cost and is_dominated(cost, look.step, look.loss, self.peers):
+        if cost and is_dominated(cost, look.step, look.loss, peers):
             raise Dominated(look)
-        self.measure(holds_device=True)
+        self.measure()
 
     def pruned(self, stopped: Dominated) -> Judgement:
         """Returns the judgement of a candidate that was stopped at a rung."""
         look, constants = stopped.look, self.spec.search.reward
-        likely = expected_loss(look.step, look.loss, self.peers)
+        likely = expected_loss(look.step, look.loss, self.peers() or [])
         if self.latency is not None:
             reward = kdnas_reward(likely, self.latency.p50, self.latency.teacher_p50, constants)
         else:
@@ -253,9 +294,8 @@ class CandidateUnderJudgement:
         estimated_ms = None if self.estimate is None else self.estimate.ms
         self.listener.costs(Costs(parameters(self.student), flops, self.latency, estimated_ms))
 
-    def _reading(self, holds_device: bool) -> LatencyReading:
-        waiting = self.listener.waiting
-        return self.bench.student_latency(self.architecture, self.student, waiting, holds_device=holds_device)
+    def _reading(self) -> LatencyReading:
+        return self.bench.student_latency(self.architecture, self.student, self.alone)
 
     def _is_within(self, latency: LatencyReading) -> bool:
         return within_budget(latency, self.spec.latency, self.teacher_ms)
@@ -264,4 +304,5 @@ class CandidateUnderJudgement:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.listener.waiting()
-            time.sleep(0.1)
+            self.let_others()
+            time.sleep(POLL_S)

@@ -20,7 +20,7 @@ from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
 from kdnas_core.files import sync_files
-from kdnas_core.hardware import compute_name, exclusive
+from kdnas_core.hardware import compute_name, in_slot
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
@@ -29,6 +29,7 @@ from kdnas_core.search.candidate import (
     CandidateUnderJudgement,
     Dominated,
     Judgement,
+    KnownPeers,
     Listener,
     OverBudget,
     estimate,
@@ -36,7 +37,6 @@ from kdnas_core.search.candidate import (
 from kdnas_core.search.loop import REMEMBERED
 from kdnas_core.search.remembered import MiniKD, recall, remember
 from kdnas_core.search.reward import budget_ms, kdnas_reward
-from kdnas_core.search.rungs import Peer
 from kdnas_core.spec import METHOD, RunSpec
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Judge:
         data: the proxy set.
         words: the teacher's masked-LM head, if the recipe needs one.
         autocast: dtype of the students' forward pass, None for float32.
+        slots: that the device is divided into; this judge computes in one of them.
         importance: of the teacher's heads and neurons, if students are cut out of it.
         tasks: the proxies that each candidate is fine-tuned on.
     """
@@ -65,11 +66,16 @@ class Judge:
     data: ProxySet
     words: TeacherHead | None
     autocast: torch.dtype | None
+    slots: int = 1
     importance: Importance | None = None
     tasks: Sequence[ProxyTask] = ()
 
     def judge(
-        self, architecture: Architecture, folder: Path, listener: Listener, peers: Sequence[Peer] = ()
+        self,
+        architecture: Architecture,
+        folder: Path,
+        listener: Listener,
+        peers: KnownPeers = lambda: [],
     ) -> Judgement:
         """Judges one candidate; its losses are reproducible on one machine.
 
@@ -77,7 +83,7 @@ class Judge:
             architecture: of the candidate.
             folder: its config is written there first, its weights and tokenizer after mini-KD.
             listener: callbacks; not called for a candidate whose estimate is far over the budget.
-            peers: the candidates judged before, by which this one may be pruned.
+            peers: returns the candidates judged before, by which this one may be pruned.
 
         Raises:
             Diverged: mini-KD diverged.
@@ -102,9 +108,11 @@ class Judge:
                 peers,
                 expected if waits else None,
             )
-            with exclusive(listener.waiting):
+            with in_slot(self.slots, listener.waiting) as turn:
+                candidate.takes(turn)
                 mini_kd = self._mini_kd(architecture, folder, candidate)
-                latency = candidate.measure(holds_device=True)
+                candidate.settle()
+                latency = candidate.measure()
                 scores = self._scores(folder, listener)
         except OverBudget:
             return Judgement("over_budget", None, None)
@@ -182,7 +190,7 @@ class Judge:
             teacher, architecture, objective, self.profile, self.data, self.words, seed, self.importance
         )
         candidate.begins(begun.notes, begun.sources)
-        watcher = Watcher(step=candidate.listener.step, held_out=candidate.look, noted=candidate.split)
+        watcher = Watcher(step=candidate.step, held_out=candidate.look, noted=candidate.split)
         result = distil(begun.student, begun.objective, self.data, spec.proxy, seed, self.autocast, watcher)
         save(begun.student, teacher.tokenizer, folder)
         return MiniKD(result, tuple(candidate.looks), tuple(candidate.notes), begun.sources)

@@ -39,6 +39,19 @@ NO_DOUBT = 10  # a small student takes more time for its FLOPs than its teacher,
 
 
 @dataclass(frozen=True)
+class Known:
+    """What another process of a search has measured for it.
+
+    Attributes:
+        teacher_latency: when the search began.
+        autocast: dtype of forward passes, None for float32.
+    """
+
+    teacher_latency: LatencyReading
+    autocast: torch.dtype | None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A prepared search.
 
@@ -52,6 +65,7 @@ class Prepared:
         words: the teacher's own masked-LM head, if the recipe needs one and the teacher has one.
         texts: the proxy set.
         tasks: the proxies of the tasks that candidates are scored on.
+        known: what another process has measured.
     """
 
     spec: RunSpec
@@ -63,6 +77,7 @@ class Prepared:
     words: TeacherHead | None
     texts: SplitTexts
     tasks: list[ProxyTask]
+    known: Known | None = None
 
     @property
     def teacher(self) -> Teacher:
@@ -70,12 +85,13 @@ class Prepared:
         return self.bench.teacher
 
 
-def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
+def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = None) -> Prepared:
     """Loads and measures what a search needs before its first candidate.
 
     Args:
         spec: of the run.
         report: called with a sentence on what is being done.
+        known: what another process has measured, if it has prepared the search before.
 
     Raises:
         BadInput: the search cannot run; says why in one sentence.
@@ -97,11 +113,14 @@ def prepare(spec: RunSpec, report: Callable[[str], None]) -> Prepared:
     report("reading the corpus")
     with exclusive():  # the first harvest computes for some ten seconds
         texts = proxy_texts(spec.corpus, cache_folder(), spec.proxy, teacher.tokenizer, report)
-    report("measuring the teacher's latency")
     bench = LatencyBench(teacher, spec.latency)
-    teacher_latency = bench.teacher_latency()
-    _check_budget(spec, space, bench, teacher_latency)
-    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks)
+    if known is None:
+        report("measuring the teacher's latency")
+        teacher_latency = bench.teacher_latency()
+        _check_budget(spec, space, bench, teacher_latency)
+    else:
+        teacher_latency = known.teacher_latency
+    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks, known)
 
 
 def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
@@ -122,15 +141,16 @@ def _plans(spec: RunSpec, space: SearchSpace, profile: TeacherProfile) -> list[P
     return [plan(spec.objective, shape, profile) for shape in distinct.values()]
 
 
-def make_judge(prepared: Prepared, report: Callable[[str], None]) -> Judge:
+def make_judge(prepared: Prepared, report: Callable[[str], None], slots: int = 1) -> Judge:
     """Makes the judge of a search; computes the teacher's outputs on the proxy set unless they are cached.
 
     Args:
         prepared: the search.
         report: called with a sentence on the progress.
+        slots: that the device is divided into.
     """
-    spec = prepared.spec
-    texts, autocast = prepared.texts, autocast_dtype()
+    spec, texts = prepared.spec, prepared.texts
+    autocast = autocast_dtype() if prepared.known is None else prepared.known.autocast
     sets = [
         _targets(prepared, passages, autocast, report, name)
         for name, passages in (
@@ -150,6 +170,7 @@ def make_judge(prepared: Prepared, report: Callable[[str], None]) -> Judge:
         data=data,
         words=head_in_use(prepared.teacher, prepared.words, data, prepared.plans, spec.seed, report),
         autocast=autocast,
+        slots=slots,
         importance=importance,
         tasks=prepared.tasks,
     )

@@ -59,7 +59,8 @@ class SearchSpec(Strict):
 
     `prune` stops a mini-KD once a faster candidate is clearly better after as many steps; a run with tasks
     stops none. `remember` makes use of results of mini-KD that earlier searches on this machine had in the
-    same way.
+    same way. `slots` is how many candidates are judged side by side, measured if it is `auto`; it changes no
+    loss but by rounding.
     """
 
     controller: Literal["lstm", "random"] = "lstm"
@@ -73,6 +74,7 @@ class SearchSpec(Strict):
     keep_weights: Literal["all", "frontier"] = "frontier"
     prune: bool = True
     remember: bool = True
+    slots: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
 
 
 class RunSpec(Strict):

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ class Stand:
         return [Timing((count * self.milliseconds,) * runs, 0, self.clean) for count in layers]
 
     @contextmanager
-    def _lock(self, waiting: object) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
         self.locked = True
         yield
         self.locked = False
@@ -142,9 +143,9 @@ def test_who_holds_the_device_measures_without_waiting_for_it(
     stand.locked = True
     with exclusive():
         bench, student = LatencyBench(teacher, PROTOCOL), new_student(teacher, SMALL, 0)
-        assert bench.student_latency(SMALL, student, waiting, holds_device=True).clean
+        assert bench.student_latency(SMALL, student, nullcontext).clean
         with pytest.raises(AssertionError, match="waits for itself"):
-            bench.student_latency(Architecture(2, 16, 32, 2), student, waiting)
+            bench.student_latency(Architecture(2, 16, 32, 2), student, partial(exclusive, waiting))
 
 
 def test_what_was_measured_is_remembered_and_nothing_else_is(

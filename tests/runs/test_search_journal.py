@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,11 +9,12 @@ import pytest
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.loop import Diverged
+from kdnas_core.runs.candidate_journal import CandidateJournal
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.runs.worker import EndRequested
-from kdnas_core.search.candidate import Costs, Judgement, Listener
+from kdnas_core.search.candidate import Costs, Judgement, KnownPeers, Listener
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Outcome, Proposal, search
 from kdnas_core.search.rungs import Cost, Peer
@@ -35,10 +36,12 @@ class ActingJudge:
         self.peers: list[list[Peer]] = []  # that each was judged beside
 
     def judge(
-        self, architecture: Architecture, folder: Path, listener: Listener, peers: Sequence[Peer]
+        self, architecture: Architecture, folder: Path, listener: Listener, peers: KnownPeers
     ) -> Judgement:
         self.judged.append(architecture)
-        self.peers.append(list(peers))
+        known = peers()
+        assert known is not None, "those before it are judged"
+        self.peers.append(list(known))
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         return self.acts[architecture](architecture, folder, listener)
@@ -108,7 +111,8 @@ def journal_of(
     told: Callable[[Candidate], None] = lambda candidate: None,
 ) -> tuple[StoreJournal, ActingJudge]:
     judge = ActingJudge(store.run(run).spec, acts)
-    return StoreJournal(store, run, cast(Judge, judge), check, told), judge
+    candidates = CandidateJournal(store, run, cast(Judge, judge), check)
+    return StoreJournal(store, run, judge.spec, candidates.judged, told), judge
 
 
 def states(store: Store, run: int) -> list[str]:
@@ -372,6 +376,43 @@ def test_an_episode_is_written_and_judged_from_the_cheapest_on_each_beside_all_m
     assert [len(peers) for peers in judge.peers] == [0, 1, 2]
 
 
+def test_a_later_episode_is_judged_from_the_dearest_on_each_beside_those_of_earlier_episodes_alone(
+    store: Store, run: int
+) -> None:
+    first, second, third = sorted((A, B, C), key=lambda each: each.flops(128))
+    journal, judge = journal_of(store, run, {each: done(0.25, 2.0) for each in (A, B, C)})
+    search(Scripted([second], [first, third]), journal, 2, 2)
+    assert judge.judged == [second, third, first]
+    assert [len(peers) for peers in judge.peers] == [0, 1, 1]
+
+
+def test_what_a_candidate_did_beyond_its_rung_is_dropped(store: Store, run: int) -> None:
+    def pruned_with_hindsight(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+        whole = done(0.3, 2.0)(architecture, folder, listener)
+        return replace(whole, state="pruned", rung=1, loss=0.8)
+
+    journal, _ = journal_of(store, run, {A: pruned_with_hindsight})
+    search(Scripted([A]), journal, 1, 1)
+    (row,) = store.candidates(run)
+    assert (row.state, row.step, row.loss, row.weights) == ("pruned", 1, 0.8, False)
+    assert {losses.step for losses in store.layer_losses(row.id)} == {1}
+    assert [path.name for path in store.files(run, row.id).iterdir()] == ["config.json"]
+
+
+def test_a_candidate_whose_process_ended_begins_anew(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: done(0.3, 2.0)})
+    journal.begin(1, [Proposal(A)])
+    (candidate,) = store.candidates(run)
+    store.begin_attempt(candidate.id)
+    store.update_candidate(candidate.id, state="distilling", step=7, notes=["A note."])
+    store.add_layer_losses(candidate.id, [LayerLoss(7, 1, 2, 9.0)])
+    (begun,) = list(journal.judged([candidate.id]))
+    assert begun == candidate.id
+    row = store.candidate(candidate.id)
+    assert (row.state, row.attempts, row.notes) == ("done", 2, ())
+    assert {losses.step for losses in store.layer_losses(row.id)} == {1, 2}
+
+
 def test_a_search_that_goes_on_knows_its_peers_from_the_store(store: Store, run: int) -> None:
     journal, _ = journal_of(store, run, {A: pruned, B: pruned_later})
     search(Scripted([A, B]), journal, 1, 2)
@@ -420,8 +461,8 @@ def test_weights_that_were_scored_or_begun_with_are_kept_also_off_the_frontier(s
     store.create_scoring(ScoreSpec(tasks=["packaged"]), candidate=store.candidates(run)[0].id)
     journal.begin(2, [Proposal(B), Proposal(C)])
     journal.outcomes(2)
-    assert [candidate.weights for candidate in store.candidates(run)] == [True, False, True]
-    assert kept_files(store, run) == [ALL, {"config.json"}, ALL]
+    assert [candidate.weights for candidate in store.candidates(run)] == [True, True, False]  # A, C, B
+    assert kept_files(store, run) == [ALL, ALL, {"config.json"}]
 
 
 def test_all_weights_are_kept_where_the_spec_says_so(store: Store, run: int) -> None:

@@ -75,7 +75,7 @@ class WellWithin:
 
 def judged(judge: Judge, folder: Path, peers: list[Peer] | None = None) -> list[str]:
     """Judges an episode; returns the states of its candidates."""
-    return [judge.judge(shape, folder / shape.key, SILENT, peers or []).state for shape in SHAPES]
+    return [judge.judge(shape, folder / shape.key, SILENT, lambda: peers or []).state for shape in SHAPES]
 
 
 def test_the_teacher_reads_the_proxy_set_once_whatever_the_number_of_candidates(
@@ -119,7 +119,7 @@ def test_a_mini_kd_computes_its_steps_and_its_evaluations_and_hardly_more(
 ) -> None:
     shape, proxy, data = SHAPES[1], judge.spec.proxy, judge.data
     with FlopCounterMode(display=False) as counter:
-        judgement = judge.judge(shape, tmp_path / "student", SILENT, peers)
+        judgement = judge.judge(shape, tmp_path / "student", SILENT, lambda: peers)
     steps = proxy.steps if judgement.rung is None else judgement.rung
     looks = 7 if judgement.rung is None else 2
     reading = flops_of(data.train, shape, proxy.batch_size) / (len(data.train) / proxy.batch_size)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def set_latency(monkeypatch: pytest.MonkeyPatch, latency: LatencyReading) -> Non
     monkeypatch.setattr(
         LatencyBench,
         "student_latency",
-        lambda bench, architecture, student, waiting, *, holds_device: latency,
+        lambda bench, architecture, student, alone: latency,
     )
 
 
@@ -578,9 +578,9 @@ def test_scoring_a_candidate_can_be_ended(judge: Judge, tmp_path: Path) -> None:
 # Rungs
 
 
-def peers(*losses: dict[int, float], ms: float = 1.0) -> list[Peer]:
+def peers(*losses: dict[int, float], ms: float = 1.0) -> Callable[[], list[Peer]]:
     """Peers that were all trained to the end, and whose loss fell alike from each rung on."""
-    return [Peer(Cost(ms, ms / 10), at, at[6]) for at in losses]
+    return lambda: [Peer(Cost(ms, ms / 10), at, at[6]) for at in losses]
 
 
 # after each of the six steps
@@ -611,7 +611,7 @@ def test_a_candidate_that_a_faster_one_beats_at_a_rung_is_stopped_there(judge: J
     ],
 )
 def test_a_candidate_that_may_be_on_the_frontier_is_trained_to_the_end(
-    judge: Judge, tmp_path: Path, others: list[Peer]
+    judge: Judge, tmp_path: Path, others: Callable[[], list[Peer]]
 ) -> None:
     told = Told()
     assert judge.judge(SMALL, tmp_path / "files", told.listener, others).state == "done"
@@ -634,13 +634,49 @@ def well_within(judge: Judge, monkeypatch: pytest.MonkeyPatch, latency: LatencyR
     """A latency of 1 ms is estimated for all; returns whether the device was held at each measurement."""
     held: list[bool] = []
 
-    def measured(*arguments: object, holds_device: bool) -> LatencyReading:
-        held.append(holds_device)
+    def measured(*arguments: object) -> LatencyReading:
+        held.append(is_locked())
         return latency
 
     monkeypatch.setattr(candidate_module, "model_here", lambda protocol: Model(1.0))
     monkeypatch.setattr(LatencyBench, "student_latency", measured)
     return held
+
+
+class PeersLater:
+    """Peers that are known after some more questions."""
+
+    def __init__(self, others: Callable[[], list[Peer]], questions: int) -> None:
+        self.others, self.left = others, questions
+
+    def __call__(self) -> list[Peer] | None:
+        self.left -= 1
+        return None if self.left >= 0 else self.others()
+
+
+@pytest.mark.parametrize("questions", [3, 100])  # known before the last step, and after it
+def test_a_rung_is_decided_as_it_would_have_been_when_its_peers_are_known_later(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, questions: int
+) -> None:
+    monkeypatch.setattr(candidate_module, "POLL_S", 0.001)
+    at_once, later = Told(), Told()
+    others = peers(*[GOOD] * 4)
+    expected = judge.judge(SMALL, tmp_path / "files", at_once.listener, others)
+    found = judge.judge(SMALL, tmp_path / "later", later.listener, PeersLater(others, questions))
+    assert found == expected
+    assert found.state == "pruned"
+    assert later.steps[: len(at_once.steps)] == at_once.steps
+    assert len(later.steps) > len(at_once.steps)  # it went on meanwhile
+
+
+def test_a_candidate_is_not_measured_while_its_first_rung_is_open(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(candidate_module, "POLL_S", 0.001)
+    held, told = well_within(judge, monkeypatch, WITHIN), Told()
+    later = PeersLater(peers(*[GOOD] * 4, ms=0.9), 100)
+    assert judge.judge(SMALL, tmp_path / "files", told.listener, later).state == "pruned"
+    assert held == []
 
 
 def test_the_latency_of_a_candidate_well_within_the_budget_is_measured_at_its_first_rung(
@@ -712,7 +748,7 @@ def test_an_unclean_reading_over_the_budget_is_repeated_before_it_is_believed(
 ) -> None:
     busy = dataclasses.replace(OVER, clean=False)
     readings = iter([busy, dataclasses.replace(busy, p50=7.0), WITHIN])
-    monkeypatch.setattr(LatencyBench, "student_latency", lambda *given, holds_device: next(readings))
+    monkeypatch.setattr(LatencyBench, "student_latency", lambda *given: next(readings))
     monkeypatch.setattr(candidate_module, "BUSY_S", (0.0, 0.0))
     told = Told()
     assert judge.judge(SMALL, tmp_path / "files", told.listener).state == "done"
@@ -724,7 +760,7 @@ def test_the_least_of_several_unclean_readings_counts(
 ) -> None:
     busy = [dataclasses.replace(OVER, p50=ms, clean=False) for ms in (9.0, 6.0, 7.0)]
     readings = iter(busy)
-    monkeypatch.setattr(LatencyBench, "student_latency", lambda *given, holds_device: next(readings))
+    monkeypatch.setattr(LatencyBench, "student_latency", lambda *given: next(readings))
     monkeypatch.setattr(candidate_module, "BUSY_S", (0.0, 0.0))
     told = Told()
     assert judge.judge(SMALL, tmp_path / "files", told.listener).state == "over_budget"

@@ -53,9 +53,19 @@ class Candidates(Base):
         self._update("candidates", candidate, candidate_columns(fields))
 
     def begin_attempt(self, candidate: int) -> None:
-        """Counts an attempt at a candidate; called before anything that could end the process."""
+        """Begins a candidate anew and counts the attempt; called before what could end the process."""
         with self._write():
-            self._db.execute("UPDATE candidates SET attempts = attempts + 1 WHERE id = ?", [candidate])
+            self._db.execute("DELETE FROM layer_losses WHERE candidate = ?", [candidate])
+            self._db.execute(
+                """UPDATE candidates SET state = 'proposed', step = 0, notes = '[]', attempts = attempts + 1
+                WHERE id = ?""",
+                [candidate],
+            )
+
+    def drop_layer_losses(self, candidate: int, after: int) -> None:
+        """Deletes the held-out losses of a candidate's evaluations after a step."""
+        with self._write():
+            self._db.execute("DELETE FROM layer_losses WHERE candidate = ? AND step > ?", [candidate, after])
 
     def add_layer_losses(self, candidate: int, losses: Sequence[LayerLoss]) -> None:
         """Adds the held-out losses of one evaluation during a candidate's mini-KD."""

@@ -1,0 +1,90 @@
+"""Decides how many trainings to run side by side, by a measurement that is cached."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import psutil
+import torch
+
+from kdnas_core import files
+from kdnas_core.hardware import device_name, exclusive
+
+LEAST_GAIN = 1.1  # each process loads teacher and texts once more
+MEMORY_EACH = 1.5e9  # bytes of a process with the packaged teacher
+TIMED_S = 2.0
+TEXTS, TOKENS, WIDTH, LAYERS = 32, 48, 192, 3  # of the trained model: a small student and its batch
+
+log = logging.getLogger(__name__)
+
+
+def best_number() -> int:
+    """Returns into how many processes to divide the threads of this one, so that they train most together.
+
+    Cached by machine, torch version and number of threads. There are no more than the free memory has room
+    for.
+    """
+    threads = torch.get_num_threads()
+    question = {"device": device_name(), "torch": torch.__version__, "threads": threads}
+    answer = files.recall("slots", question)
+    if answer is None:
+        numbers = [number for number in (1, 2, 4, 8, 16, 32) if number <= threads]
+        with exclusive():
+            answer = {"steps_a_second": [[number, _pace(number, threads)] for number in numbers]}
+        files.remember("slots", question, answer)
+    pace = {int(number): float(steps) for number, steps in answer["steps_a_second"]}
+    log.info(f"training steps a second by number of processes: {pace}")
+    room = max(1, int(psutil.virtual_memory().available // MEMORY_EACH))
+    best = max((number for number in pace if number <= room), key=pace.__getitem__)
+    return best if pace[best] >= LEAST_GAIN * pace[1] else 1
+
+
+def _pace(number: int, threads: int) -> float:
+    """Steps a second of some processes together, each with its share of the threads."""
+    command = [sys.executable, "-m", __name__, str(threads // number)]
+    with ExitStack() as started:
+        processes = [
+            started.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(number)
+        ]
+        for process in processes:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdout.readline()  # it is ready
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("begin\n")
+            process.stdin.flush()
+        return sum(float(process.communicate()[0]) for process in processes)
+
+
+def main() -> None:
+    """Trains a small model for some seconds once a line comes in; prints its steps a second."""
+    torch.set_num_threads(int(sys.argv[1]))
+    layer = torch.nn.TransformerEncoderLayer(WIDTH, 6, 2 * WIDTH, batch_first=True)
+    model = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    optimiser = torch.optim.AdamW(model.parameters())
+    texts = torch.randn(TEXTS, TOKENS, WIDTH)
+
+    def step() -> None:
+        model(texts).square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    step()  # warm-up
+    print("ready", flush=True)
+    sys.stdin.readline()
+    steps, began = 0, time.perf_counter()
+    while (now := time.perf_counter()) - began < TIMED_S:
+        step()
+        steps += 1
+    print(steps / (now - began))
+
+
+if __name__ == "__main__":
+    main()

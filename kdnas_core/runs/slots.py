@@ -1,0 +1,252 @@
+"""Candidates side by side: processes that each judge one at a time, for the worker that holds the run.
+
+The worker writes the id of a candidate to a process, which answers with it when the candidate is judged. All
+else goes through the store, under the worker's lease. A process ends with its worker, whose pipe it reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Literal, Self
+
+import torch
+from pydantic import BaseModel
+
+from kdnas_core.distillation.side_by_side import best_number
+from kdnas_core.errors import Failure
+from kdnas_core.hardware import compute_device, computing_on
+from kdnas_core.runs.candidate_journal import MOST_ATTEMPTS, CandidateJournal
+from kdnas_core.runs.jobs import Job, Lease
+from kdnas_core.runs.launch import environment
+from kdnas_core.runs.records import Run
+from kdnas_core.runs.store import Store, opened
+from kdnas_core.search.judge import Judge
+from kdnas_core.search.prepare import Known, make_judge, prepare
+from kdnas_core.spec import RunSpec
+
+COMMAND = ["-m", "kdnas_core", "slot"]
+MANY = 32  # candidates
+LOOK_EVERY_S = 0.2
+ENDS_WITHIN_S = 10.0
+
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}  # of `autocast_dtype`
+
+log = logging.getLogger(__name__)
+
+
+class Slot(BaseModel):
+    """What a process needs to judge candidates of a run.
+
+    Attributes:
+        db: the store.
+        run: id of the run, whose spec and teacher are in the store.
+        fence: of the worker's lease.
+        slots: that the device is divided into.
+        threads: of this process.
+        dtype: of the students' forward pass, as the worker found it.
+    """
+
+    db: Path
+    run: int
+    fence: int
+    slots: int
+    threads: int
+    dtype: Dtype
+
+
+def slots_for(spec: RunSpec, say: Callable[[str], None]) -> int:
+    """Returns how many candidates of a search to judge side by side.
+
+    Args:
+        spec: of the search.
+        say: called with what is being done, in words.
+    """
+    if spec.search.slots != "auto":
+        return spec.search.slots
+    # a GPU computes one student after another; a small search is over before more processes have started
+    if compute_device().type != "cpu" or spec.search.episodes * spec.search.candidates < MANY:
+        return 1
+    say("measuring how many candidates to judge side by side")
+    return best_number()
+
+
+def slot_of(store: Store, run: Run, judge: Judge, slots: int) -> Slot:
+    """Returns what the processes of a run need.
+
+    Args:
+        store: of the run.
+        run: the claimed run.
+        judge: of the run, as its worker has made it.
+        slots: the number of processes.
+    """
+    dtype = next(name for name, dtype in DTYPES.items() if dtype == judge.autocast)
+    threads = max(1, torch.get_num_threads() // slots)
+    return Slot(db=store.path, run=run.id, fence=run.lease.fence, slots=slots, threads=threads, dtype=dtype)
+
+
+class SlotPool:
+    """Judges candidates in processes of their own, in the order given; to be closed after use.
+
+    Args:
+        slot: what each process needs.
+        check: called often; raises to end the search.
+        say: called with what is being done, in words.
+    """
+
+    def __init__(self, slot: Slot, check: Callable[[], None], say: Callable[[str], None]) -> None:
+        self.slot, self.check, self.say = slot, check, say
+        self.free: list[_Process] = []
+        self.busy: dict[_Process, int] = {}  # with the candidates that they judge
+        self.selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as all_of_them:
+            for process in (*self.free, *self.busy):
+                all_of_them.callback(process.end)
+        self.selector.close()
+
+    def judged(self, candidates: Sequence[int]) -> Iterator[int]:
+        """Judges candidates, and yields the id of each that is done, in the order in which they are.
+
+        Raises:
+            Failure: the processes end again and again.
+        """
+        waiting, deaths = list(candidates), Counter[int]()
+        while waiting or self.busy:
+            while waiting and len(self.busy) < self.slot.slots:
+                self._assign(waiting.pop(0))
+            self.say(f"judging candidates {', '.join(map(str, sorted(self.busy.values())))}")
+            for process in self._answering():
+                candidate = self.busy.pop(process, None)
+                if candidate is None:  # it ended while it had nothing to do
+                    self._forget(process)
+                elif process.answered():
+                    self.free.append(process)
+                    yield candidate
+                else:
+                    self._forget(process)
+                    deaths[candidate] += 1
+                    if deaths[candidate] > MOST_ATTEMPTS:
+                        raise Failure(_ends_again(candidate))
+                    waiting.insert(0, candidate)  # others may wait for it
+
+    def _assign(self, candidate: int) -> None:
+        process = self.free.pop() if self.free else self._started()
+        process.ask(candidate)
+        self.busy[process] = candidate
+
+    def _started(self) -> _Process:
+        process = _Process(self.slot)
+        self.selector.register(process.answers, selectors.EVENT_READ, process)
+        return process
+
+    def _forget(self, process: _Process) -> None:
+        log.warning("a process that judges candidates ended")
+        self.free = [each for each in self.free if each is not process]
+        self.selector.unregister(process.answers)
+        process.end()
+
+    def _answering(self) -> list[_Process]:
+        """Waits for answers, or for the end of a process."""
+        while True:
+            self.check()
+            if ready := self.selector.select(LOOK_EVERY_S):
+                return [key.data for key, _ in ready]
+
+
+def _ends_again(candidate: int) -> str:
+    return (
+        f"The process that judges candidate {candidate} ends again and again; the log says why, and "
+        "search.slots=1 does without it."
+    )
+
+
+class _Process:
+    """A process of a slot, as its worker sees it."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *COMMAND],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C in a terminal is for the worker
+            env=environment(),
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.questions: IO[str] = self.process.stdin
+        self.answers: IO[str] = self.process.stdout
+        self._write(slot.model_dump_json())
+
+    def ask(self, candidate: int) -> None:
+        self._write(str(candidate))
+
+    def answered(self) -> bool:
+        """Whether it has judged its candidate, rather than ended."""
+        return bool(self.answers.readline())
+
+    def end(self) -> None:
+        """Ends the process at any point, as a kill would."""
+        self._closed(self.questions)
+        try:
+            self.process.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._closed(self.answers)
+
+    def _write(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # it has ended, which shows when its answer is read
+            self.questions.write(f"{line}\n")
+            self.questions.flush()
+
+    @staticmethod
+    def _closed(pipe: IO[str]) -> None:
+        with suppress(BrokenPipeError):
+            pipe.close()
+
+
+def serve_slot() -> None:
+    """Judges the candidates that are named on stdin, until it is closed; runs in a process of a slot."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    slot = Slot.model_validate_json(sys.stdin.readline())
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=[asked], daemon=True).start()
+    torch.set_num_threads(slot.threads)
+    with opened(slot.db) as store:
+        leased = store.leased(Lease(Job("runs", slot.run), slot.fence))
+        run = store.run(slot.run)
+        assert run.teacher is not None, "its worker has prepared it"
+        prepared = prepare(run.spec, _unheard, Known(run.teacher.latency, DTYPES[slot.dtype]))
+        with computing_on(run.spec.device):
+            judge = make_judge(prepared, _unheard, slot.slots)
+            journal = CandidateJournal(leased, slot.run, judge, lambda: None)
+            while True:
+                for candidate in journal.judged([asked.get()]):
+                    print(candidate, file=answers, flush=True)
+
+
+def _listen(asked: queue.SimpleQueue[int]) -> None:
+    """Takes in the candidates that are named; ends the process with its worker."""
+    for line in sys.stdin:
+        asked.put(int(line))
+    os._exit(0)  # at any point: the store is written in transactions, and locks end with their process
+
+
+def _unheard(activity: str) -> None:
+    pass

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from kdnas_core.distillation import side_by_side as module
+from kdnas_core.distillation.side_by_side import best_number
+from tests.tiny_runs import own_machine
+
+
+@pytest.fixture(autouse=True)
+def eight_threads(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+
+
+def paced(monkeypatch: pytest.MonkeyPatch, *steps: float) -> list[int]:
+    """Sets the steps a second of 1, 2, 4 and 8 processes; returns the numbers that are measured."""
+    measured: list[int] = []
+
+    def pace(number: int, threads: int) -> float:
+        assert threads == 8
+        measured.append(number)
+        return steps[number.bit_length() - 1]
+
+    monkeypatch.setattr(module, "_pace", pace)
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("steps", "best"),
+    [((10, 15, 18, 17), 4), ((10, 9, 8, 7), 1), ((10, 10.5, 10.9, 9), 1), ((10, 11, 12, 13), 8)],
+)
+def test_the_number_is_the_one_that_trains_most_unless_the_gain_is_small(
+    monkeypatch: pytest.MonkeyPatch, steps: tuple[float, ...], best: int
+) -> None:
+    paced(monkeypatch, *steps)
+    assert best_number() == best
+
+
+def test_it_is_measured_once_on_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = paced(monkeypatch, 10, 15, 18, 17)
+    assert best_number() == best_number() == 4
+    assert measured == [1, 2, 4, 8]
+
+
+def test_there_are_no_more_processes_than_the_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced(monkeypatch, 10, 15, 18, 25)
+    free = SimpleNamespace(available=2.5 * module.MEMORY_EACH)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    assert best_number() == 2
+    free.available = 0
+    assert best_number() == 1
+
+
+def test_processes_train_together_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_machine(tmp_path):
+        assert module._pace(2, 2) > 0
