@@ -265,6 +265,16 @@ def compute_device() -> torch.device:
     return torch.device(_computes_on.get())
 
 
+def gpus() -> list[str]:
+    """Returns the GPUs that this process sees, as `CUDA_VISIBLE_DEVICES` names them; none on a processor."""
+    import torch
+
+    if compute_device().type != "cuda":
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
 def compute_name() -> str:
     """Returns the machine and the device that it computes on: results differ in rounding between them."""
     import torch

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from kdnas_core.distillation.side_by_side import best_number
 from kdnas_core.errors import Failure
-from kdnas_core.hardware import compute_device, computing_on
+from kdnas_core.hardware import compute_device, computing_on, gpus
 from kdnas_core.runs.candidate_journal import MOST_ATTEMPTS, CandidateJournal
 from kdnas_core.runs.jobs import Job, Lease
 from kdnas_core.runs.launch import environment
@@ -74,9 +74,10 @@ def slots_for(spec: RunSpec, say: Callable[[str], None]) -> int:
     """
     if spec.search.slots != "auto":
         return spec.search.slots
-    # a GPU computes one student after another; a small search is over before more processes have started
-    if compute_device().type != "cpu" or spec.search.episodes * spec.search.candidates < MANY:
+    if spec.search.episodes * spec.search.candidates < MANY:  # it is over before more processes have started
         return 1
+    if compute_device().type != "cpu":  # each GPU takes one student after another
+        return 1 if spec.latency.runtime == "torch-cuda" else max(1, len(gpus()))
     say("measuring how many candidates to judge side by side")
     return best_number()
 
@@ -150,7 +151,8 @@ class SlotPool:
         self.busy[process] = candidate
 
     def _started(self) -> _Process:
-        process = _Process(self.slot)
+        taken = {process.number for process in (*self.free, *self.busy)}
+        process = _Process(self.slot, min(set(range(self.slot.slots)) - taken))
         self.selector.register(process.answers, selectors.EVENT_READ, process)
         return process
 
@@ -176,16 +178,18 @@ def _ends_again(candidate: int) -> str:
 
 
 class _Process:
-    """A process of a slot, as its worker sees it."""
+    """A process of a slot, as its worker sees it; it sees one GPU, if there are any."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, number: int) -> None:
+        self.number, seen = number, gpus()
+        gpu = {"CUDA_VISIBLE_DEVICES": seen[number % len(seen)]} if seen else {}
         self.process = subprocess.Popen(
             [sys.executable, *COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # Ctrl-C in a terminal is for the worker
-            env=environment(),
+            env={**environment(), **gpu},
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.questions: IO[str] = self.process.stdin

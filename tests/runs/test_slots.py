@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from kdnas_core.errors import Failure
 from kdnas_core.runs import slots as module
@@ -16,7 +17,7 @@ from kdnas_core.runs.slots import Slot, SlotPool, slots_for
 from kdnas_core.runs.store import opened
 from kdnas_core.runs.worker import work_on
 from kdnas_core.search.prepare import prepare
-from kdnas_core.spec import RunSpec, SearchSpec
+from kdnas_core.spec import LatencySpec, RunSpec, SearchSpec
 from tests.tiny_runs import own_machine, remember_latencies, tiny_run, wait_for
 
 # answers at once, but ends at candidates of the odd hundreds until a file says that it has done so before
@@ -114,6 +115,19 @@ def test_only_a_long_search_on_the_processor_measures_how_many_slots_are_best(
     assert slots_for(short, said.append) == 1
     assert slots_for(RunSpec(search=SearchSpec(episodes=1, candidates=1, slots=3)), said.append) == 3
     assert len(said) == 1
+
+
+def test_each_gpu_is_a_slot_and_each_process_sees_one(
+    acting: Callable[..., SlotPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "gpus", lambda: ["4", "7"])
+    monkeypatch.setattr(module, "compute_device", lambda: torch.device("cuda"))
+    assert slots_for(RunSpec(), lambda activity: None) == 2
+    timed_there = RunSpec(latency=LatencySpec(budget_ms=1.0, runtime="torch-cuda"))
+    assert slots_for(timed_there, lambda activity: None) == 1
+    with acting(2) as pool:
+        list(pool.judged([1, 2]))
+        assert sorted(each.environ()["CUDA_VISIBLE_DEVICES"] for each in children()) == ["4", "7"]
 
 
 @pytest.fixture(scope="module")
