@@ -8,7 +8,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -32,12 +32,18 @@ PAUSE_S = 0.2  # several times the polling interval of a waiting process
 
 
 def device_lock() -> FileLock:
-    """Returns the exclusive lock of this device, held while timing and while computing.
+    """Returns the lock of this device that is held to measure, and to compute for seconds.
 
-    Beside a training job the same model measures 2.6 to 4.3 times slower. The operating system releases the
-    lock when its process ends. One thread must not take it twice.
+    Beside a training job the same model measures 2.6 to 4.3 times slower. Whoever computes for longer holds
+    the locks of cores, of which this lock's holder takes all. The operating system releases a lock when its
+    process ends. One thread must not take it twice.
     """
     return _lock("device")
+
+
+def core_lock(core: int) -> FileLock:
+    """Returns the lock of a core, held while computing; whoever measures holds those of all."""
+    return _lock(f"core-{core}")
 
 
 def _lock(name: str) -> FileLock:
@@ -51,12 +57,8 @@ def exclusive(waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     Args:
         waiting: called twice a second until the device is taken; may raise to give up.
     """
-    whole = _Whole(waiting)
-    whole.take()
-    try:
+    with _device(waiting), _all_cores(waiting):  # no slot is taken while the device lock is held
         yield
-    finally:
-        whole.release()
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class Turn:
     """What a process in a slot does for the others.
 
     Attributes:
-        let_others: to be called often; pauses while another process wants the device for itself.
+        let_others: to be called often; pauses while another process wants to measure.
         alone: a context in which the process has the device for itself, for example to time a student.
+        idle: a context in which the process computes nothing, and others have its cores.
     """
 
     let_others: Callable[[], None]
     alone: Callable[[], AbstractContextManager[None]]
+    idle: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @contextmanager
@@ -81,13 +85,13 @@ def in_slot(slots: int, waiting: Callable[[], None] = lambda: None) -> Iterator[
         waiting: as for `exclusive`.
     """
     if slots == 1:
-        with exclusive(waiting):
+        with _all_cores(waiting):
             yield Turn(lambda: None, nullcontext)
         return
     slot = _Slot(max(1, cores() // slots), waiting)
     slot.take()
     try:
-        yield Turn(slot.let_others, slot.alone)
+        yield Turn(slot.let_others, slot.alone, slot.idle)
     finally:
         slot.release()
 
@@ -97,24 +101,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-class _Whole:
-    """The device lock and the locks of all cores."""
-
-    def __init__(self, waiting: Callable[[], None]) -> None:
-        self.waiting = waiting
-        self.locks = [device_lock(), *(_lock(f"core-{core}") for core in range(cores()))]
-
-    def take(self) -> None:
-        try:
-            for lock in self.locks:  # the device lock first: no slot is taken while it is held
-                _take(lock, self.waiting)
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        for lock in reversed(self.locks):
-            lock.release()
+@contextmanager
+def _all_cores(waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the locks of all cores, which it takes as they become free."""
+    with ExitStack() as held:
+        for core in range(cores()):
+            lock = core_lock(core)
+            _take(lock, waiting)
+            held.callback(lock.release)
+        yield
 
 
 class _Slot:
@@ -123,37 +118,45 @@ class _Slot:
     def __init__(self, wanted: int, waiting: Callable[[], None]) -> None:
         self.wanted, self.waiting = wanted, waiting
         self.held: list[FileLock] = []
+        self.looked_at = 0.0
 
     def take(self) -> None:
         while True:
             with _device(self.waiting):
                 for core in range(cores()):
-                    lock = _lock(f"core-{core}")
+                    lock = core_lock(core)
                     if len(self.held) < self.wanted and _taken(lock, 0):
                         self.held.append(lock)
             if len(self.held) == self.wanted:
                 return
             self.release()
             self.waiting()
-            time.sleep(PAUSE_S)
+            time.sleep(PAUSE_S / 2)
 
     def release(self) -> None:
         while self.held:
             self.held.pop().release()
 
     def let_others(self) -> None:
+        if time.monotonic() - self.looked_at < PAUSE_S / 2:
+            return
         device = device_lock()
         if _taken(device, 0):
             device.release()
         else:
             self.release()
             self.take()
+        self.looked_at = time.monotonic()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        self.release()
-        with exclusive(self.waiting):
+        with self.idle(), exclusive(self.waiting):
             yield
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        self.release()
+        yield
         self.take()
 
 
@@ -170,7 +173,7 @@ def _device(waiting: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def turns(waiting: Callable[[], None] = lambda: None) -> Iterator[Callable[[], None]]:
-    """Holds the whole device for a long `with` block, and releases it briefly at intervals.
+    """Computes on the whole device for a long `with` block, and releases it briefly at intervals.
 
     Yields a function to call often: every ten seconds it releases the device for a moment, so that a timing
     does not wait for an hour of training.
@@ -178,22 +181,19 @@ def turns(waiting: Callable[[], None] = lambda: None) -> Iterator[Callable[[], N
     Args:
         waiting: as for `exclusive`.
     """
-    whole = _Whole(waiting)
-    whole.take()
-    taken_at = time.monotonic()
+    with ExitStack() as held:
+        held.enter_context(_all_cores(waiting))
+        taken_at = time.monotonic()
 
-    def let_others() -> None:
-        nonlocal taken_at
-        if time.monotonic() - taken_at > TURN_S:
-            whole.release()
-            time.sleep(PAUSE_S)
-            whole.take()
-            taken_at = time.monotonic()
+        def let_others() -> None:
+            nonlocal taken_at
+            if time.monotonic() - taken_at > TURN_S:
+                held.close()
+                time.sleep(PAUSE_S)
+                held.enter_context(_all_cores(waiting))
+                taken_at = time.monotonic()
 
-    try:
         yield let_others
-    finally:
-        whole.release()
 
 
 def _take(lock: FileLock, waiting: Callable[[], None]) -> None:

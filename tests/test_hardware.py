@@ -13,13 +13,13 @@ import filelock
 import pytest
 
 from kdnas_core import hardware as module
-from kdnas_core.hardware import device_lock, exclusive, in_slot, turns
+from kdnas_core.hardware import core_lock, device_lock, exclusive, in_slot, turns
 
 TRY = """
 import filelock
-from kdnas_core.hardware import device_lock
+from kdnas_core.hardware import core_lock, device_lock
 try:
-    with device_lock().acquire(timeout=0.1):
+    with device_lock().acquire(timeout=0.1), core_lock(0).acquire(timeout=0.1):
         print("had it")
 except filelock.Timeout:
     print("shut out")
@@ -81,8 +81,9 @@ class GivenUp(Exception):
 
 
 def is_free() -> bool:
+    """Whether nothing measures, and nothing computes on the first core."""
     try:
-        with device_lock().acquire(timeout=0):
+        with device_lock().acquire(timeout=0), core_lock(0).acquire(timeout=0):
             return True
     except filelock.Timeout:
         return False
@@ -135,7 +136,7 @@ def test_who_waits_gets_the_device_when_it_is_let_go(monkeypatch: pytest.MonkeyP
             had_it.set()
 
     with turns() as let_others:
-        waiting = threading.Thread(target=measure)
+        waiting = threading.Thread(target=measure, daemon=True)
         waiting.start()
         assert not had_it.wait(0.1)
         for _ in range(20):
@@ -149,7 +150,7 @@ def test_who_waits_gets_the_device_when_it_is_let_go(monkeypatch: pytest.MonkeyP
 
 def test_who_does_not_get_its_turn_back_can_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
-    clock, other, waits = Clock(monkeypatch), device_lock(), []
+    clock, other, waits = Clock(monkeypatch), core_lock(0), []
 
     def waiting() -> None:
         waits.append(1)
@@ -171,7 +172,7 @@ def test_waiting_is_told_until_the_device_is_free(
     taken: Callable[..., AbstractContextManager[object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
-    other, waits = device_lock(), []
+    other, waits = core_lock(0), []
     other.acquire()
 
     def waiting() -> None:
@@ -207,7 +208,8 @@ def test_two_slots_of_two_compute_at_once_and_a_third_waits() -> None:
     with in_slot(2), in_slot(2):
         with pytest.raises(GivenUp), in_slot(2, given_up):
             raise AssertionError
-        assert is_free()  # whoever waits for a slot does not keep others from measuring
+        with device_lock().acquire(timeout=0):  # whoever waits for a slot does not make others pause
+            pass
     with in_slot(2, given_up):
         pass
 
@@ -222,7 +224,7 @@ def test_a_process_that_is_alone_waits_for_the_slots_and_they_for_it() -> None:
         done.set()
 
     with in_slot(2) as turn:
-        measuring = threading.Thread(target=measure)
+        measuring = threading.Thread(target=measure, daemon=True)
         measuring.start()
         assert not done.wait(0.1)
         order.append("step")
@@ -244,7 +246,7 @@ def test_a_slot_takes_the_whole_device_to_measure_and_then_its_share_again() -> 
             while not ended.wait(0.001):
                 other.let_others()
 
-    computing = threading.Thread(target=compute)
+    computing = threading.Thread(target=compute, daemon=True)
     computing.start()
     with in_slot(2) as turn, turn.alone():
         assert not is_free()
@@ -264,3 +266,28 @@ def test_the_only_slot_is_the_whole_device() -> None:
             assert not is_free()
         assert not is_free()
     assert is_free()
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_slot_that_waits_for_another_gives_it_its_cores() -> None:
+    with in_slot(2) as turn, in_slot(2):
+        with pytest.raises(GivenUp), in_slot(2, given_up):
+            raise AssertionError
+        with turn.idle(), in_slot(2, given_up):
+            pass
+        with pytest.raises(GivenUp), in_slot(2, given_up):
+            raise AssertionError
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_long_computation_shuts_out_slots_and_timings_but_no_slot_pauses_for_it() -> None:
+    with in_slot(2) as turn:
+        with pytest.raises(GivenUp), in_slot(1, given_up):
+            raise AssertionError
+        with device_lock().acquire(timeout=0):  # nobody held it, so the slot goes on
+            pass
+        turn.let_others()
+    with in_slot(1):
+        for waits in (in_slot(2, given_up), exclusive(given_up), in_slot(1, given_up)):
+            with pytest.raises(GivenUp), waits:
+                raise AssertionError

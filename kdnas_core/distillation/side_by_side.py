@@ -6,7 +6,8 @@ import logging
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 
 import psutil
 import torch
@@ -15,30 +16,35 @@ from kdnas_core import files
 from kdnas_core.hardware import device_name, exclusive
 
 LEAST_GAIN = 1.1  # each process loads teacher and texts once more
-MEMORY_EACH = 1.5e9  # bytes of a process with the packaged teacher
+MEMORY_EACH = 1.8e9  # bytes of a process with the packaged teacher
+OF_PARAMETER = 12  # further bytes, for each parameter of a larger teacher: its weights, and copies to time it
 TIMED_S = 2.0
 TEXTS, TOKENS, WIDTH, LAYERS = 32, 48, 192, 3  # of the trained model: a small student and its batch
 
 log = logging.getLogger(__name__)
 
 
-def best_number() -> int:
+def best_number(parameters: int, waiting: Callable[[], None]) -> int:
     """Returns into how many processes to divide the threads of this one, so that they train most together.
 
-    Cached by machine, torch version and number of threads. There are no more than the free memory has room
-    for.
+    Cached by machine, torch version and number of threads.
+
+    Args:
+        parameters: of the teacher, which each process loads; as many are started as the free memory holds.
+        waiting: as for `exclusive`.
     """
     threads = torch.get_num_threads()
+    each = MEMORY_EACH + OF_PARAMETER * parameters
+    room = max(1, int(psutil.virtual_memory().available // each))
     question = {"device": device_name(), "torch": torch.__version__, "threads": threads}
     answer = files.recall("slots", question)
     if answer is None:
-        numbers = [number for number in (1, 2, 4, 8, 16, 32) if number <= threads]
-        with exclusive():
+        numbers = [number for number in (1, 2, 4, 8, 16, 32) if number <= min(threads, room)]
+        with exclusive(waiting):
             answer = {"steps_a_second": [[number, _pace(number, threads)] for number in numbers]}
         files.remember("slots", question, answer)
     pace = {int(number): float(steps) for number, steps in answer["steps_a_second"]}
     log.info(f"training steps a second by number of processes: {pace}")
-    room = max(1, int(psutil.virtual_memory().available // MEMORY_EACH))
     best = max((number for number in pace if number <= room), key=pace.__getitem__)
     return best if pace[best] >= LEAST_GAIN * pace[1] else 1
 
@@ -58,9 +64,11 @@ def _pace(number: int, threads: int) -> float:
             process.stdout.readline()  # it is ready
         for process in processes:
             assert process.stdin is not None
-            process.stdin.write("begin\n")
-            process.stdin.flush()
-        return sum(float(process.communicate()[0]) for process in processes)
+            with suppress(BrokenPipeError):
+                process.stdin.write("begin\n")
+                process.stdin.flush()
+        paces = [process.communicate()[0] for process in processes]
+        return sum(map(float, paces)) if all(paces) else 0.0  # there was too little memory for one
 
 
 def main() -> None:

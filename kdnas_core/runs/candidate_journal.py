@@ -59,6 +59,8 @@ class CandidateJournal:
     def judge_candidate(self, number: int) -> None:
         """Judges a candidate, and writes its state."""
         candidate = self.store.candidate(number)
+        if candidate.state not in ("proposed", "distilling"):  # its process ended before it could say so
+            return
         self.check()
         self.say(f"measuring the latency of {candidate.architecture.key}")
         started = time.monotonic()
@@ -113,7 +115,8 @@ class CandidateJournal:
         drop_weights(self.store.files(self.run, candidate))
 
     def _finish(self, candidate: int, started: float, **fields: object) -> None:
-        self.store.update_candidate(candidate, seconds=time.monotonic() - started, **fields)
+        share = (time.monotonic() - started) / self.judge.slots  # of the time that those side by side take
+        self.store.update_candidate(candidate, seconds=share, **fields)
 
     def _listener(self, candidate: int) -> Listener:
         last_written = 0.0

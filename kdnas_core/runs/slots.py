@@ -15,7 +15,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal, Self
 
@@ -24,7 +25,9 @@ from pydantic import BaseModel
 
 from kdnas_core.distillation.side_by_side import best_number
 from kdnas_core.errors import Failure
-from kdnas_core.hardware import compute_device, computing_on, gpus
+from kdnas_core.hardware import compute_device, computing_on, cores, gpus
+from kdnas_core.models.student import parameters
+from kdnas_core.models.teacher import Teacher
 from kdnas_core.runs.candidate_journal import MOST_ATTEMPTS, CandidateJournal
 from kdnas_core.runs.jobs import Job, Lease
 from kdnas_core.runs.launch import environment
@@ -65,21 +68,33 @@ class Slot(BaseModel):
     dtype: Dtype
 
 
-def slots_for(spec: RunSpec, say: Callable[[str], None]) -> int:
-    """Returns how many candidates of a search to judge side by side.
+class Answer(BaseModel):
+    """The answer of a process that is ready for its next candidate, or cannot go on."""
+
+    error: str | None = None
+
+
+def slots_for(spec: RunSpec, teacher: Teacher, say: Callable[[str], None]) -> int:
+    """Returns how many candidates of a search to judge side by side, at most one a core.
+
+    One at a time is timed on a GPU, where other processes that use it would make every reading unclean.
 
     Args:
         spec: of the search.
-        say: called with what is being done, in words.
+        teacher: of the search.
+        say: called with what is being done, in words; may raise to end the search.
     """
+    if spec.latency.runtime == "torch-cuda":
+        return 1
     if spec.search.slots != "auto":
-        return spec.search.slots
+        return min(spec.search.slots, cores())
     if spec.search.episodes * spec.search.candidates < MANY:  # it is over before more processes have started
         return 1
     if compute_device().type != "cpu":  # each GPU takes one student after another
-        return 1 if spec.latency.runtime == "torch-cuda" else max(1, len(gpus()))
-    say("measuring how many candidates to judge side by side")
-    return best_number()
+        return min(max(1, len(gpus())), cores())
+    measuring = partial(say, "measuring how many candidates to judge side by side")
+    measuring()
+    return best_number(parameters(teacher.model), measuring)
 
 
 def slot_of(store: Store, run: Run, judge: Judge, slots: int) -> Slot:
@@ -107,59 +122,69 @@ class SlotPool:
 
     def __init__(self, slot: Slot, check: Callable[[], None], say: Callable[[str], None]) -> None:
         self.slot, self.check, self.say = slot, check, say
-        self.free: list[_Process] = []
-        self.busy: dict[_Process, int] = {}  # with the candidates that they judge
+        self.processes: list[_Process] = []
         self.selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with ExitStack() as all_of_them:
-            for process in (*self.free, *self.busy):
-                all_of_them.callback(process.end)
+        for process in self.processes:
+            process.close()
+        for process in self.processes:
+            process.end()
         self.selector.close()
 
     def judged(self, candidates: Sequence[int]) -> Iterator[int]:
         """Judges candidates, and yields the id of each that is done, in the order in which they are.
 
         Raises:
-            Failure: the processes end again and again.
+            Failure: a process cannot go on, or the processes end again and again.
         """
-        waiting, deaths = list(candidates), Counter[int]()
-        while waiting or self.busy:
-            while waiting and len(self.busy) < self.slot.slots:
-                self._assign(waiting.pop(0))
-            self.say(f"judging candidates {', '.join(map(str, sorted(self.busy.values())))}")
+        waiting, ends = list(candidates), Counter[int | None]()
+        while waiting or self._busy():
+            self._start()
+            while waiting and (free := self._free()):
+                free[0].ask(waiting.pop(0))
+            self._say()
             for process in self._answering():
-                candidate = self.busy.pop(process, None)
-                if candidate is None:  # it ended while it had nothing to do
+                answer, candidate = process.answer(), process.candidate
+                if answer is None:
                     self._forget(process)
-                elif process.answered():
-                    self.free.append(process)
-                    yield candidate
-                else:
-                    self._forget(process)
-                    deaths[candidate] += 1
-                    if deaths[candidate] > MOST_ATTEMPTS:
+                    ends[candidate] += 1
+                    if ends[candidate] > MOST_ATTEMPTS:
                         raise Failure(_ends_again(candidate))
-                    waiting.insert(0, candidate)  # others may wait for it
+                    waiting[:0] = [] if candidate is None else [candidate]  # others may wait for it
+                elif answer.error is not None:
+                    raise Failure(answer.error)
+                else:
+                    process.candidate, process.is_ready = None, True
+                    if candidate is not None:
+                        yield candidate
 
-    def _assign(self, candidate: int) -> None:
-        process = self.free.pop() if self.free else self._started()
-        process.ask(candidate)
-        self.busy[process] = candidate
+    def _busy(self) -> list[_Process]:
+        return [process for process in self.processes if process.candidate is not None]
 
-    def _started(self) -> _Process:
-        taken = {process.number for process in (*self.free, *self.busy)}
-        process = _Process(self.slot, min(set(range(self.slot.slots)) - taken))
-        self.selector.register(process.answers, selectors.EVENT_READ, process)
-        return process
+    def _free(self) -> list[_Process]:
+        """The processes without a candidate, once all are ready: none starts while another is timed."""
+        all_are_ready = all(process.is_ready for process in self.processes)
+        return [each for each in self.processes if each.candidate is None] if all_are_ready else []
+
+    def _start(self) -> None:
+        for number in sorted(set(range(self.slot.slots)) - {process.number for process in self.processes}):
+            process = _Process(self.slot, number)
+            self.processes.append(process)
+            self.selector.register(process.answers, selectors.EVENT_READ, process)
+
+    def _say(self) -> None:
+        busy = sorted(process.candidate for process in self._busy() if process.candidate is not None)
+        self.say(f"judging candidates {', '.join(map(str, busy))}" if busy else "starting processes")
 
     def _forget(self, process: _Process) -> None:
         log.warning("a process that judges candidates ended")
-        self.free = [each for each in self.free if each is not process]
+        self.processes.remove(process)
         self.selector.unregister(process.answers)
+        process.close()
         process.end()
 
     def _answering(self) -> list[_Process]:
@@ -170,18 +195,26 @@ class SlotPool:
                 return [key.data for key, _ in ready]
 
 
-def _ends_again(candidate: int) -> str:
-    return (
-        f"The process that judges candidate {candidate} ends again and again; the log says why, and "
-        "search.slots=1 does without it."
+def _ends_again(candidate: int | None) -> str:
+    whose = (
+        "A process that judges candidates" if candidate is None else f"The process of candidate {candidate}"
     )
+    return f"{whose} ends again and again; the log says why, and search.slots=1 does without it."
 
 
 class _Process:
-    """A process of a slot, as its worker sees it; it sees one GPU, if there are any."""
+    """A process of a slot, as its worker sees it; it sees one GPU, if there are any.
+
+    Attributes:
+        number: of the slot.
+        is_ready: whether it has begun to wait for candidates.
+        candidate: that it judges.
+    """
 
     def __init__(self, slot: Slot, number: int) -> None:
         self.number, seen = number, gpus()
+        self.is_ready = False
+        self.candidate: int | None = None
         gpu = {"CUDA_VISIBLE_DEVICES": seen[number % len(seen)]} if seen else {}
         self.process = subprocess.Popen(
             [sys.executable, *COMMAND],
@@ -197,40 +230,56 @@ class _Process:
         self._write(slot.model_dump_json())
 
     def ask(self, candidate: int) -> None:
+        self.candidate = candidate
         self._write(str(candidate))
 
-    def answered(self) -> bool:
-        """Whether it has judged its candidate, rather than ended."""
-        return bool(self.answers.readline())
+    def answer(self) -> Answer | None:
+        """Its answer; None if it has ended."""
+        line = self.answers.readline()
+        return Answer.model_validate_json(line) if line else None
+
+    def close(self) -> None:
+        """Ends the process at any point, as a kill would."""
+        with suppress(BrokenPipeError):
+            self.questions.close()
 
     def end(self) -> None:
-        """Ends the process at any point, as a kill would."""
-        self._closed(self.questions)
+        """Waits for the end of a closed process."""
         try:
             self.process.wait(ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._closed(self.answers)
+        self.answers.close()
 
     def _write(self, line: str) -> None:
         with suppress(BrokenPipeError):  # it has ended, which shows when its answer is read
             self.questions.write(f"{line}\n")
             self.questions.flush()
 
-    @staticmethod
-    def _closed(pipe: IO[str]) -> None:
-        with suppress(BrokenPipeError):
-            pipe.close()
-
 
 def serve_slot() -> None:
-    """Judges the candidates that are named on stdin, until it is closed; runs in a process of a slot."""
+    """Judges the candidates that are named on stdin, until it is closed; runs in a process of a slot.
+
+    It answers once it is ready, and after each candidate.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+
+    def answer(error: str | None = None) -> None:
+        print(Answer(error=error).model_dump_json(), file=answers, flush=True)
+
     slot = Slot.model_validate_json(sys.stdin.readline())
     asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=[asked], daemon=True).start()
+    try:
+        _serve(slot, asked, answer)
+    except Exception as error:  # as in a worker that judges alone, it ends the search and no candidate
+        log.exception("a slot cannot go on")
+        answer(str(error) or type(error).__name__)
+
+
+def _serve(slot: Slot, asked: queue.SimpleQueue[int], answer: Callable[[], None]) -> None:
     torch.set_num_threads(slot.threads)
     with opened(slot.db) as store:
         leased = store.leased(Lease(Job("runs", slot.run), slot.fence))
@@ -241,8 +290,8 @@ def serve_slot() -> None:
             judge = make_judge(prepared, _unheard, slot.slots)
             journal = CandidateJournal(leased, slot.run, judge, lambda: None)
             while True:
-                for candidate in journal.judged([asked.get()]):
-                    print(candidate, file=answers, flush=True)
+                answer()
+                journal.judge_candidate(asked.get())
 
 
 def _listen(asked: queue.SimpleQueue[int]) -> None:

@@ -306,7 +306,7 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
 @contextmanager
 def _judging(store: Store, run: Run, judge: Judge, check: Looks, say: Say) -> Iterator[Judged]:
     """Yields what judges candidates: this process, or several that each have a share of the device."""
-    slots = slots_for(judge.spec, say)
+    slots = slots_for(judge.spec, judge.bench.teacher, say)
     if slots == 1:
         yield CandidateJournal(store, run.id, judge, check, say).judged
         return

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 from transformers import PreTrainedModel
@@ -14,7 +12,7 @@ from transformers import PreTrainedModel
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.trainer import HeldOut
-from kdnas_core.hardware import Turn, exclusive
+from kdnas_core.hardware import Turn
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import FAR_OVER, MOST_ERROR, model_here
 from kdnas_core.latency.reading import LatencyReading
@@ -54,7 +52,7 @@ class Judgement:
         estimated_ms: its estimated latency, if that was so far over the budget that it was not measured.
         loss_se: standard error of the loss over held-out texts; None if the loss is the mean over layers.
         cut_from: the sources of its layers; empty for random weights.
-        rung: the steps after which it was pruned.
+        rung: the steps after which it was pruned, or measured and over the budget.
     """
 
     state: Literal["over_budget", "pruned", "done"]
@@ -88,7 +86,11 @@ class Listener:
 
 
 class OverBudget(Exception):
-    """Raised once a measured latency is over the budget."""
+    """Raised once a measured latency is over the budget, with the rung at which it was measured, if any."""
+
+    def __init__(self, rung: int | None = None) -> None:
+        super().__init__(rung)
+        self.rung = rung
 
 
 class Dominated(Exception):
@@ -167,6 +169,7 @@ class CandidateUnderJudgement:
         listener: callbacks.
         peers: the candidates judged before, by which this one may be pruned.
         estimate: of its latency if it is to be measured at its first rung; else None.
+        turn: of the slot that it computes in.
     """
 
     def __init__(
@@ -179,6 +182,7 @@ class CandidateUnderJudgement:
         listener: Listener,
         peers: KnownPeers,
         estimate: Estimate | None,
+        turn: Turn,
     ) -> None:
         self.architecture, self.student, self.listener = architecture, student, listener
         self.spec, self.bench, self.teacher_ms, self.peers = spec, bench, teacher_ms, peers
@@ -189,16 +193,11 @@ class CandidateUnderJudgement:
         self.looks: list[HeldOut] = []
         self.decided = 0  # of the looks
         self.is_split = False
-        self.let_others: Callable[[], None] = lambda: None
-        self.alone: Callable[[], AbstractContextManager[None]] = partial(exclusive, listener.waiting)
+        self.turn = turn
         if estimate is None:
             self.measure()
         else:
             self._tell_costs()
-
-    def takes(self, turn: Turn) -> None:
-        """Takes the slot that it computes in."""
-        self.let_others, self.alone = turn.let_others, turn.alone
 
     def begins(self, notes: Sequence[str], sources: tuple[LayerSource, ...]) -> None:
         """Begins a training, or the looks of a remembered one."""
@@ -222,7 +221,8 @@ class CandidateUnderJudgement:
             for pause in BUSY_S:  # a veto is final, and an unclean reading is an upper bound
                 if self.latency.clean or self._is_within(self.latency):
                     break
-                self._wait(pause)
+                with self.turn.idle():
+                    self._wait(pause)
                 again = self._reading()
                 self.latency = min(self.latency, again, key=lambda each: (not each.clean, each.p50))
             self._tell_costs()
@@ -233,7 +233,7 @@ class CandidateUnderJudgement:
     def step(self, taken: int) -> None:
         """Tells a step; decides on rungs that are still open."""
         self.listener.step(taken)
-        self.let_others()
+        self.turn.let_others()
         self._decide()
 
     def look(self, look: HeldOut) -> None:
@@ -250,7 +250,8 @@ class CandidateUnderJudgement:
     def settle(self) -> None:
         """Waits until all rungs are decided, after the last step; raises as `look` does."""
         while self.decided < len(self.looks):
-            self._wait(POLL_S)
+            with self.turn.idle():  # those that it waits for may wait for its cores
+                self._wait(POLL_S)
             self._decide()
 
     def _decide(self) -> None:
@@ -267,7 +268,10 @@ class CandidateUnderJudgement:
         cost = self._least_cost
         if cost and is_dominated(cost, look.step, look.loss, peers):
             raise Dominated(look)
-        self.measure()
+        try:
+            self.measure()
+        except OverBudget:
+            raise OverBudget(look.step) from None
 
     def pruned(self, stopped: Dominated) -> Judgement:
         """Returns the judgement of a candidate that was stopped at a rung."""
@@ -295,7 +299,7 @@ class CandidateUnderJudgement:
         self.listener.costs(Costs(parameters(self.student), flops, self.latency, estimated_ms))
 
     def _reading(self) -> LatencyReading:
-        return self.bench.student_latency(self.architecture, self.student, self.alone)
+        return self.bench.student_latency(self.architecture, self.student, self.turn.alone)
 
     def _is_within(self, latency: LatencyReading) -> bool:
         return within_budget(latency, self.spec.latency, self.teacher_ms)
@@ -304,5 +308,4 @@ class CandidateUnderJudgement:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.listener.waiting()
-            self.let_others()
             time.sleep(POLL_S)

@@ -20,7 +20,7 @@ from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
 from kdnas_core.files import sync_files
-from kdnas_core.hardware import compute_name, in_slot
+from kdnas_core.hardware import Turn, compute_name, in_slot
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
@@ -88,6 +88,17 @@ class Judge:
         Raises:
             Diverged: mini-KD diverged.
         """
+        with in_slot(self.slots, listener.waiting) as turn:
+            return self._judged(architecture, folder, listener, peers, turn)
+
+    def _judged(
+        self,
+        architecture: Architecture,
+        folder: Path,
+        listener: Listener,
+        peers: KnownPeers,
+        turn: Turn,
+    ) -> Judgement:
         expected = estimate(architecture, self.spec, self.bench, self.teacher_ms)
         budget = budget_ms(self.spec.latency, self.teacher_ms)
         if expected is not None and expected.is_far_over(budget):
@@ -107,15 +118,13 @@ class Judge:
                 listener,
                 peers,
                 expected if waits else None,
+                turn,
             )
-            with in_slot(self.slots, listener.waiting) as turn:
-                candidate.takes(turn)
-                mini_kd = self._mini_kd(architecture, folder, candidate)
-                candidate.settle()
-                latency = candidate.measure()
-                scores = self._scores(folder, listener)
-        except OverBudget:
-            return Judgement("over_budget", None, None)
+            mini_kd = self._settled(architecture, folder, candidate)
+            latency = candidate.measure()
+            scores = self._scores(folder, candidate)
+        except OverBudget as vetoed:
+            return Judgement("over_budget", None, None, rung=vetoed.rung)
         except Dominated as stopped:
             return candidate.pruned(stopped)
         result, constants = mini_kd.result, self.spec.search.reward
@@ -131,14 +140,27 @@ class Judge:
             cut_from=mini_kd.sources,
         )
 
-    def _scores(self, student: Path, listener: Listener) -> dict[str, float]:
+    def _settled(
+        self, architecture: Architecture, folder: Path, candidate: CandidateUnderJudgement
+    ) -> MiniKD:
+        """The mini-KD, with all rungs decided; an error after an open rung counts only if it was passed."""
+        try:
+            mini_kd = self._mini_kd(architecture, folder, candidate)
+        except (RuntimeError, ValueError, MemoryError):
+            candidate.settle()
+            raise
+        candidate.settle()
+        return mini_kd
+
+    def _scores(self, student: Path, candidate: CandidateUnderJudgement) -> dict[str, float]:
         """The scores on the proxies of the tasks; `listener.waiting` may end this too."""
         if not self.tasks:
             return {}
         model = read_student(student)
 
         def progress(step: int, steps: int) -> None:
-            listener.waiting()
+            candidate.listener.waiting()
+            candidate.turn.let_others()
 
         return {
             task.name: proxy_score(model, task, self.spec.seed, self.autocast, progress)

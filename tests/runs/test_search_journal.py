@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ class ActingJudge:
     """Judges at once, with a given action for each architecture."""
 
     def __init__(self, spec: RunSpec, acts: dict[Architecture, Act]) -> None:
-        self.spec = spec
+        self.spec, self.slots = spec, 1
         self.acts = acts
         self.judged: list[Architecture] = []
         self.peers: list[list[Peer]] = []  # that each was judged beside
@@ -397,6 +398,26 @@ def test_what_a_candidate_did_beyond_its_rung_is_dropped(store: Store, run: int)
     assert (row.state, row.step, row.loss, row.weights) == ("pruned", 1, 0.8, False)
     assert {losses.step for losses in store.layer_losses(row.id)} == {1}
     assert [path.name for path in store.files(run, row.id).iterdir()] == ["config.json"]
+
+
+def test_a_candidate_that_is_judged_is_not_judged_again(store: Store, run: int) -> None:
+    journal, judge = journal_of(store, run, {A: done(0.3, 2.0)})
+    search(Scripted([A]), journal, 1, 1)
+    (candidate,) = store.candidates(run)
+    assert list(journal.judged([candidate.id])) == [candidate.id]
+    assert store.candidate(candidate.id) == replace(candidate, latency=reading(2.0))
+    assert len(judge.judged) == 1
+
+
+def test_a_candidate_beside_others_takes_its_share_of_the_time(store: Store, run: int) -> None:
+    def slow(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
+        time.sleep(0.2)
+        return done(0.3, 2.0)(architecture, folder, listener)
+
+    journal, judge = journal_of(store, run, {A: slow})
+    judge.slots = 4
+    search(Scripted([A]), journal, 1, 1)
+    assert 0.05 <= store.candidates(run)[0].seconds < 0.2
 
 
 def test_a_candidate_whose_process_ended_begins_anew(store: Store, run: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kdnas_core.errors import Failure
+from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.runs import slots as module
 from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.slots import Slot, SlotPool, slots_for
@@ -24,15 +25,17 @@ from tests.tiny_runs import own_machine, remember_latencies, tiny_run, wait_for
 ACTS = """
 import os, sys
 folder = os.path.dirname(sys.stdin.readline().split('"db":"')[1].split('"')[0])
+print("{}", flush=True)
 for line in sys.stdin:
     number = int(line)
     mark = os.path.join(folder, f"ended-{number}")
     if number >= 300 or 100 <= number < 200 and not os.path.exists(mark):
         open(mark, "w").close()
         os._exit(9)
-    if 200 <= number < 300:
+    if 200 <= number < 250:
         input()
-    print(number, flush=True)
+    error = '"no room"' if 250 <= number < 300 else "null"
+    print('{"error": ' + error + "}", flush=True)
 """
 
 
@@ -81,6 +84,12 @@ def test_processes_that_end_again_and_again_end_the_search_with_a_sentence(
     assert not children()
 
 
+def test_what_a_process_cannot_do_ends_the_search_and_no_candidate(acting: Callable[..., SlotPool]) -> None:
+    with acting(2) as pool, pytest.raises(Failure, match="no room"):
+        list(pool.judged([1, 250, 2]))
+    assert not children()
+
+
 def test_a_search_that_is_paused_ends_its_processes_in_the_middle(acting: Callable[..., SlotPool]) -> None:
     checks = 0
 
@@ -104,30 +113,41 @@ def test_a_process_that_is_killed_while_it_waits_is_replaced(acting: Callable[..
         assert sorted(pool.judged([3, 4, 5])) == [3, 4, 5]
 
 
+@pytest.fixture
+def teacher(tiny_teacher: Path) -> Teacher:
+    return load_teacher(str(tiny_teacher))
+
+
 def test_only_a_long_search_on_the_processor_measures_how_many_slots_are_best(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, teacher: Teacher
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(module, "best_number", lambda: 6)
-    assert slots_for(RunSpec(), said.append) == 6
+    monkeypatch.setattr(module, "best_number", lambda parameters, waiting: 6)
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    assert slots_for(RunSpec(), teacher, said.append) == 6
     assert said == ["measuring how many candidates to judge side by side"]
     short = RunSpec(search=SearchSpec(episodes=5, candidates=6))
-    assert slots_for(short, said.append) == 1
-    assert slots_for(RunSpec(search=SearchSpec(episodes=1, candidates=1, slots=3)), said.append) == 3
+    assert slots_for(short, teacher, said.append) == 1
+    asked = [SearchSpec(episodes=1, candidates=1, slots=slots) for slots in (3, 5)]
+    assert [slots_for(RunSpec(search=each), teacher, said.append) for each in asked] == [3, 4]
     assert len(said) == 1
 
 
 def test_each_gpu_is_a_slot_and_each_process_sees_one(
-    acting: Callable[..., SlotPool], monkeypatch: pytest.MonkeyPatch
+    acting: Callable[..., SlotPool], monkeypatch: pytest.MonkeyPatch, teacher: Teacher
 ) -> None:
     monkeypatch.setattr(module, "gpus", lambda: ["4", "7"])
     monkeypatch.setattr(module, "compute_device", lambda: torch.device("cuda"))
-    assert slots_for(RunSpec(), lambda activity: None) == 2
+    assert slots_for(RunSpec(), teacher, lambda activity: None) == 2
     timed_there = RunSpec(latency=LatencySpec(budget_ms=1.0, runtime="torch-cuda"))
-    assert slots_for(timed_there, lambda activity: None) == 1
+    assert slots_for(timed_there, teacher, lambda activity: None) == 1
     with acting(2) as pool:
         list(pool.judged([1, 2]))
         assert sorted(each.environ()["CUDA_VISIBLE_DEVICES"] for each in children()) == ["4", "7"]
+
+
+def runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +192,12 @@ def test_a_killed_worker_leaves_no_process_behind(spec: RunSpec, tmp_path: Path)
         store.create_run(spec.model_copy(update={"proxy": slow, "search": search}))
     line = [sys.executable, "-m", "kdnas_core", "worker", "--until-idle", "--db", str(tmp_path / "runs.db")]
     worker = psutil.Popen(line, env=os.environ.copy())
-    with opened(tmp_path / "runs.db", read_only=True) as store:
-        wait_for(lambda: [each.state for each in store.candidates(1)].count("distilling") == 2)
-    slots = worker.children()
-    assert len(slots) == 2
-    worker.kill()
-    _, alive = psutil.wait_procs(slots, timeout=20)
-    assert not alive
+    try:
+        with opened(tmp_path / "runs.db", read_only=True) as store:
+            wait_for(lambda: [each.state for each in store.candidates(1)].count("distilling") == 2)
+        slots = worker.children()
+        assert len(slots) == 2
+    finally:
+        worker.kill()
+        worker.wait()
+    wait_for(lambda: not any(map(runs, slots)))

@@ -16,12 +16,13 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.distillation import beginning, trainer
 from kdnas_core.distillation.forward import Forward
+from kdnas_core.distillation.loop import Diverged
 from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
 from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
 from kdnas_core.distillation.trainer import HeldOut, ProxySet
 from kdnas_core.evaluation.proxy_task import proxy_of
-from kdnas_core.hardware import device_lock
+from kdnas_core.hardware import core_lock
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import LatencyModel
 from kdnas_core.latency.reading import LatencyReading
@@ -58,9 +59,9 @@ def words(student: PreTrainedModel) -> torch.Tensor:
 
 
 def is_locked() -> bool:
-    """Whether something holds the device."""
+    """Whether something measures on the device, or computes on it."""
     try:
-        with device_lock().acquire(timeout=0):
+        with core_lock(0).acquire(timeout=0):
             return False
     except filelock.Timeout:
         return True
@@ -669,6 +670,33 @@ def test_a_rung_is_decided_as_it_would_have_been_when_its_peers_are_known_later(
     assert len(later.steps) > len(at_once.steps)  # it went on meanwhile
 
 
+def test_a_candidate_that_diverges_after_a_rung_that_stops_it_is_pruned(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidate_module, "POLL_S", 0.001)
+
+    def diverges(taken: int) -> None:
+        if taken == 4:
+            raise Diverged("the loss was nan at step 4")
+
+    listener = dataclasses.replace(Told().listener, step=diverges)
+    later = PeersLater(peers(*[GOOD] * 4), 100)
+    assert judge.judge(SMALL, tmp_path / "files", listener, later).state == "pruned"
+    with pytest.raises(Diverged):  # no rung stops it
+        judge.judge(SMALL, tmp_path / "again", listener, PeersLater(peers(*[BAD] * 4), 100))
+
+
+def test_a_late_veto_names_the_rung_at_which_it_would_have_been(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(candidate_module, "POLL_S", 0.001)
+    well_within(judge, monkeypatch, OVER)
+    at_once = judge.judge(SMALL, tmp_path / "files", Told().listener)
+    later = judge.judge(SMALL, tmp_path / "later", Told().listener, PeersLater(peers(), 100))
+    assert later == at_once
+    assert (later.state, later.rung) == ("over_budget", 1)
+
+
 def test_a_candidate_is_not_measured_while_its_first_rung_is_open(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -724,7 +752,7 @@ def test_nothing_is_within_the_budget_by_its_estimate(
     well_within(judge, monkeypatch, OVER)
     told = Told()
     judgement = judge.judge(SMALL, tmp_path / "files", told.listener)
-    assert judgement == Judgement("over_budget", None, None)
+    assert judgement == Judgement("over_budget", None, None, rung=1)
     assert [step for step, _ in told.held_out] == [0, 1]
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
 
@@ -737,7 +765,7 @@ def test_a_search_that_does_not_prune_measures_before_it_trains(
     fields["search"]["prune"] = False
     told = Told()
     dataclasses.replace(judge, spec=parse_spec(fields)).judge(SMALL, tmp_path / "files", told.listener)
-    assert (held, told.steps) == ([False], [])
+    assert (held, told.steps) == ([True], [])
 
 
 # A busy machine
