@@ -48,10 +48,22 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
 
     The inputs are `input_names`, int64 of shape (batch, length); the output is `output_name`.
     """
+    with _quiet():
+        _program(model).save(path, external_data=False)
+
+
+def onnx_of(model: PreTrainedModel) -> onnx.ModelProto:
+    """Exports as `write_onnx` does, to memory; of at most 2 GB."""
+    with _quiet():
+        exported: onnx.ModelProto = _program(model).model_proto
+    return exported
+
+
+def _program(model: PreTrainedModel) -> torch.onnx.ONNXProgram:
     ids = torch.ones(2, 16, dtype=torch.long)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     names = input_names(model)
-    with _quiet(), _no_collection():
+    with _no_collection():
         # dynamo: the older exporter runs with transformers 5 but gives wrong numbers
         program = torch.onnx.export(
             _Positional(model).eval(),
@@ -64,7 +76,7 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
         )
         assert program is not None
         _forget_origin(program)
-        program.save(path, external_data=False)
+        return program
 
 
 def _forget_origin(program: torch.onnx.ONNXProgram) -> None:
