@@ -121,7 +121,6 @@ def _reference(model: PreTrainedModel, shape: Architecture, sizes: _Sizes) -> Pr
 def _exported(model: PreTrainedModel, shape: Architecture, sizes: _Sizes) -> onnx.ModelProto:
     """The graph of a reference, whose weights are empty."""
     graph = onnx_of(_reference(model, shape, sizes))
-    del graph.graph.value_info[:]  # its shapes are those of the reference
     for weight in filter(_is_weight, graph.graph.initializer):
         weight.CopyFrom(onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.dims))
     return graph
@@ -136,16 +135,17 @@ def _sized(kept: onnx.ModelProto, before: _Sizes, after: _Sizes) -> onnx.ModelPr
     graph = onnx.ModelProto()
     graph.CopyFrom(kept)
     sizes = dict(zip(asdict(before).values(), asdict(after).values(), strict=True))
-    for output in graph.graph.output:
-        for dim in output.type.tensor_type.shape.dim:
+    # without the shapes of values in between, ONNX Runtime would fuse other operations
+    for value in (*graph.graph.output, *graph.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value in sizes:
                 dim.dim_value = sizes[dim.dim_value]
     for constant in graph.graph.initializer:
         if _is_weight(constant):
             constant.dims[:] = [sizes.get(dim, dim) for dim in constant.dims]
         else:
-            value = numpy_helper.to_array(constant)
-            constant.CopyFrom(numpy_helper.from_array(_replaced(value, sizes, before, after), constant.name))
+            known = numpy_helper.to_array(constant)
+            constant.CopyFrom(numpy_helper.from_array(_replaced(known, sizes, before, after), constant.name))
     return graph
 
 
@@ -168,6 +168,7 @@ def _is_same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
         list(one.graph.node) == list(other.graph.node)
         and list(one.graph.input) == list(other.graph.input)
         and list(one.graph.output) == list(other.graph.output)
+        and list(one.graph.value_info) == list(other.graph.value_info)
         and [(each.name, *each.dims) for each in constants] == [(each.name, *each.dims) for each in others]
         and all(map(_is_same_constant, constants, others))
     )

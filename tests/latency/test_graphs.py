@@ -86,7 +86,8 @@ def described(graph: onnx.ModelProto) -> list[object]:
         is_weight = constant.data_type == onnx.TensorProto.FLOAT and constant.dims
         value: object = [] if is_weight else np.float64(numpy_helper.to_array(constant)).round(6).tolist()
         constants.append((constant.name, constant.data_type, list(constant.dims), value))
-    return [list(graph.graph.node), list(graph.graph.input), list(graph.graph.output), constants]
+    parts = graph.graph
+    return [list(parts.node), list(parts.input), list(parts.output), list(parts.value_info), constants]
 
 
 def check(model: PreTrainedModel) -> None:
