@@ -50,9 +50,15 @@ def test_a_model_can_be_timed_in_every_runtime_of_the_processor(
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
+class Graph:
+    def SerializeToString(self) -> bytes:
+        return b"float32"
+
+
+@pytest.mark.parametrize("graph", [Graph(), None], ids=["a kept graph", "exported"])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-int8"])
 def test_onnx_runtime_is_given_the_threads_batch_and_length_of_the_protocol_and_the_file_of_the_runtime(
-    model: PreTrainedModel, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    model: PreTrainedModel, runtime: Runtime, graph: Graph | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
     fed: list[dict[str, NDArray[np.int64]]] = []
@@ -65,6 +71,7 @@ def test_onnx_runtime_is_given_the_threads_batch_and_length_of_the_protocol_and_
         def run(self, outputs: None, feed: dict[str, NDArray[np.int64]]) -> None:
             fed.append(feed)
 
+    monkeypatch.setattr(runtimes, "graph_of", lambda model: graph)
     monkeypatch.setattr(runtimes, "write_onnx", lambda model, path: path.write_text("float32"))
     monkeypatch.setattr(runtimes, "quantise", lambda path, out: out.write_text(f"int8 of {path.read_text()}"))
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
