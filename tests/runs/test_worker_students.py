@@ -62,7 +62,7 @@ def test_a_student_outlives_a_kill_and_a_polite_kill_keeps_its_last_step(db: Pat
     with opened(db) as store:
         student = store.create_student(1, LONG)
         start_worker(db)
-        past(store, student, 20)
+        past(store, student, 100)  # so that it is below this for seconds when it begins anew
         os.kill(serving(store), signal.SIGKILL)
         wait_for(lambda: store.student(student).state == "interrupted", seconds=5)
         killed = store.student(student)
