@@ -12,6 +12,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="packaged")
     given = parser.parse_args()
     sizes = [f"search.candidates={given.candidates}", f"proxy.steps={given.steps}"]
-    fields = {**RunSpec(corpus=given.corpus).model_dump(exclude_none=True)}
+    fields = RunSpec(corpus=given.corpus).model_dump(exclude_none=True)
     spec = parse_spec(with_settings(fields, [*SETTINGS, *sizes, "latency.budget_speedup=1.5"]))
     prepared = prepare(spec, print)
     _judged(prepared, 1)  # measures the latencies
@@ -57,7 +58,7 @@ def _judged(prepared: Prepared, slots: int) -> tuple[float, list[float | None]]:
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "runs.db") as store:
         run = store.run(store.create_run(spec, Worker.this_process()))
         began = time.monotonic()
-        if work_on(store, run, prepare(spec, lambda activity: None)) != "finished":
+        if work_on(store, run, replace(prepared, spec=spec)) != "finished":
             raise SystemExit(store.run(run.id).error)
         return time.monotonic() - began, [each.loss for each in store.candidates(run.id)]
 

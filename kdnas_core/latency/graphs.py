@@ -17,7 +17,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from kdnas_core import files
 from kdnas_core.architecture import Architecture
@@ -84,7 +84,7 @@ def _kept(model: PreTrainedModel, shape: Architecture) -> onnx.ModelProto | None
     """The graph of a small model of this depth, without its weights; None if its sizes cannot be replaced."""
     question = {
         "versions": [torch.__version__, transformers.__version__, onnx.__version__],
-        "config": _reference(model, shape, _KEPT).config.to_diff_dict(),
+        "config": _config(model, shape, _KEPT).to_diff_dict(),
     }
     answer = files.recall("graphs", question)
     if answer is None:
@@ -105,14 +105,19 @@ def _replaceable(model: PreTrainedModel, shape: Architecture) -> onnx.ModelProto
     return graph if _is_same(_sized(graph, _KEPT, _OTHER), _exported(model, shape, _OTHER)) else None
 
 
-def _reference(model: PreTrainedModel, shape: Architecture, sizes: _Sizes) -> PreTrainedModel:
-    """A model of that family and depth with other sizes, no two of whose weights are the same."""
+def _config(model: PreTrainedModel, shape: Architecture, sizes: _Sizes) -> PreTrainedConfig:
+    """The config of a model of that family and depth with other sizes."""
     sized = replace(
         shape, hidden_size=sizes.hidden, intermediate_size=sizes.inner, attention_heads=sizes.heads
     )
+    return student_config(model.config, sized)
+
+
+def _reference(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model no two of whose weights are the same."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        reference: PreTrainedModel = AutoModel.from_config(student_config(model.config, sized))
+        reference: PreTrainedModel = AutoModel.from_config(config)
         for parameter in reference.parameters():
             torch.nn.init.normal_(parameter, std=SPREAD)
     return reference.eval()
@@ -120,7 +125,7 @@ def _reference(model: PreTrainedModel, shape: Architecture, sizes: _Sizes) -> Pr
 
 def _exported(model: PreTrainedModel, shape: Architecture, sizes: _Sizes) -> onnx.ModelProto:
     """The graph of a reference, whose weights are empty."""
-    graph = onnx_of(_reference(model, shape, sizes))
+    graph = onnx_of(_reference(_config(model, shape, sizes)))
     for weight in filter(_is_weight, graph.graph.initializer):
         weight.CopyFrom(onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.dims))
     return graph
