@@ -22,6 +22,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from kdnas_core import files
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.onnx import onnx_of
+from kdnas_core.latency.protocol import GRAPH
 from kdnas_core.models.families import BOTTLENECKS, FAMILIES
 from kdnas_core.models.student import shape_of_model, student_config
 
@@ -84,6 +85,7 @@ def _kept(model: PreTrainedModel, shape: Architecture) -> onnx.ModelProto | None
     """The graph of a small model of this depth, without its weights; None if its sizes cannot be replaced."""
     question = {
         "versions": [torch.__version__, transformers.__version__, onnx.__version__],
+        "graph": GRAPH,
         "config": _config(model, shape, _KEPT).to_diff_dict(),
     }
     answer = files.recall("graphs", question)
@@ -140,8 +142,7 @@ def _sized(kept: onnx.ModelProto, before: _Sizes, after: _Sizes) -> onnx.ModelPr
     graph = onnx.ModelProto()
     graph.CopyFrom(kept)
     sizes = dict(zip(asdict(before).values(), asdict(after).values(), strict=True))
-    # without the shapes of values in between, ONNX Runtime would fuse other operations
-    for value in (*graph.graph.output, *graph.graph.value_info):
+    for value in graph.graph.output:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value in sizes:
                 dim.dim_value = sizes[dim.dim_value]
@@ -173,7 +174,6 @@ def _is_same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
         list(one.graph.node) == list(other.graph.node)
         and list(one.graph.input) == list(other.graph.input)
         and list(one.graph.output) == list(other.graph.output)
-        and list(one.graph.value_info) == list(other.graph.value_info)
         and [(each.name, *each.dims) for each in constants] == [(each.name, *each.dims) for each in others]
         and all(map(_is_same_constant, constants, others))
     )

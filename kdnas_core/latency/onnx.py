@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -63,7 +64,7 @@ def _program(model: PreTrainedModel) -> torch.onnx.ONNXProgram:
     ids = torch.ones(2, 16, dtype=torch.long)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
     names = input_names(model)
-    with _no_collection():
+    with _no_collection(), _eager_attention(model):
         # dynamo: the older exporter runs with transformers 5 but gives wrong numbers
         program = torch.onnx.export(
             _Positional(model).eval(),
@@ -75,16 +76,41 @@ def _program(model: PreTrainedModel) -> torch.onnx.ONNXProgram:
             verbose=False,
         )
         assert program is not None
-        _forget_origin(program)
+        _strip(program)
         return program
 
 
-def _forget_origin(program: torch.onnx.ONNXProgram) -> None:
-    """Removes the exporter's metadata on the source of each node, which names folders of this machine."""
+@contextlib.contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Lets a model compute attention by plain operations, whose graph is faster than that of SDPA."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _strip(program: torch.onnx.ONNXProgram) -> None:
+    """Removes what the exporter notes on each node: its source, and the shapes of its outputs.
+
+    The source names folders of this machine. Where shapes are known, ONNX Runtime fuses additions with the
+    layer normalisation after them, which is slower on processors.
+    """
     graph = program.model.graph
     graph.metadata_props.clear()
     for node in graph.all_nodes():
         node.metadata_props.clear()
+        for output in node.outputs:
+            if not output.is_graph_output():
+                _forget(output)
+    for weight in graph.initializers.values():  # their tensors know it too
+        _forget(weight)
+
+
+def _forget(value: onnx_ir.Value) -> None:
+    value.metadata_props.clear()
+    value.shape = value.type = None
 
 
 def quantise(path: Path, out: Path) -> None:
@@ -100,10 +126,8 @@ def quantise(path: Path, out: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = onnx.load(path)
-    del model.graph.value_info[:]  # the exporter's shapes conflict with the quantiser's shape inference
     with _quiet():
-        quantize_dynamic(model, out, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+        quantize_dynamic(path, out, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from kdnas_core.spec import LatencySpec, Runtime
 UNCLEAN = 1.15  # wall time over CPU time
 PATIENCE = 4  # times the number of runs are tried before unclean ones are accepted
 
-GRAPH = 2  # raised when the same protocol times another graph; 2: with token types
+GRAPH = 3  # raised when the same protocol times another graph; 2: with token types; 3: eager attention
 
 RunOnce = Callable[[], object]
 TimedRun = Callable[[], tuple[float, bool]]  # milliseconds, and whether the run had its device to itself

@@ -80,14 +80,25 @@ def unlike(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def described(graph: onnx.ModelProto) -> list[object]:
-    """All of a graph but the values of its weights."""
+    """All of a graph but the values of its weights, and names, which the exporter counts up."""
+    graph = renamed(graph)
     constants = []
     for constant in graph.graph.initializer:
         is_weight = constant.data_type == onnx.TensorProto.FLOAT and constant.dims
         value: object = [] if is_weight else np.float64(numpy_helper.to_array(constant)).round(6).tolist()
         constants.append((constant.name, constant.data_type, list(constant.dims), value))
     parts = graph.graph
-    return [list(parts.node), list(parts.input), list(parts.output), list(parts.value_info), constants]
+    return [list(parts.node), list(parts.input), list(parts.output), constants]
+
+
+def renamed(graph: onnx.ModelProto) -> onnx.ModelProto:
+    copy, names = onnx.ModelProto(), dict[str, str]()
+    copy.CopyFrom(graph)
+    for node in copy.graph.node:
+        node.name = ""
+        node.output[:] = [names.setdefault(name, f"value {len(names)}") for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
+    return copy
 
 
 def check(model: PreTrainedModel) -> None:

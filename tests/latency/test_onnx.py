@@ -19,7 +19,7 @@ from transformers import (
     RobertaModel,
 )
 
-from kdnas_core.latency.onnx import input_names, output_name, quantise, write_onnx
+from kdnas_core.latency.onnx import input_names, onnx_of, output_name, quantise, write_onnx
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 120,
@@ -127,3 +127,13 @@ def test_a_quantised_model_is_smaller_near_to_float32_and_takes_any_size(
         exact, near = (session.run(None, feed)[0].astype(np.float64) for session in sessions)
         cosine = (exact * near).sum(-1) / np.linalg.norm(exact, axis=-1) / np.linalg.norm(near, axis=-1)
         assert 0.98 < cosine.min() < 1
+
+
+@pytest.mark.slow
+def test_a_graph_has_what_runs_fastest_and_the_model_keeps_its_attention() -> None:
+    model = bert()
+    before = model.config._attn_implementation
+    graph = onnx_of(model).graph
+    assert model.config._attn_implementation == before != "eager"
+    assert not graph.value_info  # known shapes lead ONNX Runtime to a slower fusion
+    assert "IsNaN" not in {node.op_type for node in graph.node}  # a guard of SDPA's, on each attention score
