@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -32,6 +35,17 @@ def test_a_machine_in_order_is_described(tmp_path: Path, fresh_cache: Path) -> N
     assert "compute on cpu" in found["device"][1]
     assert "onnxruntime" in found["latency"][1]
     assert "is whole, with 1 runs" in found["store"][1]
+
+
+def test_in_a_container_of_one_core_one_thread_computes_unless_more_are_asked_for() -> None:
+    code = (
+        "import kdnas_core.cli.base as b; b.prepare_libraries(); import torch; print(torch.get_num_threads())"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    limited = {**plain, "LOKY_MAX_CPU_COUNT": "1"}  # stands for the limit of a container
+    for environment, expected in ((limited, "1"), ({**limited, "OMP_NUM_THREADS": "2"}, "2")):
+        child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert child.stdout.strip() == expected
 
 
 def test_a_store_that_is_not_there_yet_is_no_fault_and_is_not_made(tmp_path: Path, fresh_cache: Path) -> None:
