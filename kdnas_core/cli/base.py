@@ -82,10 +82,10 @@ def prepare_libraries() -> None:
     Waiting threads sleep soon: spinning threads are many times slower beside another busy process. In a
     container that may use fewer cores than the machine has, torch would start a thread for each of them.
     """
-    import joblib  # reads the limits of a container; takes a third of a second
+    from joblib import cpu_count  # heeds the limits of a container; takes a third of a second to import
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if (usable := joblib.cpu_count()) < (os.cpu_count() or 1):
+    if (usable := cpu_count()) < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(usable))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
