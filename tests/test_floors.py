@@ -16,6 +16,7 @@ SOURCES = sorted([ROOT / "app.py", *(ROOT / "kdnas_core").rglob("*.py"), *(ROOT 
 STORE = set((ROOT / "kdnas_core" / "runs" / "store").glob("*.py"))
 SQL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE FROM", "CREATE TABLE", "DROP TABLE", "PRAGMA ", "BEGIN IMM")
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
+PICKLING_CALLS = {"torch.load", "torch.save", "pandas.read_pickle", "joblib.load", "joblib.dump"}
 HEAVY = {"torch", "transformers", "onnxruntime", "datasets", "tokenizers"}
 
 
@@ -77,9 +78,7 @@ def test_nothing_is_pickled_or_unpickled() -> None:
             imported -= {"joblib", "joblib.cpu_count"}
         assert not {name.split(".")[0] for name in imported} & PICKLES, path
         for call in calls_of(path):
-            assert ast.unparse(call.func) not in ("torch.load", "torch.save", "pandas.read_pickle"), where(
-                path, call
-            )
+            assert ast.unparse(call.func) not in PICKLING_CALLS, where(path, call)
             for keyword in call.keywords:
                 safe = keyword.arg != "allow_pickle" or ast.unparse(keyword.value) == "False"
                 assert safe, where(path, call)
