@@ -54,15 +54,26 @@ class Group:
     layer: int | None = None
     decays: bool = True
 
-    def options(self) -> list[dict[str, object]]:
-        """Returns the optimiser's options for each parameter, in the order that checkpoints rely on."""
+    def options(self, first: int) -> list[dict[str, object]]:
+        """Returns the optimiser's options: for the matrices and for all else, where there are any.
+
+        Args:
+            first: the number of the first parameter; checkpoints name them by number.
+        """
+        numbered = list(enumerate(self.parameters, first))
+        parts = (
+            ([each for each in numbered if each[1].ndim > 1], WEIGHT_DECAY if self.decays else 0.0),
+            ([each for each in numbered if each[1].ndim <= 1], 0.0),
+        )
         return [
             {
-                "params": [parameter],
+                "params": [parameter for _, parameter in part],
+                "numbers": [number for number, _ in part],
                 "layer": self.layer,
-                "weight_decay": WEIGHT_DECAY if self.decays and parameter.ndim > 1 else 0.0,
+                "weight_decay": decay,
             }
-            for parameter in self.parameters
+            for part, decay in parts
+            if part
         ]
 
 
@@ -95,8 +106,11 @@ class Loop:
         self, groups: Sequence[Group], steps: int, learning_rate: float, saved: Saved | None = None
     ) -> None:
         self.steps, self.learning_rate, self.saved = steps, learning_rate, saved
-        self.parameters = [parameter for group in groups for parameter in group.parameters]
-        options = [each for group in groups for each in group.options()]
+        self.parameters: list[nn.Parameter] = []
+        options: list[dict[str, object]] = []
+        for group in groups:
+            options += group.options(first=len(self.parameters))
+            self.parameters += group.parameters
         self.optimiser = torch.optim.AdamW(options, lr=learning_rate, fused=True)
         self._kept_at = time.monotonic()
 
@@ -162,8 +176,9 @@ def save_checkpoint(
         for name, module in modules.items()
         for key, tensor in module.state_dict().items()
     }
+    numbers = _numbers(optimiser)
     for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{key}": tensor for key, tensor in state.items()}
+        tensors |= {f"optimiser/{numbers[index]}/{key}": tensor for key, tensor in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     # clones: safetensors does not write tensors that share memory, as tied weights do
@@ -196,11 +211,19 @@ def load_checkpoint(
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))
     state: dict[int, Tensors] = {}
+    index_of = {number: index for index, number in enumerate(_numbers(optimiser))}
     for key, tensor in _below(tensors, "optimiser").items():
-        index, _, part = key.partition("/")
-        state.setdefault(int(index), {})[part] = tensor
+        number, _, part = key.partition("/")
+        state.setdefault(index_of[int(number)], {})[part] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return step
+
+
+def _numbers(optimiser: torch.optim.Optimizer) -> list[int]:
+    """The number of each parameter in checkpoints, in the order of the optimiser's state."""
+    groups = optimiser.param_groups
+    numbers = [number for group in groups for number in group.get("numbers", ())]
+    return numbers or list(range(sum(len(group["params"]) for group in groups)))
 
 
 def _below(tensors: Tensors, name: str) -> Tensors:

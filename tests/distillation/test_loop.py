@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import nn
 
 from kdnas_core.distillation import loop
@@ -162,6 +163,27 @@ def test_a_training_that_was_ended_goes_on_to_the_same_weights(
     again.run(kept + 1, STEPS)
     assert again.weights() == whole.weights()
     assert Fit(tmp_path / "saved").loop.steps_saved() == STEPS  # the last step is kept, whatever its number
+
+
+def test_a_checkpoint_numbers_parameters_as_they_were_given(tmp_path: Path) -> None:
+    sizes = [(3,), (2, 3), (4,), (5, 3)]  # matrices and others are of two groups of the optimiser
+    given = [nn.Parameter(torch.ones(size)) for size in sizes]
+    saved = loop.Saved(tmp_path / "saved", "", {})
+    made = loop.Loop([loop.Group(given[:3], 1), loop.Group(given[3:], decays=False)], 1, 0.1, saved)
+    assert [group["weight_decay"] for group in made.optimiser.param_groups] == [0.01, 0.0, 0.0]
+
+    def gradients() -> float:
+        sum(each.sum() * (number + 1) for number, each in enumerate(given)).backward()  # type: ignore[union-attr]
+        return 1.0
+
+    made.take(1, gradients)
+    made.keep(1)
+    kept = load_file(tmp_path / "saved")
+    assert [tuple(kept[f"optimiser/{number}/exp_avg"].shape) for number in range(4)] == sizes
+    again = loop.Loop([loop.Group(given[:3], 1), loop.Group(given[3:], decays=False)], 1, 0.1, saved)
+    assert again.steps_saved() == 1
+    for each in given:
+        assert torch.equal(again.optimiser.state[each]["exp_avg"], made.optimiser.state[each]["exp_avg"])
 
 
 def test_a_step_can_be_kept_at_once(tmp_path: Path) -> None:
