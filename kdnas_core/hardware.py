@@ -230,7 +230,13 @@ def computing_on(wanted: Device) -> Iterator[None]:
     Raises:
         BadInput: this machine has no such device.
     """
-    token = _computes_on.set(chosen_device(wanted))
+    device = chosen_device(wanted)
+    if device == "cuda":
+        import torch
+
+        # cuDNN plans anew for each length of a batch, which takes longer than a step
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    token = _computes_on.set(device)
     try:
         yield
     finally:
@@ -319,6 +325,13 @@ def free_memory() -> None:
 
     if compute_device().type == "cuda":
         torch.cuda.empty_cache()
+
+
+def free_gpu_bytes() -> int:
+    """Returns the free memory of the GPU that models compute on; 0 on another device."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0] if compute_device().type == "cuda" else 0
 
 
 def autocast_to(dtype: torch.dtype | None) -> AbstractContextManager[None]:

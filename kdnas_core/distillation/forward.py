@@ -12,7 +12,7 @@ from kdnas_core.data.tokens import by_length
 from kdnas_core.distillation.objective import Objective, Places
 from kdnas_core.distillation.terms import PairTerm, Pass, Term
 from kdnas_core.distillation.yardstick import Meter
-from kdnas_core.hardware import autocast_to, moved
+from kdnas_core.hardware import autocast_to, compute_device, moved
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.targets import Batch, Targets, make_batch
 from kdnas_core.models.vocabulary import Vocabulary, only_used_words
@@ -69,7 +69,8 @@ def evaluate(
     meter: Meter | None = None,
 ) -> dict[str, Places]:
     """Computes the values of terms on held-out texts, each a mean over all that the term counts."""
-    totals, counts = [torch.zeros(len(term.places)) for term in terms], [0] * len(terms)
+    device = compute_device()  # whose sums are read once, at the end
+    totals, counts = [torch.zeros(len(term.places), device=device) for term in terms], [0] * len(terms)
     for indices in by_length(held_out.lengths, batch_size, texts):
         batch = make_batch(held_out, indices, forward.pad)
         outputs = forward(batch)
@@ -77,10 +78,10 @@ def evaluate(
             meter.read(outputs, batch)
         for index, term in enumerate(terms):
             count = term.count(batch)
-            totals[index] += term(outputs, batch).cpu() * count
+            totals[index] += term(outputs, batch) * count
             counts[index] += count
     return {
-        term.name: _by_place(term.places, (total / max(1, count)).tolist())
+        term.name: _by_place(term.places, (total / max(1, count)).cpu().tolist())
         for term, total, count in zip(terms, totals, counts, strict=True)
     }
 

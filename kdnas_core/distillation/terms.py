@@ -60,7 +60,7 @@ class Term(nn.Module):
 
     def count(self, batch: Batch) -> int:
         """Returns the number of items that a value is a mean over: its weight in a mean over batches."""
-        return int(batch.mask.sum())
+        return len(batch.places)
 
 
 class StateTerm(Term):
@@ -129,14 +129,14 @@ class StateTerm(Term):
         state = self.projections[layer](batch.real(outputs.hidden[layer])).unflatten(1, (-1, self.width))
         prediction = state[:, min(self.layers[layer].index(teacher), state.shape[1] - 1)]
         squares = (prediction - batch.teacher("hidden", teacher)).square().mean(1)
-        by_text = torch.segment_reduce(squares, "sum", lengths=batch.mask.sum(1))
+        by_text = torch.segment_reduce(squares, "sum", lengths=batch.lengths)
         return by_text / float(batch.variance[teacher])
 
     def picked(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Returns all tokens (tokens, H); (B, H) first tokens for "patience", pooled vectors for "vector"."""
         if self.kind == "patience":
-            return pooled(tokens, batch.mask.sum(1), "cls")
-        return pooled(tokens, batch.mask.sum(1), self.pooling) if self.kind == "vector" else tokens
+            return pooled(tokens, batch.lengths, "cls")
+        return pooled(tokens, batch.lengths, self.pooling) if self.kind == "vector" else tokens
 
     def count(self, batch: Batch) -> int:
         """Returns the number of tokens, or of texts for "patience" and "vector"."""
@@ -171,7 +171,7 @@ class SimilarityTerm(Term):
 
     def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
         """Computes the values (places,)."""
-        lengths = batch.mask.sum(1)
+        lengths = batch.lengths
         return torch.stack(
             [
                 losses.similarity_error(
@@ -228,7 +228,7 @@ class PairTerm(Term):
 
     def count(self, batch: Batch) -> int:
         """Returns the number of real queries, or of pairs of real tokens for squared errors."""
-        lengths = batch.mask.sum(1)
+        lengths = batch.lengths
         squared = self.compare is losses.attention_mse
         return int(lengths.square().sum() if squared else lengths.sum())
 

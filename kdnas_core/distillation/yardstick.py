@@ -63,7 +63,7 @@ class VectorsMeter:
 
     def read(self, outputs: Pass, batch: Batch) -> None:
         """Adds a batch."""
-        lengths = batch.mask.sum(1)
+        lengths = batch.lengths
         self.student.append(pooled(batch.real(outputs.hidden[-1]), lengths, self.pooling).cpu())
         self.teacher.append(pooled(batch.teacher("hidden", self.last), lengths, self.pooling).cpu())
 
@@ -88,7 +88,7 @@ class LastLayerMeter:
     def read(self, outputs: Pass, batch: Batch) -> None:
         """Adds a batch."""
         self.squares.append(self.term.last_errors(outputs, batch).cpu())
-        self.tokens.append(batch.mask.sum(1).cpu())
+        self.tokens.append(batch.lengths.cpu())
 
     def error(self) -> tuple[OfTexts, int]:
         """Returns the mean over tokens as a function of text indices, and the number of texts."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage, hide_words
-from kdnas_core.hardware import compute_device
+from kdnas_core.hardware import compute_device, free_gpu_bytes
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.teacher import Teacher
 
@@ -27,6 +28,7 @@ Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 
 
 Reader = Callable[[Kind, int], torch.Tensor]  # (real tokens, H) float32 output of a teacher layer
 
+SHARE_OF_GPU = 0.25  # of its free memory, for stored outputs
 AT_ONCE = 10_000  # texts: a tokenizer's lists take several times the memory of an array
 
 
@@ -95,13 +97,25 @@ class Targets(Texts):
 
     def reader(self, slices: Sequence[slice]) -> Reader:
         """Returns a reader of the outputs on these slices."""
+        on_gpu = self._on_gpu if compute_device().type == "cuda" else {}
+        tokens = np.concatenate([np.arange(part.start, part.stop) for part in slices]) if on_gpu else None
+        places = None if tokens is None else torch.from_numpy(tokens).to(compute_device())
 
         def read(kind: Kind, layer: int) -> torch.Tensor:
+            if places is not None:
+                return on_gpu[kind, layer].index_select(0, places).float()
             output = self.outputs[kind, layer]
             stored = torch.from_numpy(np.concatenate([output[part] for part in slices]))
             return stored.to(compute_device()).float()
 
         return read
+
+    @cached_property
+    def _on_gpu(self) -> dict[Output, torch.Tensor]:
+        """The outputs on the GPU that models compute on, if it has room for them; else none."""
+        if sum(output.nbytes for output in self.outputs.values()) > SHARE_OF_GPU * free_gpu_bytes():
+            return {}
+        return {name: torch.tensor(output, device=compute_device()) for name, output in self.outputs.items()}
 
     def states_sample(self, count: int) -> NDArray[np.float16]:
         """Returns the hidden states of layers 1..N at the first `count` tokens, (tokens, N, H)."""
@@ -129,16 +143,25 @@ class Batch:
     teacher: Callable[[Kind, int], torch.Tensor]
     types: torch.Tensor | None = None
 
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """(real tokens,) their indices among all B * n; a GPU is waited for only once."""
+        return self.mask.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        """(B,) real tokens of each text."""
+        return self.mask.sum(1)
+
     def teacher_padded(self, kind: Kind, layer: int) -> torch.Tensor:
         """Returns the same as (B, n, H), with zeros for padding."""
         tokens = self.teacher(kind, layer)
-        padded = torch.zeros(*self.mask.shape, tokens.shape[1], device=tokens.device)
-        padded[self.mask.bool()] = tokens
-        return padded
+        padded = torch.zeros(self.mask.numel(), tokens.shape[1], device=tokens.device)
+        return padded.index_copy_(0, self.places, tokens).unflatten(0, self.mask.shape)
 
     def real(self, states: torch.Tensor) -> torch.Tensor:
         """Selects the real tokens: (B, n, H) -> (real tokens, H) float32."""
-        return states[self.mask.bool()].float()
+        return states.flatten(0, 1).index_select(0, self.places).float()
 
 
 def make_batch(texts: Texts, chosen: Sequence[int], pad: int) -> Batch:
@@ -178,7 +201,8 @@ def pooled(tokens: torch.Tensor, lengths: torch.Tensor, mode: Mode) -> torch.Ten
     """
     if mode == "cls":
         return tokens[lengths.cumsum(0) - lengths]
-    return torch.segment_reduce(tokens, mode, lengths=lengths, axis=0)
+    # unsafe: without a check of the lengths, which waits for a GPU
+    return torch.segment_reduce(tokens, mode, lengths=lengths, axis=0, unsafe=True)
 
 
 @dataclass(frozen=True)

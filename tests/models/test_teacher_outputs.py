@@ -132,7 +132,7 @@ def test_outputs_are_memory_mapped_half_precision_that_nobody_can_change(
     teacher: Teacher, texts: list[str], tmp_path: Path
 ) -> None:
     for states in computed(teacher, texts[:3], tmp_path, everything_of(teacher)).outputs.values():
-        assert isinstance(states, np.memmap)
+        assert isinstance(states.base, np.memmap)
         assert states.dtype == np.float16
         assert not states.flags.writeable
 
