@@ -11,13 +11,24 @@ from contextlib import ExitStack, suppress
 
 import psutil
 import torch
+from pydantic import TypeAdapter
 
 from kdnas_core import files
-from kdnas_core.hardware import device_name, exclusive
+from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.hardware import (
+    autocast_to,
+    compute_device,
+    compute_name,
+    computing_on,
+    exclusive,
+    free_gpu_bytes,
+)
+from kdnas_core.spec import Device
 
 LEAST_GAIN = 1.1  # each process loads teacher and texts once more
 MEMORY_EACH = 1.8e9  # bytes of a process with the packaged teacher
 OF_PARAMETER = 12  # further bytes, for each parameter of a larger teacher: its weights, and copies to time it
+OF_GPU = 2e9  # bytes of a GPU: torch's own, a teacher's and a student's
 TIMED_S = 2.0
 TEXTS, TOKENS, WIDTH, LAYERS = 32, 48, 192, 3  # of the trained model: a small student and its batch
 
@@ -27,7 +38,8 @@ log = logging.getLogger(__name__)
 def best_number(parameters: int, waiting: Callable[[], None]) -> int:
     """Returns into how many processes to divide the threads of this one, so that they train most together.
 
-    Cached by machine, torch version and number of threads.
+    Those that compute on a GPU share one: a small student leaves it idle for most of a step. Cached by
+    machine, device, torch version and number of threads.
 
     Args:
         parameters: of the teacher, which each process loads; as many are started as the free memory holds.
@@ -35,8 +47,11 @@ def best_number(parameters: int, waiting: Callable[[], None]) -> int:
     """
     threads = torch.get_num_threads()
     each = MEMORY_EACH + OF_PARAMETER * parameters
-    room = max(1, int(psutil.virtual_memory().available // each))
-    question = {"device": device_name(), "torch": torch.__version__, "threads": threads}
+    room = psutil.virtual_memory().available // each
+    if compute_device().type == "cuda":
+        room = min(room, free_gpu_bytes() // OF_GPU)
+    room = max(1, int(room))
+    question = {"device": compute_name(), "torch": torch.__version__, "threads": threads}
     answer = files.recall("slots", question)
     if answer is None:
         numbers = [number for number in (1, 2, 4, 8, 16, 32) if number <= min(threads, room)]
@@ -51,7 +66,7 @@ def best_number(parameters: int, waiting: Callable[[], None]) -> int:
 
 def _pace(number: int, threads: int) -> float:
     """Steps a second of some processes together, each with its share of the threads."""
-    command = [sys.executable, "-m", __name__, str(threads // number)]
+    command = [sys.executable, "-m", __name__, str(threads // number), compute_device().type]
     with ExitStack() as started:
         processes = [
             started.enter_context(
@@ -74,13 +89,24 @@ def _pace(number: int, threads: int) -> float:
 def main() -> None:
     """Trains a small model for some seconds once a line comes in; prints its steps a second."""
     torch.set_num_threads(int(sys.argv[1]))
+    with computing_on(TypeAdapter(Device).validate_python(sys.argv[2])):
+        _train()
+
+
+def _train() -> None:
+    device = compute_device()
+    # a processor is divided alike in float32 and bfloat16
+    dtype = None if device.type == "cpu" else autocast_dtype()
     layer = torch.nn.TransformerEncoderLayer(WIDTH, 6, 2 * WIDTH, batch_first=True)
-    model = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    model = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).to(device)
     optimiser = torch.optim.AdamW(model.parameters())
-    texts = torch.randn(TEXTS, TOKENS, WIDTH)
+    texts = torch.randn(TEXTS, TOKENS, WIDTH, device=device)
 
     def step() -> None:
-        model(texts).square().mean().backward()
+        with autocast_to(dtype):
+            loss = model(texts).float().square().mean()
+        loss.backward()
+        loss.item()  # waits for a GPU, as each step of a training does
         optimiser.step()
         optimiser.zero_grad()
 

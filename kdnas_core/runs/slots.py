@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from kdnas_core.distillation.side_by_side import best_number
 from kdnas_core.errors import Failure
-from kdnas_core.hardware import compute_device, computing_on, cores, gpus
+from kdnas_core.hardware import computing_on, cores, gpus
 from kdnas_core.models.student import parameters
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.runs.candidate_journal import MOST_ATTEMPTS, CandidateJournal
@@ -77,7 +77,8 @@ class Answer(BaseModel):
 def slots_for(spec: RunSpec, teacher: Teacher, say: Callable[[str], None]) -> int:
     """Returns how many candidates of a search to judge side by side, at most one a core.
 
-    One at a time is timed on a GPU, where other processes that use it would make every reading unclean.
+    Several GPUs are divided alike. If students are timed on a GPU it is one at a time, since other processes
+    that use it would make every reading unclean.
 
     Args:
         spec: of the search.
@@ -90,11 +91,9 @@ def slots_for(spec: RunSpec, teacher: Teacher, say: Callable[[str], None]) -> in
         return min(spec.search.slots, cores())
     if spec.search.episodes * spec.search.candidates < MANY:  # it is over before more processes have started
         return 1
-    if compute_device().type != "cpu":  # each GPU takes one student after another
-        return min(max(1, len(gpus())), cores())
     measuring = partial(say, "measuring how many candidates to judge side by side")
     measuring()
-    return best_number(parameters(teacher.model), measuring)
+    return min(best_number(parameters(teacher.model), measuring) * max(1, len(gpus())), cores())
 
 
 def slot_of(store: Store, run: Run, judge: Judge, slots: int) -> Slot:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from kdnas_core.errors import Failure
 from kdnas_core.models.teacher import Teacher, load_teacher
@@ -118,13 +117,13 @@ def teacher(tiny_teacher: Path) -> Teacher:
     return load_teacher(str(tiny_teacher))
 
 
-def test_only_a_long_search_on_the_processor_measures_how_many_slots_are_best(
+def test_only_a_long_search_measures_how_many_slots_are_best(
     monkeypatch: pytest.MonkeyPatch, teacher: Teacher
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(module, "best_number", lambda parameters, waiting: 6)
+    monkeypatch.setattr(module, "best_number", lambda parameters, waiting: 3)
     monkeypatch.setattr(module, "cores", lambda: 4)
-    assert slots_for(RunSpec(), teacher, said.append) == 6
+    assert slots_for(RunSpec(), teacher, said.append) == 3
     assert said == ["measuring how many candidates to judge side by side"]
     short = RunSpec(search=SearchSpec(episodes=5, candidates=6))
     assert slots_for(short, teacher, said.append) == 1
@@ -133,12 +132,15 @@ def test_only_a_long_search_on_the_processor_measures_how_many_slots_are_best(
     assert len(said) == 1
 
 
-def test_each_gpu_is_a_slot_and_each_process_sees_one(
+def test_gpus_are_divided_alike_and_each_process_sees_one(
     acting: Callable[..., SlotPool], monkeypatch: pytest.MonkeyPatch, teacher: Teacher
 ) -> None:
     monkeypatch.setattr(module, "gpus", lambda: ["4", "7"])
-    monkeypatch.setattr(module, "compute_device", lambda: torch.device("cuda"))
-    assert slots_for(RunSpec(), teacher, lambda activity: None) == 2
+    monkeypatch.setattr(module, "best_number", lambda parameters, waiting: 3)
+    monkeypatch.setattr(module, "cores", lambda: 8)
+    assert slots_for(RunSpec(), teacher, lambda activity: None) == 6
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    assert slots_for(RunSpec(), teacher, lambda activity: None) == 4
     timed_there = RunSpec(latency=LatencySpec(budget_ms=1.0, runtime="torch-cuda"))
     assert slots_for(timed_there, teacher, lambda activity: None) == 1
     with acting(2) as pool:
