@@ -6,12 +6,15 @@ turns. The plain loop is stock transformers: float32, the teacher read again in 
 the maximum, random weights to begin with. TextBrewer's `GeneralDistiller` joins where it can be imported.
 
 It prints examples a second over an episode of eight candidates, the time to the same held-out loss, the
-encoder's FLOPs a second as a share of what a large product reaches, and the pace of full distillation.
+encoder's FLOPs a second as a share of what a large product reaches, and the pace of full distillation; on a
+GPU also latencies by events. `--teacher bert-base` (or `xlm-r-base`) has random weights of that size, whose
+students have the same shapes in proportion: their pace means something, their losses nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
@@ -24,9 +27,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from benchmarks.rows import texts_of
+from benchmarks.small_teachers import new_bert
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import by_length
 from kdnas_core.distillation.beginning import Start, begin
@@ -34,14 +38,17 @@ from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil, judged_by
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive
+from kdnas_core.hardware import compute_device, compute_name, computing_on, devices, exclusive, moved
+from kdnas_core.latency.protocol import Timing, time_in_turns
+from kdnas_core.latency.runtimes import runner
 from kdnas_core.models.importance import Importance, importance_of
 from kdnas_core.models.mapping import layer_map
+from kdnas_core.models.sources import teacher_folder
 from kdnas_core.models.student import student_config
 from kdnas_core.models.targets import tokenised
-from kdnas_core.models.teacher import Teacher, load_teacher
+from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
 from kdnas_core.models.teacher_outputs import OnlineTargets, teacher_targets
-from kdnas_core.spec import ObjectiveSpec, ProxySpec
+from kdnas_core.spec import LatencySpec, ObjectiveSpec, ProxySpec
 
 EPISODE = (
     Architecture(1, 384, 768, 12),
@@ -53,12 +60,17 @@ EPISODE = (
     Architecture(4, 96, 768, 3),
     Architecture(6, 192, 384, 6),
 )
-RACER = Architecture(3, 192, 768, 12)
+RACER = Architecture(3, 192, 768, 12)  # of the packaged teacher, as those of the episode
 PROXY = ProxySpec(sentences=4_000, held_out=400, sequence_length=64, steps=200, batch_size=32)
 OBJECTIVE = ObjectiveSpec(use="vectors", recipe="kdnas", yardstick="layers")
 ROUNDS, TIMED = 5, 12  # TIMED steps in each round, of which the first is not counted
 LOOK_EVERY = 50  # steps of the plain loop between evaluations, which its clock leaves out
 PRODUCT = 2_048
+LARGE_PRODUCT = 8_192  # on a GPU, which a smaller one does not fill
+RANDOM = {  # BERT's and XLM-R's base, by the words that they know
+    "bert-base": (Architecture(12, 768, 3072, 12), 30_522),
+    "xlm-r-base": (Architecture(12, 768, 3072, 12), 250_002),
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,17 @@ class Material:
     importance: Importance
     outputs_s: float
 
+    def scaled(self, shape: Architecture) -> Architecture:
+        """A shape of the packaged teacher's, in proportion to this one."""
+        teacher = self.teacher.architecture
+        width = teacher.hidden_size // 384
+        return Architecture(
+            shape.layers * teacher.layers // 6,
+            shape.hidden_size * width,
+            shape.intermediate_size * width,
+            shape.attention_heads,
+        )
+
     def begin(self, shape: Architecture) -> Start:
         """A student as the product begins one."""
         profile = TeacherProfile(self.teacher.architecture, predicts_words=False, hides_words=False)
@@ -82,14 +105,16 @@ class PlainLoop:
 
     def __init__(self, teacher: Teacher, shape: Architecture, texts: Sequence[str]) -> None:
         torch.manual_seed(0)
-        self.teacher, self.tokenizer = teacher.model, teacher.tokenizer
+        self.teacher, self.tokenizer = copy.deepcopy(teacher.model), teacher.tokenizer
         self.student: PreTrainedModel = AutoModel.from_config(student_config(teacher.model.config, shape))
         self.student.train()
+        for model in (self.teacher, self.student):
+            nn.Module.to(model, compute_device())
         self.layers = [(), *layer_map("uniform+last", shape.layers, teacher.layers)]
         width = teacher.architecture.hidden_size
         self.projections = nn.ModuleList(
             nn.Linear(shape.hidden_size, width) for of in self.layers for _ in of
-        )
+        ).to(compute_device())
         parameters = [*self.student.parameters(), *self.projections.parameters()]
         self.optimiser = torch.optim.AdamW(parameters, lr=PROXY.learning_rate)
         self.batches = self._batches(texts)
@@ -109,7 +134,7 @@ class PlainLoop:
 
     def step(self) -> None:
         """Takes one step."""
-        inputs = next(self.batches)
+        inputs = next(self.batches).to(compute_device())
         with torch.no_grad():
             targets = self.teacher(**inputs, output_hidden_states=True).hidden_states
         states = self.student(**inputs, output_hidden_states=True).hidden_states
@@ -129,20 +154,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", default="packaged")
     parser.add_argument("--limit", type=float, default=1_200, help="seconds that the plain loop races for")
+    parser.add_argument("--teacher", default="packaged", help=f"a teacher, or one of {', '.join(RANDOM)}")
+    parser.add_argument("--device", default="cpu", choices=devices())
     given = parser.parse_args()
-    autocast_dtype()  # measured now, under the same lock, unless it is remembered
-    found: dict[str, object] = {"threads": torch.get_num_threads(), "autocast": str(autocast_dtype())}
-    with exclusive(), tempfile.TemporaryDirectory() as folder:
-        material = _material(given.corpus, Path(folder))
-        for measure in (_episode, _share_of_product, _full_distillation):
-            found |= measure(material)
-            print(json.dumps(found), flush=True)
-        found |= _race(material, given.limit)
+    with computing_on(given.device):
+        found = _measured(given.teacher, given.corpus, given.limit)
     print(json.dumps(found))
 
 
-def _material(corpus: str, folder: Path) -> Material:
-    teacher = load_teacher("packaged")
+def _measured(teacher: str, corpus: str, limit: float) -> dict[str, object]:
+    autocast_dtype()  # measured now, under the same lock, unless it is remembered
+    found: dict[str, object] = {
+        "teacher": teacher,
+        "device": compute_name(),
+        "threads": torch.get_num_threads(),
+        "autocast": str(autocast_dtype()),
+    }
+    with exclusive(), tempfile.TemporaryDirectory() as folder:
+        material = _material(_loaded(teacher), corpus, Path(folder))
+        for measure in (_episode, _share_of_product, _full_distillation):
+            found |= measure(material)
+            print(json.dumps(found), flush=True)
+        if teacher not in RANDOM:
+            found |= _race(material, limit)
+        if compute_device().type == "cuda":
+            found |= _latencies(material)
+    return found
+
+
+def _loaded(name: str) -> Teacher:
+    if name not in RANDOM:
+        return load_teacher(name)
+    shape, words = RANDOM[name]
+    torch.manual_seed(0)
+    model = new_bert(shape, words).eval().requires_grad_(False)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder("packaged"))
+    return Teacher(name, model, tokenizer, shape, fingerprint(model))
+
+
+def _material(teacher: Teacher, corpus: str, folder: Path) -> Material:
     held_out, texts = texts_of(corpus, PROXY, teacher)
     began = time.perf_counter()
     train, judged = (
@@ -157,11 +207,12 @@ def _material(corpus: str, folder: Path) -> Material:
 def _episode(material: Material) -> dict[str, object]:
     """Examples a second over an episode; ours with cuts, evaluations and the teacher's outputs."""
     ours, plain = [], []
-    for shape in EPISODE:
+    for shape in map(material.scaled, EPISODE):
         loop = PlainLoop(material.teacher, shape, material.texts)
+        start = material.begin(shape)
         steps: dict[str, list[float]] = {"ours": [], "plain": []}
         for round_ in range(ROUNDS):
-            steps["ours"].append(_step_of_ours(material, shape, round_))
+            steps["ours"].append(_step_of_ours(material, start, round_))
             steps["plain"].append(_seconds_of(loop.step))
         began = time.perf_counter()
         start = material.begin(shape)
@@ -188,9 +239,8 @@ def _seconds_of_evaluation(material: Material, start: Start) -> float:
     return time.perf_counter() - began
 
 
-def _step_of_ours(material: Material, shape: Architecture, seed: int, data: ProxySet | None = None) -> float:
+def _step_of_ours(material: Material, start: Start, seed: int, data: ProxySet | None = None) -> float:
     """Mean seconds of a step of the product's trainer, without the first and without evaluations."""
-    start = material.begin(shape)
     moments: list[float] = []
     watcher = Watcher(lambda step: moments.append(time.perf_counter()), lambda result: None)
     proxy, data = PROXY.model_copy(update={"steps": TIMED}), data or material.data
@@ -200,30 +250,57 @@ def _step_of_ours(material: Material, shape: Architecture, seed: int, data: Prox
 
 def _seconds_of(step: Callable[[], None]) -> float:
     step()
+    _finish()
     began = time.perf_counter()
     for _ in range(TIMED - 1):
         step()
+    _finish()
     return (time.perf_counter() - began) / (TIMED - 1)
+
+
+def _finish() -> None:
+    """Waits for all that a GPU was given."""
+    if compute_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _latencies(material: Material) -> dict[str, object]:
+    """Milliseconds by events, float32, one text of 128 tokens, in turns with the teacher."""
+    protocol = LatencySpec(runtime="torch-cuda")
+    shapes = list(map(material.scaled, EPISODE))
+    models = [material.teacher.model, *(material.begin(shape).student for shape in shapes)]
+    timings = time_in_turns([runner(model, protocol) for model in models], protocol.warmup, protocol.runs)
+
+    def median(timing: Timing) -> float:
+        return round(statistics.median(timing.samples), 3)
+
+    students = {shape.key: median(timing) for shape, timing in zip(shapes, timings[1:], strict=True)}
+    clean = all(timing.clean for timing in timings)
+    return {"latency_ms": {"teacher": median(timings[0]), **students}, "latencies_are_clean": clean}
 
 
 def _share_of_product(material: Material) -> dict[str, object]:
     """The encoders' FLOPs a second in training, as a share of a large product's in the same dtype."""
     dtype = autocast_dtype() or torch.float32
-    one, other = (torch.randn(PRODUCT, PRODUCT, dtype=dtype) for _ in range(2))
+    size = PRODUCT if compute_device().type == "cpu" else LARGE_PRODUCT
+    one, other = (torch.randn(size, size, dtype=dtype, device=compute_device()) for _ in range(2))
     taken: list[float] = []
     for _ in range(2 * ROUNDS):
+        _finish()
         began = time.perf_counter()
         one @ other
+        _finish()
         taken.append(time.perf_counter() - began)
-    product = 2 * PRODUCT**3 / statistics.median(taken)
+    product = 2 * size**3 / statistics.median(taken)
     lengths = material.data.train.lengths
     batches = by_length(lengths, PROXY.batch_size)
     longest = [int(lengths[batch].max()) for batch in batches]
     shares = {}
-    for shape in EPISODE:
+    for shape in map(material.scaled, EPISODE):
         # forward, and twice as much backward, padding included
         flops = statistics.mean(3 * PROXY.batch_size * shape.flops(length) for length in longest)
-        taken = [_step_of_ours(material, shape, round_) for round_ in range(ROUNDS)]
+        start = material.begin(shape)
+        taken = [_step_of_ours(material, start, round_) for round_ in range(ROUNDS)]
         shares[shape.key] = flops / statistics.median(taken) / product
     return {"product_gflops": product / 1e9, "shares_of_product": shares}
 
@@ -242,9 +319,11 @@ def _full_distillation(material: Material) -> dict[str, object]:
     numbers = material.data.vocabulary.numbers
     with_teacher = replace(material.data, full=online.renumbered(numbers))
     times: dict[str, list[float]] = {"first": [], "later": []}
+    start = material.begin(material.scaled(RACER))
     for round_ in range(ROUNDS):
-        times["first"].append(_step_of_ours(material, RACER, round_, with_teacher))
-        times["later"].append(_step_of_ours(material, RACER, round_))
+        with moved(material.teacher.model):
+            times["first"].append(_step_of_ours(material, start, round_, with_teacher))
+        times["later"].append(_step_of_ours(material, start, round_))
     first, later = (statistics.median(of) for of in times.values())
     return {
         "full_first_epoch_s_a_step": first,
@@ -264,10 +343,10 @@ def _race(material: Material, limit: float) -> dict[str, object]:
     ).loss
     ours = time.perf_counter() - began
     found: dict[str, object] = {"loss": loss, "our_seconds": ours, "teacher_outputs_s": material.outputs_s}
-    for name, runner in (("plain", _race_plain), ("textbrewer", _race_textbrewer)):
-        runs = Runner(name, material, loss, limit)
+    for name, race in (("plain", _race_plain), ("textbrewer", _race_textbrewer)):
+        runs = Racer(name, material, loss, limit)
         try:
-            runner(runs)
+            race(runs)
         except ImportError as error:
             found[name] = f"not run: {error}"
         else:
@@ -275,7 +354,7 @@ def _race(material: Material, limit: float) -> dict[str, object]:
     return found
 
 
-class Runner:
+class Racer:
     """The clock of another loop, which stops while its student is evaluated."""
 
     def __init__(self, name: str, material: Material, goal: float, limit: float) -> None:
@@ -307,11 +386,11 @@ class Runner:
         }
 
 
-def _race_plain(runner: Runner) -> None:
+def _race_plain(racer: Racer) -> None:
     while True:
         for _ in range(LOOK_EVERY):
-            runner.loop.step()
-        if runner.is_over():
+            racer.loop.step()
+        if racer.is_over():
             return
 
 
@@ -319,10 +398,10 @@ class _Over(Exception):
     pass
 
 
-def _race_textbrewer(runner: Runner) -> None:
+def _race_textbrewer(racer: Racer) -> None:
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
-    loop, widths = runner.loop, (RACER.hidden_size, runner.material.teacher.architecture.hidden_size)
+    loop, widths = racer.loop, (RACER.hidden_size, racer.material.teacher.architecture.hidden_size)
     matches = [
         {
             "layer_S": layer,
@@ -340,12 +419,14 @@ def _race_textbrewer(runner: Runner) -> None:
         return {"hidden": model_outputs.hidden_states, "inputs_mask": batch["attention_mask"]}
 
     def callback(model: Any, step: int) -> None:
-        if runner.is_over():
+        if racer.is_over():
             raise _Over
 
     with tempfile.TemporaryDirectory() as folder:
         distiller = GeneralDistiller(
-            TrainingConfig(ckpt_frequency=1, ckpt_steps=LOOK_EVERY, output_dir=folder, device="cpu"),
+            TrainingConfig(
+                ckpt_frequency=1, ckpt_steps=LOOK_EVERY, output_dir=folder, device=compute_device()
+            ),
             DistillationConfig(kd_loss_weight=0, hard_label_weight=0, intermediate_matches=matches),
             loop.teacher,
             loop.student,
