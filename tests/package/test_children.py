@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.sentences import is_one_sentence
 from tests.tiny_runs import wait_for
 
 HEAD = "import json, os, sys, time\nasked = json.load(sys.stdin)\n"
+TELL_PID = "with open(sys.argv[1] + '/pid', 'w') as file:\n    file.write(str(os.getpid()))\n"
 
 
 @pytest.fixture
@@ -39,6 +41,28 @@ def test_a_clean_process_knows_nothing_of_this_project(
     assert found == {"folder": str(tmp_path), "asked": {"length": 3}, "ours": None, "offline": "1"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="children are forked on Linux only")
+def test_the_libraries_are_loaded_once_and_anew_after_their_process_has_ended(
+    script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    body = (
+        "torch, ours = sys.modules.get('torch'), [name for name in sys.modules if 'kdnas' in name]\n"
+        "print(json.dumps({'parent': os.getppid(), 'loaded': torch is not None, 'ours': ours}))"
+    )
+    found = [children.in_clean_process(script(body), tmp_path, {}, lambda activity: None) for _ in range(2)]
+    assert found[0] == found[1]
+    assert (found[0]["loaded"], found[0]["ours"]) == (True, [])
+    ended = psutil.Process(found[0]["parent"])
+    with pytest.raises(Failure, match="ended with code"):
+        path = script(f"{TELL_PID}os.kill(os.getppid(), 9)\ntime.sleep(600)")
+        children.in_clean_process(path, tmp_path, {}, lambda activity: None)
+    assert not ended.is_running()
+    left = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not psutil.pid_exists(left))
+    again = children.in_clean_process(script(body), tmp_path, {}, lambda activity: None)
+    assert again["parent"] != found[0]["parent"]
+
+
 def test_what_a_child_does_is_told(script: Callable[[str], Path], tmp_path: Path) -> None:
     said: list[str] = []
     path = script("print('> first', flush=True)\ntime.sleep(1)\nprint('{}')")
@@ -62,7 +86,7 @@ def test_a_child_that_takes_too_long_is_ended(
 
 
 def test_a_child_ends_with_the_one_that_asked(script: Callable[[str], Path], tmp_path: Path) -> None:
-    path = script("open(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    path = script(f"{TELL_PID}time.sleep(600)")
 
     def leaving(activity: str) -> None:
         if (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text():

@@ -1,0 +1,77 @@
+"""Runs scripts of this folder in forked children, for which torch and transformers are loaded once.
+
+Started with a socket as its stdin. Each message on it is a JSON object with `script`, `folder`, `environment`
+and `cwd`, and carries the child's three standard files. The answers are two lines: the child's pid, and, once
+it has ended, its exit code. The server ends when the socket is closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+import torch  # noqa: F401
+import transformers.models.auto.modeling_auto
+import transformers.models.auto.tokenization_auto
+import transformers.models.bert.modeling_bert  # noqa: F401
+
+SET_PDEATHSIG = 1  # of prctl(2)
+MOST_BYTES = 1_000_000  # of a message, most of which is the environment
+
+
+def main() -> None:
+    """Serves until the socket is closed; one child at a time."""
+    end_with_parent()
+    control = socket.socket(fileno=os.dup(0))
+    while True:
+        message, files, _, _ = socket.recv_fds(control, MOST_BYTES, 3)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            end_with_parent()
+            run(json.loads(message), files)
+        for file in files:
+            os.close(file)
+        with suppress(BrokenPipeError):  # the socket may be closed by now
+            control.sendall(f"{pid}\n".encode())
+            _, status = os.waitpid(pid, 0)
+            control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def end_with_parent() -> None:
+    """Asks Linux to kill this process when its parent ends."""
+    ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run(asked: dict[str, Any], files: list[int]) -> None:
+    """Runs a script as if it had been started alone, and ends this process."""
+    for standard, file in enumerate(files):
+        os.dup2(file, standard)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["cwd"])
+    sys.argv = [asked["script"], asked["folder"]]
+    code = 1
+    try:
+        runpy.run_path(asked["script"], run_name="__main__")
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
