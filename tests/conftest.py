@@ -20,7 +20,10 @@ from tests.tiny_fields import tiny_fields
 _CACHE = tempfile.mkdtemp(prefix="kdnas-tests-")
 os.environ["KDNAS_CACHE"] = _CACHE
 
-_SHARED = Path(tempfile.gettempdir())  # by all processes of a test run
+# what takes long is made once for all processes of a test run
+_SHARED = Path(tempfile.gettempdir()) / f"kdnas-tests-{os.getuid()}"
+_SHARED.mkdir(mode=0o700, exist_ok=True)
+os.environ.setdefault("KDNAS_TESTS_SHARED", str(_SHARED))
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process of several, as many as cores
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"  # more threads would fight for them
     # each process has its own device lock, so that no test waits for the training of another process
@@ -84,11 +87,9 @@ def harvested() -> Path:
     """A folder with only the harvest of this machine, made once for all test processes."""
     from kdnas_core.data.harvest import harvest
 
-    own = _SHARED / f"kdnas-tests-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
-    with FileLock(own / "harvest.lock"):
-        harvest(own / "harvest")
-    return own / "harvest"
+    with FileLock(_SHARED / "harvest.lock"):
+        harvest(_SHARED / "harvest")
+    return _SHARED / "harvest"
 
 
 @pytest.fixture

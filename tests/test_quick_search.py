@@ -34,7 +34,8 @@ def test_the_quick_search_fills_a_frontier_and_its_pick_can_be_exported(
     tmp_path: Path, harvested: Path
 ) -> None:
     shutil.copytree(harvested, tmp_path / "cache")
-    summary = command(tmp_path, "search", "--quick")
+    fewer = ["--set", "search.episodes=2", "--set", "search.candidates=5"]
+    summary = command(tmp_path, "search", "--quick", *fewer)
     assert summary["state"] == "finished"
     assert summary["failed"] == 0
 
@@ -43,17 +44,17 @@ def test_the_quick_search_fills_a_frontier_and_its_pick_can_be_exported(
     pruned = [candidate for candidate in candidates if candidate["state"] == "pruned"]
     # how many are over the budget depends on the machine, and so what is stopped early
     over = [candidate for candidate in candidates if candidate["state"] == "over_budget"]
-    assert len(done) + len(pruned) + len(over) == 16
+    assert len(done) + len(pruned) + len(over) == 10
     assert (len(over), len(pruned)) == (summary["over_budget"], summary["pruned"])
     assert all(candidate["loss"] is None for candidate in over)
     assert all(candidate["speedup"] >= 2 for candidate in done)
     knobs = ("layers", "hidden_size", "intermediate_size")
     assert len(done) >= 4
-    assert len(done) + len(pruned) >= 10
-    assert len({tuple(row["architecture"][knob] for knob in knobs) for row in (*done, *pruned)}) >= 6
+    assert len(done) + len(pruned) >= 7
+    assert len({tuple(row["architecture"][knob] for knob in knobs) for row in (*done, *pruned)}) >= 5
 
     front = summary["frontier"]
-    assert len(front) >= 3
+    assert len(front) >= 2
     assert front[0]["loss"] > 1.1 * front[-1]["loss"]
     assert all(row["speedup"] >= 2 for row in front)
 

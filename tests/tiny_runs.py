@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from kdnas_core.spec import RunSpec, parse_spec
 from tests.tiny_fields import tiny_fields
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "kdnas_core" / "latency"  # of ONNX graphs
 
 Seen = TypeVar("Seen")
 
@@ -42,15 +44,28 @@ def no_export(store: Store, export: Export, say: Callable[[str], None]) -> None:
     raise AssertionError(export)
 
 
+def share_graphs(cache: Path) -> None:
+    """Gives a cache the ONNX graphs that other tests have made with the same sources."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.py")))).hexdigest()
+    shared = Path(os.environ["KDNAS_TESTS_SHARED"]) / f"graphs-{digest[:12]}"
+    shared.mkdir(exist_ok=True)
+    cache.mkdir(exist_ok=True)
+    (cache / "graphs").symlink_to(shared)
+
+
 @contextmanager
 def own_machine(folder: Path) -> Iterator[None]:
-    """Sets a separate cache and device lock, one thread, float32, and a PYTHONPATH for child processes."""
+    """Sets a separate cache and device lock, one thread, float32, and a PYTHONPATH for child processes.
+
+    Only ONNX graphs are shared with other tests.
+    """
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # as the command line does before transformers is imported
     threads = torch.get_num_threads()
     (folder / "tmp").mkdir(parents=True)
+    share_graphs(folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDNAS_CACHE", str(folder / "cache"))
         patch.setenv("TMPDIR", str(folder / "tmp"))

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Server, start_server, stop_server
+from tests.tiny_runs import share_graphs
 
 A_WHILE = 120_000  # ms: a tiny search on two busy cores
 LONGER = 400_000  # an export with its checks, with the packaged task
@@ -22,6 +23,7 @@ LONGER = 400_000  # an export with its checks, with the packaged task
 @pytest.fixture
 def empty_server(tmp_path: Path, harvested: Path) -> Iterator[Server]:
     shutil.copytree(harvested, tmp_path / "cache")
+    share_graphs(tmp_path / "cache")
     server = start_server(tmp_path)
     yield server
     stop_server(server)

@@ -66,6 +66,7 @@ def test_a_number_of_processes_that_cannot_start_is_not_chosen(monkeypatch: pyte
     assert module._pace(2, 2) == 0.0
 
 
+@pytest.mark.slow
 def test_processes_train_together_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with own_machine(tmp_path):
         assert module._pace(2, 2) > 0

@@ -113,6 +113,7 @@ def check(model: PreTrainedModel) -> None:
     assert np.isfinite(states).all()
 
 
+@pytest.mark.slow
 def test_a_graph_of_any_size_is_the_one_that_would_be_exported() -> None:
     check(bert(hidden=48, inner=48, heads=3))
 

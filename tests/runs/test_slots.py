@@ -187,6 +187,7 @@ def test_one_slot_and_two_give_the_same_architectures_states_and_losses(
     assert {state for _, state, *_ in found[0]} == {"done", "pruned"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_process_behind(spec: RunSpec, tmp_path: Path) -> None:
     slow = spec.proxy.model_copy(update={"steps": 5_000})
     search = spec.search.model_copy(update={"slots": 2})
