@@ -105,6 +105,7 @@ class _Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", str(_SERVER)],
                 stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,  # this process may print JSON alone on its own
                 env=environment,
                 start_new_session=True,
             )
@@ -114,7 +115,9 @@ class _Server:
         """Starts a child; a server that has ended gives one that has failed."""
         with suppress(BrokenPipeError):
             message = json.dumps(asked).encode()
-            socket.send_fds(self.socket, [message], [file.fileno() for file in files])
+            length = len(message).to_bytes(8, "big")
+            socket.send_fds(self.socket, [length], [file.fileno() for file in files])
+            self.socket.sendall(message)
         pid: int | None = None
 
         def wait(seconds: float) -> int | None:

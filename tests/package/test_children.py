@@ -43,8 +43,10 @@ def test_a_clean_process_knows_nothing_of_this_project(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are forked on Linux only")
 def test_the_libraries_are_loaded_once_and_anew_after_their_process_has_ended(
-    script: Callable[[str], Path], tmp_path: Path
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for number in range(3):
+        monkeypatch.setenv(f"LONG_{number}", "x" * 100_000)
     body = (
         "torch, ours = sys.modules.get('torch'), [name for name in sys.modules if 'kdnas' in name]\n"
         "print(json.dumps({'parent': os.getppid(), 'loaded': torch is not None, 'ours': ours}))"

@@ -1,8 +1,8 @@
 """Runs scripts of this folder in forked children, for which torch and transformers are loaded once.
 
-Started with a socket as its stdin. Each message on it is a JSON object with `script`, `folder`, `environment`
-and `cwd`, and carries the child's three standard files. The answers are two lines: the child's pid, and, once
-it has ended, its exit code. The server ends when the socket is closed.
+Started with a socket as its stdin. Each message on it is its length in 8 bytes, which carry the child's three
+standard files, and a JSON object with `script`, `folder`, `environment` and `cwd`. The answers are two lines:
+the child's pid, and, once it has ended, its exit code. The server ends when the socket is closed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import transformers.models.auto.tokenization_auto
 import transformers.models.bert.modeling_bert  # noqa: F401
 
 SET_PDEATHSIG = 1  # of prctl(2)
-MOST_BYTES = 1_000_000  # of a message, most of which is the environment
 
 
 def main() -> None:
@@ -31,9 +30,10 @@ def main() -> None:
     end_with_parent()
     control = socket.socket(fileno=os.dup(0))
     while True:
-        message, files, _, _ = socket.recv_fds(control, MOST_BYTES, 3)
-        if not message:
+        length, files, _, _ = socket.recv_fds(control, 8, 3)
+        if not length:
             return
+        message = received(control, int.from_bytes(length, "big"))
         pid = os.fork()
         if pid == 0:
             control.close()
@@ -45,6 +45,14 @@ def main() -> None:
             control.sendall(f"{pid}\n".encode())
             _, status = os.waitpid(pid, 0)
             control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def received(control: socket.socket, length: int) -> bytes:
+    """Returns as many bytes; fewer if the other end is closed."""
+    message = b""
+    while len(message) < length and (part := control.recv(length - len(message))):
+        message += part
+    return message
 
 
 def end_with_parent() -> None:
