@@ -86,7 +86,7 @@ class Material:
     def scaled(self, shape: Architecture) -> Architecture:
         """A shape of the packaged teacher's, in proportion to this one."""
         teacher = self.teacher.architecture
-        width = teacher.hidden_size // 384
+        width = max(1, teacher.hidden_size // 384)
         return Architecture(
             shape.layers * teacher.layers // 6,
             shape.hidden_size * width,
@@ -366,10 +366,10 @@ class Racer:
         """Evaluates the student after `LOOK_EVERY` more steps."""
         self.seconds += time.perf_counter() - self.began
         self.steps += LOOK_EVERY
-        self.loop.student.eval()
+        student = copy.deepcopy(self.loop.student)
+        nn.Module.to(student, "cpu")
         objective = self.material.begin(RACER).objective
-        self.loss = judged_by(self.loop.student, objective, self.material.data, autocast_dtype()).loss
-        self.loop.student.train()
+        self.loss = judged_by(student.eval(), objective, self.material.data, autocast_dtype()).loss
         print(f"{self.name}: {self.seconds:.0f} s, {self.steps} steps, {self.loss:.4f}", flush=True)
         self.began = time.perf_counter()
         return self.loss <= self.goal or self.seconds > self.limit

@@ -225,7 +225,8 @@ def computing_on(wanted: Device) -> Iterator[None]:
     """Chooses the device that models compute on until the end of the block.
 
     Args:
-        wanted: "auto" takes a CUDA device if there is one, else the processor.
+        wanted: "auto" takes a CUDA device if there is one, else the processor. Then cuDNN's attention is off
+            in this process from here on.
 
     Raises:
         BadInput: this machine has no such device.

@@ -6,6 +6,7 @@ That device is a CUDA device where there is one, else a made-up one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +26,7 @@ from kdnas_core.evaluation.classifier import logits_of, tokens_of
 from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.zero_shot import sentence_vectors
 from kdnas_core.hardware import chosen_device, compute_device, computing_on, moved
+from kdnas_core.models import targets
 from kdnas_core.models.importance import importance_of
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import tokenised
@@ -107,8 +109,10 @@ def test_mini_kd_gives_the_same_losses_and_a_student_on_the_processor(
     (expected, weights), (result, moved_weights) = on_both(compute)
     for name, places in expected.terms.items():
         assert result.terms[name] == pytest.approx(places, rel=1e-2, abs=1e-3), name
-    # Adam moves a weight whose gradient is only rounding by whole steps
-    assert np.isclose(weights, moved_weights, rtol=1e-2, atol=1e-3).mean() > 0.99
+    if torch.cuda.is_available():  # Adam moves a weight whose gradient is only rounding by whole steps
+        assert np.isclose(weights, moved_weights, rtol=1e-2, atol=1e-3).mean() > 0.99
+    else:
+        assert same(weights, moved_weights)
 
 
 def test_the_teachers_outputs_are_the_same_stored_and_online(
@@ -131,6 +135,27 @@ def test_the_teachers_outputs_are_the_same_stored_and_online(
     (stored, states), (other_stored, other_states) = on_both(compute)
     assert np.allclose(stored, other_stored, atol=1e-3)
     assert np.allclose(states, other_states, atol=1e-3)
+
+
+def test_stored_outputs_are_the_same_from_a_gpu_that_has_room_for_them(
+    teacher: Teacher, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = targets_of(teacher, texts[:8], 24)
+    parts = [slice(stored.offsets[text], stored.offsets[text + 1]) for text in (5, 2)]
+
+    def compute() -> Any:
+        mine = replace(stored)  # nothing is on the device yet
+        states = mine.reader(parts)("hidden", 2)
+        assert states.device.type == compute_device().type
+        return states.cpu(), len(vars(mine).get("_on_gpu", {}))
+
+    monkeypatch.setattr(targets, "free_gpu_bytes", lambda: 0)
+    (expected, _), (without_room, none) = on_both(compute)
+    monkeypatch.setattr(targets, "free_gpu_bytes", lambda: 10**9)
+    _, (with_room, some) = on_both(compute)
+    assert torch.equal(expected, without_room)
+    assert torch.equal(expected, with_room)
+    assert (none, some) == (0, len(stored.outputs))
 
 
 def test_a_full_distillation_reads_its_teacher_on_the_device(

@@ -28,7 +28,7 @@ from kdnas_core.spec import RunSpec, parse_spec
 from tests.tiny_fields import tiny_fields
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "kdnas_core" / "latency"  # of ONNX graphs
+SOURCES = (ROOT / "kdnas_core" / "latency", ROOT / "kdnas_core" / "models")  # of ONNX graphs
 
 Seen = TypeVar("Seen")
 
@@ -46,7 +46,8 @@ def no_export(store: Store, export: Export, say: Callable[[str], None]) -> None:
 
 def share_graphs(cache: Path) -> None:
     """Gives a cache the ONNX graphs that other tests have made with the same sources."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.py")))).hexdigest()
+    sources = sorted(path for folder in SOURCES for path in folder.glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     shared = Path(os.environ["KDNAS_TESTS_SHARED"]) / f"graphs-{digest[:12]}"
     shared.mkdir(exist_ok=True)
     cache.mkdir(exist_ok=True)

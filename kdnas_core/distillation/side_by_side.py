@@ -22,6 +22,7 @@ from kdnas_core.hardware import (
     computing_on,
     exclusive,
     free_gpu_bytes,
+    gpus,
 )
 from kdnas_core.spec import Device
 
@@ -38,30 +39,31 @@ log = logging.getLogger(__name__)
 def best_number(parameters: int, waiting: Callable[[], None]) -> int:
     """Returns into how many processes to divide the threads of this one, so that they train most together.
 
-    Those that compute on a GPU share one: a small student leaves it idle for most of a step. Cached by
-    machine, device, torch version and number of threads.
+    Several share a GPU: a small student leaves it idle for most of a step. Several GPUs are divided alike.
+    Cached by machine, device, torch version and number of threads.
 
     Args:
         parameters: of the teacher, which each process loads; as many are started as the free memory holds.
         waiting: as for `exclusive`.
     """
-    threads = torch.get_num_threads()
+    devices = max(1, len(gpus()))
+    threads = max(1, torch.get_num_threads() // devices)
     each = MEMORY_EACH + OF_PARAMETER * parameters
-    room = psutil.virtual_memory().available // each
+    room = psutil.virtual_memory().available // each // devices
     if compute_device().type == "cuda":
         room = min(room, free_gpu_bytes() // OF_GPU)
     room = max(1, int(room))
     question = {"device": compute_name(), "torch": torch.__version__, "threads": threads}
     answer = files.recall("slots", question)
-    if answer is None:
-        numbers = [number for number in (1, 2, 4, 8, 16, 32) if number <= min(threads, room)]
+    numbers = [number for number in (1, 2, 4, 8, 16, 32) if number <= min(threads, room)]
+    if answer is None or len(answer["steps_a_second"]) < len(numbers):  # there was less room then
         with exclusive(waiting):
             answer = {"steps_a_second": [[number, _pace(number, threads)] for number in numbers]}
         files.remember("slots", question, answer)
     pace = {int(number): float(steps) for number, steps in answer["steps_a_second"]}
     log.info(f"training steps a second by number of processes: {pace}")
     best = max((number for number in pace if number <= room), key=pace.__getitem__)
-    return best if pace[best] >= LEAST_GAIN * pace[1] else 1
+    return devices * (best if pace[best] >= LEAST_GAIN * pace[1] else 1)
 
 
 def _pace(number: int, threads: int) -> float:

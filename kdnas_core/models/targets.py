@@ -28,7 +28,7 @@ Output = tuple[Kind, int]  # of which teacher layer, counted from 1; ("hidden", 
 
 Reader = Callable[[Kind, int], torch.Tensor]  # (real tokens, H) float32 output of a teacher layer
 
-SHARE_OF_GPU = 0.25  # of its free memory, for stored outputs
+SHARE_OF_GPU = 0.1  # of its free memory, for stored outputs; each of several processes has its own
 AT_ONCE = 10_000  # texts: a tokenizer's lists take several times the memory of an array
 
 
@@ -97,7 +97,7 @@ class Targets(Texts):
 
     def reader(self, slices: Sequence[slice]) -> Reader:
         """Returns a reader of the outputs on these slices."""
-        on_gpu = self._on_gpu if compute_device().type == "cuda" else {}
+        on_gpu = self._on_gpu if compute_device().type != "cpu" else {}
         tokens = np.concatenate([np.arange(part.start, part.stop) for part in slices]) if on_gpu else None
         places = None if tokens is None else torch.from_numpy(tokens).to(compute_device())
 
@@ -115,7 +115,11 @@ class Targets(Texts):
         """The outputs on the GPU that models compute on, if it has room for them; else none."""
         if sum(output.nbytes for output in self.outputs.values()) > SHARE_OF_GPU * free_gpu_bytes():
             return {}
-        return {name: torch.tensor(output, device=compute_device()) for name, output in self.outputs.items()}
+        device = compute_device()
+        try:
+            return {name: torch.tensor(output, device=device) for name, output in self.outputs.items()}
+        except torch.OutOfMemoryError:  # other processes have taken it by now
+            return {}
 
     def states_sample(self, count: int) -> NDArray[np.float16]:
         """Returns the hidden states of layers 1..N at the first `count` tokens, (tokens, N, H)."""

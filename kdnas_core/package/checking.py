@@ -99,7 +99,8 @@ def longest(folder: Path, pooling: Pooling | None) -> int:
 
 def _clean(library: str, folder: Path, asked: dict[str, Any], say: Say) -> dict[str, Any]:
     with exclusive(lambda: say("waiting until nothing else is measured on this machine")):
-        return in_clean_process(_CLEAN / f"with_{library}.py", folder, asked, say)
+        script = _CLEAN / f"with_{library}.py"
+        return in_clean_process(script, folder, asked, say, needs_torch=library != "onnxruntime")
 
 
 def _compare_with(facts: Facts, found: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -35,15 +34,17 @@ _QUIET = {
 }
 
 
-def in_clean_process(script: Path, folder: Path, asked: dict[str, Any], say: Say) -> dict[str, Any]:
+def in_clean_process(
+    script: Path, folder: Path, asked: dict[str, Any], say: Say, needs_torch: bool = True
+) -> dict[str, Any]:
     """Runs a script that imports nothing of this project, with the hub offline, and returns its result.
-
-    On Linux it is forked from a process that has loaded stock libraries, which takes 6 s less.
 
     Args:
         script: one of `clean/`.
         folder: of the export.
         asked: the script's input, sent as JSON.
+        needs_torch: whether it uses torch and transformers; on Linux it is then forked from a process that
+            has loaded them, which takes seconds less.
         say: called with the activity several times a second; may raise, which ends the child.
 
     Raises:
@@ -53,7 +54,7 @@ def in_clean_process(script: Path, folder: Path, asked: dict[str, Any], say: Say
     words = script.stem.removeprefix("with_").replace("_", " ")
 
     def start(files: Files) -> Child:
-        if sys.platform == "linux":
+        if needs_torch and sys.platform == "linux":
             return _forked(script, folder, environment, files)
         return _started(["-I", str(script), str(folder)], environment, files)
 
@@ -93,14 +94,19 @@ def _started(command: Sequence[str], environment: dict[str, str], files: Files) 
             return process.wait(seconds)
         return None
 
-    return Child(wait, process.kill)
+    def kill() -> None:
+        process.kill()
+        process.wait()
+
+    return Child(wait, kill)
 
 
 class _Server:
     """The process that children are forked from (`clean/server.py`); it ends with this one."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        ours, theirs = socket.socketpair()
+        self.is_busy = False
+        self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", str(_SERVER)],
@@ -109,53 +115,40 @@ class _Server:
                 env=environment,
                 start_new_session=True,
             )
-        self.socket, self.answers = ours, b""
 
     def run(self, asked: dict[str, Any], files: Files) -> Child:
         """Starts a child; a server that has ended gives one that has failed."""
-        with suppress(BrokenPipeError):
-            message = json.dumps(asked).encode()
+        message, self.is_busy = json.dumps(asked).encode(), True
+        with suppress(ConnectionError):
             length = len(message).to_bytes(8, "big")
             socket.send_fds(self.socket, [length], [file.fileno() for file in files])
             self.socket.sendall(message)
-        pid: int | None = None
+        return Child(self._code, self.end)
 
-        def wait(seconds: float) -> int | None:
-            nonlocal pid
-            answer = self._answer(seconds)
-            if answer is None:
-                return None if self.process.poll() is None else self.process.returncode or 1
-            if pid is None:
-                pid = answer
-                return None
-            return answer
-
-        def kill() -> None:
-            while pid is None and wait(LOOK_EVERY_S) is None and self.process.poll() is None:
-                pass
-            if pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-        return Child(wait, kill)
-
-    def _answer(self, seconds: float) -> int | None:
-        """Its next answer; None if there is none within some seconds, or it has ended."""
-        if b"\n" not in self.answers and select.select([self.socket], [], [], seconds)[0]:
-            self.answers += self.socket.recv(100)
-        line, end, rest = self.answers.partition(b"\n")
-        if not end:
+    def _code(self, seconds: float) -> int | None:
+        """The exit code of its child; its own if it has ended, None if nothing does within some seconds."""
+        if not select.select([self.socket], [], [], seconds)[0]:
             return None
-        self.answers = rest
-        return int(line)
+        with suppress(ConnectionError):
+            if code := self.socket.recv(8):
+                self.is_busy = False
+                return int.from_bytes(code, "big", signed=True)
+        return self.process.wait() or 1
+
+    def end(self) -> None:
+        """Ends it, and a child with it; the next child has another server."""
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+        _servers.remove(self)
 
 
 _servers: list[_Server] = []  # at most one
 
 
 def _forked(script: Path, folder: Path, environment: dict[str, str], files: Files) -> Child:
-    if _servers and _servers[0].process.poll() is not None:
-        _servers.clear()
+    if _servers and (_servers[0].is_busy or _servers[0].process.poll() is not None):
+        _servers[0].end()  # a child whose end nobody waited for is ended too
     if not _servers:
         _servers.append(_Server(environment))
     asked = {
@@ -196,8 +189,6 @@ def _awaited(child: Child, out: IO[bytes], say: Say, activity: str) -> tuple[int
     finally:
         if code is None:
             child.kill()
-            while child.wait(LOOK_EVERY_S) is None:
-                pass
     raise Failure(
         f"The export was not made: {activity} took longer than {TIMEOUT_S // 60} minutes; try again."
     )

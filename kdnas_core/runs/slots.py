@@ -77,8 +77,7 @@ class Answer(BaseModel):
 def slots_for(spec: RunSpec, teacher: Teacher, say: Callable[[str], None]) -> int:
     """Returns how many candidates of a search to judge side by side, at most one a core.
 
-    Several GPUs are divided alike. If students are timed on a GPU it is one at a time, since other processes
-    that use it would make every reading unclean.
+    One at a time is timed on a GPU, where other processes that use it would make every reading unclean.
 
     Args:
         spec: of the search.
@@ -93,7 +92,7 @@ def slots_for(spec: RunSpec, teacher: Teacher, say: Callable[[str], None]) -> in
         return 1
     measuring = partial(say, "measuring how many candidates to judge side by side")
     measuring()
-    return min(best_number(parameters(teacher.model), measuring) * max(1, len(gpus())), cores())
+    return min(best_number(parameters(teacher.model), measuring), cores())
 
 
 def slot_of(store: Store, run: Run, judge: Judge, slots: int) -> Slot:

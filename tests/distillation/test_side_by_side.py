@@ -61,6 +61,27 @@ def test_there_are_no_more_processes_than_the_memory_has_room_for(monkeypatch: p
     assert best(0) == 2
 
 
+def test_more_are_measured_once_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = paced(monkeypatch, 10, 15, 18, 25)
+    free = SimpleNamespace(available=2.5 * module.MEMORY_EACH)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    assert best(0) == 2
+    free.available = 9 * module.MEMORY_EACH
+    assert best(0) == 8
+    assert measured == [1, 2, 1, 2, 4, 8]
+
+
+def test_several_gpus_share_threads_and_memory_and_are_divided_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    paced(monkeypatch, 10, 15, 18, 25)
+    free = SimpleNamespace(available=9 * module.MEMORY_EACH)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    assert best(0) == 8  # four on each: no room for eight
+    free.available = 17 * module.MEMORY_EACH
+    assert best(0) == 16
+
+
 def test_a_number_of_processes_that_cannot_start_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "__name__", "kdnas_core.no_such_module")
     assert module._pace(2, 2) == 0.0

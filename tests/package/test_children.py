@@ -65,6 +65,27 @@ def test_the_libraries_are_loaded_once_and_anew_after_their_process_has_ended(
     assert again["parent"] != found[0]["parent"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="children are forked on Linux only")
+def test_libraries_that_cannot_be_loaded_fail_the_check(
+    script: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "server.py"
+    broken.write_text("import time\ntime.sleep(0.5)\nimport a_library_that_is_not_there\n")
+    monkeypatch.setattr(children, "_SERVER", broken)
+    monkeypatch.setattr(children, "_servers", [])
+    for _ in range(2):
+        with pytest.raises(Failure, match="ended with code 1"):
+            children.in_clean_process(script(""), tmp_path, {}, lambda activity: None)
+
+
+def test_a_script_without_torch_has_a_process_without_it(
+    script: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = script("print(json.dumps({'loaded': 'torch' in sys.modules}))")
+    found = children.in_clean_process(path, tmp_path, {}, lambda activity: None, needs_torch=False)
+    assert found == {"loaded": False}
+
+
 def test_what_a_child_does_is_told(script: Callable[[str], Path], tmp_path: Path) -> None:
     said: list[str] = []
     path = script("print('> first', flush=True)\ntime.sleep(1)\nprint('{}')")

@@ -132,15 +132,10 @@ def test_only_a_long_search_measures_how_many_slots_are_best(
     assert len(said) == 1
 
 
-def test_gpus_are_divided_alike_and_each_process_sees_one(
+def test_students_are_timed_one_at_a_time_on_a_gpu_and_each_process_sees_one(
     acting: Callable[..., SlotPool], monkeypatch: pytest.MonkeyPatch, teacher: Teacher
 ) -> None:
     monkeypatch.setattr(module, "gpus", lambda: ["4", "7"])
-    monkeypatch.setattr(module, "best_number", lambda parameters, waiting: 3)
-    monkeypatch.setattr(module, "cores", lambda: 8)
-    assert slots_for(RunSpec(), teacher, lambda activity: None) == 6
-    monkeypatch.setattr(module, "cores", lambda: 4)
-    assert slots_for(RunSpec(), teacher, lambda activity: None) == 4
     timed_there = RunSpec(latency=LatencySpec(budget_ms=1.0, runtime="torch-cuda"))
     assert slots_for(timed_there, teacher, lambda activity: None) == 1
     with acting(2) as pool:

@@ -1,8 +1,8 @@
 """Runs scripts of this folder in forked children, for which torch and transformers are loaded once.
 
 Started with a socket as its stdin. Each message on it is its length in 8 bytes, which carry the child's three
-standard files, and a JSON object with `script`, `folder`, `environment` and `cwd`. The answers are two lines:
-the child's pid, and, once it has ended, its exit code. The server ends when the socket is closed.
+standard files, and a JSON object with `script`, `folder`, `environment` and `cwd`. The answer, once the child
+has ended, is its exit code in 8 bytes. Server and child end with the process that started the server.
 """
 
 from __future__ import annotations
@@ -17,17 +17,11 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import torch  # noqa: F401
-import transformers.models.auto.modeling_auto
-import transformers.models.auto.tokenization_auto
-import transformers.models.bert.modeling_bert  # noqa: F401
-
 SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def main() -> None:
     """Serves until the socket is closed; one child at a time."""
-    end_with_parent()
     control = socket.socket(fileno=os.dup(0))
     while True:
         length, files, _, _ = socket.recv_fds(control, 8, 3)
@@ -41,10 +35,9 @@ def main() -> None:
             run(json.loads(message), files)
         for file in files:
             os.close(file)
+        _, status = os.waitpid(pid, 0)
         with suppress(BrokenPipeError):  # the socket may be closed by now
-            control.sendall(f"{pid}\n".encode())
-            _, status = os.waitpid(pid, 0)
-            control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            control.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
 
 
 def received(control: socket.socket, length: int) -> bytes:
@@ -65,21 +58,27 @@ def run(asked: dict[str, Any], files: list[int]) -> None:
     for standard, file in enumerate(files):
         os.dup2(file, standard)
         os.close(file)
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    os.chdir(asked["cwd"])
-    sys.argv = [asked["script"], asked["folder"]]
     code = 1
     try:
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        os.chdir(asked["cwd"])
+        sys.argv = [asked["script"], asked["folder"]]
         runpy.run_path(asked["script"], run_name="__main__")
+        sys.stdout.flush()
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
         sys.stderr.flush()
+    finally:
         os._exit(code)
 
 
 if __name__ == "__main__":
+    end_with_parent()
+    import torch  # noqa: F401
+    import transformers.models.auto.modeling_auto
+    import transformers.models.auto.tokenization_auto
+    import transformers.models.bert.modeling_bert  # noqa: F401
+
     main()
