@@ -32,7 +32,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process of several, as many as co
     atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
 
 SENTENCES = 400
-LONGEST = ("tests/test_quick_search.py", "tests/runs/test_worker.py")
+LONGEST = (
+    "tests/test_quick_search.py",
+    "tests/runs/test_worker.py",
+    "tests/test_recipe_searches.py",
+    "tests/distillation/test_trainer.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
