@@ -87,7 +87,7 @@ def test_kills_at_random_moments_beside_a_second_worker_and_a_search_lose_nothin
     for _ in range(KILLS):
         pair = [start_worker(db), start_worker(db)]
         with opened(db) as store:
-            wait_for(lambda: store.run(run).state in ("running", "finished"), seconds=300)  # on a busy machine
+            wait_for(lambda: store.run(run).state in ("running", "finished"), seconds=300)
             if store.run(run).state == "finished":
                 break
             fences.append(store.run(run).fence)
