@@ -228,9 +228,8 @@ class PairTerm(Term):
 
     def count(self, batch: Batch) -> int:
         """Returns the number of real queries, or of pairs of real tokens for squared errors."""
-        lengths = batch.lengths
         squared = self.compare is losses.attention_mse
-        return int(lengths.square().sum() if squared else lengths.sum())
+        return int(batch.lengths.square().sum()) if squared else len(batch.places)
 
     def _scores(self, outputs: Pass, layer: int) -> torch.Tensor:
         captured, index = outputs.captured, layer - 1

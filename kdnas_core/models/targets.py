@@ -150,7 +150,7 @@ class Batch:
     @cached_property
     def places(self) -> torch.Tensor:
         """(real tokens,) their indices among all B * n; a GPU is waited for only once."""
-        return self.mask.flatten().nonzero().squeeze(1)
+        return real_places(self.mask)
 
     @cached_property
     def lengths(self) -> torch.Tensor:
@@ -165,7 +165,17 @@ class Batch:
 
     def real(self, states: torch.Tensor) -> torch.Tensor:
         """Selects the real tokens: (B, n, H) -> (real tokens, H) float32."""
-        return states.flatten(0, 1).index_select(0, self.places).float()
+        return real_states(states, self.places).float()
+
+
+def real_places(mask: torch.Tensor) -> torch.Tensor:
+    """Returns the indices of the ones of a mask (B, n) among its B * n entries, (real tokens,)."""
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def real_states(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Selects the real tokens, at the indices `places`: (B, n, H) -> (real tokens, H)."""
+    return states.flatten(0, 1).index_select(0, places)
 
 
 def make_batch(texts: Texts, chosen: Sequence[int], pad: int) -> Batch:

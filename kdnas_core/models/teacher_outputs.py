@@ -26,7 +26,18 @@ from kdnas_core.files import discard
 from kdnas_core.hardware import autocast_to, compute_device, moved, other_device
 from kdnas_core.models.capture import Captured, capture
 from kdnas_core.models.kept_outputs import KeptOutputs
-from kdnas_core.models.targets import Kind, Output, Reader, Targets, Texts, TokenizedTexts, padded, tokenised
+from kdnas_core.models.targets import (
+    Kind,
+    Output,
+    Reader,
+    Targets,
+    Texts,
+    TokenizedTexts,
+    padded,
+    real_places,
+    real_states,
+    tokenised,
+)
 from kdnas_core.models.teacher import Teacher
 
 BATCH = 32
@@ -297,7 +308,7 @@ class OnlineTargets(Texts):
         types = {}
         if self.types is not None:
             types["token_type_ids"] = padded([self.types[part] for part in slices], 0)[0]
-        real = mask.flatten().nonzero().squeeze(1)
+        real = real_places(mask)
         with (
             capture(self.teacher.model) as captured,
             autocast_to(self.autocast),
@@ -307,9 +318,8 @@ class OnlineTargets(Texts):
             ).hidden_states
         by_kind = {"query": captured.queries, "key": captured.keys, "value": captured.values}
         return {
-            (kind, layer): (states[layer] if kind == "hidden" else by_kind[kind][layer - 1])
-            .flatten(0, 1)
-            .index_select(0, real)
-            .half()
+            (kind, layer): real_states(
+                states[layer] if kind == "hidden" else by_kind[kind][layer - 1], real
+            ).half()
             for kind, layer in self.wanted
         }
