@@ -49,7 +49,8 @@ def test_a_search_ends_with_students_that_stock_transformers_loads(
     spec = fields | {
         "space": fields["space"] | space,
         "objective": objective,
-        "latency": {"budget_ms": 1_000.0, "sequence_length": 16},
+        # ONNX graphs of every family are tested in latency/test_graphs.py
+        "latency": {"budget_ms": 1_000.0, "sequence_length": 16, "runtime": "torch"},
         "search": {"episodes": 1, "candidates": 2, "keep_weights": "all"},
     }
     summary, store = searched(tmp_path, spec)

@@ -196,7 +196,7 @@ def test_a_search_with_a_multilingual_teacher_and_corpus_finishes_its_candidates
     folder = tiny_xlmr(tmp_path / "teacher", texts, PRETRAINING_STEPS)
     corpus = write_corpora(tmp_path / "corpus", texts)
     spec = tiny_fields(folder, corpus) | {
-        "latency": {"budget_ms": 1_000.0, "sequence_length": 16},
+        "latency": {"budget_ms": 1_000.0, "sequence_length": 16, "runtime": "torch"},
         "search": {"episodes": 1, "candidates": 3, "keep_weights": "all"},
     }
     summary, store = searched(tmp_path, spec)
