@@ -319,7 +319,7 @@ def _print(rows: list[dict[str, str]]) -> None:
         for column in ["flops", "parameters", *columns]:
             sign = 1 if "@" in column else -1  # yardsticks are errors, sizes are not
             values = [sign * float(row[column]) for row in rows]
-            found[column] = _ranks(values, final, noise, [row["group"] for row in rows])
+            found[column] = ranks(values, final, noise, [row["group"] for row in rows])
             right, of = found[column]["right"], found[column]["pairs"]
             print(f"{column:<20}{found[column]['spearman']:>10.2f}{f'{right} of {of}':>20}")
         summary[use] = found
@@ -345,7 +345,7 @@ def _picks(rows: list[dict[str, str]]) -> list[dict[str, object]]:
     return picks
 
 
-def _ranks(
+def ranks(
     errors: Sequence[float], scores: Sequence[float], noise: Sequence[float], groups: Sequence[str]
 ) -> dict[str, float]:
     """Spearman over all, and pairs of one group ranked right, of those that differ by more than noise."""

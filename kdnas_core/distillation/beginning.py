@@ -13,6 +13,7 @@ from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.trainer import ProxySet
+from kdnas_core.models.cut import Weights
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import start_student
@@ -47,6 +48,7 @@ def begin(
     seed: int,
     importance: Importance | None = None,
     student: PreTrainedModel | None = None,
+    shared: Weights | None = None,
 ) -> Start:
     """Makes a student and its objective.
 
@@ -60,6 +62,7 @@ def begin(
         seed: of random weights.
         importance: of the teacher's heads and neurons, to cut the student out of it.
         student: an existing student to train further, instead of a new one.
+        shared: the weights of a supernet, out of which a student is cut that does not start at random.
 
     Raises:
         BadInput: no term is left that the student can learn by.
@@ -69,8 +72,8 @@ def begin(
     if student is None:
         assert importance is not None or spec.start == "random", "a cut needs to know what matters"
         layers = start_layers(spec, architecture.layers, teacher.layers)
-        kept = importance if spec.start == "teacher" else None
-        student, origins = start_student(teacher, architecture, data.train, seed, kept, layers)
+        kept = None if spec.start == "random" else importance
+        student, origins = start_student(teacher, architecture, data.train, seed, kept, layers, shared)
     table = student.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
     size = (len(data.vocabulary.rows), table.shape[1])

@@ -1,4 +1,4 @@
-"""Prepares what an objective needs from its teacher: a profile, a masked-LM head, head importance."""
+"""Prepares what an objective needs from its teacher: profile, masked-LM head, head importance, supernet."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from kdnas_core.data.corpus import Text
 from kdnas_core.data.tokens import NOT_HIDDEN
 from kdnas_core.distillation.losses import masked_lm
 from kdnas_core.distillation.plan import Plan, TeacherProfile
-from kdnas_core.distillation.recipes import terms_of
+from kdnas_core.distillation.recipes import start_layers, terms_of
+from kdnas_core.distillation.supernet import Drawn, supernet_of
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import BadInput
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import compute_device, exclusive, moved
+from kdnas_core.models.cut import Weights
 from kdnas_core.models.importance import Importance, importance_of
 from kdnas_core.models.mlm_head import MlmHead, TeacherHead, teacher_head
 from kdnas_core.models.pooling import Mode, pooling_mode
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher, most_tokens
 from kdnas_core.models.vocabulary import Vocabulary
-from kdnas_core.spec import LOGITS, ObjectiveSpec
+from kdnas_core.spec import LOGITS, SUPERNET_STEPS, ObjectiveSpec
 
 TRAIN_STEPS = 200  # more steps overfit the proxy set
 TRAIN_BATCH = 512  # masked words
@@ -132,7 +134,7 @@ def importance_for(
         report: called with a sentence on the progress.
         waiting: as for `exclusive`.
     """
-    if objective.start != "teacher":
+    if objective.start == "random":
         return None
 
     def progress(share: float) -> None:
@@ -140,6 +142,43 @@ def importance_for(
 
     with exclusive(waiting):
         return importance_of(teacher, [text.text for text in texts], pooling, cache_folder(), progress)
+
+
+def supernet_for(
+    objective: ObjectiveSpec,
+    teacher: Teacher,
+    data: ProxySet,
+    importance: Importance | None,
+    pooling: Mode,
+    space: Drawn,
+    autocast: torch.dtype | None,
+    report: Callable[[str], None],
+) -> Weights | None:
+    """Returns the weights of a supernet for a space; None if students are not cut out of one.
+
+    They are trained at the first call, with checkpoints, and kept in the cache.
+
+    Args:
+        objective: has the start of students.
+        teacher: of all students.
+        data: the proxy set.
+        importance: of the teacher's heads and neurons.
+        pooling: of its sentence vectors.
+        space: of the search.
+        autocast: dtype of the forward pass, None for float32.
+        report: called with a sentence on the progress; may raise to end it.
+    """
+    if objective.start != "supernet":
+        return None
+    assert importance is not None, "a cut needs to know what matters"
+    sources = {depth: start_layers(objective, depth, teacher.layers) for depth in space.depths}
+
+    def stepped(step: int) -> None:
+        report(f"training a supernet of all shapes: {step / SUPERNET_STEPS:.0%}")
+
+    with exclusive():
+        cache = cache_folder()
+        return supernet_of(teacher, data, importance, pooling, space, sources, autocast, cache, stepped)
 
 
 def check_length(field: str, length: int, teacher: Teacher) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from kdnas_core.architecture import LayerSource
 from kdnas_core.errors import BadInput
@@ -32,6 +32,8 @@ PROJECTION = "embeddings_project"
 PCA_TOKENS = 20_000
 
 Weights = dict[str, torch.Tensor]
+Pair = tuple[torch.Tensor, torch.Tensor]
+Narrow = Callable[[torch.Tensor, torch.Tensor, int], Pair]
 
 # Principal directions of targets' states and models' word embeddings, by the id of the living object.
 _DIRECTIONS: dict[int, torch.Tensor] = {}
@@ -52,8 +54,9 @@ def cut_out(
     targets: Targets,
     importance: Importance,
     sources: Sequence[int] | None = None,
+    shared: Weights | None = None,
 ) -> Cut:
-    """Cuts a student's weights out of a teacher.
+    """Cuts a student's weights out of a teacher, or out of the weights of a supernet.
 
     Where the student has more heads, more neurons or wider heads than the teacher, the rest keeps the
     student's random weights. A MobileBERT gets only the word embedding: its layers have no counterpart.
@@ -64,28 +67,58 @@ def cut_out(
         targets: its hidden states, for their principal directions.
         importance: of its heads and neurons; the most important ones are kept.
         sources: the teacher layer 1..N of each student layer; None to choose them by importance.
+        shared: a supernet's weights of the teacher's shapes and names, cut in the place of the teacher's;
+            the dimensions of its heads are in order.
 
     Raises:
         BadInput: `sources` has another number of layers than the student, or names a layer that the teacher
             lacks.
     """
-    layers = student.config.num_hidden_layers
+    own = student.state_dict()
+    theirs = teacher.model.state_dict() if shared is None else shared
+    return cut_weights(own, theirs, student.config, teacher, targets, importance, sources, shared is not None)
+
+
+def cut_weights(
+    own: Weights,
+    theirs: Weights,
+    config: PreTrainedConfig,
+    teacher: Teacher,
+    targets: Targets,
+    importance: Importance,
+    sources: Sequence[int] | None = None,
+    in_order: bool = False,
+) -> Cut:
+    """Cuts a student's weights out of others, differentiably; arguments as for `cut_out`.
+
+    Args:
+        own: the student's weights by its family's names, for shapes and for what stays random.
+        theirs: the weights to cut, by the names of the teacher's family.
+        config: the student's.
+        teacher: gives names and fixed directions.
+        targets: its hidden states.
+        importance: of its heads and neurons.
+        sources: the teacher layer of each student layer.
+        in_order: whether heads have the dimensions that matter most in front, as after `order_heads`.
+    """
+    layers = config.num_hidden_layers
     sources = _checked(sources or importance.source_layers(layers), layers, teacher.layers)
-    family = student.config.model_type
-    own = canonical(student.state_dict(), family)
-    theirs = canonical(teacher.model.state_dict(), teacher.model.config.model_type)
+    family = config.model_type
+    own = canonical(own, family)
+    theirs = canonical(theirs, teacher.model.config.model_type)
     if family == "mobilebert":
         return Cut(cut_words(own, theirs, teacher.model), ())
-    directions = principal_directions(targets, student.config.hidden_size)
-    weights = cut_embeddings(own, theirs, student, teacher.model, directions)
-    heads, teacher_heads = student.config.num_attention_heads, teacher.architecture.attention_heads
+    directions = principal_directions(targets, config.hidden_size)
+    weights = cut_embeddings(own, theirs, config, teacher.model, directions)
+    heads, teacher_heads = config.num_attention_heads, teacher.architecture.attention_heads
+    narrow = _leading if in_order else _of_least_error
     kept = []
     for i, source in enumerate(sources):
         to, of = f"encoder.layer.{i}", f"encoder.layer.{source - 1}"
         chosen = largest(importance.ranked_heads(source), heads)
         neurons = importance.neurons[source - 1]
         cut = cut_layer(
-            _below(own, to), _below(theirs, of), directions, heads, chosen, teacher_heads, neurons
+            _below(own, to), _below(theirs, of), directions, heads, chosen, teacher_heads, neurons, narrow
         )
         weights |= {f"{to}.{name}": weight for name, weight in cut.items()}
         kept.append(LayerSource(source, tuple(int(head) + 1 for head in chosen)))
@@ -129,6 +162,7 @@ def cut_layer(
     kept_heads: torch.Tensor,
     teacher_heads: int,
     neurons: torch.Tensor,
+    narrow: Narrow,
 ) -> Weights:
     """Cuts a student's layer out of a teacher's.
 
@@ -140,8 +174,9 @@ def cut_layer(
         kept_heads: indices of the teacher's heads to keep, at most `heads`.
         teacher_heads: number of the teacher's heads.
         neurons: (F_T,) importance of the teacher's neurons.
+        narrow: makes heads narrower.
     """
-    attention = _attention(mine, layer, p, heads, kept_heads, teacher_heads)
+    attention = _attention(mine, layer, p, heads, kept_heads, teacher_heads, narrow)
     return attention | _feed_forward(mine, layer, p, neurons)
 
 
@@ -157,7 +192,13 @@ def layer_norm(theirs: Weights, name: str, p: torch.Tensor) -> Weights:
 
 
 def _attention(
-    mine: Weights, layer: Weights, p: torch.Tensor, heads: int, chosen: torch.Tensor, teacher_heads: int
+    mine: Weights,
+    layer: Weights,
+    p: torch.Tensor,
+    heads: int,
+    chosen: torch.Tensor,
+    teacher_heads: int,
+    narrow: Narrow,
 ) -> Weights:
     """The student's attention from the chosen heads of the teacher."""
     # W_q P with the bias as one more column, so that the cut products include the bias
@@ -173,8 +214,8 @@ def _attention(
     dense = "attention.output.dense"
     output = _per_head((p.T @ layer[f"{dense}.weight"]).T, teacher_heads)  # (heads, d_T, H_S)
     width = p.shape[1] // heads
-    query, key = _to_width(query[chosen], key[chosen], width)
-    output, value = _to_width(output[chosen], value[chosen], width)
+    query, key = narrow(query[chosen], key[chosen], width)
+    output, value = narrow(output[chosen], value[chosen], width)
     # scores are divided by the square root of the head width, which changes
     rescale = (width / (p.shape[0] // teacher_heads)) ** 0.25
     cut = {}
@@ -192,18 +233,58 @@ def _per_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.unflatten(0, (heads, -1))
 
 
-def _to_width(left: torch.Tensor, right: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _of_least_error(left: torch.Tensor, right: torch.Tensor, width: int) -> Pair:
     """(heads, d, a) and (heads, d, b) -> (heads, r, a) and (heads, r, b), r = min(width, d).
 
     Their products left^T right are the best approximations of rank r; at the width d nothing changes.
     """
-    depth = left.shape[1]
-    if width == depth:
-        return left, right
-    rank = min(width, depth)
+    return (left, right) if width == left.shape[1] else _balanced(left, right, min(width, left.shape[1]))
+
+
+def _leading(left: torch.Tensor, right: torch.Tensor, width: int) -> Pair:
+    """As `_of_least_error`, of heads whose dimensions are in order: the first ones."""
+    return left[:, :width], right[:, :width]
+
+
+def _balanced(left: torch.Tensor, right: torch.Tensor, rank: int) -> Pair:
+    """The factors of the best approximations of rank r of left^T right, by descending singular value."""
     u, values, v = torch.linalg.svd(left.mT @ right, full_matrices=False)
     root = values[:, :rank, None].sqrt()
     return root * u.mT[:, :rank], root * v[:, :rank]
+
+
+@torch.no_grad()
+def order_heads(weights: Weights, layers: int, heads: int) -> Weights:
+    """Rotates each head so that the dimensions that matter most to its products come first.
+
+    The products of queries with keys and of values with the output layer stay the same, and so does the
+    model's output.
+
+    Args:
+        weights: of an encoder, by BERT's names (`canonical`).
+        layers: N.
+        heads: of each layer.
+
+    Returns:
+        All weights.
+    """
+    turned = dict(weights)
+    for layer in range(layers):
+        at, dense = f"encoder.layer.{layer}.attention.self", f"encoder.layer.{layer}.attention.output.dense"
+        query, key, value = (_with_bias(weights, f"{at}.{name}", heads) for name in ("query", "key", "value"))
+        output = _per_head(weights[f"{dense}.weight"].T, heads)
+        query, key = _balanced(query, key, query.shape[1])
+        output, value = _balanced(output, value, value.shape[1])
+        for name, part in (("query", query), ("key", key), ("value", value)):
+            turned[f"{at}.{name}.weight"] = part[:, :, :-1].flatten(0, 1).contiguous()
+            turned[f"{at}.{name}.bias"] = part[:, :, -1].flatten().contiguous()
+        turned[f"{dense}.weight"] = output.flatten(0, 1).T.contiguous()
+    return turned
+
+
+def _with_bias(weights: Weights, name: str, heads: int) -> torch.Tensor:
+    """A linear layer by head with its bias as the last column, (heads, d, H + 1)."""
+    return _per_head(torch.cat([weights[f"{name}.weight"], weights[f"{name}.bias"][:, None]], 1), heads)
 
 
 def _filled(weight: torch.Tensor, parts: torch.Tensor, heads: int, width: int) -> torch.Tensor:
@@ -228,18 +309,18 @@ def _feed_forward(mine: Weights, layer: Weights, p: torch.Tensor, importance: to
 
 
 def cut_embeddings(
-    own: Weights, theirs: Weights, student: PreTrainedModel, teacher: PreTrainedModel, p: torch.Tensor
+    own: Weights, theirs: Weights, student: PreTrainedConfig, teacher: PreTrainedModel, p: torch.Tensor
 ) -> Weights:
     """Cuts the embedding tables, the layer norm and, if the student has one, the embedding projection.
 
     Args:
         own: the student's weights, for their shapes.
-        theirs: the teacher's weights.
-        student: the student's model.
+        theirs: the weights to cut.
+        student: the student's config.
         teacher: the teacher's model.
         p: (H_T, H_S), the projection of the stream.
     """
-    tables = _aligned(own, theirs, student, teacher)
+    tables = _aligned(own, theirs, student, teacher.config)
     projection, bias = _projection(theirs, p)
     if f"{PROJECTION}.weight" in own:
         # the best approximation of the teacher's word embedding of that rank
@@ -255,11 +336,9 @@ def cut_words(own: Weights, theirs: Weights, teacher: PreTrainedModel) -> Weight
     return {WORDS: theirs[WORDS] @ word_directions(teacher, own[WORDS].shape[1])}
 
 
-def _aligned(own: Weights, theirs: Weights, student: PreTrainedModel, teacher: PreTrainedModel) -> Weights:
+def _aligned(own: Weights, theirs: Weights, student: PreTrainedConfig, teacher: PreTrainedConfig) -> Weights:
     """The teacher's tables with the student's rows, since the first position may differ."""
-    first, to = (
-        first_position(model.config.model_type, model.config.pad_token_id) for model in (teacher, student)
-    )
+    first, to = (first_position(config.model_type, config.pad_token_id) for config in (teacher, student))
     tables = {WORDS: theirs[WORDS], POSITIONS: theirs[POSITIONS][first - to :]}
     if SEGMENTS in theirs:
         return tables | {SEGMENTS: theirs[SEGMENTS]}

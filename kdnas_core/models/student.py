@@ -20,7 +20,7 @@ from transformers import (
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.files import sync_files
-from kdnas_core.models.cut import cut_out
+from kdnas_core.models.cut import Weights, cut_out
 from kdnas_core.models.families import field_of, first_position, shape_of
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.targets import Targets
@@ -114,6 +114,7 @@ def start_student(
     seed: int,
     importance: Importance | None,
     sources: Sequence[int] | None = None,
+    shared: Weights | None = None,
 ) -> tuple[PreTrainedModel, tuple[LayerSource, ...]]:
     """Makes a student with its starting weights; returns it and the source of each of its layers.
 
@@ -124,6 +125,7 @@ def start_student(
         seed: of the random weights.
         importance: of the teacher's heads and neurons, to cut the weights; None for random weights.
         sources: as for `cut_out`.
+        shared: as for `cut_out`.
 
     Raises:
         BadInput: as `cut_out`.
@@ -131,7 +133,7 @@ def start_student(
     student = new_student(teacher, architecture, seed)
     if importance is None:
         return student, ()
-    cut = cut_out(student, teacher, targets, importance, sources)
+    cut = cut_out(student, teacher, targets, importance, sources, shared)
     student.load_state_dict(cut.weights, strict=False)
     return student, cut.sources
 

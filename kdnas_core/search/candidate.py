@@ -237,7 +237,7 @@ class CandidateUnderJudgement:
         self._decide()
 
     def look(self, look: HeldOut) -> None:
-        """Takes an evaluation in; the rungs are those between the first step and the last.
+        """Takes an evaluation in; the rungs are those before the last step, of a supernet the start too.
 
         Raises:
             Dominated: a faster candidate is better at a rung.
@@ -257,12 +257,17 @@ class CandidateUnderJudgement:
     def _decide(self) -> None:
         while self.decided < len(self.looks):
             look = self.looks[self.decided]
-            if 0 < look.step < self.spec.proxy.steps:
+            if self._first_rung <= look.step < self.spec.proxy.steps:
                 peers = self.peers() if self.spec.prunes else []
                 if peers is None:
                     return
                 self._decide_rung(look, peers)
             self.decided += 1
+
+    @property
+    def _first_rung(self) -> int:
+        """0 if candidates are compared before their first step: after a training for all shapes."""
+        return 0 if self.spec.objective.start == "supernet" else 1
 
     def _decide_rung(self, look: HeldOut, peers: Sequence[Peer]) -> None:
         cost = self._least_cost

@@ -22,6 +22,7 @@ from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
 from kdnas_core.files import sync_files
 from kdnas_core.hardware import Turn, compute_name, in_slot
 from kdnas_core.latency.bench import LatencyBench
+from kdnas_core.models.cut import Weights
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import new_student, read_student, save, student_config
@@ -56,6 +57,7 @@ class Judge:
         autocast: dtype of the students' forward pass, None for float32.
         slots: that the device is divided into; this judge computes in one of them.
         importance: of the teacher's heads and neurons, if students are cut out of it.
+        shared: the weights of the supernet, if students are cut out of one.
         tasks: the proxies that each candidate is fine-tuned on.
     """
 
@@ -68,6 +70,7 @@ class Judge:
     autocast: torch.dtype | None
     slots: int = 1
     importance: Importance | None = None
+    shared: Weights | None = None
     tasks: Sequence[ProxyTask] = ()
 
     def judge(
@@ -209,7 +212,15 @@ class Judge:
         spec, teacher = self.spec, self.bench.teacher
         objective, seed = spec.objective, spec.seed
         begun = begin(
-            teacher, architecture, objective, self.profile, self.data, self.words, seed, self.importance
+            teacher,
+            architecture,
+            objective,
+            self.profile,
+            self.data,
+            self.words,
+            seed,
+            self.importance,
+            shared=self.shared,
         )
         candidate.begins(begun.notes, begun.sources)
         watcher = Watcher(step=candidate.step, held_out=candidate.look, noted=candidate.split)
@@ -239,7 +250,8 @@ class Judge:
     def _fingerprints(self) -> dict[str, str | None]:
         """Of what all candidates share, and takes time to hash."""
         words, importance = self.words, self.importance
-        return {
+        supernet = {} if self.shared is None else {"supernet": _digest(self.shared.values())}
+        return supernet | {
             "words": None if words is None else _digest([words.table, *words.head.parameters()]),
             "importance": None if importance is None else _digest(vars(importance).values()),
             "data": self.data.fingerprint,

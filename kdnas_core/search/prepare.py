@@ -11,7 +11,14 @@ from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.splits import SplitTexts, proxy_texts
 from kdnas_core.data.tasks import read_task
 from kdnas_core.data.tokens import Passage
-from kdnas_core.distillation.needs import check_length, head_in_use, importance_for, own_head, profile_of
+from kdnas_core.distillation.needs import (
+    check_length,
+    head_in_use,
+    importance_for,
+    own_head,
+    profile_of,
+    supernet_for,
+)
 from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.distillation.recipes import start_layers
@@ -106,6 +113,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = 
     check_length("proxy.sequence_length", spec.proxy.sequence_length, teacher)
     check_length("latency.sequence_length", spec.latency.sequence_length, teacher)
     space = SearchSpace.from_spec(spec.space, teacher.architecture)
+    _check_start(spec, space)
     words = own_head(spec.objective, space.smallest(), teacher)
     profile = profile_of(teacher, spec.objective, words)
     plans = _plans(spec, space, profile)
@@ -135,7 +143,7 @@ def _plans(spec: RunSpec, space: SearchSpace, profile: TeacherProfile) -> list[P
         (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
         for shape in space
     }
-    if spec.objective.start == "teacher":
+    if spec.objective.start != "random":
         for shape in distinct.values():
             start_layers(spec.objective, shape.layers, profile.architecture.layers)
     return [plan(spec.objective, shape, profile) for shape in distinct.values()]
@@ -162,6 +170,9 @@ def make_judge(prepared: Prepared, report: Callable[[str], None], slots: int = 1
     importance = importance_for(spec.objective, prepared.teacher, pooling, texts.learnt, report)
     languages = [text.language for text in texts.held_out]
     data = ProxySet.of(sets[1], sets[0], prepared.teacher.model.config, languages)
+    shared = supernet_for(
+        spec.objective, prepared.teacher, data, importance, pooling, prepared.space, autocast, report
+    )
     return Judge(
         spec,
         prepared.bench,
@@ -172,6 +183,7 @@ def make_judge(prepared: Prepared, report: Callable[[str], None], slots: int = 1
         autocast=autocast,
         slots=slots,
         importance=importance,
+        shared=shared,
         tasks=prepared.tasks,
     )
 
@@ -194,6 +206,15 @@ def _targets(
     with exclusive():
         cache = cache_folder()
         return teacher_targets(prepared.teacher, passages, length, autocast, cache, progress, wanted)
+
+
+def _check_start(spec: RunSpec, space: SearchSpace) -> None:
+    """Refuses a supernet of students that cannot be cut out of one."""
+    if spec.objective.start == "supernet" and any(shape.bottleneck_size for shape in space.presets):
+        raise BadInput(
+            "A MobileBERT cannot be cut out of a supernet; set objective.start=teacher or take it out of "
+            "space.presets."
+        )
 
 
 def _check_budget(

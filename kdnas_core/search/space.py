@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -76,6 +78,29 @@ class SearchSpace:
         """Draws up to `count` different architectures uniformly, none of them in `seen`."""
         unseen = [architecture for architecture in self if architecture not in seen]
         return rng.sample(unseen, min(count, len(unseen)))
+
+    @property
+    def key(self) -> str:
+        """A text that is equal for equal spaces."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @property
+    def depths(self) -> list[int]:
+        """The numbers of layers of all architectures."""
+        return sorted({*self.layers, *(preset.layers for preset in self.presets)})
+
+    def draw(self, rng: random.Random) -> Architecture:
+        """Draws one architecture uniformly."""
+        if self.presets:
+            return rng.choice(self.presets)
+        while True:
+            layers, width, intermediate, heads = (
+                rng.choice(choices)
+                for choices in (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads)
+            )
+            act, embedding = rng.choice(self.hidden_act), rng.choice(self.embedding_size or (None,))
+            if width % heads == 0 and (embedding or 0) <= width:
+                return Architecture(layers, width, intermediate, heads, act, embedding)
 
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
         """Returns the index of the architecture's choice for each knob of this space."""

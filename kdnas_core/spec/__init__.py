@@ -31,6 +31,9 @@ from kdnas_core.spec.objective import (
 )
 from kdnas_core.spec.run import (
     METHOD,
+    SUPERNET_BATCH,
+    SUPERNET_SHAPES,
+    SUPERNET_STEPS,
     Device,
     ProxySpec,
     RewardSpec,
@@ -49,6 +52,9 @@ __all__ = [
     "LOGITS",
     "METHOD",
     "SAME_HEADS",
+    "SUPERNET_BATCH",
+    "SUPERNET_SHAPES",
+    "SUPERNET_STEPS",
     "USUAL_OBJECTIVES",
     "USUAL_PAIRS",
     "USUAL_RELATION_HEADS",

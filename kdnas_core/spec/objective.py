@@ -105,7 +105,8 @@ class ObjectiveSpec(Strict):
         recipe: an objective by name, or "custom" for one's own `terms`.
         mapping: which teacher layers each student layer learns from, where it is not to be the recipe's own.
         projection: one for each layer, or one shared by all.
-        start: weights cut out of the teacher, copied where the shapes agree, or random ones.
+        start: weights cut out of the teacher, copied where the shapes agree; cut out of a supernet, which is
+            the teacher after a training for all shapes of the space; or random ones.
         start_layers: the teacher layer that each student layer is cut from; left out, the recipe's own.
         head: whose masked-LM head predicts words: the teacher's own, or, where it has none, one trained for
             it on the proxy set.
@@ -118,7 +119,7 @@ class ObjectiveSpec(Strict):
     recipe: Recipe | None = None
     mapping: Layers | None = None
     projection: Literal["per_layer", "shared"] = "per_layer"
-    start: Literal["teacher", "random"] = "teacher"
+    start: Literal["teacher", "supernet", "random"] = "teacher"
     start_layers: StartLayers | None = None
     head: Literal["teacher", "trained"] = "teacher"
     first_stage: float = Field(default=0.5, gt=0, lt=1)

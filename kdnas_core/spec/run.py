@@ -39,6 +39,8 @@ class ProxySpec(Strict):
     pairs: float | None = Field(default=None, ge=0, le=1)
 
 
+# the training of a supernet: its steps, the shapes in each, and the texts that each of these reads
+SUPERNET_STEPS, SUPERNET_SHAPES, SUPERNET_BATCH = 400, 2, 32
 METHOD = 5  # increased when the same spec gives a candidate another loss than before
 
 

@@ -269,6 +269,17 @@ def test_a_search_that_stops_none_early_takes_longer() -> None:
     assert early.distilled == late.distilled
 
 
+def test_a_search_with_a_supernet_takes_longer_by_a_training_on_shapes_of_the_whole_space() -> None:
+    spec = quick_spec()
+    with_supernet = spec.model_copy(
+        update={"objective": spec.objective.model_copy(update={"start": "supernet"})}
+    )
+    plain, longer = (time_estimate.estimate(one, foreseen(one), 1e9) for one in (spec, with_supernet))
+    flops = [shape.flops(48) for shape in foreseen(spec).shapes]
+    texts = 400 * 2 * 32
+    assert longer.seconds - plain.seconds == pytest.approx(3 * sum(flops) / len(flops) * texts / 1e9)
+
+
 def test_a_tighter_budget_leaves_fewer_to_distil_and_takes_less_time() -> None:
     spec = quick_spec()
     tight = spec.model_copy(update={"latency": LatencySpec(budget_ms=2.0)})

@@ -507,11 +507,17 @@ def test_the_terms_of_a_recipe_reach_the_training_with_the_teachers_head(
 def test_the_start_is_the_one_that_was_chosen(
     judge: Judge, teacher: Teacher, stand_in: StandIn, tmp_path: Path
 ) -> None:
-    for start in ("teacher", "random"):
-        with_objective(judge, start=start).judge(SMALL, tmp_path / start, Told().listener)
+    shared = {name: 2 * weight for name, weight in teacher.model.state_dict().items()}
+    for start in ("teacher", "random", "supernet"):
+        chosen = dataclasses.replace(
+            with_objective(judge, start=start), shared=shared if start == "supernet" else None
+        )
+        chosen.judge(SMALL, tmp_path / start, Told().listener)
     random = words(new_student(teacher, SMALL, judge.spec.seed))
-    assert not torch.equal(words(stand_in.students[0]), random)
-    assert torch.equal(words(stand_in.students[1]), random)
+    cut, at_random, of_supernet = map(words, stand_in.students)
+    assert not torch.equal(cut, random)
+    assert torch.equal(at_random, random)
+    assert torch.equal(of_supernet, 2 * cut)
 
 
 def test_the_layers_that_a_student_starts_from_are_those_that_were_chosen(
@@ -599,6 +605,14 @@ def test_a_candidate_that_a_faster_one_beats_at_a_rung_is_stopped_there(judge: J
     expected = kdnas_reward(judgement.loss - 0.05, 5.0, 10.0, judge.spec.search.reward)
     assert judgement.reward == pytest.approx(expected)
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
+
+
+def test_out_of_a_supernet_a_candidate_is_stopped_before_its_first_step(judge: Judge, tmp_path: Path) -> None:
+    told, shared = Told(), dict(judge.bench.teacher.model.state_dict())
+    of_supernet = dataclasses.replace(with_objective(judge, start="supernet"), shared=shared)
+    judgement = of_supernet.judge(SMALL, tmp_path / "files", told.listener, peers(GOOD, GOOD, GOOD, GOOD))
+    assert (judgement.state, judgement.rung) == ("pruned", 0)
+    assert told.steps == []
 
 
 @pytest.mark.parametrize(
@@ -858,6 +872,7 @@ def test_a_search_that_is_not_to_remember_trains_again(judge: Judge, tmp_path: P
         {"shape": Architecture(2, 16, 32, 4)},
         {"autocast": torch.bfloat16},
         {"importance": None},
+        {"shared": {"a": torch.ones(1)}},
         {"words": None},
         {"threads": 77},
         {"method": 0},
@@ -880,7 +895,7 @@ def test_whatever_a_loss_depends_on_is_part_of_the_question(
         held_out = judge.data.held_out
         fewer = dataclasses.replace(held_out, offsets=held_out.offsets[value])
         changed = dataclasses.replace(judge, data=dataclasses.replace(judge.data, held_out=fewer))
-    elif what in ("autocast", "importance", "words"):
+    elif what in ("autocast", "importance", "words", "shared"):
         changed = dataclasses.replace(judge, **{what: value})
     else:
         changed = remembering(judge, **{what: value})

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaMode
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN, Passage
-from kdnas_core.distillation import needs
+from kdnas_core.distillation import needs, supernet
 from kdnas_core.errors import BadInput
 from kdnas_core.latency import bench
 from kdnas_core.latency.bench import LatencyBench
@@ -191,6 +191,20 @@ def test_what_was_given_stays_whatever_the_teacher_is_made_for(fields: dict[str,
     assert spec.proxy.pairs == 0.25
 
 
+def test_a_supernet_is_trained_where_students_are_cut_out_of_one_and_said_so(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supernet, "SUPERNET_STEPS", 2)
+    said: list[str] = []
+    assert make_judge(prepare(parse_spec(fields), silent), said.append).shared is None
+    assert not any("supernet" in words for words in said)
+    fields["objective"] = {"start": "supernet"}
+    judge = make_judge(prepare(parse_spec(fields), silent), said.append)
+    assert judge.shared is not None
+    assert judge.shared.keys() == judge.bench.teacher.model.state_dict().keys()
+    assert sum("supernet" in words for words in said) == 2
+
+
 @pytest.mark.parametrize("start", ["teacher", "random"])
 def test_what_heads_do_is_measured_only_where_students_are_cut_out_of_the_teacher(
     fields: dict[str, Any], start: str
@@ -233,6 +247,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"recipe": "pkd"}, {"layers": [1, 2]}, "'skip' leaves out the last layer"),
     ({"recipe": "minilm", "mapping": [0, 4]}, {"layers": [2]}, "layer 0, the embedding"),
     ({"start_layers": [1, 2]}, {"layers": [2, 3]}, "2 teacher layers does not fit"),
+    ({"start": "supernet", "start_layers": [1, 2]}, {"layers": [2, 3]}, "2 teacher layers does not fit"),
     ({"start_layers": [1, 5]}, {"layers": [2]}, "layer 5 is named, but the teacher has"),
     ({"start_layers": "bottom"}, {"layers": [5]}, "needs a teacher layer 5"),
     ({"recipe": "minilm"}, {"attention_heads": [2, 4]}, "2 attention heads, the teacher 4"),
@@ -253,6 +268,14 @@ def test_what_a_student_of_the_space_could_not_learn_is_refused_before_anything_
     fields["space"] = SAME_HEADS | space
     fields["objective"] = objective
     assert reason in refusal(fields)
+
+
+def test_a_mobilebert_is_refused_where_students_are_cut_out_of_a_supernet(
+    fields: dict[str, Any], unmeasured: None
+) -> None:
+    fields["space"] = {"presets": ["mobilebert"]}
+    fields["objective"] = {"start": "supernet"}
+    assert "MobileBERT cannot be cut out of a supernet" in refusal(fields)
 
 
 @pytest.mark.parametrize("recipe", ["kdnas", "tinybert", "minilmv2"])

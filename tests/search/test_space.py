@@ -94,6 +94,28 @@ def test_the_same_random_numbers_draw_the_same_sample() -> None:
     assert samples[0] == samples[1] != samples[2]
 
 
+def test_a_draw_is_a_point_of_the_space_each_as_likely_as_any_other() -> None:
+    space = SearchSpace((1, 2), (16, 24), (32,), (2, 3), ("gelu",), (8, 20))
+    rng = random.Random(0)
+    counts = Counter(space.draw(rng) for _ in range(4_000))
+
+    assert set(counts) == set(space)
+    expected = 4_000 / len(space)
+    assert all(abs(count - expected) < 5 * expected**0.5 for count in counts.values())
+
+
+def test_a_draw_of_presets_is_one_of_them() -> None:
+    space = SearchSpace.from_spec(SpaceSpec(presets=["tinybert4", "tinybert6"]), TEACHER)
+    assert {space.draw(random.Random(seed)) for seed in range(20)} == set(space.presets)
+
+
+def test_equal_spaces_have_equal_keys_and_others_have_not() -> None:
+    one, other = (SearchSpace((1, 2), (16,), heads, (2,), ("gelu",)) for heads in ((32,), (64,)))
+    assert one.key == SearchSpace((1, 2), (16,), (32,), (2,), ("gelu",)).key
+    assert one.key != other.key
+    assert one.depths == [1, 2]
+
+
 def test_every_point_is_as_likely_as_any_other() -> None:
     rng = random.Random(0)
     draws = Counter(SPACE.sample(rng, 1, set())[0] for _ in range(50 * len(SPACE)))

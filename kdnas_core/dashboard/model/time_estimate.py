@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard.model import progress
@@ -12,7 +13,7 @@ from kdnas_core.dashboard.model.forecast import Forecast
 from kdnas_core.dashboard.read import live
 from kdnas_core.hardware import device_name
 from kdnas_core.runs.records import Candidate, Run
-from kdnas_core.spec import RunSpec
+from kdnas_core.spec import SUPERNET_BATCH, SUPERNET_SHAPES, SUPERNET_STEPS, RunSpec
 
 LATENCY_S = 5.0  # to export a candidate and time it with its teacher
 SET_UP_S = 3.0  # of a mini-KD, without its steps: the cut, the projections, the evaluations, the weights
@@ -50,7 +51,10 @@ def estimate(spec: RunSpec, outlook: Forecast, pace: float | None) -> Estimate:
     timed = judged - round(judged * outlook.share_skipped)
     mean_work = sum(_work(shape, spec) for shape in under) / max(1, len(under))
     mean_work *= PRUNED_STEPS if spec.prunes else 1
-    seconds = timed * LATENCY_S + distilled * (SET_UP_S + mean_work / (pace or _FLOPS_PER_S))
+    flops = pace or _FLOPS_PER_S
+    seconds = timed * LATENCY_S + distilled * (SET_UP_S + mean_work / flops)
+    if spec.objective.start == "supernet":
+        seconds += _supernet_work(spec, outlook.shapes) / flops
     return Estimate(seconds, judged, distilled, pace is not None)
 
 
@@ -88,6 +92,11 @@ def _seconds_of_steps(candidate: Candidate) -> float:
 def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
     rows = [row for row in progress.distilled(candidates) if row.step]  # no step: its result was remembered
     return [row for row in rows if row.seconds and row.latency and row.latency.device == device_name()]
+
+
+def _supernet_work(spec: RunSpec, shapes: Sequence[Architecture]) -> float:
+    mean = fmean(shape.flops(spec.proxy.sequence_length) for shape in shapes)
+    return 3.0 * mean * SUPERNET_STEPS * SUPERNET_SHAPES * SUPERNET_BATCH
 
 
 def _work(shape: Architecture, spec: RunSpec) -> float:

@@ -37,7 +37,11 @@ LEARNS = {
     "custom": "The terms that you list here, added up with their weights.",
 }
 MAPPINGS = ["uniform", "uniform+last", "top", "bottom", "skip", "final"]
-STARTS = {"teacher": "Cut out of the teacher", "random": "Random weights"}
+STARTS = {
+    "teacher": "Cut out of the teacher",
+    "supernet": "Cut out of a supernet, trained for all shapes",
+    "random": "Random weights",
+}
 START_LAYERS = ["uniform", "top", "bottom"]
 OWN_LAYERS = "Those that matter most, or the recipe's own"
 PROJECTIONS = {"per_layer": "One for each layer", "shared": "One shared by all layers"}
@@ -142,7 +146,7 @@ def _details(recipe: str | None) -> dict[str, Any]:
         "mapping": mapping,
         "projection": projection,
         "start": start,
-        "start_layers": start_layers if start == "teacher" else None,
+        "start_layers": None if start == "random" else start_layers,
         "head": "trained" if head else "teacher",
     }
 
