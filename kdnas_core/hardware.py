@@ -160,10 +160,14 @@ class _Slot:
         self.take()
 
 
-@contextmanager
-def _device(waiting: Callable[[], None]) -> Iterator[None]:
+def _device(waiting: Callable[[], None]) -> AbstractContextManager[None]:
     """Holds the device lock alone."""
-    lock = device_lock()
+    return held(device_lock(), waiting)
+
+
+@contextmanager
+def held(lock: FileLock, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds a lock for a `with` block; `waiting` as for `exclusive`."""
     _take(lock, waiting)
     try:
         yield

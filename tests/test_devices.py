@@ -20,6 +20,7 @@ from kdnas_core.data.tasks import Row, Task
 from kdnas_core.distillation.augmentation.candidates import augmenter_for
 from kdnas_core.distillation.needs import trained_head
 from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.distillation.supernet import Supernet
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.classifier import logits_of, tokens_of
@@ -38,6 +39,7 @@ from tests.made_up_device import DEVICE, made_up_device
 from tests.sentences import is_one_sentence
 from tests.tiny import (
     everything_of,
+    made_up_importance,
     made_up_words,
     objective_of,
     targets_of,
@@ -113,6 +115,25 @@ def test_mini_kd_gives_the_same_losses_and_a_student_on_the_processor(
         assert np.isclose(weights, moved_weights, rtol=1e-2, atol=1e-3).mean() > 0.99
     else:
         assert same(weights, moved_weights)
+
+
+@pytest.mark.parametrize("shape", [SMALL, Architecture(2, 16, 32, 4, embedding_size=8)])
+def test_a_step_of_a_supernet_has_the_same_gradients(
+    shape: Architecture, teacher: Teacher, texts: list[str]
+) -> None:
+    train = targets_of(teacher, texts[:24], 24)
+
+    def compute() -> Any:
+        net = Supernet(teacher, train, made_up_importance(teacher), "mean", {2: None})
+        with moved(net):
+            loss = net.gradients([shape, shape], range(8), None)
+            of_queries = net.model.get_parameter("encoder.layer.1.attention.self.query.weight").grad
+            assert of_queries is not None and of_queries.device.type == compute_device().type
+            return loss, of_queries.cpu()
+
+    (loss, gradient), (other_loss, other_gradient) = on_both(compute)
+    assert other_loss == pytest.approx(loss, rel=1e-3)
+    assert same(gradient, other_gradient)
 
 
 def test_the_teachers_outputs_are_the_same_stored_and_online(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.data.tokens import NOT_HIDDEN
+from kdnas_core.data.tokens import NOT_HIDDEN, Passage
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import RELATED, TeacherProfile, plan
 from kdnas_core.distillation.trainer import ProxySet
@@ -37,7 +37,10 @@ def teacher_of(folder: Path) -> Teacher:
 
 
 def targets_of(
-    teacher: Teacher, texts: Sequence[str], sequence_length: int = 64, wanted: NeededOutputs = HIDDEN_STATES
+    teacher: Teacher,
+    texts: Sequence[Passage],
+    sequence_length: int = 64,
+    wanted: NeededOutputs = HIDDEN_STATES,
 ) -> Targets:
     """Returns the teacher's outputs for some texts."""
     return teacher_targets(teacher, texts, sequence_length, None, cache_folder(), wanted=wanted)

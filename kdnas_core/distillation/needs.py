@@ -176,9 +176,11 @@ def supernet_for(
     def stepped(step: int) -> None:
         report(f"training a supernet of all shapes: {step / SUPERNET_STEPS:.0%}")
 
-    with exclusive():
-        cache = cache_folder()
-        return supernet_of(teacher, data, importance, pooling, space, sources, autocast, cache, stepped)
+    def waiting() -> None:
+        report("waiting to train a supernet of all shapes")
+
+    cache = cache_folder()
+    return supernet_of(teacher, data, importance, pooling, space, sources, autocast, cache, stepped, waiting)
 
 
 def check_length(field: str, length: int, teacher: Teacher) -> None:

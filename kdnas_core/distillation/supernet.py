@@ -10,13 +10,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.func import functional_call
@@ -25,10 +29,11 @@ from transformers import AutoModel, PreTrainedModel
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import endless
 from kdnas_core.distillation import losses
-from kdnas_core.distillation.loop import Group, Loop, Saved
+from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.trainer import ProxySet
+from kdnas_core.errors import Failure
 from kdnas_core.files import write_whole
-from kdnas_core.hardware import autocast_to, moved, other_device
+from kdnas_core.hardware import autocast_to, free_memory, held, moved, other_device, turns
 from kdnas_core.models.cut import WORDS, Weights, cut_weights, order_heads, principal_directions
 from kdnas_core.models.families import canonical, own_names
 from kdnas_core.models.importance import Importance
@@ -41,8 +46,11 @@ from kdnas_core.spec import SUPERNET_BATCH, SUPERNET_SHAPES, SUPERNET_STEPS
 
 RATE = 1e-3
 SEED = 0
-KEPT = 2  # supernets in the cache; the least recently used are deleted
-_VERSION = 1  # raised when the same question gives other weights
+KEPT = 4  # supernets in the cache; the least recently used are deleted
+REMEDY = "begin anew with objective.start=teacher"
+_VERSION = 1  # raised, with METHOD, when the same question gives other weights
+
+log = logging.getLogger(__name__)
 OF_VECTORS = 4.0  # weight of the error of vectors, as in the recipe "vectors"
 
 # of each depth, the teacher layer of each student layer; None to choose them by importance
@@ -74,6 +82,7 @@ def supernet_of(
     autocast: torch.dtype | None,
     cache: Path,
     stepped: Callable[[int], None],
+    waiting: Callable[[], None] = lambda: None,
 ) -> Weights:
     """Trains a supernet, or reads it from the cache; returns its weights by the teacher's names.
 
@@ -87,26 +96,60 @@ def supernet_of(
         autocast: dtype of the forward pass, None for float32.
         cache: folder of the cache; while it trains, checkpoints are there too.
         stepped: called with the steps taken; may raise to end it early.
+        waiting: called while another process trains the same, or has the device; may raise to end it.
 
     Raises:
-        Diverged: the loss is not finite.
+        Failure: the loss is not finite.
     """
-    texts, start = data.fingerprint, sorted(sources.items())
-    question = [_VERSION, teacher.fingerprint, texts, pooling, space.key, start, str(autocast)]
-    digest = hashlib.sha256(json.dumps([*question, *other_device()]).encode()).hexdigest()[:24]
+    question = {
+        "method": [_VERSION, SUPERNET_STEPS, SUPERNET_SHAPES, SUPERNET_BATCH, RATE],
+        "teacher": teacher.fingerprint,
+        "texts": data.fingerprint,
+        "importance": [
+            hashlib.sha256(each.numpy().tobytes()).hexdigest() for each in vars(importance).values()
+        ],
+        "pooling": pooling,
+        "space": space.key,
+        "sources": sorted(sources.items()),
+        "autocast": str(autocast),
+        "device": other_device(),
+    }
+    digest = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
     path = cache / "supernets" / f"{digest}.safetensors"
-    if path.is_file():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(FileLock(path.with_suffix(".lock")), waiting):  # another search may train the same
+        known = _read(path)
+        if known is not None:
+            return known
+        supernet = Supernet(teacher, data.train, importance, pooling, sources)
+        weights = _trained(supernet, data, space, autocast, stepped, waiting, path.with_suffix(".checkpoint"))
+        _keep(path, weights)
+    return weights
+
+
+def _read(path: Path) -> Weights | None:
+    """The weights in a file; None if there is none, or it is damaged."""
+    if not path.is_file():
+        return None
+    try:
         path.touch()  # the least recently used file is deleted first
         return load_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = path.with_suffix(".checkpoint")
-    supernet = Supernet(teacher, data.train, importance, pooling, sources)
-    weights = _trained(supernet, data, space, autocast, stepped, checkpoint)
-    write_whole(path, save({name: weight.contiguous() for name, weight in weights.items()}))
-    checkpoint.unlink(missing_ok=True)
-    for old in sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
-    return weights
+    except (OSError, SafetensorError) as error:
+        log.warning(f"A supernet cannot be read: {error}")
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _keep(path: Path, weights: Weights) -> None:
+    """Writes the weights to the cache, if the disk has room, and deletes what was not used for longest."""
+    try:
+        write_whole(path, save({name: weight.contiguous() for name, weight in weights.items()}))
+        path.with_suffix(".checkpoint").unlink(missing_ok=True)
+        for kind in ("*.safetensors", "*.checkpoint"):
+            for old in sorted(path.parent.glob(kind), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning(f"A supernet is not kept: {error}")
 
 
 def _trained(
@@ -115,11 +158,16 @@ def _trained(
     space: Drawn,
     autocast: torch.dtype | None,
     stepped: Callable[[int], None],
+    waiting: Callable[[], None],
     checkpoint: Path,
 ) -> Weights:
     """Trains a supernet, from the checkpoint on if there is one."""
     rng, steps = random.Random(SEED), SUPERNET_STEPS
-    with only_used_words(supernet.model, data.vocabulary), moved(supernet):
+    with (
+        turns(waiting) as let_others,
+        only_used_words(supernet.model, data.vocabulary),
+        moved(supernet),
+    ):
         saved = Saved(checkpoint, f"supernet, {steps} steps", {"supernet": supernet})
         loop = Loop([Group(list(supernet.parameters()))], steps, RATE, saved)
         done = loop.steps_saved()
@@ -128,10 +176,14 @@ def _trained(
             shapes, texts = [space.draw(rng) for _ in range(SUPERNET_SHAPES)], next(batches)
             if step <= done:
                 continue
-            loop.take(step, partial(supernet.gradients, shapes, texts, autocast))
+            try:
+                loop.take(step, partial(supernet.gradients, shapes, texts, autocast))
+            except Diverged as error:
+                raise Failure(f"The training of the supernet diverged ({error}); {REMEDY}.") from None
             loop.keep(step)
             try:
                 stepped(step)
+                let_others()
             except Exception:
                 loop.keep(step, now=True)
                 raise
@@ -155,24 +207,38 @@ class Supernet(nn.Module):
         self.model.load_state_dict(own_names(in_order, self.family))
         self.to_states, self.to_vectors = (_identity(shape.hidden_size) for _ in range(2))
         self.pad = teacher.model.config.pad_token_id or 0
-        self.empty = lru_cache(maxsize=1_024)(self._empty)
+        self.parts = 1  # of a batch, where the device has too little memory for all of it
 
     def gradients(
         self, shapes: Sequence[Architecture], texts: Sequence[int], autocast: torch.dtype | None
     ) -> float:
         """Adds the gradients of students of these shapes on a batch; returns their mean loss."""
-        batch = make_batch(self.train_set, texts, self.pad)
-        total = 0.0
-        for shape in shapes:
-            with autocast_to(autocast):
-                loss = self.loss(shape, batch) / len(shapes)
-            loss.backward()
-            total += loss.item()
-        return total
+        while True:
+            try:
+                size = math.ceil(len(texts) / self.parts)
+                parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+                return sum(
+                    self._gradients_of(shape, part, len(part) / len(texts) / len(shapes), autocast)
+                    for shape in shapes
+                    for part in parts
+                )
+            except torch.OutOfMemoryError:
+                if self.parts >= len(texts):
+                    raise
+            self.zero_grad()
+            free_memory()
+            self.parts *= 2
 
-    def loss(self, shape: Architecture, batch: Batch) -> torch.Tensor:
+    def _gradients_of(
+        self, shape: Architecture, texts: Sequence[int], weight: float, autocast: torch.dtype | None
+    ) -> float:
+        loss = weight * self.loss(shape, make_batch(self.train_set, texts, self.pad), autocast)
+        loss.backward()
+        return loss.item()
+
+    def loss(self, shape: Architecture, batch: Batch, autocast: torch.dtype | None = None) -> torch.Tensor:
         """Computes the loss of a student: last states, sentence vectors, and their similarities."""
-        states, directions = self.states(shape, batch)
+        states, directions = self.states(shape, batch, autocast)
         last = self.teacher.layers
         target = batch.teacher("hidden", last)
         mine, theirs = (pooled(each, batch.lengths, self.pooling) for each in (states, target))
@@ -183,9 +249,11 @@ class Supernet(nn.Module):
             + losses.similarity_error(mine, theirs)
         )
 
-    def states(self, shape: Architecture, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def states(
+        self, shape: Architecture, batch: Batch, autocast: torch.dtype | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a student's last states (real tokens, H_S), and P (H_T, H_S) by which it is cut."""
-        student = self.empty(shape)
+        student = self._empty(shape)
         words, ids = self._words_of(batch.ids)
         theirs: Weights = dict(self.model.named_parameters())
         theirs[WORDS] = theirs[WORDS][words]
@@ -205,7 +273,9 @@ class Supernet(nn.Module):
         inputs = {"input_ids": ids, "attention_mask": batch.mask}
         if any(name.endswith("token_type_ids") for name, _ in student.named_buffers()):
             inputs["token_type_ids"] = torch.zeros_like(ids) if batch.types is None else batch.types
-        output = functional_call(student, rest | _buffers(student, ids.device) | cut.weights, kwargs=inputs)
+        weights = rest | _buffers(student, ids.device) | cut.weights
+        with autocast_to(autocast):
+            output = functional_call(student, weights, kwargs=inputs)
         directions = principal_directions(self.train_set, shape.hidden_size).to(ids.device)
         return batch.real(output.last_hidden_state), directions
 

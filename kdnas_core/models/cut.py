@@ -74,9 +74,24 @@ def cut_out(
         BadInput: `sources` has another number of layers than the student, or names a layer that the teacher
             lacks.
     """
-    own = student.state_dict()
-    theirs = teacher.model.state_dict() if shared is None else shared
+    own, theirs = student.state_dict(), teacher.model.state_dict()
+    if shared is not None:
+        own, theirs = _without_effect(own, student.config.model_type), shared
     return cut_weights(own, theirs, student.config, teacher, targets, importance, sources, shared is not None)
+
+
+def _without_effect(own: Weights, family: str) -> Weights:
+    """Random weights of which those that a cut leaves change no output, but can be learnt.
+
+    Of the two factors of a product (queries and keys, values and output, both feed-forward layers) one is 0.
+    """
+    by_bert = canonical(own, family)
+    silent = {
+        name: torch.zeros_like(weight)
+        for name, weight in by_bert.items()
+        if name.endswith(("self.key.weight", "self.key.bias", "output.dense.weight"))
+    }
+    return own_names(by_bert | silent, family)
 
 
 def cut_weights(
@@ -108,15 +123,16 @@ def cut_weights(
     theirs = canonical(theirs, teacher.model.config.model_type)
     if family == "mobilebert":
         return Cut(cut_words(own, theirs, teacher.model), ())
-    directions = principal_directions(targets, config.hidden_size)
+    device = theirs[WORDS].device
+    directions = principal_directions(targets, config.hidden_size).to(device)
     weights = cut_embeddings(own, theirs, config, teacher.model, directions)
     heads, teacher_heads = config.num_attention_heads, teacher.architecture.attention_heads
     narrow = _leading if in_order else _of_least_error
     kept = []
     for i, source in enumerate(sources):
         to, of = f"encoder.layer.{i}", f"encoder.layer.{source - 1}"
-        chosen = largest(importance.ranked_heads(source), heads)
-        neurons = importance.neurons[source - 1]
+        chosen = largest(importance.ranked_heads(source), heads).to(device)
+        neurons = importance.neurons[source - 1].to(device)
         cut = cut_layer(
             _below(own, to), _below(theirs, of), directions, heads, chosen, teacher_heads, neurons, narrow
         )
@@ -247,10 +263,15 @@ def _leading(left: torch.Tensor, right: torch.Tensor, width: int) -> Pair:
 
 
 def _balanced(left: torch.Tensor, right: torch.Tensor, rank: int) -> Pair:
-    """The factors of the best approximations of rank r of left^T right, by descending singular value."""
-    u, values, v = torch.linalg.svd(left.mT @ right, full_matrices=False)
+    """The factors of the best approximations of rank r of left^T right, by descending singular value.
+
+    The decomposition is that of (d, d) matrices: with the orthonormal factors Q of both, the product is
+    Q_l (R_l R_r^T) Q_r^T.
+    """
+    (q_left, r_left), (q_right, r_right) = (torch.linalg.qr(each.mT) for each in (left, right))
+    u, values, v = torch.linalg.svd(r_left @ r_right.mT)
     root = values[:, :rank, None].sqrt()
-    return root * u.mT[:, :rank], root * v[:, :rank]
+    return root * (q_left @ u).mT[:, :rank], root * (v @ q_right.mT)[:, :rank]
 
 
 @torch.no_grad()
@@ -324,7 +345,7 @@ def cut_embeddings(
     projection, bias = _projection(theirs, p)
     if f"{PROJECTION}.weight" in own:
         # the best approximation of the teacher's word embedding of that rank
-        q = word_directions(teacher, own[WORDS].shape[1])  # (E_T, E_S)
+        q = word_directions(teacher, own[WORDS].shape[1]).to(p.device)  # (E_T, E_S)
         return _factorised(tables, theirs, projection, bias, q)
     if f"{PROJECTION}.weight" in theirs:
         return _multiplied(tables, theirs, projection, bias)

@@ -250,7 +250,8 @@ class Judge:
     def _fingerprints(self) -> dict[str, str | None]:
         """Of what all candidates share, and takes time to hash."""
         words, importance = self.words, self.importance
-        supernet = {} if self.shared is None else {"supernet": _digest(self.shared.values())}
+        shared = self.shared or {}
+        supernet = {"supernet": _digest(shared[name] for name in sorted(shared))} if shared else {}
         return supernet | {
             "words": None if words is None else _digest([words.table, *words.head.parameters()]),
             "importance": None if importance is None else _digest(vars(importance).values()),

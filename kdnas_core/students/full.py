@@ -36,6 +36,7 @@ SAMPLE = 1_000  # texts whose teacher outputs are stored, for the start and to f
 LOOKS = 20  # the most evaluations after the one before the first step
 STEPS_A_LOOK = 100  # the fewest steps between evaluations
 CHECKPOINT = "checkpoint.safetensors"
+CUT_OF_TEACHER = "It begins with a cut of the teacher: the supernet of its run serves the search alone."
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def distil_fully(
         how.seed,
         material.importance,
     )
-    listener.noted(begun.notes)
+    listener.noted([*begun.notes, *([CUT_OF_TEACHER] if material.objective.start == "supernet" else [])])
     listener.begun(steps)
     listener.say("distilling on the full corpus")
     autocast = autocast_dtype()

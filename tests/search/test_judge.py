@@ -903,6 +903,13 @@ def test_whatever_a_loss_depends_on_is_part_of_the_question(
     assert judge._question(SMALL).keys() == before.keys()
 
 
+def test_the_question_does_not_depend_on_the_order_of_a_supernets_weights(judge: Judge) -> None:
+    shared = dict(judge.bench.teacher.model.state_dict())
+    turned = dict(reversed(shared.items()))
+    one, other = (dataclasses.replace(judge, shared=weights) for weights in (shared, turned))
+    assert one._question(SMALL) == other._question(SMALL)
+
+
 @pytest.mark.usefixtures("fresh_cache")
 def test_what_was_stopped_at_a_rung_is_stopped_again_without_a_step(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
