@@ -124,6 +124,8 @@ def supernet_of(
         supernet = Supernet(teacher, data.train, importance, pooling, sources)
         weights = _trained(supernet, data, space, autocast, stepped, waiting, path.with_suffix(".checkpoint"))
         _keep(path, weights)
+    del supernet
+    free_memory()
     return weights
 
 
