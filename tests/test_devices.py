@@ -111,10 +111,8 @@ def test_mini_kd_gives_the_same_losses_and_a_student_on_the_processor(
     (expected, weights), (result, moved_weights) = on_both(compute)
     for name, places in expected.terms.items():
         assert result.terms[name] == pytest.approx(places, rel=1e-2, abs=1e-3), name
-    if torch.cuda.is_available():  # Adam moves a weight whose gradient is only rounding by whole steps
-        assert np.isclose(weights, moved_weights, rtol=1e-2, atol=1e-3).mean() > 0.99
-    else:
-        assert same(weights, moved_weights)
+    # Adam moves a weight whose gradient is only rounding by whole steps, and threads add in any order
+    assert np.isclose(weights, moved_weights, rtol=1e-2, atol=1e-3).mean() > 0.99
 
 
 @pytest.mark.parametrize("shape", [SMALL, Architecture(2, 16, 32, 4, embedding_size=8)])

@@ -13,7 +13,7 @@ from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.recipes import start_layers
 from kdnas_core.distillation.trainer import ProxySet
-from kdnas_core.models.cut import Weights
+from kdnas_core.models.heads import Weights
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import start_student

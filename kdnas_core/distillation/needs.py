@@ -18,7 +18,7 @@ from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import BadInput
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import compute_device, exclusive, moved
-from kdnas_core.models.cut import Weights
+from kdnas_core.models.heads import Weights
 from kdnas_core.models.importance import Importance, importance_of
 from kdnas_core.models.mlm_head import MlmHead, TeacherHead, teacher_head
 from kdnas_core.models.pooling import Mode, pooling_mode

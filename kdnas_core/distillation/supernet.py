@@ -34,8 +34,9 @@ from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import Failure
 from kdnas_core.files import write_whole
 from kdnas_core.hardware import autocast_to, free_memory, held, moved, other_device, turns
-from kdnas_core.models.cut import WORDS, Weights, cut_weights, order_heads, principal_directions
+from kdnas_core.models.cut import WORDS, cut_weights, principal_directions
 from kdnas_core.models.families import canonical, own_names
+from kdnas_core.models.heads import Weights, order_heads
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.student import student_config

@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from kdnas_core.architecture import LayerSource
 from kdnas_core.errors import BadInput
 from kdnas_core.models.families import canonical, first_position, own_names
+from kdnas_core.models.heads import Narrow, Weights, leading, of_least_error, per_head
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher
@@ -30,10 +31,6 @@ NORM = "embeddings.LayerNorm"
 PROJECTION = "embeddings_project"
 
 PCA_TOKENS = 20_000
-
-Weights = dict[str, torch.Tensor]
-Pair = tuple[torch.Tensor, torch.Tensor]
-Narrow = Callable[[torch.Tensor, torch.Tensor, int], Pair]
 
 # Principal directions of targets' states and models' word embeddings, by the id of the living object.
 _DIRECTIONS: dict[int, torch.Tensor] = {}
@@ -127,7 +124,7 @@ def cut_weights(
     directions = principal_directions(targets, config.hidden_size).to(device)
     weights = cut_embeddings(own, theirs, config, teacher.model, directions)
     heads, teacher_heads = config.num_attention_heads, teacher.architecture.attention_heads
-    narrow = _leading if in_order else _of_least_error
+    narrow = leading if in_order else of_least_error
     kept = []
     for i, source in enumerate(sources):
         to, of = f"encoder.layer.{i}", f"encoder.layer.{source - 1}"
@@ -219,7 +216,7 @@ def _attention(
     """The student's attention from the chosen heads of the teacher."""
     # W_q P with the bias as one more column, so that the cut products include the bias
     query, key, value = (
-        _per_head(
+        per_head(
             torch.cat(
                 [layer[f"attention.self.{name}.weight"] @ p, layer[f"attention.self.{name}.bias"][:, None]], 1
             ),
@@ -228,7 +225,7 @@ def _attention(
         for name in ("query", "key", "value")
     )
     dense = "attention.output.dense"
-    output = _per_head((p.T @ layer[f"{dense}.weight"]).T, teacher_heads)  # (heads, d_T, H_S)
+    output = per_head((p.T @ layer[f"{dense}.weight"]).T, teacher_heads)  # (heads, d_T, H_S)
     width = p.shape[1] // heads
     query, key = narrow(query[chosen], key[chosen], width)
     output, value = narrow(output[chosen], value[chosen], width)
@@ -242,70 +239,6 @@ def _attention(
     cut[f"{dense}.weight"] = _filled(mine[f"{dense}.weight"].T, output, heads, width).T
     cut[f"{dense}.bias"] = p.T @ layer[f"{dense}.bias"]
     return cut | layer_norm(layer, "attention.output.LayerNorm", p)
-
-
-def _per_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """(heads * d, columns) -> (heads, d, columns)."""
-    return weight.unflatten(0, (heads, -1))
-
-
-def _of_least_error(left: torch.Tensor, right: torch.Tensor, width: int) -> Pair:
-    """(heads, d, a) and (heads, d, b) -> (heads, r, a) and (heads, r, b), r = min(width, d).
-
-    Their products left^T right are the best approximations of rank r; at the width d nothing changes.
-    """
-    return (left, right) if width == left.shape[1] else _balanced(left, right, min(width, left.shape[1]))
-
-
-def _leading(left: torch.Tensor, right: torch.Tensor, width: int) -> Pair:
-    """As `_of_least_error`, of heads whose dimensions are in order: the first ones."""
-    return left[:, :width], right[:, :width]
-
-
-def _balanced(left: torch.Tensor, right: torch.Tensor, rank: int) -> Pair:
-    """The factors of the best approximations of rank r of left^T right, by descending singular value.
-
-    The decomposition is that of (d, d) matrices: with the orthonormal factors Q of both, the product is
-    Q_l (R_l R_r^T) Q_r^T.
-    """
-    (q_left, r_left), (q_right, r_right) = (torch.linalg.qr(each.mT) for each in (left, right))
-    u, values, v = torch.linalg.svd(r_left @ r_right.mT)
-    root = values[:, :rank, None].sqrt()
-    return root * (q_left @ u).mT[:, :rank], root * (v @ q_right.mT)[:, :rank]
-
-
-@torch.no_grad()
-def order_heads(weights: Weights, layers: int, heads: int) -> Weights:
-    """Rotates each head so that the dimensions that matter most to its products come first.
-
-    The products of queries with keys and of values with the output layer stay the same, and so does the
-    model's output.
-
-    Args:
-        weights: of an encoder, by BERT's names (`canonical`).
-        layers: N.
-        heads: of each layer.
-
-    Returns:
-        All weights.
-    """
-    turned = dict(weights)
-    for layer in range(layers):
-        at, dense = f"encoder.layer.{layer}.attention.self", f"encoder.layer.{layer}.attention.output.dense"
-        query, key, value = (_with_bias(weights, f"{at}.{name}", heads) for name in ("query", "key", "value"))
-        output = _per_head(weights[f"{dense}.weight"].T, heads)
-        query, key = _balanced(query, key, query.shape[1])
-        output, value = _balanced(output, value, value.shape[1])
-        for name, part in (("query", query), ("key", key), ("value", value)):
-            turned[f"{at}.{name}.weight"] = part[:, :, :-1].flatten(0, 1).contiguous()
-            turned[f"{at}.{name}.bias"] = part[:, :, -1].flatten().contiguous()
-        turned[f"{dense}.weight"] = output.flatten(0, 1).T.contiguous()
-    return turned
-
-
-def _with_bias(weights: Weights, name: str, heads: int) -> torch.Tensor:
-    """A linear layer by head with its bias as the last column, (heads, d, H + 1)."""
-    return _per_head(torch.cat([weights[f"{name}.weight"], weights[f"{name}.bias"][:, None]], 1), heads)
 
 
 def _filled(weight: torch.Tensor, parts: torch.Tensor, heads: int, width: int) -> torch.Tensor:

@@ -20,8 +20,9 @@ from transformers import (
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.files import sync_files
-from kdnas_core.models.cut import Weights, cut_out
+from kdnas_core.models.cut import cut_out
 from kdnas_core.models.families import field_of, first_position, shape_of
+from kdnas_core.models.heads import Weights
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher

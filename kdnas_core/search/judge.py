@@ -22,7 +22,7 @@ from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
 from kdnas_core.files import sync_files
 from kdnas_core.hardware import Turn, compute_name, in_slot
 from kdnas_core.latency.bench import LatencyBench
-from kdnas_core.models.cut import Weights
+from kdnas_core.models.heads import Weights
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import new_student, read_student, save, student_config

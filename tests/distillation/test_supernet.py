@@ -15,8 +15,9 @@ from kdnas_core.distillation import supernet
 from kdnas_core.distillation.supernet import Supernet, supernet_of
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import Failure
-from kdnas_core.models.cut import WORDS, Weights, cut_out
+from kdnas_core.models.cut import WORDS, cut_out
 from kdnas_core.models.families import shape_of
+from kdnas_core.models.heads import Weights
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Batch, Targets, make_batch
 from kdnas_core.models.teacher import Teacher

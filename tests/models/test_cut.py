@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.errors import BadInput
-from kdnas_core.models.cut import Weights, cut_out, order_heads
-from kdnas_core.models.families import canonical, own_names
+from kdnas_core.models.cut import cut_out
+from kdnas_core.models.families import canonical
+from kdnas_core.models.heads import Weights
 from kdnas_core.models.mapping import layer_map
 from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.targets import Targets, make_batch
@@ -406,40 +406,3 @@ def test_a_cut_student_shares_no_memory_with_its_teacher(other: Teacher, train: 
     student = started(other, other.architecture, train, seed=0)
     theirs = {weight.data_ptr() for weight in other.model.parameters()}
     assert all(weight.data_ptr() not in theirs for weight in student.parameters())
-
-
-# Heads in order
-
-
-def test_a_teacher_whose_heads_are_in_order_reads_as_before(other: Teacher, train: Targets) -> None:
-    family = other.model.config.model_type
-    in_order = order_heads(canonical(other.model.state_dict(), family), 4, 4)
-    turned = copy.deepcopy(other.model)
-    turned.load_state_dict(own_names(in_order, family))
-
-    assert not torch.equal(by_bert(turned)[QUERY], by_bert(other.model)[QUERY])
-    torch.testing.assert_close(states_of(turned, train), states_of(other.model, train), atol=1e-4, rtol=0)
-
-
-def test_the_first_dimensions_of_a_head_in_order_are_the_best_of_that_number(teacher: Teacher) -> None:
-    weights = by_bert(teacher.model)
-    in_order = order_heads(weights, 4, 4)
-    for rank in (1, 4, 8):
-        for head in range(4):
-            rows = slice(8 * head, 8 * head + 8)
-            whole = _products(weights, rows)
-            kept = _products(in_order, slice(8 * head, 8 * head + rank))
-            expected = torch.linalg.svdvals(whole)[rank:].square().sum()
-            assert (whole - kept).square().sum() == pytest.approx(float(expected), abs=1e-8)
-
-
-QUERY, KEY = (f"encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key"))
-
-
-def _products(weights: Weights, rows: slice) -> torch.Tensor:
-    """Queries times keys with their biases, (H + 1, H + 1), in float64."""
-    query, key = (
-        torch.cat([weights[name][rows], weights[name.replace("weight", "bias")][rows, None]], 1).double()
-        for name in (QUERY, KEY)
-    )
-    return query.T @ key
