@@ -40,20 +40,19 @@ from kdnas_core.models.heads import Weights, order_heads
 from kdnas_core.models.importance import Importance
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.student import student_config
-from kdnas_core.models.targets import Batch, Targets, make_batch, pooled
+from kdnas_core.models.targets import Batch, Targets, has_segments, make_batch, pooled
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import only_used_words
 from kdnas_core.spec import SUPERNET_BATCH, SUPERNET_SHAPES, SUPERNET_STEPS
 
 RATE = 1e-3
+OF_VECTORS = 4.0  # weight of the error of vectors, as in the recipe "vectors"
 SEED = 0
 KEPT = 4  # supernets in the cache; the least recently used are deleted
 REMEDY = "begin anew with objective.start=teacher"
 _VERSION = 1  # raised, with METHOD, when the same question gives other weights
 
 log = logging.getLogger(__name__)
-OF_VECTORS = 4.0  # weight of the error of vectors, as in the recipe "vectors"
-
 # of each depth, the teacher layer of each student layer; None to choose them by importance
 Sources = Mapping[int, Sequence[int] | None]
 
@@ -274,7 +273,7 @@ class Supernet(nn.Module):
             in_order=True,
         )
         inputs = {"input_ids": ids, "attention_mask": batch.mask}
-        if any(name.endswith("token_type_ids") for name, _ in student.named_buffers()):
+        if has_segments(student.config):
             inputs["token_type_ids"] = torch.zeros_like(ids) if batch.types is None else batch.types
         weights = rest | _buffers(student, ids.device) | cut.weights
         with autocast_to(autocast):
