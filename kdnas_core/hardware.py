@@ -327,15 +327,20 @@ def moved(*modules: torch.nn.Module) -> Iterator[None]:
 
 
 def free_memory() -> None:
-    """Returns unused memory to the GPU, or to the operating system.
-
-    After a training the C library of Linux would keep a gigabyte of it.
-    """
+    """Returns unused memory to the GPU and to the operating system."""
     import torch
 
     if compute_device().type == "cuda":
         torch.cuda.empty_cache()
-    elif sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    return_memory()
+
+
+def return_memory() -> None:
+    """Returns unused memory to the operating system; takes about 10 ms.
+
+    The C library of Linux would keep it: more with each batch of another length, in all up to a gigabyte.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 

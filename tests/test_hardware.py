@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import filelock
+import psutil
 import pytest
 
 from kdnas_core import hardware as module
-from kdnas_core.hardware import core_lock, device_lock, exclusive, in_slot, turns
+from kdnas_core.hardware import core_lock, device_lock, exclusive, in_slot, return_memory, turns
 
 TRY = """
 import filelock
@@ -291,3 +293,20 @@ def test_a_long_computation_shuts_out_slots_and_timings_but_no_slot_pauses_for_i
         for waits in (in_slot(2, given_up), exclusive(given_up), in_slot(1, given_up)):
             with pytest.raises(GivenUp), waits:
                 raise AssertionError
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems return it themselves")
+def test_memory_that_was_freed_is_returned_to_the_operating_system() -> None:
+    blocks = [bytes(100_000) for _ in range(2_000)]
+    pinned = blocks[::20]  # what the C library would stop at
+    del blocks
+    before = psutil.Process().memory_info().rss
+    return_memory()
+    assert psutil.Process().memory_info().rss < before - 100_000_000
+    assert pinned
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems return it themselves")
+def test_a_c_library_that_cannot_return_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    return_memory()

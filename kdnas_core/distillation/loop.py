@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kdnas_core.errors import BadInput
+from kdnas_core.hardware import return_memory
 
 WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
 CHECKPOINT_STEPS = 500
+RETURN_STEPS = 20  # after which unused memory is returned
 CHECKPOINT_S = 60  # the most seconds between checkpoints where steps are slow
 
 LayerRates = Callable[[int], float]  # student layer (0 for its embeddings) -> share of the learning rate
@@ -144,6 +146,8 @@ class Loop:
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimiser.step()
         self.optimiser.zero_grad()
+        if step % RETURN_STEPS == 0:
+            return_memory()
 
     def keep(self, step: int, now: bool = False) -> None:
         """Saves a checkpoint if one is due: at intervals of steps or seconds, at the end, or `now`."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core import files
 from kdnas_core.architecture import Architecture
-from kdnas_core.hardware import exclusive
+from kdnas_core.hardware import exclusive, return_memory
 from kdnas_core.latency.protocol import TimedRun, question, reading, recall_latency, time_in_turns
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.runtimes import runner, threads
@@ -69,6 +69,8 @@ class LatencyBench:
                 known = self._timed(runners)
                 if not known.clean:
                     known = self._timed(runners)
+            del runners
+            return_memory()  # of the graph and its session
             if known.clean:  # unclean readings are not cached but measured again
                 files.remember("latency", self._question(architecture), known.to_dict())
         return known

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdnas_core.distillation.objective import Places
 from kdnas_core.distillation.trainer import HeldOut
+from kdnas_core.hardware import return_memory
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import Store
 from kdnas_core.search.candidate import Costs, KnownPeers, Listener, cost_of
@@ -115,6 +116,7 @@ class CandidateJournal:
         drop_weights(self.store.files(self.run, candidate))
 
     def _finish(self, candidate: int, started: float, **fields: object) -> None:
+        return_memory()  # of this student and its training
         share = (time.monotonic() - started) / self.judge.slots  # of the time that those side by side take
         self.store.update_candidate(candidate, seconds=share, **fields)
 

@@ -230,3 +230,13 @@ def test_a_file_of_another_training_is_refused_and_changes_nothing(tmp_path: Pat
         other.loop.steps_saved()
     assert is_one_sentence(str(refused.value))
     assert other.weights() == before
+
+
+def test_unused_memory_is_returned_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned = [0]
+    monkeypatch.setattr(loop, "return_memory", lambda: returned.__setitem__(0, returned[0] + 1))
+    parameter = nn.Parameter(torch.ones(2))
+    of_one = Loop([Group([parameter])], STEPS, RATE)
+    for step in range(1, STEPS + 1):
+        of_one.take(step, giving([parameter], [np.ones(2, np.float32)]))
+    assert returned == [STEPS // loop.RETURN_STEPS] == [1]
