@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -116,6 +116,13 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
         FileLock(Path(made) / _LOCK),
     ):
         yield Path(made)
+
+
+def keep_latest(paths: Iterable[Path], most: int) -> None:
+    """Deletes files but for the `most` that were used last, by their times of modification."""
+    by_use = sorted(paths, key=lambda path: path.stat().st_mtime)
+    for old in by_use[:-most]:
+        old.unlink(missing_ok=True)
 
 
 def delete_beyond(parent: Path, most_bytes: int, spared: Path) -> None:

@@ -117,7 +117,7 @@ def facts(db: Path, candidate: int, refresh: float | None) -> None:
     head(seen)
     measurements(seen.candidate)
     layers_section.show(layers_section.of_candidate(seen))
-    cut_section.show(seen.candidate.cut_from)
+    cut_section.show(seen.candidate.cut_from, seen.run.spec.objective.start)
     timing(seen.candidate)
     if refresh and not under_way(seen):
         st.rerun()  # it has been judged, and can be exported now

@@ -321,8 +321,8 @@ def _candidate_line(candidate: Candidate) -> str:
         line += f" {candidate.latency.p50:8.2f} ms {candidate.latency.speedup:6.1f}x"
     elif candidate.estimated_ms is not None:
         line += f" {candidate.estimated_ms:8.2f} ms estimated, not measured"
-    if candidate.rung is not None:
-        line += f"  stopped after {candidate.rung} of {candidate.steps} steps"
+    if candidate.stopped is not None:
+        line += f"  {candidate.stopped}"
     if candidate.proxy_score is not None:
         line += f"  score {candidate.proxy_score:.4f}"
     return line if candidate.loss is None else f"{line}  loss {candidate.loss:.4f}"

@@ -32,7 +32,7 @@ from kdnas_core.distillation import losses
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
 from kdnas_core.distillation.trainer import ProxySet
 from kdnas_core.errors import Failure
-from kdnas_core.files import write_whole
+from kdnas_core.files import keep_latest, write_whole
 from kdnas_core.hardware import autocast_to, free_memory, held, moved, other_device, turns
 from kdnas_core.models.cut import WORDS, cut_weights, principal_directions
 from kdnas_core.models.families import canonical, own_names
@@ -148,8 +148,7 @@ def _keep(path: Path, weights: Weights) -> None:
         write_whole(path, save({name: weight.contiguous() for name, weight in weights.items()}))
         path.with_suffix(".checkpoint").unlink(missing_ok=True)
         for kind in ("*.safetensors", "*.checkpoint"):
-            for old in sorted(path.parent.glob(kind), key=lambda each: each.stat().st_mtime)[:-KEPT]:
-                old.unlink(missing_ok=True)
+            keep_latest(path.parent.glob(kind), KEPT)
     except OSError as error:
         log.warning(f"A supernet is not kept: {error}")
 

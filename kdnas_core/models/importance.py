@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
-from kdnas_core.files import write_whole
+from kdnas_core.files import keep_latest, write_whole
 from kdnas_core.hardware import compute_device, moved, other_device
 from kdnas_core.models.capture import capture, dot_scores
 from kdnas_core.models.families import own_path
@@ -107,8 +107,7 @@ def importance_of(
         importance = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save({name: value.contiguous() for name, value in vars(importance).items()}))
-    for old in sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
+    keep_latest(path.parent.iterdir(), KEPT)
     return importance
 
 

@@ -96,6 +96,13 @@ class Candidate:
         return self.step if self.state == "pruned" else None
 
     @property
+    def stopped(self) -> str | None:
+        """When it was pruned, in words; None unless it was."""
+        if self.rung is None:
+            return None
+        return f"stopped {f'after {self.rung}' if self.rung else 'before the first'} of {self.steps} steps"
+
+    @property
     def proxy_score(self) -> float | None:
         """The mean of its scores on the proxies of its run's tasks; None if there are none."""
         scores = [value for task, value in self.scores.items() if task.endswith(PROXY)]

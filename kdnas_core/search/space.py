@@ -8,6 +8,7 @@ import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
@@ -56,7 +57,7 @@ class SearchSpace:
         plain = (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads, self.hidden_act)
         embeddings = self.embedding_size or (None,)
         for layers, width, intermediate, heads, act, embedding in product(*plain, embeddings):
-            if width % heads == 0 and (embedding or 0) <= width:
+            if _exists(width, heads, embedding):
                 yield Architecture(layers, width, intermediate, heads, act, embedding)
 
     def __len__(self) -> int:
@@ -93,14 +94,11 @@ class SearchSpace:
         """Draws one architecture uniformly."""
         if self.presets:
             return rng.choice(self.presets)
+        by_knob = {**self._choices_by_knob(), "embedding_size": self.embedding_size or (None,)}
         while True:
-            layers, width, intermediate, heads = (
-                rng.choice(choices)
-                for choices in (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads)
-            )
-            act, embedding = rng.choice(self.hidden_act), rng.choice(self.embedding_size or (None,))
-            if width % heads == 0 and (embedding or 0) <= width:
-                return Architecture(layers, width, intermediate, heads, act, embedding)
+            drawn: dict[str, Any] = {knob: rng.choice(choices) for knob, choices in by_knob.items()}
+            if _exists(drawn["hidden_size"], drawn["attention_heads"], drawn["embedding_size"]):
+                return Architecture(**drawn)
 
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
         """Returns the index of the architecture's choice for each knob of this space."""
@@ -123,6 +121,10 @@ class SearchSpace:
     def smallest(self) -> Architecture:
         """Returns the architecture with the fewest multiply-adds."""
         return min(self, key=lambda architecture: architecture.flops(128))
+
+
+def _exists(width: int, heads: int, embedding: int | None) -> bool:
+    return width % heads == 0 and (embedding or 0) <= width
 
 
 def _check_fits(space: SearchSpace) -> None:

@@ -17,7 +17,7 @@ from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.evaluation.classifier import new_classifier
 from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, fine_tuned
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, chosen_rate, train_tokens
-from kdnas_core.files import cache_folder
+from kdnas_core.files import cache_folder, keep_latest
 from kdnas_core.hardware import exclusive, other_device
 from kdnas_core.models.teacher import Teacher, most_tokens
 
@@ -83,6 +83,4 @@ def _keep(model: PreTrainedModel, path: Path) -> None:
     tensors: dict[str, torch.Tensor] = model.state_dict()
     save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, unfinished)
     unfinished.replace(path)
-    by_age = sorted(path.parent.glob("*.safetensors"), key=lambda each: each.stat().st_mtime)
-    for old in by_age[:-KEPT]:
-        old.unlink(missing_ok=True)
+    keep_latest(path.parent.glob("*.safetensors"), KEPT)

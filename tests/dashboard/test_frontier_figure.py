@@ -151,6 +151,8 @@ def test_a_candidate_that_was_stopped_early_is_drawn_at_its_agreement_then_and_s
     assert (list(mark.x), [round(y) for y in mark.y], mark.customdata) == ([7.1], [40], (9,))
     assert "≈ 7.1 ms, estimated, not measured" in mark.text[0]
     assert "stopped after 33 of 200 steps, agreement 40.0 % then" in mark.text[0]
+    before = trace(frontier([dataclasses.replace(PRUNED, step=0)]), "stopped early").text[0]
+    assert "stopped before the first of 200 steps, agreement 40.0 % then" in before
     measured = dataclasses.replace(PRUNED, latency=ROWS[0].latency)
     assert "4.00 ms" in trace(frontier([measured]), "stopped early").text[0]
 

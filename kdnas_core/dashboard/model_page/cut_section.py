@@ -15,11 +15,16 @@ MEANING = (
 )
 
 
-def show(cut_from: Sequence[LayerSource]) -> None:
-    """Draws a row for each layer, or nothing if the student began with random weights."""
+def show(cut_from: Sequence[LayerSource], origin: str = "teacher") -> None:
+    """Draws a row for each layer, or nothing if the student began with random weights.
+
+    Args:
+        cut_from: the source of each layer.
+        origin: "teacher", or "supernet" for a candidate that is cut out of one.
+    """
     if not cut_from:
         return
-    with st.expander("Cut out of the teacher"):
+    with st.expander(f"Cut out of the {origin}"):
         st.dataframe(
             table(cut_from),
             hide_index=True,

@@ -156,6 +156,6 @@ def _label(row: Candidate) -> str:
     if row.latency is None:
         cost = f"{wording.estimated(row.estimated_ms)}, not measured"
     judged = "not distilled" if math.isnan(error) else wording.judged(row)
-    if row.rung is not None:
-        judged = f"stopped after {row.rung} of {row.steps} steps, {judged} then"
+    if row.stopped is not None:
+        judged = f"{row.stopped}, {judged} then"
     return f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}<br>{cost} · {judged}"
