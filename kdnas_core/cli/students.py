@@ -113,7 +113,10 @@ def evaluate(
     db: Db = DEFAULT_DB,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", help="`packaged`, a folder, or hub:NAME[:CONFIG]; may be given again."),
+        typer.Option(
+            "--task",
+            help="`packaged`, `packaged-retrieval`, a folder, or hub:NAME[:CONFIG]; may be given again.",
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Fine-tuned models on each task.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", help="The most rows of a training split.")] = None,

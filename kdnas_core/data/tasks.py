@@ -12,6 +12,7 @@ from kdnas_core.data.hub import HUB
 from kdnas_core.data.hub_tasks import find_hub, wanted_split
 from kdnas_core.data.labels import classes_of, indices_of, is_hidden
 from kdnas_core.data.packaged_task import LIBRARIES, Example, packaged_task
+from kdnas_core.data.retrieval import is_retrieval
 from kdnas_core.data.tables import SCORABLE, TRAIN, Splits, Table, TaskSource, quoted
 from kdnas_core.data.task_files import find_folder
 from kdnas_core.errors import BadInput
@@ -93,6 +94,7 @@ def read_task(
     Raises:
         BadInput: it cannot be scored on; says why in one sentence.
     """
+    check_is_learnt(source)
     task = _find(source, cache)
     chosen = choose(source, task, wanted_split(source, split), train_language)
     train, tables = chosen.train, chosen.tables
@@ -105,6 +107,18 @@ def read_task(
         for name, table in {TRAIN: train, **tables}.items()
     }
     return Task(task.name, classes, splits, chosen.scored, chosen.languages)
+
+
+def check_is_learnt(source: str) -> None:
+    """Refuses a retrieval task.
+
+    Raises:
+        BadInput: it is one.
+    """
+    if is_retrieval(source):
+        raise BadInput(
+            f"Nothing can be learnt from {source}, a task of retrieval; name one with train and validation."
+        )
 
 
 def _find(source: str, cache: Path) -> TaskSource:

@@ -55,7 +55,7 @@ class ScoreSpec(Strict):
     """The scoring of a model and its teacher on tasks.
 
     Attributes:
-        tasks: `packaged`, folders, or `hub:NAME[:CONFIG]`.
+        tasks: `packaged`, folders, or `hub:NAME[:CONFIG]`; of retrieval `packaged-retrieval`, or folders.
         seeds: how many models are fine-tuned on each task.
         rows: the most rows of a training split.
         split: which is scored.

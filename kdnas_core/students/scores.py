@@ -10,10 +10,13 @@ from typing import Literal
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
+from kdnas_core.data.retrieval import Retrieval, is_retrieval, read_retrieval
 from kdnas_core.data.tasks import ZERO_SHOT as ZERO_SHOT
 from kdnas_core.data.tasks import Task, read_task
 from kdnas_core.distillation.precision import autocast_dtype
+from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.fine_tuning import FineTuning
+from kdnas_core.evaluation.retrieval import retrieval_scores
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
 from kdnas_core.evaluation.zero_shot import can_compare, similarity_score
 from kdnas_core.files import cache_folder
@@ -53,7 +56,7 @@ def check_scoring(spec: RunSpec, how: ScoreSpec) -> None:
         BadInput: the teacher or a task cannot be read; says why in one sentence.
     """
     check_teacher(spec.teacher)
-    list(_tasks(how))
+    list(_tasks(spec, how))
 
 
 def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreListener) -> None:
@@ -74,7 +77,7 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
         Diverged: fine-tuning diverged at every learning rate.
     """
     listener.say("reading the tasks")
-    tasks = list(_tasks(how))
+    tasks = list(_tasks(spec, how))
     teacher = load_teacher(spec.teacher)
     compared = is_embedding_teacher(spec.teacher)
     models = dict(_models(teacher, student, how))
@@ -83,6 +86,12 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     tuned: dict[Subject, FineTuning] = {"teacher": settings, "student": small, "control": small}
     reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
+        if isinstance(task, Retrieval):
+            for subject, model in models.items():
+                if subject != "control":
+                    listener.say(f"{subject}: {task.name}")
+                    listener.scored(subject, _retrieved(model, task, settings, listener))
+            continue
         own = is_for(student, task)
         apart = reads_apart and not own  # a task's own student reads a pair as one text, so all do
         for subject, model in models.items():
@@ -95,9 +104,16 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
                 listener.scored(subject, _zero_shot(model, task, settings, listener))
 
 
-def _tasks(how: ScoreSpec) -> Iterator[Task]:
+def _tasks(spec: RunSpec, how: ScoreSpec) -> Iterator[Task | Retrieval]:
     for source in how.tasks:
-        yield read_task(source, cache_folder(), split=how.split, train_language=how.train_language)
+        if not is_retrieval(source):
+            yield read_task(source, cache_folder(), split=how.split, train_language=how.train_language)
+            continue
+        if not is_embedding_teacher(spec.teacher):
+            raise BadInput(
+                f"The teacher is not made for the sentence vectors that {source} compares; leave it out."
+            )
+        yield read_retrieval(source, cache_folder(), how.split)
 
 
 def _models(teacher: Teacher, student: Path, how: ScoreSpec) -> Iterator[tuple[Subject, Scored]]:
@@ -152,6 +168,12 @@ def _score(
     callbacks = ScoringListener(listener.waiting, step)
     score = score_on(model, task, settings, range(seeds), autocast_dtype(), callbacks, reads_apart)
     listener.scored(subject, score)
+
+
+def _retrieved(model: Scored, task: Retrieval, settings: FineTuning, listener: ScoreListener) -> TaskScore:
+    with exclusive(listener.waiting):
+        values = retrieval_scores(model.encoder, model.tokenizer, task, settings.sequence_length)
+    return TaskScore(f"{task.name}{ZERO_SHOT}", (values,))
 
 
 def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.dashboard.act import requests
-from kdnas_core.errors import Failure
+from kdnas_core.data.retrieval import PACKAGED_RETRIEVAL
+from kdnas_core.errors import BadInput, Failure
 from kdnas_core.runs.jobs import Job, Lane, Worker
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.spec import quick_spec
@@ -116,3 +117,9 @@ def test_a_wait_that_ends_early_is_taken_up_again(db: Path) -> None:
         claim(store)
         store.accept(check, lambda: [store.create_run(quick_spec())])
     assert requests.outcome(db, check, drawn_anew).made == (1,)
+
+
+def test_a_retrieval_task_is_scored_and_never_learnt(db: Path) -> None:
+    assert requests.score(db, "s3", {"tasks": [PACKAGED_RETRIEVAL]})
+    with pytest.raises(BadInput, match="Nothing can be learnt from packaged-retrieval"):
+        requests.distil(db, ["12"], {"task": PACKAGED_RETRIEVAL})

@@ -27,6 +27,7 @@ from kdnas_core.students import scores as module
 from kdnas_core.students import task_teacher
 from kdnas_core.students.scores import ZERO_SHOT, ScoreListener, Subject, check_scoring, score_models
 from kdnas_core.students.task_file import write_task
+from tests.data.test_retrieval import written as written_for_retrieval
 from tests.evaluation.test_classifier import count_rows, word_rows
 from tests.sentences import is_one_sentence
 from tests.tiny import teacher_of
@@ -333,6 +334,18 @@ def test_beside_a_student_made_for_a_task_of_pairs_all_read_them_as_it_does(
     ]
 
 
+def test_what_vectors_retrieve_is_scored_without_training(
+    of_vectors: RunSpec, student: Path, tmp_path: Path, trainings: list[int]
+) -> None:
+    folder = str(written_for_retrieval(tmp_path / "capitals"))
+    told = scored(of_vectors, student, tasks=[folder], control=True)
+    assert told.names == [("teacher", f"capitals{ZERO_SHOT}"), ("student", f"capitals{ZERO_SHOT}")]
+    assert trainings == []
+    for _, score in told.scores:
+        assert (score.rate, score.metrics) == (None, ["ndcg@10", "recall@10"])
+        assert score.mean("recall@10") == 1.0  # of three documents all are among the first ten
+
+
 def test_a_teacher_of_another_kind_is_not_compared_by_vectors(
     spec: RunSpec, student: Path, counts: str
 ) -> None:
@@ -371,6 +384,13 @@ def test_what_cannot_be_scored_is_refused_in_one_sentence(
     how = ScoreSpec(tasks=[words] if fields else [words, "/nowhere/at/all"])
     with pytest.raises(BadInput) as refusal:
         check_scoring(spec.model_copy(update=fields), how)
+    assert is_one_sentence(str(refusal.value))
+
+
+def test_a_teacher_of_another_kind_retrieves_nothing(spec: RunSpec, tmp_path: Path) -> None:
+    folder = str(written_for_retrieval(tmp_path / "capitals"))
+    with pytest.raises(BadInput, match="not made for the sentence vectors") as refusal:
+        check_scoring(spec, ScoreSpec(tasks=[folder]))
     assert is_one_sentence(str(refusal.value))
 
 

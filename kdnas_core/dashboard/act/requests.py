@@ -11,8 +11,9 @@ from typing import Any
 
 from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.hub import HUB, parse_hub
+from kdnas_core.data.retrieval import is_retrieval
 from kdnas_core.data.task_files import find_folder
-from kdnas_core.data.tasks import PACKAGED
+from kdnas_core.data.tasks import PACKAGED, check_is_learnt
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.runs.jobs import ACTIVE, Job, Kind
 from kdnas_core.runs.launch import ensure_worker, is_served
@@ -112,7 +113,8 @@ def score(db: Path, source: str, fields: dict[str, Any]) -> int:
     """Submits the scoring of a candidate or a student; as `distil`."""
     how = parse_score({name: value for name, value in fields.items() if value not in (None, "")})
     for task in how.tasks:
-        check_task(task)
+        if not is_retrieval(task):
+            check_task(task)
     return submit(db, "scorings", how, [source])
 
 
@@ -155,6 +157,7 @@ def check_task(task: str) -> None:
     Raises:
         BadInput: it cannot be a task; says why.
     """
+    check_is_learnt(task)
     if task.startswith(HUB):
         parse_hub(task)
     elif task != PACKAGED:

@@ -26,6 +26,9 @@ USUAL = ScoreSpec(tasks=["packaged"])
 SCALE = "Scores are times 100; retained is the student's score as a share of the teacher's."
 CONTROL = "Also without distillation (control)"
 CONTROL_HELP = "The same shape with random weights, trained on the task alone: what distillation adds."
+RETRIEVAL_HELP = (
+    "For vectors also `packaged-retrieval`, or a folder in BEIR's layout. Several: by commas or lines."
+)
 PAIRS = {"as the teacher is used": None, "together": "together", "apart": "apart"}
 PAIRS_HELP = (
     "Together: as one text. Apart: each by itself, and a head over both vectors, as sentence encoders are"
@@ -37,7 +40,9 @@ METRICS = {
     "f1": "F1",
     "macro_f1": "macro F1",
     "matthews": "Matthews' correlation",
+    "ndcg@10": "nDCG of the first 10",
     "pearson": "Pearson's correlation",
+    "recall@10": "recall of the first 10",
     "spearman": "Spearman's correlation",
 }
 SCORE_COLUMNS = {
@@ -70,9 +75,7 @@ def _why_not(source: Source) -> str:
 @st.fragment(key="score_form")
 def _form(db: Path, source: Source) -> None:
     """Draws the form; the button is disabled until the fields are complete."""
-    text = st.text_area(
-        "Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} Several: by commas or lines."
-    )
+    text = st.text_area("Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} {RETRIEVAL_HELP}")
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     fields: dict[str, Any] = {
         "seeds": left.number_input("Seeds", 1, 20, USUAL.seeds, help="Models fine-tuned on each task."),
