@@ -13,28 +13,34 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.data.retrieval import Retrieval
 from kdnas_core.evaluation.zero_shot import sentence_vectors
+from kdnas_core.models.pooling import Mode
 
 BEST = 10  # documents of a query that count
 CHUNK = 64  # queries that are compared with all documents at once
 
 
 def retrieval_scores(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Retrieval, sequence_length: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Retrieval,
+    sequence_length: int,
+    pooling: Mode = "mean",
 ) -> dict[str, float]:
-    """Ranks all documents for each query by the cosine of mean vectors; nothing is trained.
+    """Ranks all documents for each query by the cosine of sentence vectors; nothing is trained.
 
     Args:
         model: an encoder, not changed.
         tokenizer: the model's.
         task: queries and documents.
         sequence_length: the most tokens of a query, and of a document.
+        pooling: of the vectors.
 
     Returns:
         Means over queries: "ndcg@10" (BEIR's, with linear gains), and "recall@10", the share of the relevant
         documents among the first ten.
     """
     queries, documents = (
-        normalize(sentence_vectors(model, tokenizer, texts, sequence_length), dim=1)
+        normalize(sentence_vectors(model, tokenizer, texts, sequence_length, pooling), dim=1)
         for texts in (task.queries, task.documents)
     )
     gains: list[float] = []

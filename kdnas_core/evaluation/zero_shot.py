@@ -15,6 +15,8 @@ from kdnas_core.data.tasks import Row, Task
 from kdnas_core.data.tokens import by_length
 from kdnas_core.evaluation.metrics import score
 from kdnas_core.hardware import compute_device, moved
+from kdnas_core.models.pooling import Mode
+from kdnas_core.models.targets import pooled
 
 BATCH = 64
 
@@ -25,9 +27,13 @@ def can_compare(task: Task) -> bool:
 
 
 def similarity_score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], sequence_length: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    sequence_length: int,
+    pooling: Mode = "mean",
 ) -> float:
-    """Computes Spearman's correlation of the cosine of mean vectors with human scores, -1 to 1.
+    """Computes Spearman's correlation of the cosine of sentence vectors with human scores, -1 to 1.
 
     Nothing is trained. It is 0 if it is not defined.
 
@@ -36,6 +42,7 @@ def similarity_score(
         tokenizer: the model's.
         rows: pairs with scores, higher for more similar ones.
         sequence_length: the most tokens of a sentence.
+        pooling: of the vectors.
 
     Raises:
         ValueError: a row is not a pair.
@@ -43,8 +50,10 @@ def similarity_score(
     seconds = [row.second for row in rows if row.second is not None]
     if len(seconds) < len(rows):
         raise ValueError("Rows to compare are pairs.")
-    one = sentence_vectors(model, tokenizer, [row.first for row in rows], sequence_length)
-    other = sentence_vectors(model, tokenizer, seconds, sequence_length)
+    one, other = (
+        sentence_vectors(model, tokenizer, texts, sequence_length, pooling)
+        for texts in ([row.first for row in rows], seconds)
+    )
     return score("spearman", [row.label for row in rows], cosine_similarity(one, other).tolist())
 
 
@@ -78,8 +87,9 @@ def sentence_vectors(
     tokenizer: PreTrainedTokenizerBase,
     sentences: Sequence[str],
     sequence_length: int,
+    pooling: Mode = "mean",
 ) -> torch.Tensor:
-    """Computes the (sentences, H) means of the last hidden states over real tokens."""
+    """Computes the (sentences, H) vectors, pooled from the last hidden states of real tokens."""
     vectors = torch.zeros(len(sentences), model.config.hidden_size)
     with moved(model), torch.inference_mode():
         for batch in by_length([len(sentence) for sentence in sentences], BATCH):
@@ -93,6 +103,6 @@ def sentence_vectors(
             states = model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             ).last_hidden_state
-            mask = inputs["attention_mask"][:, :, None]
-            vectors[batch] = ((states * mask).sum(1) / mask.sum(1)).cpu()
+            mask = inputs["attention_mask"]
+            vectors[batch] = pooled(states[mask.bool()], mask.sum(1), pooling).cpu()
     return vectors

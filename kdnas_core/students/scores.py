@@ -21,7 +21,7 @@ from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, sc
 from kdnas_core.evaluation.zero_shot import can_compare, similarity_score
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive
-from kdnas_core.models.pooling import is_embedding_teacher
+from kdnas_core.models.pooling import Mode, is_embedding_teacher, pooling_mode
 from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import read_student
 from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
@@ -84,13 +84,14 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     settings = usual_settings(teacher, how.rows)
     small = replace(settings, dropout=STUDENT_DROPOUT)
     tuned: dict[Subject, FineTuning] = {"teacher": settings, "student": small, "control": small}
+    pooling = pooling_mode(spec.teacher)
     reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
         if isinstance(task, Retrieval):
             for subject, model in models.items():
                 if subject != "control":
                     listener.say(f"{subject}: {task.name}")
-                    listener.scored(subject, _retrieved(model, task, settings, listener))
+                    listener.scored(subject, _retrieved(model, task, settings, pooling, listener))
             continue
         own = is_for(student, task)
         apart = reads_apart and not own  # a task's own student reads a pair as one text, so all do
@@ -101,7 +102,7 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
                 _score(subject, model, task, tuned[subject], how.seeds, apart, listener)
             if compared and can_compare(task) and subject != "control":
                 listener.say(f"{subject}: {task.name}, similarity")
-                listener.scored(subject, _zero_shot(model, task, settings, listener))
+                listener.scored(subject, _zero_shot(model, task, settings, pooling, listener))
 
 
 def _tasks(spec: RunSpec, how: ScoreSpec) -> Iterator[Task | Retrieval]:
@@ -170,15 +171,19 @@ def _score(
     listener.scored(subject, score)
 
 
-def _retrieved(model: Scored, task: Retrieval, settings: FineTuning, listener: ScoreListener) -> TaskScore:
+def _retrieved(
+    model: Scored, task: Retrieval, settings: FineTuning, pooling: Mode, listener: ScoreListener
+) -> TaskScore:
     with exclusive(listener.waiting):
-        values = retrieval_scores(model.encoder, model.tokenizer, task, settings.sequence_length)
+        values = retrieval_scores(model.encoder, model.tokenizer, task, settings.sequence_length, pooling)
     return TaskScore(f"{task.name}{ZERO_SHOT}", (values,))
 
 
-def _zero_shot(model: Scored, task: Task, settings: FineTuning, listener: ScoreListener) -> TaskScore:
+def _zero_shot(
+    model: Scored, task: Task, settings: FineTuning, pooling: Mode, listener: ScoreListener
+) -> TaskScore:
     """Scores similarities on the test split if there is one, as is usual for embedding models."""
     rows = task.splits["test" if "test" in task.splits else task.scored[0]]
     with exclusive(listener.waiting):
-        value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length)
+        value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length, pooling)
     return TaskScore(f"{task.name}{ZERO_SHOT}", ({"spearman": value},))

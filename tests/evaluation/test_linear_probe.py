@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from kdnas_core.evaluation.zero_shot import probe_accuracy, sentence_vectors
+from kdnas_core.models.pooling import Mode
 from kdnas_core.models.teacher import Teacher
 from tests.tiny import teacher_of
 
@@ -15,14 +17,22 @@ def teacher(tiny_teacher: Path) -> Teacher:
     return teacher_of(tiny_teacher)
 
 
-def test_a_sentence_vector_is_the_mean_over_its_own_tokens_whatever_stands_beside_it(
-    teacher: Teacher, texts: list[str]
+POOLINGS: dict[Mode, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda states: states.mean(0),
+    "cls": lambda states: states[0],
+    "max": lambda states: states.amax(0),
+}
+
+
+@pytest.mark.parametrize("mode", POOLINGS)
+def test_a_sentence_vector_is_pooled_over_its_own_tokens_whatever_stands_beside_it(
+    mode: Mode, teacher: Teacher, texts: list[str]
 ) -> None:
-    together = sentence_vectors(teacher.model, teacher.tokenizer, texts[:70], sequence_length=32)
+    together = sentence_vectors(teacher.model, teacher.tokenizer, texts[:70], 32, mode)
     for index in (0, 33, 69):
         inputs = teacher.tokenizer([texts[index]], truncation=True, max_length=32, return_tensors="pt")
         with torch.inference_mode():
-            alone = teacher.model(**inputs).last_hidden_state[0].double().mean(0)
+            alone = POOLINGS[mode](teacher.model(**inputs).last_hidden_state[0].double())
         torch.testing.assert_close(together[index].double(), alone, atol=1e-5, rtol=1e-5)
 
 

@@ -31,7 +31,11 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     found = {name: rng.normal(size=WIDTH) for name in names}
 
     def made_up(
-        model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Sequence[str],
+        length: int,
+        pooling: str,
     ) -> torch.Tensor:
         return torch.tensor(np.array([found[text] for text in texts]), dtype=torch.float32)
 

@@ -26,7 +26,11 @@ def plane(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors in a plane: the angle to a grows from b to c, d and e, independent of their lengths."""
 
     def vectors(
-        model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], length: int
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        sentences: Sequence[str],
+        length: int,
+        pooling: str,
     ) -> torch.Tensor:
         return torch.tensor([VECTORS[sentence] for sentence in sentences])
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -296,12 +296,22 @@ def test_an_embedding_teacher_and_its_student_are_compared_by_their_vectors_too(
         assert score.figure == pytest.approx(expected, abs=1e-6)
 
 
-def cosine(encoder: Any, teacher: Teacher, row: Row) -> float:
+def mean(states: torch.Tensor) -> torch.Tensor:
+    return states.mean(0)
+
+
+def first(states: torch.Tensor) -> torch.Tensor:
+    return states[0]
+
+
+def cosine(
+    encoder: Any, teacher: Teacher, row: Row, pool: Callable[[torch.Tensor], torch.Tensor] = mean
+) -> float:
     vectors = []
     for sentence in (row.first, row.second):
         with torch.no_grad():
             states = encoder(**teacher.tokenizer(sentence, return_tensors="pt")).last_hidden_state
-        vectors.append(states[0].double().mean(0))
+        vectors.append(pool(states[0].double()))
     return float(vectors[0] @ vectors[1] / vectors[0].norm() / vectors[1].norm())
 
 
@@ -332,6 +342,26 @@ def test_beside_a_student_made_for_a_task_of_pairs_all_read_them_as_it_does(
         ("student", "counts"),
         ("control", "counts"),
     ]
+
+
+def test_vectors_are_pooled_as_the_teachers_are(
+    of_vectors: RunSpec, student: Path, texts: list[str], tmp_path: Path
+) -> None:
+    folder = Path(of_vectors.teacher)
+    modules = [{"type": "models.Transformer", "path": ""}, {"type": "models.Pooling", "path": "1_Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    rows = [Row(texts[i][:60], texts[i + 60][:60], (7 * i % 60) / 12 + 0.01) for i in range(60)]
+    told = scored(of_vectors, student, tasks=[written(tmp_path / "pairs", rows, rows)])
+    figures = {subject: score.figure for subject, score in told.scores if score.task.endswith(ZERO_SHOT)}
+    teacher, labels = teacher_of(folder), [row.label for row in rows]
+    of_first, of_mean = (
+        spearmanr([cosine(teacher.model, teacher, row, pool) for row in rows], labels).statistic
+        for pool in (first, mean)
+    )
+    assert abs(of_first - of_mean) > 1e-3
+    assert figures["teacher"] == pytest.approx(of_first, abs=1e-6)
 
 
 def test_what_vectors_retrieve_is_scored_without_training(
