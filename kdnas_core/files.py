@@ -120,9 +120,10 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 def keep_latest(paths: Iterable[Path], most: int) -> None:
     """Deletes files but for the `most` that were used last, by their times of modification."""
-    by_use = sorted(paths, key=lambda path: path.stat().st_mtime)
-    for old in by_use[:-most]:
-        old.unlink(missing_ok=True)
+    used = [(status.st_mtime, path) for path in paths if (status := _status(path))]
+    for _, old in sorted(used)[:-most]:
+        with suppress(OSError):  # another process has it open, where that keeps it
+            old.unlink(missing_ok=True)
 
 
 def delete_beyond(parent: Path, most_bytes: int, spared: Path) -> None:

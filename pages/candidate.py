@@ -47,11 +47,10 @@ def head(seen: CandidateView) -> None:
         widgets.trouble(candidate.error)
     if candidate.state == "over_budget":
         st.info(over_budget(candidate))
-    if candidate.rung is not None:
+    if candidate.stopped is not None:
         st.info(
-            f"Stopped after {candidate.rung} of {candidate.steps} steps: a faster candidate was clearly"
-            " better after as many, so this one could not be the best for any budget. Its agreement is that"
-            " of the last step it took."
+            f"{candidate.stopped.capitalize()}: a faster candidate was clearly better then, so this one could"
+            " not be the best for any budget. Its agreement is that of then."
         )
     if candidate.state == "distilling":
         st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")

@@ -227,6 +227,14 @@ def weighty(db: Path) -> int:
     return candidate.id
 
 
+def test_a_student_for_a_retrieval_task_is_refused_before_anything_is_written(filled: Path) -> None:
+    candidate = weighty(filled)
+    before = files_in(filled.parent)
+    done = call("distill", candidate, "--task", "packaged-retrieval", "--db", filled)
+    assert "Nothing can be learnt from packaged-retrieval" in refused(done)
+    assert files_in(filled.parent) == before
+
+
 @pytest.mark.usefixtures("can_all_be_done")
 def test_what_fails_on_the_way_exits_with_1_and_says_why(
     filled: Path, monkeypatch: pytest.MonkeyPatch

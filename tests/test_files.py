@@ -12,6 +12,7 @@ from kdnas_core.files import (
     cache_folder,
     delete_beyond,
     discard,
+    keep_latest,
     own_folder,
     recall,
     remember,
@@ -198,3 +199,14 @@ def test_a_folder_that_is_gone_already_can_be_discarded(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     discard(tmp_path / "here")
     assert not (tmp_path / "here").exists()
+
+
+def test_only_the_files_that_were_used_last_are_kept_also_while_another_process_deletes_some(
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / name for name in "abcd"]
+    for age, path in enumerate(paths):
+        path.write_text("")
+        os.utime(path, (1_000 - age, 1_000 - age))
+    keep_latest([tmp_path / "gone", *paths], 2)
+    assert sorted(tmp_path.iterdir()) == paths[:2]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -295,18 +296,17 @@ def test_a_long_computation_shuts_out_slots_and_timings_but_no_slot_pauses_for_i
                 raise AssertionError
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems return it themselves")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return it themselves")
 def test_memory_that_was_freed_is_returned_to_the_operating_system() -> None:
-    blocks = [bytes(100_000) for _ in range(2_000)]
+    blocks = [b"x" * 100_000 for _ in range(2_000)]
     pinned = blocks[::20]  # what the C library would stop at
     del blocks
     before = psutil.Process().memory_info().rss
     return_memory()
-    assert psutil.Process().memory_info().rss < before - 100_000_000
+    assert psutil.Process().memory_info().rss < before - 50_000_000
     assert pinned
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems return it themselves")
 def test_a_c_library_that_cannot_return_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     return_memory()

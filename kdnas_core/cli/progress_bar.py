@@ -18,7 +18,7 @@ def candidates_bar(total: int) -> Iterator[Callable[[Candidate], None]]:
 
         def told(candidate: Candidate) -> None:
             loss = "over budget" if candidate.loss is None else f"loss {candidate.loss:.3f}"
-            loss += "" if candidate.rung is None else f" at step {candidate.rung}, stopped"
+            loss += "" if candidate.stopped is None else f", {candidate.stopped}"
             bar.set_postfix_str(f"{candidate.architecture.key} {loss}", refresh=False)
             bar.update()
 

@@ -248,16 +248,17 @@ def _score_lines(scores: list[Score]) -> list[str]:
     found = averages(scores)
     average = ScoreRow("average", "", found.student, found.teacher, found.retained, None, found.control)
     names = " ".join(f"{name:>8}" for name in ("student", "spread", "teacher"))
-    head = f"{'task':<24} {'metric':<12} {names} {'retained':>9} {'control':>8}"
-    return [head, *map(_score_line, [*score_rows(scores), average])]
+    rows = [*score_rows(scores), average]
+    widths = (max(24, *(len(row.task) for row in rows)), max(12, *(len(row.metric) for row in rows)))
+    head = f"{'task':<{widths[0]}} {'metric':<{widths[1]}} {names} {'retained':>9} {'control':>8}"
+    return [head, *(_score_line(row, widths) for row in rows)]
 
 
-def _score_line(row: ScoreRow) -> str:
+def _score_line(row: ScoreRow, widths: tuple[int, int]) -> str:
     figures = [_figure(figure) for figure in (row.student, row.spread, row.teacher)]
     retained = "" if row.retained is None else f"{row.retained:.1%}"
-    return (
-        f"{row.task:<24} {row.metric:<12} {' '.join(figures)} {retained:>9} {_figure(row.control)}".rstrip()
-    )
+    name = f"{row.task:<{widths[0]}} {row.metric:<{widths[1]}}"
+    return f"{name} {' '.join(figures)} {retained:>9} {_figure(row.control)}".rstrip()
 
 
 def _figure(value: float | None) -> str:

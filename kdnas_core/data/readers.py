@@ -45,12 +45,17 @@ def lines_of(path: Path) -> list[str]:
 
 
 def _from_jsonl(path: Path) -> Columns:
-    rows = [_object(path, number, line) for number, line in enumerate(lines_of(path), 1) if line.strip()]
+    rows = [object_on(path, number, line) for number, line in enumerate(lines_of(path), 1) if line.strip()]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+def object_on(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Returns the JSON object on a line of a file.
+
+    Raises:
+        BadInput: there is none.
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

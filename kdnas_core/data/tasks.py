@@ -19,7 +19,7 @@ from kdnas_core.errors import BadInput
 
 PACKAGED = "packaged"
 # Suffixes of a task's name in scores:
-ZERO_SHOT = " (zero-shot)"  # pairs compared by their sentence vectors, without fine-tuning
+ZERO_SHOT = " (zero-shot)"  # by sentence vectors, without fine-tuning: similarity, retrieval
 APART = " (apart)"  # the two sentences of a pair encoded separately
 PROXY = " (proxy)"  # a score on the proxy of a task (`proxy_task.py`)
 

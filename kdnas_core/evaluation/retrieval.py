@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import ndcg_score
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,8 +23,12 @@ def retrieval_scores(
     task: Retrieval,
     sequence_length: int,
     pooling: Mode = "mean",
+    told: Callable[[int, int], None] = lambda texts, of: None,
 ) -> dict[str, float]:
     """Ranks all documents for each query by the cosine of sentence vectors; nothing is trained.
+
+    As BEIR does (arXiv 2104.08663): gains are the grades, and a query that is itself a document does not
+    find itself.
 
     Args:
         model: an encoder, not changed.
@@ -34,31 +36,32 @@ def retrieval_scores(
         task: queries and documents.
         sequence_length: the most tokens of a query, and of a document.
         pooling: of the vectors.
+        told: called with the texts that are encoded, and all texts; may raise to end it.
 
     Returns:
-        Means over queries: "ndcg@10" (BEIR's, with linear gains), and "recall@10", the share of the relevant
-        documents among the first ten.
+        Means over queries: "ndcg@10"; "recall@10", the share of its relevant documents in the first ten.
     """
-    queries, documents = (
-        normalize(sentence_vectors(model, tokenizer, texts, sequence_length, pooling), dim=1)
-        for texts in (task.queries, task.documents)
-    )
+    texts = [*task.queries, *task.documents]
+    vectors = normalize(sentence_vectors(model, tokenizer, texts, sequence_length, pooling, told), dim=1)
+    queries, documents = vectors[: len(task.queries)], vectors[len(task.queries) :]
     gains: list[float] = []
     recalls: list[float] = []
     for start in range(0, len(queries), CHUNK):
-        similarities = (queries[start : start + CHUNK] @ documents.T).numpy()
-        relevant = task.relevant[start : start + CHUNK]
-        gains += [_ndcg(of_one, row) for of_one, row in zip(relevant, similarities, strict=True)]
-        recalls += [_recall(of_one, row) for of_one, row in zip(relevant, similarities, strict=True)]
+        similarities = queries[start : start + CHUNK] @ documents.T
+        for row, own in zip(similarities, task.own[start : start + CHUNK], strict=True):
+            if own is not None:
+                row[own] = -math.inf
+        found = similarities.topk(min(BEST, len(documents)), dim=1).indices.tolist()
+        for relevant, places in zip(task.relevant[start : start + CHUNK], found, strict=True):
+            gains.append(_ndcg(relevant, places))
+            recalls.append(len(relevant.keys() & set(places)) / len(relevant))
     return {f"ndcg@{BEST}": fmean(gains), f"recall@{BEST}": fmean(recalls)}
 
 
-def _ndcg(relevant: Mapping[int, float], similarities: NDArray[np.float32]) -> float:
-    grades = np.zeros_like(similarities)
-    grades[list(relevant)] = list(relevant.values())
-    return float(ndcg_score([grades], [similarities], k=BEST))
+def _ndcg(relevant: Mapping[int, float], places: Sequence[int]) -> float:
+    best = sorted(relevant.values(), reverse=True)[:BEST]
+    return _dcg(relevant.get(place, 0.0) for place in places) / _dcg(best)
 
 
-def _recall(relevant: Mapping[int, float], similarities: NDArray[np.float32]) -> float:
-    best = np.argsort(-similarities, kind="stable")[:BEST]
-    return len(relevant.keys() & set(best.tolist())) / len(relevant)
+def _dcg(grades: Iterable[float]) -> float:
+    return sum(grade / math.log2(2 + place) for place, grade in enumerate(grades))

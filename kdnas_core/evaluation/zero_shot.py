@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -88,9 +88,13 @@ def sentence_vectors(
     sentences: Sequence[str],
     sequence_length: int,
     pooling: Mode = "mean",
+    told: Callable[[int, int], None] = lambda sentences, of: None,
 ) -> torch.Tensor:
-    """Computes the (sentences, H) vectors, pooled from the last hidden states of real tokens."""
-    vectors = torch.zeros(len(sentences), model.config.hidden_size)
+    """Computes the (sentences, H) vectors, pooled from the last hidden states of real tokens.
+
+    `told` is called with the number of sentences that are encoded, and of all; it may raise to end it.
+    """
+    vectors, encoded = torch.zeros(len(sentences), model.config.hidden_size), 0
     with moved(model), torch.inference_mode():
         for batch in by_length([len(sentence) for sentence in sentences], BATCH):
             inputs = tokenizer(
@@ -105,4 +109,6 @@ def sentence_vectors(
             ).last_hidden_state
             mask = inputs["attention_mask"]
             vectors[batch] = pooled(states[mask.bool()], mask.sum(1), pooling).cpu()
+            encoded += len(batch)
+            told(encoded, len(sentences))
     return vectors

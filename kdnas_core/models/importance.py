@@ -107,7 +107,7 @@ def importance_of(
         importance = Importance(heads, neurons, _same_word(teacher, _synthetic_pairs(texts)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save({name: value.contiguous() for name, value in vars(importance).items()}))
-    keep_latest(path.parent.iterdir(), KEPT)
+    keep_latest(path.parent.glob("*.safetensors"), KEPT)
     return importance
 
 

@@ -71,11 +71,14 @@ def averages(scores: Sequence[Score]) -> Averages:
 
 
 def figures_of(scores: Sequence[Score], subject: Scored = "student") -> dict[str, float]:
-    """Returns one score for each task of a subject: the mean over metrics of the means over seeds."""
+    """Returns one score for each task of a subject: the mean over metrics of the means over seeds.
+
+    Without training it is the first metric: of what is retrieved, nDCG.
+    """
     means: dict[str, list[float]] = {}
     for task, metric in dict.fromkeys((s.task, s.metric) for s in scores if s.subject == subject):
         means.setdefault(task, []).append(fmean(_values(scores, subject, task, metric)))
-    return {task: fmean(values) for task, values in means.items()}
+    return {task: values[0] if task.endswith(ZERO_SHOT) else fmean(values) for task, values in means.items()}
 
 
 def retained(student: float | None, teacher: float | None) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from kdnas_core.data.tasks import check_is_learnt
 from kdnas_core.distillation.objective import Places
 from kdnas_core.evaluation.scoring import TaskScore
 from kdnas_core.hardware import chosen_device, computing_on
@@ -94,6 +95,7 @@ def check_distillation(store: Store, source: Source, how: DistilSpec) -> None:
     if how.task is None:
         check_full(spec, how, source.candidate.architecture)
     else:
+        check_is_learnt(how.task)
         check_scoring(spec, ScoreSpec(tasks=[how.task]))
 
 

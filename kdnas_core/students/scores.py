@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
+from kdnas_core import files
 from kdnas_core.data.retrieval import Retrieval, is_retrieval, read_retrieval
 from kdnas_core.data.tasks import ZERO_SHOT as ZERO_SHOT
 from kdnas_core.data.tasks import Task, read_task
@@ -20,11 +21,11 @@ from kdnas_core.evaluation.retrieval import retrieval_scores
 from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
 from kdnas_core.evaluation.zero_shot import can_compare, similarity_score
 from kdnas_core.files import cache_folder
-from kdnas_core.hardware import exclusive
-from kdnas_core.models.pooling import Mode, is_embedding_teacher, pooling_mode
+from kdnas_core.hardware import exclusive, other_device
+from kdnas_core.models.pooling import Mode, Pooling, is_embedding_teacher, pooling_mode, pooling_of
 from kdnas_core.models.sources import check_teacher
 from kdnas_core.models.student import read_student
-from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher
+from kdnas_core.models.teacher import Teacher, fingerprint, load_teacher, most_tokens
 from kdnas_core.spec import RunSpec, ScoreSpec
 from kdnas_core.students.task_file import fingerprint_of_task
 from kdnas_core.students.task_teacher import STUDENT_DROPOUT, usual_settings
@@ -91,7 +92,7 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
             for subject, model in models.items():
                 if subject != "control":
                     listener.say(f"{subject}: {task.name}")
-                    listener.scored(subject, _retrieved(model, task, settings, pooling, listener))
+                    listener.scored(subject, _retrieved(model, task, teacher, listener))
             continue
         own = is_for(student, task)
         apart = reads_apart and not own  # a task's own student reads a pair as one text, so all do
@@ -171,12 +172,27 @@ def _score(
     listener.scored(subject, score)
 
 
-def _retrieved(
-    model: Scored, task: Retrieval, settings: FineTuning, pooling: Mode, listener: ScoreListener
-) -> TaskScore:
-    with exclusive(listener.waiting):
-        values = retrieval_scores(model.encoder, model.tokenizer, task, settings.sequence_length, pooling)
-    return TaskScore(f"{task.name}{ZERO_SHOT}", (values,))
+def _retrieved(model: Scored, task: Retrieval, teacher: Teacher, listener: ScoreListener) -> TaskScore:
+    """Scores what a model's vectors retrieve, of texts as long as its teacher is served with."""
+    pooling = pooling_of(teacher.name)
+    served = pooling.length if isinstance(pooling, Pooling) else None
+    length = min(most_tokens(teacher), served or most_tokens(teacher))
+    mode = pooling_mode(teacher.name)
+    question = {
+        "model": model.fingerprint,
+        "retrieval": task.fingerprint,
+        "length": length,
+        "pooling": mode,
+        "device": other_device(),
+    }
+    values = files.recall("scores", question)
+    if values is None:
+        with exclusive(listener.waiting):
+            values = retrieval_scores(model.encoder, model.tokenizer, task, length, mode, listener.step)
+        files.remember("scores", question, values)
+    asked = f", {task.split}" if task.split else ""
+    by_name = {f"{name}{asked}": value for name, value in values.items()}
+    return TaskScore(f"{task.name}{ZERO_SHOT}", (by_name,))
 
 
 def _zero_shot(

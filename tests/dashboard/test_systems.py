@@ -40,6 +40,17 @@ def test_averages_are_over_what_all_rows_have_and_never_over_zero_shot_tasks() -
     assert systems.retained(SMALL, [SMALL], ["a"]) is None
 
 
+def test_a_row_without_any_fine_tuned_score_takes_no_average_from_the_others() -> None:
+    only_similar = dataclasses.replace(OTHER, figures={SIMILAR: 0.5})
+    rows = [TEACHER, SMALL, only_similar]
+    assert systems.shared_tasks(rows) == ["a", "b"]
+    assert systems.average(only_similar, ["a", "b"]) is None
+    assert systems.retained(only_similar, rows, ["a", "b"]) is None
+    assert systems_tables.ordered(rows, "retained %")[-1] == only_similar
+    assert list(systems_tables.systems_table(rows)["Average"].isna()) == [False, False, True]
+    assert systems_figure.systems_figure(rows).data
+
+
 def test_rows_that_were_not_scored_on_a_task_can_be_left_out() -> None:
     assert systems.scored_on([TEACHER, SMALL, OTHER], ["b"]) == [TEACHER, SMALL]
     assert systems.scored_on([TEACHER, OTHER], []) == [TEACHER, OTHER]

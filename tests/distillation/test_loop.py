@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -233,10 +234,12 @@ def test_a_file_of_another_training_is_refused_and_changes_nothing(tmp_path: Pat
 
 
 def test_unused_memory_is_returned_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    returned = [0]
-    monkeypatch.setattr(loop, "return_memory", lambda: returned.__setitem__(0, returned[0] + 1))
-    parameter = nn.Parameter(torch.ones(2))
+    returned: list[int] = []
+    clock, parameter = [0.0], nn.Parameter(torch.ones(2))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     of_one = Loop([Group([parameter])], STEPS, RATE)
     for step in range(1, STEPS + 1):
+        monkeypatch.setattr(loop, "return_memory", partial(returned.append, step))
+        clock[0] += loop.RETURN_S / 2.5
         of_one.take(step, giving([parameter], [np.ones(2, np.float32)]))
-    assert returned == [STEPS // loop.RETURN_STEPS] == [1]
+    assert returned == [3, 6, 9, 12, 15, 18]

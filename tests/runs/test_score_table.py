@@ -96,3 +96,8 @@ def test_what_was_compared_without_fine_tuning_enters_no_average() -> None:
     assert averages(similar) == Averages(None, None, None, None)
     assert figures_of([*similar, *tuned]) == pytest.approx({"stsb (zero-shot)": 0.2, "stsb": 0.6})
     assert scoring.ZERO_SHOT == ZERO_SHOT
+    found = [
+        Score("student", f"papers{ZERO_SHOT}", metric, 0, value)
+        for metric, value in (("ndcg@10, test", 0.3), ("recall@10, test", 0.9))
+    ]
+    assert figures_of(found) == {f"papers{ZERO_SHOT}": 0.3}  # nDCG alone

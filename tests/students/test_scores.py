@@ -14,14 +14,16 @@ from scipy.stats import spearmanr
 from transformers import AutoModel, BertConfig, BertModel
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.data.retrieval import read_retrieval
 from kdnas_core.data.tasks import APART, Row, read_task
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation import scoring
 from kdnas_core.evaluation.classifier import new_classifier
 from kdnas_core.evaluation.fine_tuning import FineTuning, fine_tuned
+from kdnas_core.evaluation.retrieval import retrieval_scores
 from kdnas_core.evaluation.scoring import TaskScore
 from kdnas_core.models.student import new_student, save
-from kdnas_core.models.teacher import Teacher
+from kdnas_core.models.teacher import Teacher, most_tokens
 from kdnas_core.spec import RunSpec, ScoreSpec, parse_spec
 from kdnas_core.students import scores as module
 from kdnas_core.students import task_teacher
@@ -364,16 +366,23 @@ def test_vectors_are_pooled_as_the_teachers_are(
     assert figures["teacher"] == pytest.approx(of_first, abs=1e-6)
 
 
-def test_what_vectors_retrieve_is_scored_without_training(
-    of_vectors: RunSpec, student: Path, tmp_path: Path, trainings: list[int]
+def test_what_vectors_retrieve_is_scored_without_training_and_remembered(
+    of_vectors: RunSpec, student: Path, tmp_path: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = str(written_for_retrieval(tmp_path / "capitals"))
-    told = scored(of_vectors, student, tasks=[folder], control=True)
+    folder = written_for_retrieval(tmp_path / "capitals")
+    (folder / "qrels" / "test.tsv").write_text("q1\td1\t2\nq2\td2\t1\n")
+    told = scored(of_vectors, student, tasks=[str(folder)], control=True)
     assert told.names == [("teacher", f"capitals{ZERO_SHOT}"), ("student", f"capitals{ZERO_SHOT}")]
     assert trainings == []
-    for _, score in told.scores:
-        assert (score.rate, score.metrics) == (None, ["ndcg@10", "recall@10"])
-        assert score.mean("recall@10") == 1.0  # of three documents all are among the first ten
+    assert told.steps == [(5, 5), (5, 5)]
+    task = read_retrieval(str(folder), tmp_path)
+    teacher = teacher_of(Path(of_vectors.teacher))
+    expected = retrieval_scores(teacher.model, teacher.tokenizer, task, most_tokens(teacher))
+    [values] = told.scores[0][1].seeds
+    assert (told.scores[0][1].rate, values) == (None, {f"{name}, test": x for name, x in expected.items()})
+    assert 0.5 < expected["ndcg@10"] <= 1.0
+    monkeypatch.setattr(module, "retrieval_scores", None)
+    assert scored(of_vectors, student, tasks=[str(folder)]).scores == told.scores
 
 
 def test_a_teacher_of_another_kind_is_not_compared_by_vectors(

@@ -171,8 +171,9 @@ def _all_tasks(systems: Sequence[System]) -> list[str]:
 
 
 def shared_tasks(systems: Sequence[System]) -> list[str]:
-    """Returns the tasks that all systems were scored on; only averages over these compare."""
-    return [task for task in tasks_of(systems) if all(task in system.figures for system in systems)]
+    """Returns the tasks that all systems with fine-tuned scores have; only averages over these compare."""
+    tuned = [system for system in systems if tasks_of([system])]
+    return [task for task in tasks_of(systems) if all(task in system.figures for system in tuned)]
 
 
 def scored_on(systems: Sequence[System], tasks: Sequence[str]) -> list[System]:
@@ -181,8 +182,9 @@ def scored_on(systems: Sequence[System], tasks: Sequence[str]) -> list[System]:
 
 
 def average(system: System, tasks: Sequence[str]) -> float | None:
-    """Returns a system's mean score over tasks, all of which it must have."""
-    return fmean(system.figures[task] for task in tasks) if tasks else None
+    """Returns a system's mean score over tasks; None unless it has them all."""
+    has_all = tasks and set(tasks) <= system.figures.keys()
+    return fmean(system.figures[task] for task in tasks) if has_all else None
 
 
 def retained(system: System, systems: Sequence[System], tasks: Sequence[str]) -> float | None:
