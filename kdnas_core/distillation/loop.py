@@ -25,7 +25,7 @@ WARMUP = 0.1  # share of the steps
 MAX_GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
 CHECKPOINT_STEPS = 500
-RETURN_S = 4  # after which unused memory is returned; that takes about 10 ms
+RETURN_S = 2  # after which unused memory is returned; that takes about 10 ms
 CHECKPOINT_S = 60  # the most seconds between checkpoints where steps are slow
 
 LayerRates = Callable[[int], float]  # student layer (0 for its embeddings) -> share of the learning rate
