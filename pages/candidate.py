@@ -50,7 +50,7 @@ def head(seen: CandidateView) -> None:
     if candidate.stopped is not None:
         st.info(
             f"{candidate.stopped.capitalize()}: a faster candidate was clearly better then, so this one could"
-            " not be the best for any budget. Its agreement is that of then."
+            " not be the best for any budget. Its agreement is what it was then."
         )
     if candidate.state == "distilling":
         st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")

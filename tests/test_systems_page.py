@@ -12,7 +12,7 @@ from kdnas_core.dashboard.ui import places
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import ScoreSpec
 from tests.filled_store import fill
-from tests.filled_systems import add_scoring, fill_systems
+from tests.filled_systems import SIMILAR, add_scoring, fill_systems
 from tests.test_pages import charts, choice, db, shown, words
 
 __all__ = ["db"]  # the fixture
@@ -54,12 +54,23 @@ def test_each_system_is_a_row_with_its_cost_its_tasks_and_what_it_retains(db: Pa
 def test_the_average_names_its_tasks_and_leaves_out_what_not_all_have(db: Path) -> None:
     fill_systems(db)
     app = shown(places.SYSTEMS)
-    assert "**Average over packaged, sst2**, which all rows were scored on; not over mrpc." in words(app)
+    said = "**Average over packaged, sst2**, which all fine-tuned rows were scored on; not over mrpc."
+    assert said in words(app)
     choice(app, "Only systems scored on").set_value(["mrpc"])
     app = app.run()
     assert list(table(app)["Kind"]) == ["teacher", "student", "no distillation"]
     assert table(app)["Average"][0] == pytest.approx(90.0)
     assert "**Average over packaged, sst2, mrpc**" in words(app)
+
+
+def test_scores_without_fine_tuning_alone_have_no_average_and_say_so(db: Path) -> None:
+    run = fill(db, episodes=1)
+    with opened(db) as store:
+        done = next(row for row in store.candidates(run) if row.state == "done")
+        add_scoring(store, {SIMILAR: 0.61}, candidate=done.id, spec=ScoreSpec(tasks=["stsb"], seeds=2))
+    app = shown(places.SYSTEMS)
+    assert "Nothing was fine-tuned for them, so that there is no average." in words(app)
+    assert table(app)["Average"].isna().all()
 
 
 def test_rows_can_be_sorted_by_speed_up(db: Path) -> None:

@@ -62,9 +62,11 @@ def _words(group: Group, rows: Sequence[System]) -> str:
         wording.plain(task) for task in systems.tasks_of(rows) if task not in systems.shared_tasks(rows)
     ]
     told = f"Teacher and way of scoring: {wording.plain(group.title)}. Scores are times 100."
+    if not systems.tasks_of(rows):
+        return f"{told} Nothing was fine-tuned for them, so that there is no average."
     if not shared:
         return f"{told} No task is shared by all rows, so that there is no average: choose tasks above."
-    told = f"{told} **Average over {', '.join(shared)}**, which all rows were scored on"
+    told = f"{told} **Average over {', '.join(shared)}**, which all fine-tuned rows were scored on"
     return f"{told}; not over {', '.join(left_out)}." if left_out else f"{told}."
 
 
