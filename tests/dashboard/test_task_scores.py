@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model_page import scores_section
 from kdnas_core.dashboard.run import frontier_figure
 from kdnas_core.dashboard.ui import tables
 from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import opened
+from kdnas_core.spec import ScoreSpec
 from tests.filled_store import fill
 
 
@@ -81,3 +83,9 @@ def test_the_table_has_a_column_of_scores_only_where_there_are_any(
 ) -> None:
     assert "Task score" not in tables.candidates_table([plain])
     assert list(tables.candidates_table([scored])["Task score"]) == [pytest.approx(0.7)]
+
+
+def test_a_scoring_names_seeds_and_split_unless_all_of_it_is_retrieval() -> None:
+    told = scores_section.how(ScoreSpec(tasks=["packaged", "packaged-retrieval"]))
+    assert told == "packaged, packaged-retrieval · 3 seeds · validation split"
+    assert scores_section.how(ScoreSpec(tasks=["packaged-retrieval"])) == "packaged-retrieval"

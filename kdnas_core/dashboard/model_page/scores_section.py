@@ -15,6 +15,7 @@ from kdnas_core.dashboard.model_page import distil_form, export_section
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import ScoringView
 from kdnas_core.dashboard.ui import ask_button, widgets, work_controls
+from kdnas_core.data.retrieval import is_retrieval
 from kdnas_core.data.tables import SCORABLE
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.names import Source
@@ -142,9 +143,14 @@ def _scoring(db: Path, view: ScoringView) -> None:
 
 
 def how(spec: ScoreSpec) -> str:
-    """Describes a scoring, for example "sst2, mrpc · 3 seeds · validation split"."""
-    parts = [", ".join(map(wording.task, spec.tasks)), "1 seed" if spec.seeds == 1 else f"{spec.seeds} seeds"]
-    parts.append(f"{spec.split} split")
+    """Describes a scoring, for example "sst2, mrpc · 3 seeds · validation split".
+
+    Where all tasks are of retrieval, nothing is trained, and their metrics name the split.
+    """
+    tasks = ", ".join(map(wording.task, spec.tasks))
+    if all(map(is_retrieval, spec.tasks)):
+        return tasks
+    parts = [tasks, "1 seed" if spec.seeds == 1 else f"{spec.seeds} seeds", f"{spec.split} split"]
     if spec.rows != USUAL.rows:
         parts.append(f"at most {spec.rows:,} training rows")
     if spec.pairs:
