@@ -52,6 +52,10 @@ class LatencyBench:
         """Returns the cached reading of an architecture; None if there is none."""
         return recall_latency(self._question(architecture))
 
+    def release(self) -> None:
+        """Releases the teacher's runner, which the next timing makes anew."""
+        self.__dict__.pop("_teacher_runner", None)
+
     def _question(self, architecture: Architecture) -> dict[str, Any]:
         return question(self.teacher.name, self.teacher.architecture, architecture, self.protocol)
 

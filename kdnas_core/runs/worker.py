@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.hardware import computing_on
+from kdnas_core.hardware import computing_on, return_memory
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
 from kdnas_core.runs.candidate_journal import CandidateJournal
@@ -43,7 +43,6 @@ from kdnas_core.runs.store import LeaseLost, Store, opened
 from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
-from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Controller, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
 from kdnas_core.search.space import SearchSpace
@@ -296,21 +295,27 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
         prepared = prepare(run.spec, say)
     store.set_teacher(run.id, prepared.spec, _facts(prepared))
     spec = prepared.spec.search
-    with computing_on(prepared.spec.device):
-        judge = make_judge(prepared, say)
-        with _judging(store, run, judge, check, say) as judged:
-            journal = StoreJournal(store, run.id, prepared.spec, judged, told)
-            search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
+    with (
+        computing_on(prepared.spec.device),
+        _judging(store, run, prepared, check, say) as judged,
+    ):
+        journal = StoreJournal(store, run.id, prepared.spec, judged, told)
+        search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
 
 
 @contextmanager
-def _judging(store: Store, run: Run, judge: Judge, check: Looks, say: Say) -> Iterator[Judged]:
+def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say) -> Iterator[Judged]:
     """Yields what judges candidates: this process, or several that each have a share of the device."""
+    judge = make_judge(prepared, say)
     slots = slots_for(judge.spec, judge.bench.teacher, say)
     if slots == 1:
         yield CandidateJournal(store, run.id, judge, check, say).judged
         return
-    with SlotPool(slot_of(store, run, judge, slots), check, say) as pool:
+    slot = slot_of(store, run, judge, slots)
+    del judge  # its processes have judges of their own
+    prepared.bench.release()
+    return_memory()
+    with SlotPool(slot, check, say) as pool:
         yield pool.judged
 
 

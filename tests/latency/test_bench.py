@@ -93,6 +93,17 @@ def test_the_teacher_is_exported_once_however_many_students_there_are(
     assert stand.exported == [4, 1, 2, 3]
 
 
+def test_a_released_runner_of_the_teacher_is_made_anew_for_the_next_timing(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand, bench = Stand(monkeypatch), LatencyBench(teacher, PROTOCOL)
+    bench.release()  # there is none yet
+    bench.teacher_latency()
+    bench.release()
+    bench.student_latency(SMALL, new_student(teacher, SMALL, 0))
+    assert stand.exported == [teacher.layers, teacher.layers, SMALL.layers]
+
+
 def test_what_was_measured_is_remembered_by_a_later_bench(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
