@@ -85,14 +85,14 @@ def score_models(spec: RunSpec, how: ScoreSpec, student: Path, listener: ScoreLi
     settings = usual_settings(teacher, how.rows)
     small = replace(settings, dropout=STUDENT_DROPOUT)
     tuned: dict[Subject, FineTuning] = {"teacher": settings, "student": small, "control": small}
-    pooling = pooling_mode(spec.teacher)
+    pooling, length = pooling_mode(spec.teacher), _served_length(teacher)
     reads_apart = compared if how.pairs is None else how.pairs == "apart"
     for task in tasks:
         if isinstance(task, Retrieval):
             for subject, model in models.items():
                 if subject != "control":
                     listener.say(f"{subject}: {task.name}")
-                    listener.scored(subject, _retrieved(model, task, teacher, listener))
+                    listener.scored(subject, _retrieved(model, task, length, pooling, listener))
             continue
         own = is_for(student, task)
         apart = reads_apart and not own  # a task's own student reads a pair as one text, so all do
@@ -172,23 +172,27 @@ def _score(
     listener.scored(subject, score)
 
 
-def _retrieved(model: Scored, task: Retrieval, teacher: Teacher, listener: ScoreListener) -> TaskScore:
-    """Scores what a model's vectors retrieve, of texts as long as its teacher is served with."""
-    pooling = pooling_of(teacher.name)
-    served = pooling.length if isinstance(pooling, Pooling) else None
-    length = min(most_tokens(teacher), served or most_tokens(teacher))
-    mode = pooling_mode(teacher.name)
+def _served_length(teacher: Teacher) -> int:
+    """The tokens at which a sentence-embedding teacher cuts its texts."""
+    pooling, most = pooling_of(teacher.name), most_tokens(teacher)
+    return min(most, pooling.length or most) if isinstance(pooling, Pooling) else most
+
+
+def _retrieved(
+    model: Scored, task: Retrieval, length: int, pooling: Mode, listener: ScoreListener
+) -> TaskScore:
+    """Scores what a model's vectors retrieve; remembered on this machine."""
     question = {
         "model": model.fingerprint,
         "retrieval": task.fingerprint,
         "length": length,
-        "pooling": mode,
+        "pooling": pooling,
         "device": other_device(),
     }
     values = files.recall("scores", question)
     if values is None:
         with exclusive(listener.waiting):
-            values = retrieval_scores(model.encoder, model.tokenizer, task, length, mode, listener.step)
+            values = retrieval_scores(model.encoder, model.tokenizer, task, length, pooling, listener.step)
         files.remember("scores", question, values)
     asked = f", {task.split}" if task.split else ""
     by_name = {f"{name}{asked}": value for name, value in values.items()}

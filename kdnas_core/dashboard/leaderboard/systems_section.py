@@ -57,12 +57,11 @@ def _rows(everything: Sequence[System]) -> list[System]:
 
 
 def _words(group: Group, rows: Sequence[System]) -> str:
-    shared = [wording.plain(task) for task in systems.shared_tasks(rows)]
-    left_out = [
-        wording.plain(task) for task in systems.tasks_of(rows) if task not in systems.shared_tasks(rows)
-    ]
+    tuned, in_all = systems.tasks_of(rows), systems.shared_tasks(rows)
+    shared = [wording.plain(task) for task in in_all]
+    left_out = [wording.plain(task) for task in tuned if task not in in_all]
     told = f"Teacher and way of scoring: {wording.plain(group.title)}. Scores are times 100."
-    if not systems.tasks_of(rows):
+    if not tuned:
         return f"{told} Nothing was fine-tuned for them, so that there is no average."
     if not shared:
         return f"{told} No task is shared by all rows, so that there is no average: choose tasks above."
