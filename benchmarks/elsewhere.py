@@ -28,7 +28,7 @@ from kdnas_core.package.checking import SENTENCES, longest
 from kdnas_core.package.checks import read_export
 
 ROOT = Path(__file__).resolve().parents[1]
-CLEAN = ROOT / "kdnas_core" / "export" / "clean"
+CLEAN = ROOT / "kdnas_core" / "package" / "clean"
 ENVIRONMENTS = {
     "transformers": ("torch", "transformers"),
     "onnxruntime": ("onnxruntime", "tokenizers", "numpy"),

@@ -17,7 +17,7 @@ class Architecture:
     transformer.
 
     Attributes:
-        layers: transformer layers, M.
+        layers: transformer layers, M; 0 for a static student (`static_student`).
         hidden_size: width of the residual stream.
         intermediate_size: width of the feed-forward layer.
         attention_heads: heads; must divide `hidden_size`, or `bottleneck_size` where that is set.
@@ -57,6 +57,8 @@ class Architecture:
     @property
     def key(self) -> str:
         """The architecture in one word, equal for equal architectures."""
+        if self.is_static:
+            return f"static-{self.hidden_size}"
         word = (
             f"{self.layers}x{self.hidden_size}-f{self.intermediate_size}"
             f"-h{self.attention_heads}-{self.hidden_act}"
@@ -66,6 +68,11 @@ class Architecture:
         if self.bottleneck_size is not None:
             word += f"-b{self.bottleneck_size}-n{self.feed_forward_networks}"
         return f"{word}-a" if self.bottleneck_attention else word
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it has no layers: each word has one vector, whatever stands around it."""
+        return self.layers == 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,6 +102,11 @@ class Architecture:
         if self.bottleneck_size is not None:
             return 3 * width * self.hidden_size  # MobileBERT reads each word with its two neighbours
         return 0 if width == self.hidden_size else width * self.hidden_size
+
+
+def static_student(width: int) -> Architecture:
+    """Returns the shape of a static student; without layers, the sizes of a layer say nothing."""
+    return Architecture(layers=0, hidden_size=width, intermediate_size=1, attention_heads=1)
 
 
 @dataclass(frozen=True)

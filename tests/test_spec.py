@@ -18,11 +18,13 @@ from kdnas_core.spec import (
     ProxySpec,
     Recipe,
     RunSpec,
+    SearchSpec,
     SpaceSpec,
     Use,
     Yardstick,
     parse_spec,
     parse_spec_json,
+    parse_stored_spec,
     quick_spec,
     with_settings,
 )
@@ -439,3 +441,18 @@ def test_the_first_versions_judged_by_all_layers_and_taught_by_kd_nas_where_noth
 @pytest.mark.parametrize("pairs", [-0.1, 1.1, "half"])
 def test_a_share_of_pairs_is_between_none_and_all(pairs: object) -> None:
     assert "'proxy.pairs'" in refusal({"proxy": {"pairs": pairs}})
+
+
+def test_a_search_of_before_there_were_static_students_goes_on_without_one() -> None:
+    written = json.loads(RunSpec().to_json())
+    assert parse_stored_spec(json.dumps(written)).search.static is None  # still to be chosen
+    del written["search"]["static"]
+    stored = parse_stored_spec(json.dumps(written))
+    assert stored.search.static is False
+    assert stored.search.most_candidates == 15 * 20
+
+
+def test_a_static_student_is_one_candidate_more() -> None:
+    assert RunSpec().with_static(can_be=True).search.most_candidates == 15 * 20 + 1
+    chosen = RunSpec(search=SearchSpec(static=False))
+    assert chosen.with_static(can_be=True) == chosen

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from kdnas_core import files
+from kdnas_core.architecture import static_student
 from kdnas_core.hardware import device_name
 from kdnas_core.latency.protocol import question
 from kdnas_core.latency.reading import LatencyReading
@@ -88,8 +89,10 @@ def remember_latencies(spec: RunSpec) -> None:
     teacher = teacher_shape(spec.teacher)
     assert teacher is not None
     teacher_ms = teacher.flops(16) / 1e6
-    for architecture in (teacher, *SearchSpace.from_spec(spec.space, teacher)):
-        reading = _reading(architecture.flops(16) / 1e6, teacher_ms, spec.latency.sequence_length)
+    beside = static_student(teacher.hidden_size)
+    for architecture in (teacher, beside, *SearchSpace.from_spec(spec.space, teacher)):
+        milliseconds = max(1_000, architecture.flops(16)) / 1e6  # a static student takes no product
+        reading = _reading(milliseconds, teacher_ms, spec.latency.sequence_length)
         files.remember(
             "latency", question(spec.teacher, teacher, architecture, spec.latency), reading.to_dict()
         )

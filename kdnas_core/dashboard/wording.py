@@ -192,6 +192,8 @@ def ago(moment: float | None, now: float) -> str:
 
 def shape(architecture: Architecture) -> str:
     """Describes an architecture, for example "4 layers · hidden 192 · FFN 768 · 6 heads · gelu"."""
+    if architecture.is_static:
+        return f"static, without layers · hidden {architecture.hidden_size}"
     layers = "1 layer" if architecture.layers == 1 else f"{architecture.layers} layers"
     heads = "1 head" if architecture.attention_heads == 1 else f"{architecture.attention_heads} heads"
     embedding = "" if architecture.embedding_size is None else f" · embedding {architecture.embedding_size}"

@@ -20,6 +20,11 @@ from kdnas_core.models.student import start_student
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.spec import ObjectiveSpec
 
+STATIC = (
+    "A static student: each word has one vector, at first the teacher's output for that word alone, and a "
+    "text has their mean. What a layer adds to that is what the others are better by."
+)
+
 
 @dataclass(frozen=True)
 class Start:
@@ -71,13 +76,16 @@ def begin(
     origins: tuple[LayerSource, ...] = ()
     if student is None:
         assert importance is not None or spec.start == "random", "a cut needs to know what matters"
-        layers = start_layers(spec, architecture.layers, teacher.layers)
+        layers = None if architecture.is_static else start_layers(spec, architecture.layers, teacher.layers)
         kept = None if spec.start == "random" else importance
-        student, origins = start_student(teacher, architecture, data.train, seed, kept, layers, shared)
+        student, origins = start_student(
+            teacher, architecture, data.train, seed, kept, layers, shared, data.words
+        )
     table = student.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
     size = (len(data.vocabulary.rows), table.shape[1])
     objective = make_objective(
         planned, spec, architecture, teacher.architecture, words, size, seed, profile.pooling
     )
-    return Start(student, objective, planned.notes, origins)
+    notes = [*planned.notes, *([STATIC] if architecture.is_static else [])]
+    return Start(student, objective, notes, origins)

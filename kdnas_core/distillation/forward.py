@@ -34,7 +34,8 @@ class Forward:
             output = self.student(
                 input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True, **_pair(batch)
             )
-        return Pass(output.hidden_states, self.captured, self.student.get_input_embeddings().weight)
+        hidden = output.hidden_states or (output.last_hidden_state,)  # a model without layers returns none
+        return Pass(hidden, self.captured, self.student.get_input_embeddings().weight)
 
 
 def _pair(batch: Batch) -> dict[str, torch.Tensor]:

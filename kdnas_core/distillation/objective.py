@@ -217,6 +217,8 @@ def make_objective(
         probe = None
         if not _learns_hidden_states_throughout(spec, student, teacher):
             layers = [(), *layer_map("uniform+last", student.layers, teacher.layers)]
+            if student.is_static:
+                layers = [(teacher.layers,)]
             probe = StateTerm(PROBE, "hidden", layers, widths, "per_layer")
     meter = partial(_meter, spec.yardstick, pooling, teacher.layers)
     return Objective(terms, probe, spec.first_stage, meter, probe_judges=spec.yardstick != "vectors")
@@ -241,6 +243,8 @@ def _learns_hidden_states_throughout(
     first = next((term for term in terms if term.kind == HIDDEN), None)
     if first is None or first.progressive or len({term.stage for term in terms}) > 1:
         return False
+    if student.is_static:
+        return True
     layers = layer_map(first.mapping or "uniform", student.layers, teacher.layers)
     if objective.yardstick == "last_layer" and teacher.layers not in layers[-1]:
         return False  # it would be evaluated on another teacher layer than the last

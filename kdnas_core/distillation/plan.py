@@ -136,6 +136,8 @@ def _nothing_left(
 
 
 def _hindrance(spec: TermSpec, student: Architecture, teacher: TeacherProfile) -> _Hindrance | None:
+    if spec.kind in PAIRS and student.is_static:
+        return _Hindrance("a static student has no attention", "set search.static=false")
     heads, teacher_heads = student.attention_heads, teacher.architecture.attention_heads
     if spec.kind in SAME_HEADS and heads != teacher_heads:
         reason = f"the student has {heads} attention heads, the teacher {teacher_heads}"
@@ -167,6 +169,8 @@ def _layers(spec: TermSpec, student: Architecture, teacher: Architecture) -> lis
         return [*[()] * (m + 1), (n + 1,)]
     if spec.kind == "embedding":
         return [(0,), *[()] * (m + 1)]
+    if student.is_static:  # its embeddings are its last states
+        return [(n,), ()]
     layers = [(), *layer_map(spec.mapping or "uniform", m, n), ()]
     if spec.kind in PAIRS and (0,) in layers:
         raise BadInput(

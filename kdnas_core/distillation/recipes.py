@@ -36,7 +36,7 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
         return [term.model_copy(update={"mapping": term.mapping or usual}) for term in objective.terms]
     assert objective.recipe is not None, "see ObjectiveSpec.filled_for"
     mapping = objective.mapping
-    m = float(student.layers)
+    m = float(max(1, student.layers))
     match objective.recipe:
         case "vectors":  # ours, by benchmarks.yardstick: last states, sentence vectors, their similarities
             usual = mapping or "final"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -119,6 +120,12 @@ class ProxySet:
                 digest.update(b"-" if array is None else array.tobytes())
         digest.update(json.dumps(list(self.languages)).encode())
         return digest.hexdigest()
+
+    @property
+    def words(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(used,) ids of the words in use, in the whole vocabulary, and their counts in training texts."""
+        rows = self.vocabulary.rows
+        return rows, np.bincount(self.learnt.ids, minlength=len(rows))
 
     @property
     def learnt(self) -> Texts:

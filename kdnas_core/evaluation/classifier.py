@@ -119,7 +119,9 @@ def _apart(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, sequence_len
 def new_classifier(
     encoder: PreTrainedModel, task: Task, seed: int, reads_apart: bool = False
 ) -> PreTrainedModel:
-    """Makes a classifier of an encoder's weights and a new head: a stock model, or an `Apart`.
+    """Makes a classifier of an encoder's weights and a new head.
+
+    It is a stock model; an `Apart`; or, of a static encoder, whose first token says nothing, an `OfMean`.
 
     Args:
         encoder: not changed; its pooler is copied if the head has one.
@@ -136,7 +138,9 @@ def new_classifier(
     # otherwise the type of an earlier task of the encoder would remain
     config.problem_type = "regression" if task.is_regression else "single_label_classification"
     if reads_apart:
-        return apart(encoder, config, seed)
+        return _with_head(Apart, encoder, config, seed)
+    if config.num_hidden_layers == 0:
+        return _with_head(OfMean, encoder, config, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -197,21 +201,51 @@ class Apart(PreTrainedModel):
         return SequenceClassifierOutput(logits=self.head(torch.cat([wide, cosine], dim=1)))
 
     def _vectors(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        real = mask[..., None].float()
-        return F.normalize((states * real).sum(1) / real.sum(1), dim=-1)
+        return _mean_vectors(self.encoder, ids, mask)
 
 
-def apart(encoder: PreTrainedModel, config: PreTrainedConfig, seed: int) -> Apart:
-    """Makes an `Apart` in eval mode.
+class OfMean(PreTrainedModel):
+    """A sentence encoder with a head that classifies a text by its vector, as `Apart` makes it."""
+
+    config_class = PreTrainedConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+
+    def __init__(self, encoder: PreTrainedModel, config: PreTrainedConfig) -> None:
+        super().__init__(config)
+        self.encoder = encoder
+        self.head = nn.Linear(config.hidden_size, int(config.num_labels or 1))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Computes (rows, classes) logits of padded texts (rows, n); segments say nothing without layers."""
+        vectors = _mean_vectors(self.encoder, input_ids, attention_mask)
+        return SequenceClassifierOutput(logits=self.head(vectors * vectors.shape[1] ** 0.5))
+
+
+def _mean_vectors(encoder: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    real = mask[..., None].float()
+    return F.normalize((states * real).sum(1) / real.sum(1), dim=-1)
+
+
+def _with_head(
+    kind: type[Apart] | type[OfMean], encoder: PreTrainedModel, config: PreTrainedConfig, seed: int
+) -> PreTrainedModel:
+    """Makes a classifier of sentence vectors in eval mode.
 
     Args:
+        kind: of the classifier.
         encoder: copied.
         config: the encoder's, with the labels of a task.
         seed: of the head's random weights.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Apart(copy.deepcopy(encoder).requires_grad_(True), config)
+        model = kind(copy.deepcopy(encoder).requires_grad_(True), config)
     model.train(False)
     return model

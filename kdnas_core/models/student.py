@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import (
     AutoModel,
@@ -24,6 +26,7 @@ from kdnas_core.models.cut import cut_out
 from kdnas_core.models.families import field_of, first_position, shape_of
 from kdnas_core.models.heads import Weights
 from kdnas_core.models.importance import Importance
+from kdnas_core.models.static import freeze_places, static_start
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher
 
@@ -116,6 +119,7 @@ def start_student(
     importance: Importance | None,
     sources: Sequence[int] | None = None,
     shared: Weights | None = None,
+    words: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> tuple[PreTrainedModel, tuple[LayerSource, ...]]:
     """Makes a student with its starting weights; returns it and the source of each of its layers.
 
@@ -127,12 +131,17 @@ def start_student(
         importance: of the teacher's heads and neurons, to cut the weights; None for random weights.
         sources: as for `cut_out`.
         shared: as for `cut_out`.
+        words: (used,) ids of the words in use and how often each is, for a static student.
 
     Raises:
         BadInput: as `cut_out`.
     """
     student = new_student(teacher, architecture, seed)
     if importance is None:
+        return student, ()
+    if architecture.is_static:
+        assert words is not None, "frequent words are weighed down"
+        student.load_state_dict(static_start(teacher, student, *words), strict=False)
         return student, ()
     cut = cut_out(student, teacher, targets, importance, sources, shared)
     student.load_state_dict(cut.weights, strict=False)
@@ -145,6 +154,8 @@ def new_student(teacher: Teacher, architecture: Architecture, seed: int) -> PreT
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         student: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
+    if architecture.is_static:
+        freeze_places(student)
     return student.eval()
 
 

@@ -50,7 +50,7 @@ class Run(Work):
     @property
     def total(self) -> int:
         """The most candidates that the search can propose."""
-        return self.spec.search.episodes * self.spec.search.candidates
+        return self.spec.search.most_candidates
 
 
 @dataclass(frozen=True)

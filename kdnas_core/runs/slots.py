@@ -88,7 +88,7 @@ def slots_for(spec: RunSpec, teacher: Teacher, say: Callable[[str], None]) -> in
         return 1
     if spec.search.slots != "auto":
         return min(spec.search.slots, cores())
-    if spec.search.episodes * spec.search.candidates < MANY:  # it is over before more processes have started
+    if spec.search.most_candidates < MANY:  # it is over before more processes have started
         return 1
     measuring = partial(say, "measuring how many candidates to judge side by side")
     measuring()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdnas_core.data.tasks import check_is_learnt
 from kdnas_core.distillation.objective import Places
+from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.scoring import TaskScore
 from kdnas_core.hardware import chosen_device, computing_on
 from kdnas_core.latency.reading import LatencyReading
@@ -95,6 +96,11 @@ def check_distillation(store: Store, source: Source, how: DistilSpec) -> None:
     if how.task is None:
         check_full(spec, how, source.candidate.architecture)
     else:
+        if source.candidate.architecture.is_static:
+            raise BadInput(
+                "A static student has no first token that a task's head could read; distil a student with "
+                "layers for a task."
+            )
         check_is_learnt(how.task)
         check_scoring(spec, ScoreSpec(tasks=[how.task]))
 

@@ -300,7 +300,8 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
         _judging(store, run, prepared, check, say) as judged,
     ):
         journal = StoreJournal(store, run.id, prepared.spec, judged, told)
-        search(make_controller(prepared.spec, prepared.space), journal, spec.episodes, spec.candidates)
+        controller = make_controller(prepared.spec, prepared.space)
+        search(controller, journal, spec.episodes, spec.candidates, prepared.beside)
 
 
 @contextmanager

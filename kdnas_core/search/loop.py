@@ -54,7 +54,13 @@ class Journal(Protocol):
         """Stores the candidates of a new episode."""
 
 
-def search(controller: Controller, journal: Journal, episodes: int, candidates: int) -> None:
+def search(
+    controller: Controller,
+    journal: Journal,
+    episodes: int,
+    candidates: int,
+    beside: Sequence[Architecture] = (),
+) -> None:
     """Runs a search to its end, from where its journal ends.
 
     Args:
@@ -62,11 +68,14 @@ def search(controller: Controller, journal: Journal, episodes: int, candidates: 
         journal: of this search.
         episodes: number of episodes, counted from 1.
         candidates: proposed in each episode.
+        beside: judged in the first episode too; not in the controller's space, and not told to it.
     """
+    added = [Proposal(architecture) for architecture in beside]
     for episode in range(1, episodes + 1):
         if not journal.has(episode):
             proposals = controller.ask(episode, candidates)
             if not proposals:
                 return  # the whole space has been judged
-            journal.begin(episode, proposals)
-        controller.tell(journal.outcomes(episode))
+            journal.begin(episode, [*added, *proposals] if episode == 1 else proposals)
+        outcomes = journal.outcomes(episode)
+        controller.tell([outcome for outcome in outcomes if outcome.architecture not in beside])

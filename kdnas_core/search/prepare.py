@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from kdnas_core.architecture import Architecture, static_student
 from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.splits import SplitTexts, proxy_texts
 from kdnas_core.data.tasks import read_task
@@ -33,6 +34,7 @@ from kdnas_core.latency.runtimes import check_runtime
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
+from kdnas_core.models.static import can_be_static
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Targets
 from kdnas_core.models.teacher import Teacher, load_teacher
@@ -73,6 +75,7 @@ class Prepared:
         texts: the proxy set.
         tasks: the proxies of the tasks that candidates are scored on.
         known: what another process has measured.
+        beside: what is judged besides the architectures of the space.
     """
 
     spec: RunSpec
@@ -85,6 +88,7 @@ class Prepared:
     texts: SplitTexts
     tasks: list[ProxyTask]
     known: Known | None = None
+    beside: tuple[Architecture, ...] = ()
 
     @property
     def teacher(self) -> Teacher:
@@ -116,7 +120,9 @@ def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = 
     _check_start(spec, space)
     words = own_head(spec.objective, space.smallest(), teacher)
     profile = profile_of(teacher, spec.objective, words)
-    plans = _plans(spec, space, profile)
+    spec = spec.with_static(_can_be_static(spec, teacher, profile))
+    beside = (static_student(teacher.architecture.hidden_size),) if spec.search.static else ()
+    plans = _plans(spec, [*space, *beside], profile)
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     report("reading the corpus")
     with exclusive():  # the first harvest computes for some ten seconds
@@ -128,7 +134,18 @@ def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = 
         _check_budget(spec, space, bench, teacher_latency)
     else:
         teacher_latency = known.teacher_latency
-    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks, known)
+    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks, known, beside)
+
+
+def _can_be_static(spec: RunSpec, teacher: Teacher, profile: TeacherProfile) -> bool:
+    makes_means = is_embedding_teacher(spec.teacher) and profile.pooling == "mean"
+    if not (makes_means and spec.objective.yardstick == "vectors" and can_be_static(teacher)):
+        return False
+    try:
+        plan(spec.objective, static_student(teacher.architecture.hidden_size), profile)
+    except BadInput:  # it can learn by none of the terms
+        return False
+    return True
 
 
 def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
@@ -137,14 +154,16 @@ def _proxy_task(source: str, spec: RunSpec, teacher: Teacher) -> ProxyTask:
     return proxy_of(task, teacher.tokenizer, spec.proxy.sequence_length)
 
 
-def _plans(spec: RunSpec, space: SearchSpace, profile: TeacherProfile) -> list[Plan]:
+def _plans(spec: RunSpec, shapes: Iterable[Architecture], profile: TeacherProfile) -> list[Plan]:
     """One plan for each kind of student whose terms can differ; refuses a mapping that does not fit."""
     distinct = {
         (shape.layers, shape.hidden_size, shape.attention_heads, shape.bottleneck_size): shape
-        for shape in space
+        for shape in shapes
     }
     if spec.objective.start != "random":
         for shape in distinct.values():
+            if shape.is_static:
+                continue
             start_layers(spec.objective, shape.layers, profile.architecture.layers)
     return [plan(spec.objective, shape, profile) for shape in distinct.values()]
 

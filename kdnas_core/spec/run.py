@@ -62,7 +62,8 @@ class SearchSpec(Strict):
     `prune` stops a mini-KD once a faster candidate is clearly better after as many steps; a run with tasks
     stops none. `remember` makes use of results of mini-KD that earlier searches on this machine had in the
     same way. `slots` is how many candidates are judged side by side, measured if it is `auto`; it changes no
-    loss but by rounding.
+    loss but by rounding. `static` adds a static student to the first episode (`static_student`), beside which
+    one sees what layers are worth; left out: where the teacher's sentence vectors are means of its states.
     """
 
     controller: Literal["lstm", "random"] = "lstm"
@@ -77,6 +78,12 @@ class SearchSpec(Strict):
     prune: bool = True
     remember: bool = True
     slots: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    static: bool | None = None
+
+    @property
+    def most_candidates(self) -> int:
+        """The most that a search proposes, its static student included."""
+        return self.episodes * self.candidates + bool(self.static)
 
 
 class RunSpec(Strict):
@@ -119,6 +126,20 @@ class RunSpec(Strict):
         """This spec with each knob of its space that was left out derived from the teacher's shape."""
         space = self.space.filled_from(teacher, self.objective.compares_heads)
         return self.model_copy(update={"space": space})
+
+    def with_static(self, can_be: bool) -> RunSpec:
+        """This spec with `search.static` set: as chosen, else as the teacher allows.
+
+        Raises:
+            BadInput: it is chosen, and the teacher allows none.
+        """
+        if self.search.static and not can_be:
+            raise BadInput(
+                "A static student needs a teacher whose sentence vectors are means of its last states, to be "
+                "judged by them, and a loss on states; set search.static=false."
+            )
+        chosen = can_be if self.search.static is None else self.search.static
+        return self.model_copy(update={"search": self.search.model_copy(update={"static": chosen})})
 
     def judged_by_layers(self) -> RunSpec:
         """This spec as the first versions understood it, which knew no other yardstick."""
@@ -181,6 +202,8 @@ def parse_stored_spec(text: str) -> RunSpec:
     if "device" not in spec.model_fields_set:  # before there was a choice
         search = spec.search.model_copy(update={"prune": False})
         spec = spec.model_copy(update={"device": "cpu", "search": search})
+    if "static" not in spec.search.model_fields_set:  # before there were static students
+        spec = spec.model_copy(update={"search": spec.search.model_copy(update={"static": False})})
     return spec
 
 

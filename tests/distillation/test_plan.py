@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.architecture import PRESETS, Architecture, static_student
 from kdnas_core.distillation.plan import Plan, TeacherProfile, plan
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import SAME_HEADS, WORDS, ObjectiveSpec, Recipe, TermKind
@@ -57,6 +57,25 @@ def test_the_embedding_learns_the_embedding_and_words_learn_from_the_prediction_
     assert terms["embedding"] == [(0,), (), (), (), ()]
     assert terms["prediction"] == [(), (), (), (), (13,)]
     assert terms["attention"] == terms["hidden"] == [(), (4,), (8,), (12,), ()]
+
+
+@pytest.mark.parametrize("kind", ["hidden", "vector", "cosine", "patience"])
+def test_a_static_student_learns_the_teachers_last_states(kind: TermKind) -> None:
+    (term,) = custom(kind, student=static_student(24)).terms
+    assert term.layers == [(12,), ()]
+
+
+def test_a_static_student_learns_no_attention() -> None:
+    found = custom("hidden", "attention_kl", "relations", student=static_student(24))
+    assert names(found) == ["hidden"]
+    assert all("a static student has no attention" in note for note in found.notes)
+    assert len(found.notes) == 2
+
+
+@pytest.mark.parametrize("recipe", ["minilm", "minilmv2"])
+def test_a_recipe_of_attention_alone_is_nothing_for_a_static_student(recipe: Recipe) -> None:
+    with pytest.raises(BadInput, match="no attention"):
+        planned(static_student(24), recipe=recipe)
 
 
 def test_a_layer_that_a_list_leaves_out_learns_from_none() -> None:

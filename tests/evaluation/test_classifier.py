@@ -8,9 +8,17 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, static_student
 from kdnas_core.data.tasks import Row, Task
-from kdnas_core.evaluation.classifier import BATCH, Tokens, logits_of, new_classifier, predictions, tokens_of
+from kdnas_core.evaluation.classifier import (
+    BATCH,
+    OfMean,
+    Tokens,
+    logits_of,
+    new_classifier,
+    predictions,
+    tokens_of,
+)
 from kdnas_core.models.student import new_student
 from kdnas_core.models.teacher import Teacher
 from tests.tiny import teacher_of
@@ -250,3 +258,21 @@ def test_nothing_is_dropped_out_where_nothing_is_learnt(teacher: Teacher) -> Non
 def test_the_likeliest_class_is_predicted_or_the_score(task: Task, expected: list[float]) -> None:
     logits = np.array([[-1.5, 0.0, 4.0], [3.0, 2.0, -1.0]], dtype=np.float32)
     assert predictions(logits if task.classes else logits[:, :1], task) == expected
+
+
+def test_a_static_encoder_is_classified_by_its_mean_since_its_first_token_is_always_the_same(
+    teacher: Teacher,
+) -> None:
+    encoder = new_student(teacher, static_student(32), seed=0)
+    task = word_task()
+    model = new_classifier(encoder, task, seed=0)
+    tokens = tokens_of(task.splits["validation"], teacher.tokenizer, 32)
+    logits = logits_of(model, tokens)
+    assert np.unique(logits.round(6), axis=0).shape[0] > len(logits) / 2
+    assert isinstance(model, OfMean)
+    table = encoder.get_parameter("embeddings.word_embeddings.weight").detach().double().numpy()
+    weight, bias = (part.detach().double().numpy() for part in (model.head.weight, model.head.bias))
+    for ids, found in zip(tokens.ids, logits, strict=True):
+        words = table[ids] - table[ids].mean(1, keepdims=True)
+        mean = (words / np.sqrt((words**2).mean(1, keepdims=True) + encoder.config.layer_norm_eps)).mean(0)
+        np.testing.assert_allclose(found, weight @ (mean / np.linalg.norm(mean) * 32**0.5) + bias, atol=1e-4)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, static_student
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.loop import Controller, Outcome, Proposal, search
@@ -128,6 +128,17 @@ class Spy:
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         self.told.append(list(outcomes))
+
+
+def test_what_is_judged_beside_the_space_is_in_the_first_episode_and_no_controller_is_told_of_it() -> None:
+    journal, controller = FakeJournal(), Spy()
+    search(controller, journal, 2, 3, beside=[static_student(16)])
+    assert [len(proposals) for proposals in journal.episodes.values()] == [4, 3]
+    assert static_student(16) in journal.judged
+    assert [len(outcomes) for outcomes in controller.told] == [3, 3]
+    assert not any(outcome.architecture.is_static for told in controller.told for outcome in told)
+    search(Spy(), journal, 2, 3, beside=[static_student(16)])
+    assert journal.order.count(static_student(16)) == 1
 
 
 def test_a_controller_is_told_of_whole_episodes_in_order_also_of_those_before_a_restart() -> None:

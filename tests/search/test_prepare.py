@@ -171,8 +171,37 @@ def test_what_was_left_out_is_filled_in_by_what_the_teacher_is_made_for(
     spec = prepared.spec
     assert (spec.objective.recipe, spec.objective.yardstick, spec.proxy.pairs) == (recipe, yardstick, pairs)
     assert spec.objective.use == ("vectors" if makes_vectors else "fine_tuning")
+    assert spec.search.static is makes_vectors
+    assert [shape.is_static for shape in prepared.beside] == [True] * makes_vectors
     types = make_judge(prepared, silent).data.train.types
     assert (types is None) == makes_vectors
+
+
+@pytest.mark.parametrize(
+    "fields_of_it",
+    [
+        {"objective": {"recipe": "minilm"}, "space": {"attention_heads": [4]}},  # of attention alone
+        {"objective": {"yardstick": "layers"}},
+        {"search": {"static": False}},
+    ],
+)
+def test_no_static_student_is_judged_where_it_could_not_learn_or_be_compared_or_is_not_wanted(
+    fields_of_it: dict[str, Any], fields: dict[str, Any], tiny_teacher: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_teacher, tmp_path / "teacher")
+    (folder / "modules.json").write_text("[]")
+    for name, value in fields_of_it.items():
+        fields[name] = {**fields.get(name, {}), **value}
+    prepared = prepare(parse_spec({**fields, "teacher": str(folder)}), silent)
+    assert prepared.beside == ()
+    assert prepared.spec.search.static is False
+
+
+def test_a_static_student_that_is_asked_for_is_refused_where_the_teacher_makes_no_vectors(
+    fields: dict[str, Any],
+) -> None:
+    fields["search"] = {**fields.get("search", {}), "static": True}
+    assert "search.static=false" in refusal(fields)
 
 
 def test_the_spec_names_the_device_that_auto_chose(

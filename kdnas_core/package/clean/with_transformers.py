@@ -59,7 +59,8 @@ def outputs(model: Any, tokenizer: Any, asked: dict[str, Any]) -> tuple[torch.Te
             batch, padding=True, truncation=True, max_length=asked["length"], return_tensors="pt"
         )
         output = model(**tokens, output_hidden_states=True)
-        states = output.hidden_states[-1]
+        # a classifier has no last hidden state, a model without layers no list of them
+        states = output.hidden_states[-1] if output.hidden_states else output.last_hidden_state
         classified = "logits" in output
         found.append(
             output.logits if classified else pooled(states, tokens["attention_mask"], asked["pooling"])
