@@ -3,7 +3,7 @@
 Run it with `OMP_NUM_THREADS=1 python -m benchmarks.minutes STSB --minutes 4 20`, STSB a folder with the local
 task. Minutes are of processor time, by one thread, so that other work on the machine does not count; a first
 run of some steps shows how many fit, of the first epoch with its teacher and of later ones without. Scored by
-Spearman's correlation on the test split; nothing is trained.
+Spearman's correlation on the test split, and by the packaged retrieval; nothing is trained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 import torch
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.data.retrieval import read_retrieval
 from kdnas_core.data.tasks import read_task
+from kdnas_core.evaluation.retrieval import retrieval_scores
 from kdnas_core.evaluation.zero_shot import similarity_score
 from kdnas_core.files import cache_folder
 from kdnas_core.models.student import read_student
@@ -53,27 +55,30 @@ def main() -> None:
         sentences=given.texts,
         learning_rate=given.learning_rate,
     )
-    teacher = load_teacher("packaged")
+    teacher, spec = load_teacher("packaged"), RunSpec(corpus=given.corpus)
     rows = read_task(str(given.stsb), cache_folder()).splits["test"]
+    retrieval = read_retrieval("packaged-retrieval", cache_folder(), "test")
     found = []
     for minutes in given.minutes:
         with tempfile.TemporaryDirectory() as folder:
-            row = distil_for(minutes, Architecture(*given.shape), given.corpus, how, Path(folder))
-            score = similarity_score(read_student(Path(folder)), teacher.tokenizer, rows, 128)
-        found.append({**row, "stsb_zero_shot": round(100 * score, 2)})
+            row = distil_for(minutes, Architecture(*given.shape), spec, how, Path(folder))
+            student = read_student(Path(folder))
+            score = similarity_score(student, teacher.tokenizer, rows, 128)
+            ranked = retrieval_scores(student, teacher.tokenizer, retrieval, 256)["ndcg@10"]
+        found.append({**row, "stsb_zero_shot": round(100 * score, 2), "ndcg@10": round(100 * ranked, 2)})
         print(found[-1], flush=True)
     print(json.dumps({**vars(given), "stsb": given.stsb.name, "rows": found}))
 
 
 def distil_for(
-    minutes: float, shape: Architecture, corpus: str, how: DistilSpec, folder: Path
+    minutes: float, shape: Architecture, spec: RunSpec, how: DistilSpec, folder: Path
 ) -> dict[str, float]:
     """Distils a shape of the packaged teacher on a whole corpus for some minutes of one thread.
 
     Args:
         minutes: of processor time, the teacher's included, from the first step on.
         shape: of the student.
-        corpus: as `RunSpec` names it.
+        spec: of its run; has the corpus.
         how: its batch size and epochs are replaced.
         folder: gets the student.
 
@@ -82,7 +87,7 @@ def distil_for(
     """
     torch.set_num_threads(1)
     with _own_cache():  # outputs that are known from an earlier run would take no time
-        return _distilled_for(minutes, shape, corpus, how, folder)
+        return _distilled_for(minutes, shape, spec, how, folder)
 
 
 @contextmanager
@@ -99,9 +104,8 @@ def _own_cache() -> Iterator[None]:
 
 
 def _distilled_for(
-    minutes: float, shape: Architecture, corpus: str, how: DistilSpec, folder: Path
+    minutes: float, shape: Architecture, spec: RunSpec, how: DistilSpec, folder: Path
 ) -> dict[str, float]:
-    spec = RunSpec(corpus=corpus)
     how = how.model_copy(update={"batch_size": BATCH})
     first, later = _paces(spec, how, shape)
     texts = _texts_of(spec, how, shape)

@@ -107,7 +107,7 @@ def _row(
     teacher = load_teacher("packaged")
     tasks = {name: read_task(str(folder / name), cache_folder()) for name in TASKS}
     with tempfile.TemporaryDirectory() as made:
-        row = distil_for(minutes, shape, corpus, how, Path(made))
+        row = distil_for(minutes, shape, RunSpec(corpus=corpus), how, Path(made))
         scores = scores_of_vectors(read_student(Path(made)), teacher.tokenizer, tasks)
     print(shape.key, row, scores, flush=True)
     return {"shape": shape.key, **row, **scores}

@@ -24,6 +24,7 @@ from kdnas_core.spec import (
     Yardstick,
     parse_spec,
     parse_spec_json,
+    parse_stored_distil,
     parse_stored_spec,
     quick_spec,
     with_settings,
@@ -456,3 +457,13 @@ def test_a_static_student_is_one_candidate_more() -> None:
     assert RunSpec().with_static(can_be=True).search.most_candidates == 15 * 20 + 1
     chosen = RunSpec(search=SearchSpec(static=False))
     assert chosen.with_static(can_be=True) == chosen
+
+
+def test_a_student_of_before_texts_were_cut_into_sentences_goes_on_with_the_chunks_it_began_with() -> None:
+    written = json.loads(DistilSpec().model_dump_json())
+    assert parse_stored_distil(json.dumps(written)) == DistilSpec()
+    del written["cut"]
+    stored = parse_stored_distil(json.dumps(written))
+    assert not stored.cuts_sentences("vectors")
+    assert [DistilSpec().cuts_sentences(use) for use in ("vectors", "fine_tuning")] == [True, False]
+    assert DistilSpec(cut="sentences").cuts_sentences("fine_tuning")

@@ -88,6 +88,8 @@ def test_a_static_student_is_distilled_scored_and_exported_as_any_other(
     assert 0 <= score["student"] <= 1
     export = called("export", made["student"], tmp_path / "out", "--format", "hf,onnx", "--db", store)
     assert export["verified"]
+    imported = called("import", tmp_path / "out", "--db", tmp_path / "elsewhere.db")
+    assert imported["student"]
     exported = AutoModel.from_pretrained(tmp_path / "out")
     assert torch.equal(exported.get_input_embeddings().weight, model.get_input_embeddings().weight)
 

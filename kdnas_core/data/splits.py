@@ -107,6 +107,7 @@ def full_texts(
     sequence_length: int,
     tokenizer: PreTrainedTokenizerBase,
     progress: Callable[[str], None],
+    by_sentences: bool = False,
 ) -> SplitTexts:
     """Reads and splits the texts of a full distillation; the held-out texts are those of the run.
 
@@ -117,6 +118,7 @@ def full_texts(
         proxy: of the run.
         sentences: the most training texts; each chunk of a long text counts.
         sequence_length: of a chunk, in tokens.
+        by_sentences: whether chunks are runs of sentences, of many lengths.
 
     Raises:
         BadInput: the corpus cannot be read, or is too small.
@@ -128,7 +130,7 @@ def full_texts(
     else:
         held_out = _held_out(_read(corpus, cache, proxy, run_texts, progress), proxy)
         texts = _read(corpus, cache, proxy, wanted, progress)
-    return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer)
+    return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer, by_sentences)
 
 
 def _read(
@@ -151,6 +153,7 @@ def _split(
     sentences: int,
     sequence_length: int,
     tokenizer: PreTrainedTokenizerBase,
+    by_sentences: bool = False,
 ) -> SplitTexts:
     apart = [text.text for text in held_out]
     if any(part.source == PACKAGED for part in parts_of(corpus)):
@@ -158,11 +161,12 @@ def _split(
     repeats = NearDuplicates(apart)
     learnt = [text for text in texts if text.text not in repeats][:sentences]
     check_texts(corpus, [*held_out, *learnt])
-    chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length)
+    chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length, by_sentences)
     pieces = [
         Text(one, text.language)
         for text, its_chunks in zip(learnt, chunks, strict=True)
         for one in its_chunks
+        if len(its_chunks) == 1 or one not in repeats  # a part can repeat what the whole does not
     ]
     return SplitTexts(held_out, pieces[:sentences])
 

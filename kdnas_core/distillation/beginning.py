@@ -87,5 +87,5 @@ def begin(
     objective = make_objective(
         planned, spec, architecture, teacher.architecture, words, size, seed, profile.pooling
     )
-    notes = [*planned.notes, *([STATIC] if architecture.is_static else [])]
+    notes = [*planned.notes, *([STATIC] if architecture.is_static and spec.start != "random" else [])]
     return Start(student, objective, notes, origins)

@@ -170,6 +170,8 @@ class Objective(nn.Module):
             return all_alike
         places = progressive[0].places
         turn = places[int(share * len(places))][0]
+        if turn == 0:  # a static student has no other layer
+            return all_alike
         return lambda layer: 0.0 if layer == 0 or layer > turn else 1.0 if layer == turn else FINISHED_RATE
 
 

@@ -136,8 +136,9 @@ def _nothing_left(
 
 
 def _hindrance(spec: TermSpec, student: Architecture, teacher: TeacherProfile) -> _Hindrance | None:
-    if spec.kind in PAIRS and student.is_static:
-        return _Hindrance("a static student has no attention", "set search.static=false")
+    if spec.kind in (*PAIRS, *WORDS) and student.is_static:
+        lacks = "attention" if spec.kind in PAIRS else "context of a hidden word"
+        return _Hindrance(f"a static student has no {lacks}", "set search.static=false")
     heads, teacher_heads = student.attention_heads, teacher.architecture.attention_heads
     if spec.kind in SAME_HEADS and heads != teacher_heads:
         reason = f"the student has {heads} attention heads, the teacher {teacher_heads}"

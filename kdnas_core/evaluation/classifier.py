@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.data.tokens import by_length
 from kdnas_core.hardware import autocast_to, moved
+from kdnas_core.models.static import freeze_places
 from kdnas_core.models.targets import has_segments, padded
 
 BATCH = 64  # rows of a prediction batch
@@ -246,6 +247,9 @@ def _with_head(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = kind(copy.deepcopy(encoder).requires_grad_(True), config)
+        own = copy.deepcopy(encoder).requires_grad_(True)
+        if config.num_hidden_layers == 0:
+            freeze_places(own)
+        model = kind(own, config)
     model.train(False)
     return model

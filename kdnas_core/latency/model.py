@@ -140,11 +140,15 @@ def without_drift(readings: Iterable[tuple[str, Architecture, LatencyReading]]) 
 
 
 def known_here(protocol: LatencySpec) -> list[MeasuredLatency]:
-    """Returns this machine's cached latencies with the protocol's runtime, threads and device."""
+    """Returns this machine's cached latencies with the protocol's runtime, threads and device.
+
+    Those of static students are left out: what they take is little beside any layer's work.
+    """
     shape = Architecture(1, 1, 1, 1)
     wanted = _circumstances(question("", shape, shape, protocol))
     facts = [fact for fact in remembered("latency") if _circumstances(fact[0]) == wanted]
-    return without_drift(reading for fact in facts if (reading := _clean(*fact)) is not None)
+    readings = [reading for fact in facts if (reading := _clean(*fact)) is not None]
+    return without_drift(reading for reading in readings if not reading[1].is_static)
 
 
 def _clean(key: dict[str, Any], answer: dict[str, Any]) -> tuple[str, Architecture, LatencyReading] | None:

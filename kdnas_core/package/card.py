@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from kdnas_core.architecture import Architecture
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.package.checks import Checks, loss_by_int8
 from kdnas_core.package.facts import NOT_STATED, Facts, Origin, data_fingerprint, origin_of
@@ -62,12 +63,19 @@ def _title(facts: Facts) -> str:
 def _what(facts: Facts, checks: Checks) -> str:
     shape = facts.candidate.architecture
     what = "A student encoder" if facts.task is None else f"A student for the task `{_plain(facts.task)}`"
-    embedding = "" if shape.embedding_size is None else f", embedding size {shape.embedding_size}"
     return (
         f"{what}, found for a latency budget by a search of short knowledge distillations (KD-NAS) and "
-        f"distilled from its teacher: {shape.layers} layers, hidden size {shape.hidden_size}{embedding}, "
-        f"feed-forward size {shape.intermediate_size}, {shape.attention_heads} attention heads, "
-        f"{shape.hidden_act}; {checks.parameters:,} parameters."
+        f"distilled from its teacher: {_sizes(shape)}; {checks.parameters:,} parameters."
+    )
+
+
+def _sizes(shape: Architecture) -> str:
+    if shape.is_static:
+        return f"no layers, one vector of {shape.hidden_size} a word, whatever stands around it"
+    embedding = "" if shape.embedding_size is None else f", embedding size {shape.embedding_size}"
+    return (
+        f"{shape.layers} layers, hidden size {shape.hidden_size}{embedding}, feed-forward size "
+        f"{shape.intermediate_size}, {shape.attention_heads} attention heads, {shape.hidden_act}"
     )
 
 

@@ -35,8 +35,10 @@ def _check_plain(*names: str) -> None:
 
 
 def _sized(architecture: Architecture) -> Architecture:
-    fields = architecture.to_dict().values()
-    if not all(1 <= field <= 2**16 for field in fields if isinstance(field, int)):
+    knobs = architecture.to_dict()
+    if architecture.is_static:
+        del knobs["layers"]
+    if not all(1 <= value <= 2**16 for value in knobs.values() if isinstance(value, int)):
         raise ValueError("a size of the architecture is out of bounds")
     _check_plain(architecture.hidden_act)
     return architecture

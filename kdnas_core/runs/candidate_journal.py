@@ -161,7 +161,8 @@ class CandidateJournal:
 
         These are the candidates of earlier episodes; in the first episode, those that come before it. So they
         depend on the order of the candidates alone, not on how many slots judge them. Those that were not
-        measured are left out: whatever they dominate, what dominates them does.
+        measured are left out: whatever they dominate, what dominates them does. So is a static student,
+        whose losses on the way tell nothing of those of layers: it has little left to learn.
         """
         looked_at = -STEP_SECONDS
         found: list[Peer] | None = None
@@ -204,7 +205,8 @@ def losses_by_step(rows: Iterable[LayerLoss]) -> dict[int, float]:
 
 
 def _is_peer(candidate: Candidate) -> bool:
-    return candidate.state in ("done", "pruned") and candidate.latency is not None
+    was_judged = candidate.state in ("done", "pruned") and candidate.latency is not None
+    return was_judged and not candidate.architecture.is_static
 
 
 def _comes_before(one: Candidate, other: Candidate) -> bool:

@@ -130,7 +130,8 @@ def estimate(
 ) -> Estimate | None:
     """Returns its estimated latency; None where it is measured at once, or remembered.
 
-    Presets are always measured: they are few and unlike the shapes that the model was fitted on.
+    Presets and static students are always measured: they are few and unlike the shapes that the model was
+    fitted on.
 
     Args:
         architecture: of the candidate.
@@ -138,7 +139,7 @@ def estimate(
         bench: of the search.
         teacher_ms: the teacher's latency when the search began.
     """
-    if spec.space.presets or bench.remembered(architecture) is not None:
+    if spec.space.presets or architecture.is_static or bench.remembered(architecture) is not None:
         return None
     model = model_here(spec.latency)
     if model is None or not model.may_skip:

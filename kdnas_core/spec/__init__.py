@@ -8,6 +8,7 @@ from kdnas_core.spec.jobs import (
     SweepSpec,
     parse_distil,
     parse_score,
+    parse_stored_distil,
     parse_sweep,
 )
 from kdnas_core.spec.latency import USUAL_RUNTIMES, LatencySpec, Runtime
@@ -89,6 +90,7 @@ __all__ = [
     "parse_score",
     "parse_spec",
     "parse_spec_json",
+    "parse_stored_distil",
     "parse_stored_spec",
     "parse_sweep",
     "quick_spec",

@@ -11,7 +11,7 @@ from pydantic import (
 
 from kdnas_core.spec.base import Strict, parsed
 from kdnas_core.spec.latency import USUAL_RUNTIMES, Runtime
-from kdnas_core.spec.objective import Recipe
+from kdnas_core.spec.objective import Recipe, Use
 from kdnas_core.spec.run import Device
 
 
@@ -25,6 +25,9 @@ class DistilSpec(Strict):
         epochs: how often the texts are read; for a task, its rows with their variants.
         sentences: the most texts of the corpus.
         sequence_length: at which texts are cut, in tokens.
+        cut: whether texts are cut into runs of whole sentences, of many lengths up to `sequence_length`, or
+            only long ones, into chunks as long as that. Left out: sentences for students that are for their
+            vectors, else chunks.
         batch_size: texts.
         learning_rate: the highest.
         seed: of the order of the texts and of random weights.
@@ -41,6 +44,7 @@ class DistilSpec(Strict):
     epochs: float = Field(default=3.0, gt=0, le=1_000)
     sentences: int = Field(default=1_000_000, ge=48, le=1_000_000)
     sequence_length: int = Field(default=128, ge=8, le=512)
+    cut: Literal["sentences", "chunks"] | None = None
     batch_size: int = Field(default=32, ge=1, le=1_024)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -49,6 +53,10 @@ class DistilSpec(Strict):
     copies: int = Field(default=20, ge=1, le=100)
     glove: str | None = Field(default=None, min_length=1)
     device: Device = "auto"
+
+    def cuts_sentences(self, use: Use | None) -> bool:
+        """Whether texts are cut into runs of sentences: as chosen, else as is usual for that use."""
+        return use == "vectors" if self.cut is None else self.cut == "sentences"
 
 
 class ScoreSpec(Strict):
@@ -112,6 +120,12 @@ class ExportSpec(Strict):
 def parse_distil(fields: dict[str, Any]) -> DistilSpec:
     """The settings of a full distillation with these fields; raises as `parse_spec`."""
     return parsed(DistilSpec, fields)
+
+
+def parse_stored_distil(text: str) -> DistilSpec:
+    """The settings of a student in a store; what its version did not know is as it was then."""
+    how = DistilSpec.model_validate_json(text)
+    return how if "cut" in how.model_fields_set else how.model_copy(update={"cut": "chunks"})
 
 
 def parse_score(fields: dict[str, Any]) -> ScoreSpec:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kdnas_core.architecture import static_student
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import layer_terms, time_estimate
@@ -128,6 +129,8 @@ def test_the_time_of_a_text_is_told_only_from_a_mini_kd_on_this_device(db: Path)
         words = distil_form.reading({**fields, "recipe": recipe}, seen.run, here)
         assert ("once the teacher has read them" in words) == known
     assert "About" not in distil_form.reading(fields, seen.run, seen.candidate)
+    static = dataclasses.replace(here, architecture=static_student(384))
+    assert "About" not in distil_form.reading(fields, seen.run, static)  # it has no FLOPs to tell it by
 
 
 def test_the_loss_over_steps_is_that_of_the_reward() -> None:

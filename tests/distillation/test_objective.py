@@ -122,6 +122,13 @@ def test_a_stage_that_is_left_alone_is_trained_all_the_time(nothing: tuple[Pass,
         assert objective.loss(*nothing, done).item() == 3
 
 
+def test_the_only_layer_of_a_static_student_learns_by_a_progressive_term_too() -> None:
+    stub = Stub("step by step", 1.0)
+    stub.places = [(0, 4)]
+    objective = stubs((stub, {"progressive": True}))
+    assert objective.rates(0.5)(0) == 1.0
+
+
 @pytest.mark.parametrize("places", [1, 2, 3, 4, 6, 7, 12, 24, 48])
 @pytest.mark.parametrize("first_stage", [0.5, 0.25, None])
 def test_progressive_layers_are_trained_one_at_a_time_in_order_for_equal_shares(

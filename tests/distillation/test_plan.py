@@ -72,9 +72,9 @@ def test_a_static_student_learns_no_attention() -> None:
     assert len(found.notes) == 2
 
 
-@pytest.mark.parametrize("recipe", ["minilm", "minilmv2"])
-def test_a_recipe_of_attention_alone_is_nothing_for_a_static_student(recipe: Recipe) -> None:
-    with pytest.raises(BadInput, match="no attention"):
+@pytest.mark.parametrize("recipe", ["minilm", "minilmv2", "pd"])
+def test_a_recipe_of_attention_or_words_alone_is_nothing_for_a_static_student(recipe: Recipe) -> None:
+    with pytest.raises(BadInput, match=r"a static student has no (attention|context)"):
         planned(static_student(24), recipe=recipe)
 
 

@@ -270,6 +270,11 @@ def test_a_static_encoder_is_classified_by_its_mean_since_its_first_token_is_alw
     logits = logits_of(model, tokens)
     assert np.unique(logits.round(6), axis=0).shape[0] > len(logits) / 2
     assert isinstance(model, OfMean)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert {name.rpartition(".")[0].rpartition("_")[0].rpartition(".")[2] for name in frozen} == {
+        "position",
+        "token_type",
+    }
     table = encoder.get_parameter("embeddings.word_embeddings.weight").detach().double().numpy()
     weight, bias = (part.detach().double().numpy() for part in (model.head.weight, model.head.bias))
     for ids, found in zip(tokens.ids, logits, strict=True):

@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import minimize
 
 from kdnas_core import files
-from kdnas_core.architecture import PRESETS, Architecture
+from kdnas_core.architecture import PRESETS, Architecture, static_student
 from kdnas_core.hardware import device_name
 from kdnas_core.latency import model as module
 from kdnas_core.latency.model import (
@@ -227,6 +227,16 @@ def test_known_here_is_what_was_measured_in_this_runtime_with_these_threads() ->
     ]
     assert [at.ms for at in known] == pytest.approx([made_up_ms(first), made_up_ms(second, 4, 64)])
     assert [at.architecture for at in known_here(with_fields(PROTOCOL, threads=2))] == [other]
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_what_a_static_student_took_says_nothing_of_layers_and_is_left_out() -> None:
+    (shape,) = SPACE.sample(random.Random(0), 1, ())
+    remember(shape)
+    asked = question("packaged", TEACHER, static_student(384), PROTOCOL)
+    reading = dataclasses.replace(reading_of(0.2, 20.0), device=device_name(), sequence_length=128)
+    files.remember("latency", asked, reading.to_dict())
+    assert [at.architecture for at in known_here(PROTOCOL)] == [shape]
 
 
 @pytest.mark.usefixtures("fresh_cache")

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from kdnas_core.architecture import Architecture, LayerSource
+from kdnas_core.architecture import Architecture, LayerSource, static_student
 from kdnas_core.distillation.loop import Diverged
 from kdnas_core.runs.candidate_journal import CandidateJournal
 from kdnas_core.runs.records import Candidate, LayerLoss
@@ -375,6 +375,16 @@ def test_an_episode_is_written_and_judged_from_the_cheapest_on_each_beside_all_m
         Peer(cost(4.0), {0: 0.9, 10: 0.7, 20: 0.6}, None),
     ]
     assert [len(peers) for peers in judge.peers] == [0, 1, 2]
+
+
+def test_no_candidate_is_judged_beside_a_static_student_which_has_little_left_to_learn(
+    store: Store, run: int
+) -> None:
+    static = static_student(24)
+    journal, judge = journal_of(store, run, {each: done(0.25, 2.0) for each in (A, B, static)})
+    search(Scripted([A, B]), journal, 1, 2, beside=[static])
+    assert judge.judged[0] == static  # the cheapest
+    assert [len(peers) for peers in judge.peers] == [0, 0, 1]
 
 
 def test_a_later_episode_is_judged_from_the_dearest_on_each_beside_those_of_earlier_episodes_alone(

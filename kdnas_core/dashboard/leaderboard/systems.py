@@ -152,7 +152,9 @@ def _published(shape: Architecture, teacher: Architecture | None, recipe: str | 
 
 
 def short_shape(shape: Architecture) -> str:
-    """Formats layers, hidden size and FFN size, for example "3 × 192 × 768"."""
+    """Formats layers, hidden size and FFN size, for example "3 × 192 × 768", or "static × 384"."""
+    if shape.is_static:
+        return f"static × {shape.hidden_size}"
     return f"{shape.layers} × {shape.hidden_size} × {shape.intermediate_size}"
 
 

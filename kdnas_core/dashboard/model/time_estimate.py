@@ -90,7 +90,8 @@ def _seconds_of_steps(candidate: Candidate) -> float:
 
 
 def _distilled_here(candidates: Sequence[Candidate]) -> list[Candidate]:
-    rows = [row for row in progress.distilled(candidates) if row.step]  # no step: its result was remembered
+    # no step: its result was remembered; what a static student does is no product that FLOPs count
+    rows = [row for row in progress.distilled(candidates) if row.step and not row.architecture.is_static]
     return [row for row in rows if row.seconds and row.latency and row.latency.device == device_name()]
 
 

@@ -55,9 +55,11 @@ def reading(fields: dict[str, Any], run: Run, candidate: Candidate) -> str:
     often, length = fields["epochs"], fields["sequence_length"]
     times = "once" if often == 1 else f"{often:g} times"
     corpus = wording.plain(fields["corpus"] or run.spec.corpus)
+    by_sentences = USUAL.cuts_sentences(run.spec.objective.use)
+    cut = f"in runs of whole sentences, of at most {length}" if by_sentences else f"each cut at {length}"
     told = (
         f"Reads the corpus {corpus} **{times}**, at most {fields['sentences']:,} texts of it,"
-        f" each cut at {length} tokens. {OF_THE_TEACHER}"
+        f" {cut} tokens. {OF_THE_TEACHER}"
     )
     seconds = time_estimate.seconds_of_texts(TEXTS_TOLD, run, candidate, length)
     if seconds is None:

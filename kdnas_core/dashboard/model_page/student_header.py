@@ -67,7 +67,9 @@ def _leave(student: Student) -> None:
 def _facts(seen: StudentView) -> list[str]:
     student, how = seen.student, seen.student.spec
     read = f"task {how.task}" if how.task else f"corpus {how.corpus or seen.run.spec.corpus}"
-    facts = [wording.plain(f"Reads the {read}, cut at {how.sequence_length} tokens")]
+    by_sentences = how.task is None and how.cuts_sentences(seen.run.spec.objective.use)
+    cut = "in runs of sentences, of at most" if by_sentences else "cut at"
+    facts = [wording.plain(f"Reads the {read}, {cut} {how.sequence_length} tokens")]
     if seen.size:
         facts.append(f"{wording.size(seen.size)} on the disk")
     return widgets.with_work(facts, student)

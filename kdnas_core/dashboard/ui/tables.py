@@ -98,6 +98,7 @@ def _best(snapshot: Snapshot) -> str:
 
 def _candidate_row(candidate: Candidate) -> dict[str, object]:
     architecture, latency = candidate.architecture, candidate.latency
+    has_layers = not architecture.is_static
     return {
         "Candidate": candidate.id,
         "Episode": candidate.episode,
@@ -112,8 +113,8 @@ def _candidate_row(candidate: Candidate) -> dict[str, object]:
         "Layers": architecture.layers,
         "Hidden": architecture.hidden_size,
         "Embedding": architecture.embedding_size,
-        "FFN": architecture.intermediate_size,
-        "Heads": architecture.attention_heads,
-        "Activation": architecture.hidden_act,
+        "FFN": architecture.intermediate_size if has_layers else None,
+        "Heads": architecture.attention_heads if has_layers else None,
+        "Activation": architecture.hidden_act if has_layers else None,
         "Parameters (M)": candidate.parameters and candidate.parameters / 1e6,
     }

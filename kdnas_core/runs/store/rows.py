@@ -23,7 +23,14 @@ from kdnas_core.runs.records import (
     TeacherFacts,
 )
 from kdnas_core.runs.store import lease_locks
-from kdnas_core.spec import DistilSpec, ExportSpec, ScoreSpec, SweepSpec, parse_spec_json, parse_stored_spec
+from kdnas_core.spec import (
+    ExportSpec,
+    ScoreSpec,
+    SweepSpec,
+    parse_spec_json,
+    parse_stored_distil,
+    parse_stored_spec,
+)
 
 FIRST_YARDSTICKS = 3  # the first method with a choice of yardsticks
 LEASE_S = 60  # since the last heartbeat; for a worker on another host, whose lock cannot be seen
@@ -45,7 +52,7 @@ def student_of(row: dict[str, Any], leases: Path) -> Student:
     return Student(
         **{
             **_served(row, "students", leases),
-            "spec": DistilSpec.model_validate_json(row["spec"]),
+            "spec": parse_stored_distil(row["spec"]),
             "notes": tuple(json.loads(row["notes"])),
             "languages": json.loads(row["languages"]),
             "cut_from": _sources(row),
@@ -68,7 +75,7 @@ def check_of(row: dict[str, Any], leases: Path) -> Check:
     """Converts a row to a check."""
     read: dict[str, Callable[[str], Any]] = {
         "runs": parse_spec_json,
-        "students": DistilSpec.model_validate_json,
+        "students": parse_stored_distil,
         "scorings": ScoreSpec.model_validate_json,
         "sweeps": SweepSpec.model_validate_json,
     }
