@@ -211,7 +211,7 @@ def _texts(corpus: str, teacher: Teacher) -> Any:
         how.sequence_length,
         teacher.tokenizer,
         lambda words: None,
-        by_sentences=True,
+        of_many_lengths=True,
     )
 
 

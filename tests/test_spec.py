@@ -459,11 +459,11 @@ def test_a_static_student_is_one_candidate_more() -> None:
     assert chosen.with_static(can_be=True) == chosen
 
 
-def test_a_student_of_before_texts_were_cut_into_sentences_goes_on_with_the_chunks_it_began_with() -> None:
+def test_a_student_of_before_texts_were_cut_into_pieces_goes_on_with_the_chunks_it_began_with() -> None:
     written = json.loads(DistilSpec().model_dump_json())
     assert parse_stored_distil(json.dumps(written)) == DistilSpec()
     del written["cut"]
     stored = parse_stored_distil(json.dumps(written))
-    assert not stored.cuts_sentences("vectors")
-    assert [DistilSpec().cuts_sentences(use) for use in ("vectors", "fine_tuning")] == [True, False]
-    assert DistilSpec(cut="sentences").cuts_sentences("fine_tuning")
+    assert not stored.cuts_pieces("vectors")
+    assert [DistilSpec().cuts_pieces(use) for use in ("vectors", "fine_tuning")] == [True, False]
+    assert DistilSpec(cut="pieces").cuts_pieces("fine_tuning")

@@ -107,7 +107,7 @@ def full_texts(
     sequence_length: int,
     tokenizer: PreTrainedTokenizerBase,
     progress: Callable[[str], None],
-    by_sentences: bool = False,
+    of_many_lengths: bool = False,
 ) -> SplitTexts:
     """Reads and splits the texts of a full distillation; the held-out texts are those of the run.
 
@@ -118,7 +118,7 @@ def full_texts(
         proxy: of the run.
         sentences: the most training texts; each chunk of a long text counts.
         sequence_length: of a chunk, in tokens.
-        by_sentences: whether chunks are runs of sentences, of many lengths.
+        of_many_lengths: whether texts are cut into pieces of many lengths, up to that.
 
     Raises:
         BadInput: the corpus cannot be read, or is too small.
@@ -130,7 +130,7 @@ def full_texts(
     else:
         held_out = _held_out(_read(corpus, cache, proxy, run_texts, progress), proxy)
         texts = _read(corpus, cache, proxy, wanted, progress)
-    return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer, by_sentences)
+    return _split(corpus, cache, held_out, texts, sentences, sequence_length, tokenizer, of_many_lengths)
 
 
 def _read(
@@ -153,7 +153,7 @@ def _split(
     sentences: int,
     sequence_length: int,
     tokenizer: PreTrainedTokenizerBase,
-    by_sentences: bool = False,
+    of_many_lengths: bool = False,
 ) -> SplitTexts:
     apart = [text.text for text in held_out]
     if any(part.source == PACKAGED for part in parts_of(corpus)):
@@ -161,7 +161,7 @@ def _split(
     repeats = NearDuplicates(apart)
     learnt = [text for text in texts if text.text not in repeats][:sentences]
     check_texts(corpus, [*held_out, *learnt])
-    chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length, by_sentences)
+    chunks = in_chunks([text.text for text in learnt], tokenizer, sequence_length, of_many_lengths)
     pieces = [
         Text(one, text.language)
         for text, its_chunks in zip(learnt, chunks, strict=True)

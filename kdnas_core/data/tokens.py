@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from kdnas_core.errors import BadInput
 
 TOKENIZED_AT_ONCE = 1_000  # texts
-FEWEST_TOKENS = 8  # of a run of sentences, unless its text ends
+FEWEST_TOKENS = 8  # drawn for a piece
 SHORTEST = 0.25  # of a full chunk's tokens: a shorter last chunk is dropped
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？।؟]")
 
@@ -69,11 +69,11 @@ def _end(text: str, begin: int, middle: int, most: int) -> int:
     return space if space > begin else most
 
 
-def in_sentences(text: str, ends: Sequence[int], tokens: int, rng: random.Random) -> Iterator[str]:
-    """Cuts a text into runs of whole sentences, of many lengths.
+def in_pieces(text: str, ends: Sequence[int], tokens: int, rng: random.Random) -> Iterator[str]:
+    """Cuts a text into pieces of many lengths, log-uniform from `FEWEST_TOKENS` to the most.
 
-    A run ends at the first sentence end after a number of tokens that is drawn, log-uniformly, from
-    `FEWEST_TOKENS` to the most; a run without one in reach ends as a chunk does.
+    A piece ends as a chunk does, so that many are parts of a sentence, and some are several sentences.
+    Nothing is dropped.
 
     Args:
         text, ends, tokens: as for `chunked`.
@@ -81,13 +81,12 @@ def in_sentences(text: str, ends: Sequence[int], tokens: int, rng: random.Random
     """
     begin, first = 0, 0
     while first < len(ends):
-        last = min(first + tokens, len(ends))
-        wanted = min(tokens, round(FEWEST_TOKENS * (tokens / FEWEST_TOKENS) ** rng.random()))
-        least = ends[min(first + wanted, last) - 1]
-        found = next((each.end() for each in _SENTENCE_END.finditer(text, least - 1, ends[last - 1])), None)
-        if found is None and last < len(ends):
-            found = _end(text, begin, ends[first + (tokens - 1) // 2], ends[last - 1])
-        end = len(text) if found is None else found
+        drawn = min(tokens, round(FEWEST_TOKENS * (tokens / FEWEST_TOKENS) ** rng.random()))
+        last = first + drawn
+        if last >= len(ends):
+            end = len(text)
+        else:
+            end = _end(text, begin, ends[first + (drawn - 1) // 2], ends[last - 1])
         yield text[begin:end].strip()
         begin, first = end, max(first + 1, bisect_left(ends, end + 1))
 
@@ -96,7 +95,7 @@ def in_chunks(
     texts: Sequence[str],
     tokenizer: PreTrainedTokenizerBase,
     sequence_length: int,
-    by_sentences: bool = False,
+    of_many_lengths: bool = False,
 ) -> list[list[str]]:
     """Cuts each text into chunks; a text that is short enough is its own chunk.
 
@@ -104,12 +103,12 @@ def in_chunks(
         texts: of any length.
         tokenizer: the teacher's; without offsets (a slow tokenizer) no text is cut.
         sequence_length: in tokens, special tokens included.
-        by_sentences: whether texts are cut into runs of sentences instead (`in_sentences`), short ones too.
+        of_many_lengths: whether texts are cut into pieces of many lengths, short texts too (`in_pieces`).
     """
     chunks = [[text] for text in texts]
     room = sequence_length - tokenizer.num_special_tokens_to_add()
     # a token has at least a byte
-    fits = FEWEST_TOKENS if by_sentences else room
+    fits = FEWEST_TOKENS if of_many_lengths else room
     long = [index for index, text in enumerate(texts) if len(text.encode()) > fits]
     if not tokenizer.is_fast or room < 1:
         return chunks
@@ -122,9 +121,9 @@ def in_chunks(
             verbose=False,  # no warning about texts longer than the model's maximum: they are cut here
         )
         for index, offsets in zip(indices, encoded["offset_mapping"], strict=True):
-            if by_sentences and offsets:
+            if of_many_lengths and offsets:
                 rng = random.Random(texts[index])  # so that a text is cut alike among others
-                chunks[index] = list(in_sentences(texts[index], [end for _, end in offsets], room, rng))
+                chunks[index] = list(in_pieces(texts[index], [end for _, end in offsets], room, rng))
             elif len(offsets) > room:
                 chunks[index] = list(chunked(texts[index], [end for _, end in offsets], room))
     return chunks

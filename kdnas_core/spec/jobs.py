@@ -25,9 +25,9 @@ class DistilSpec(Strict):
         epochs: how often the texts are read; for a task, its rows with their variants.
         sentences: the most texts of the corpus.
         sequence_length: at which texts are cut, in tokens.
-        cut: whether texts are cut into runs of whole sentences, of many lengths up to `sequence_length`, or
-            only long ones, into chunks as long as that. Left out: sentences for students that are for their
-            vectors, else chunks.
+        cut: whether texts are cut into pieces of many lengths up to `sequence_length`, or only long ones,
+            into chunks as long as that. Left out: pieces for students that are for their vectors, else
+            chunks.
         batch_size: texts.
         learning_rate: the highest.
         seed: of the order of the texts and of random weights.
@@ -44,7 +44,7 @@ class DistilSpec(Strict):
     epochs: float = Field(default=3.0, gt=0, le=1_000)
     sentences: int = Field(default=1_000_000, ge=48, le=1_000_000)
     sequence_length: int = Field(default=128, ge=8, le=512)
-    cut: Literal["sentences", "chunks"] | None = None
+    cut: Literal["pieces", "chunks"] | None = None
     batch_size: int = Field(default=32, ge=1, le=1_024)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -54,9 +54,9 @@ class DistilSpec(Strict):
     glove: str | None = Field(default=None, min_length=1)
     device: Device = "auto"
 
-    def cuts_sentences(self, use: Use | None) -> bool:
-        """Whether texts are cut into runs of sentences: as chosen, else as is usual for that use."""
-        return use == "vectors" if self.cut is None else self.cut == "sentences"
+    def cuts_pieces(self, use: Use | None) -> bool:
+        """Whether texts are cut into pieces of many lengths: as chosen, else as is usual for that use."""
+        return use == "vectors" if self.cut is None else self.cut == "pieces"
 
 
 class ScoreSpec(Strict):

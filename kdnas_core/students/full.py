@@ -224,7 +224,7 @@ def _texts(spec: RunSpec, how: DistilSpec, teacher: Teacher, listener: FullListe
             how.sequence_length,
             teacher.tokenizer,
             listener.say,
-            by_sentences=how.cuts_sentences(spec.objective.use),
+            of_many_lengths=how.cuts_pieces(spec.objective.use),
         )
 
 

@@ -61,16 +61,16 @@ def test_near_repeats_of_held_out_texts_are_not_learnt(
     assert len(found.learnt) == 200 - 2 * len(twins)
 
 
-@pytest.mark.parametrize("by_sentences", [False, True])
+@pytest.mark.parametrize("of_many_lengths", [False, True])
 def test_no_part_of_a_long_text_repeats_a_held_out_text_either(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, by_sentences: bool
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, of_many_lengths: bool
 ) -> None:
     short = [f"{text}." for text in made_up(100, words=8)]
     long = [" ".join([one, *made_up(6, words=8, seed=number)]) for number, one in enumerate(short)]
     corpus = written(tmp_path / "corpus.txt", short + long)
-    length = 64 if by_sentences else 24
+    length = 64 if of_many_lengths else 24
     found = full_texts(
-        corpus, Path("no-cache"), PROXY, 10_000, length, tokenizer, lambda words: None, by_sentences
+        corpus, Path("no-cache"), PROXY, 10_000, length, tokenizer, lambda words: None, of_many_lengths
     )
     repeats = NearDuplicates(plain(found.held_out))
     parts = [text for text in plain(found.learnt) if text not in short and text not in long]

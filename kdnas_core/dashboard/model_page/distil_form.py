@@ -55,8 +55,8 @@ def reading(fields: dict[str, Any], run: Run, candidate: Candidate) -> str:
     often, length = fields["epochs"], fields["sequence_length"]
     times = "once" if often == 1 else f"{often:g} times"
     corpus = wording.plain(fields["corpus"] or run.spec.corpus)
-    by_sentences = USUAL.cuts_sentences(run.spec.objective.use)
-    cut = f"in runs of whole sentences, of at most {length}" if by_sentences else f"each cut at {length}"
+    of_many_lengths = USUAL.cuts_pieces(run.spec.objective.use)
+    cut = f"cut into pieces of up to {length}" if of_many_lengths else f"each cut at {length}"
     told = (
         f"Reads the corpus {corpus} **{times}**, at most {fields['sentences']:,} texts of it,"
         f" {cut} tokens. {OF_THE_TEACHER}"

@@ -67,8 +67,8 @@ def _leave(student: Student) -> None:
 def _facts(seen: StudentView) -> list[str]:
     student, how = seen.student, seen.student.spec
     read = f"task {how.task}" if how.task else f"corpus {how.corpus or seen.run.spec.corpus}"
-    by_sentences = how.task is None and how.cuts_sentences(seen.run.spec.objective.use)
-    cut = "in runs of sentences, of at most" if by_sentences else "cut at"
+    of_many_lengths = how.task is None and how.cuts_pieces(seen.run.spec.objective.use)
+    cut = "cut into pieces of up to" if of_many_lengths else "cut at"
     facts = [wording.plain(f"Reads the {read}, {cut} {how.sequence_length} tokens")]
     if seen.size:
         facts.append(f"{wording.size(seen.size)} on the disk")
