@@ -860,7 +860,7 @@ def test_a_store_of_version_1_opens_and_reads_back(db: Path, read_only: bool) ->
         assert store.run(finished.id).teacher == teacher_facts()
         assert (killed.name, killed.state, killed.spec.seed) == ("killed", "paused", 3)
         # which had no rungs, and computed on the processor
-        searched = SearchSpec(controller="random", episodes=2, candidates=4, prune=False)
+        searched = SearchSpec(controller="random", episodes=2, candidates=4, prune=False, static=False)
         assert (killed.spec.search, killed.spec.device) == (searched, "cpu")
         states = [candidate.state for candidate in store.candidates(finished.id)]
         assert states == ["done", "over_budget", "done"]

@@ -57,7 +57,7 @@ def test_its_students_scores_and_sweeps_read_back(db: Path, read_only: bool) -> 
         assert states == ["finished", "finished", "interrupted", "paused", "failed"]
         assert [row.loss for row in students] == [0.2, 0.31, None, None, None]
         assert [(row.candidate, row.parent) for row in students] == [(1, None), (1, 1), *[(3, None)] * 3]
-        assert students[0].spec == DistilSpec(epochs=3)
+        assert students[0].spec == DistilSpec(epochs=3, cut="chunks")
         assert students[0].languages == pytest.approx({name: 0.2 * by for name, by in LANGUAGES.items()})
         assert store.student_losses(1)[-1].step == 6_000
         scored = {row.id: row.state for row in store.scorings()}
