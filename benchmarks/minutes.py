@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--recipe", default=None)
     parser.add_argument("--pairs", type=float, default=None)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--cut", choices=["pieces", "chunks"], default=None, help="as of `distill`")
     parser.add_argument("--texts", type=int, default=40_000, help="the most; read again while time is left")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     given = parser.parse_args()
@@ -52,6 +53,7 @@ def main() -> None:
         recipe=given.recipe,
         pairs=given.pairs,
         sequence_length=given.tokens,
+        cut=given.cut,
         sentences=given.texts,
         learning_rate=given.learning_rate,
     )
