@@ -187,10 +187,13 @@ def model2vec(teacher: Teacher) -> tuple[PreTrainedModel, Architecture]:
             states = teacher.model(input_ids=texts, attention_mask=torch.ones_like(texts)).last_hidden_state
             parts.append(states.mean(1).double())
     words = torch.cat(parts)
-    words -= words.mean(0)
+    # it takes special and unused tokens out of the vocabulary, whose order stands for frequency
+    names = teacher.tokenizer.convert_ids_to_tokens(list(range(len(words))))
+    is_word = np.array([not (name.startswith("[") and name.endswith("]")) for name in names])
+    words -= words[torch.from_numpy(is_word)].mean(0)
     directions = torch.linalg.eigh(words.T @ words).eigenvectors[:, -COMPONENTS:]
-    shares = 1 / np.arange(2, len(words) + 2)
-    weights = torch.from_numpy(SIF / (SIF + shares / shares.sum()))
+    shares = 1 / (1 + np.maximum(1, is_word.cumsum()))
+    weights = torch.from_numpy(SIF / (SIF + shares / shares[is_word].sum()))
     # in the first components of the student's width: cosines do not depend on the basis
     vectors = torch.zeros_like(words)
     vectors[:, :COMPONENTS] = weights[:, None] * (words @ directions)
