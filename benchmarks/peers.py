@@ -159,7 +159,7 @@ def vectors_alone(
         some = [texts[index] for index in indices]
         value = loss([student.preprocess(some)], torch.stack([known[index] for index in indices]))
         value.backward()
-        return float(value)
+        return value.item()
 
     parameters = [Group(list(student.parameters()))]
     trial = Loop(parameters, SKIPPED + PACED, 0.0)
