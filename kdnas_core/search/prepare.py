@@ -75,7 +75,6 @@ class Prepared:
         texts: the proxy set.
         tasks: the proxies of the tasks that candidates are scored on.
         known: what another process has measured.
-        beside: what is judged besides the architectures of the space.
     """
 
     spec: RunSpec
@@ -88,7 +87,11 @@ class Prepared:
     texts: SplitTexts
     tasks: list[ProxyTask]
     known: Known | None = None
-    beside: tuple[Architecture, ...] = ()
+
+    @property
+    def beside(self) -> tuple[Architecture, ...]:
+        """What is judged besides the architectures of the space."""
+        return _beside(self.spec, self.teacher)
 
     @property
     def teacher(self) -> Teacher:
@@ -121,8 +124,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = 
     words = own_head(spec.objective, space.smallest(), teacher)
     profile = profile_of(teacher, spec.objective, words)
     spec = spec.with_static(_can_be_static(spec, teacher, profile))
-    beside = (static_student(teacher.architecture.hidden_size),) if spec.search.static else ()
-    plans = _plans(spec, [*space, *beside], profile)
+    plans = _plans(spec, [*space, *_beside(spec, teacher)], profile)
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     report("reading the corpus")
     with exclusive():  # the first harvest computes for some ten seconds
@@ -134,7 +136,11 @@ def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = 
         _check_budget(spec, space, bench, teacher_latency)
     else:
         teacher_latency = known.teacher_latency
-    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks, known, beside)
+    return Prepared(spec, space, bench, teacher_latency, profile, plans, words, texts, tasks, known)
+
+
+def _beside(spec: RunSpec, teacher: Teacher) -> tuple[Architecture, ...]:
+    return (static_student(teacher.architecture.hidden_size),) if spec.search.static else ()
 
 
 def _can_be_static(spec: RunSpec, teacher: Teacher, profile: TeacherProfile) -> bool:
