@@ -19,7 +19,7 @@ from kdnas_core.runs.student_journals import check_distillation
 from kdnas_core.spec import DistilSpec, parse_spec
 from tests.sentences import is_one_sentence
 from tests.tiny_fields import tiny_fields
-from tests.tiny_runs import called, own_machine, remember_latencies, searched
+from tests.tiny_runs import called, own_machine, remember_latencies, searched, words_task
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,14 +76,7 @@ def test_a_static_student_is_distilled_scored_and_exported_as_any_other(
     model = AutoModel.from_pretrained(made["path"])
     assert model.config.num_hidden_layers == 0
     assert not model.get_parameter("embeddings.position_embeddings.weight").any()  # still one vector a word
-    task = tmp_path / "words"
-    task.mkdir()
-    for split, count in (("train", 60), ("validation", 20)):
-        rows = [
-            {"sentence": f"the {('list', 'class')[index % 2]} of it", "label": index % 2}
-            for index in range(count)
-        ]
-        (task / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    task = words_task(tmp_path / "words")
     (score,) = called("evaluate", made["student"], "--task", task, "--seeds", 1, "--db", store)["scores"]
     assert 0 <= score["student"] <= 1
     export = called("export", made["student"], tmp_path / "out", "--format", "hf,onnx", "--db", store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from kdnas_core.spec import parse_spec
-from tests.tiny_runs import own_machine, remember_latencies, searched
+from tests.tiny_runs import own_machine, remember_latencies, searched, words_task
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +20,7 @@ def machine(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """A task whose class depends on one word."""
-    folder = tmp_path / "words"
-    folder.mkdir()
-    for split, count in (("train", 120), ("validation", 20)):
-        rows = [
-            {"sentence": f"the {('list', 'class')[index % 2]} of it {index}", "label": index % 2}
-            for index in range(count)
-        ]
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return folder
+    return words_task(tmp_path / "words")
 
 
 @pytest.mark.slow

@@ -124,6 +124,18 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
+def words_task(folder: Path) -> Path:
+    """Writes a task whose class depends on one word."""
+    folder.mkdir()
+    for split, count in (("train", 120), ("validation", 20)):
+        rows = [
+            {"sentence": f"the {('list', 'class')[index % 2]} of it {index}", "label": index % 2}
+            for index in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
 def wait_for(look: Callable[[], Seen], seconds: float = 60.0, pause: float = 0.01) -> Seen:
     """Waits until `look` returns a true value, and returns that; fails after a number of seconds."""
     deadline = time.monotonic() + seconds
