@@ -13,6 +13,7 @@ from typing import Any
 
 from kdnas_core.data.harvest import harvest
 from kdnas_core.data.hub import HUB, parse_hub, read_hub
+from kdnas_core.data.task_text import TASK, check_task, learnt_texts
 from kdnas_core.data.text_files import ENDINGS, LOCAL, check_file, read_file
 from kdnas_core.errors import BadInput
 
@@ -26,9 +27,10 @@ class Part:
     """One source of text and the name of its language.
 
     Attributes:
-        source: `packaged`, `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`, or the path of a file.
-        language: the file's name without its ending, the hub's config (else the data set's name without its
-            owner), or `packaged`. Of equal names the second is NAME-2, and so on.
+        source: `packaged`, `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`, `task:` and the name of a task, or the path
+            of a file.
+        language: the name of the file or of the task's folder without its ending, the hub's config (else the
+            data set's name without its owner), or `packaged`. Of equal names the second is NAME-2, and so on.
     """
 
     source: str
@@ -38,6 +40,11 @@ class Part:
     def is_stream(self) -> bool:
         """Whether it is a stream, which is read only as far as needed."""
         return self.source.startswith(HUB)
+
+    @property
+    def task(self) -> str | None:
+        """The task whose texts it is, if it is one's."""
+        return self.source.removeprefix(TASK) if self.source.startswith(TASK) else None
 
 
 def parts_of(source: str) -> tuple[Part, ...]:
@@ -80,7 +87,7 @@ def _files_of(source: str) -> list[str]:
     """The files of a folder; any other source is returned as it is."""
     try:
         # "" would be the working folder
-        if not source or source == PACKAGED or source.startswith(HUB) or not Path(source).is_dir():
+        if not source or source == PACKAGED or source.startswith((HUB, TASK)) or not Path(source).is_dir():
             return [source]
         files = sorted(path for path in Path(source).iterdir() if not _is_aside(path.name))
     except OSError as error:
@@ -105,6 +112,7 @@ def _check_ending(path: Path) -> None:
 
 
 def _language_of(source: str) -> str:
+    source = source.removeprefix(TASK)
     if source == PACKAGED:
         return PACKAGED
     if source.startswith(HUB):
@@ -144,10 +152,11 @@ def read_corpus(
 ) -> list[str]:
     """Reads up to `limit` different texts of one source, in an order shuffled by the seed.
 
-    `source` is `packaged`, `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]` or the path of a file. The column of a table
-    is `text`, else `sentence`, else its only column of strings. The packaged corpus is cached in `cache`, hub
-    data sets in the hub's own cache. A hub data set is a shuffled stream and is downloaded only as far as
-    needed. `read_texts` reads several sources at once.
+    `source` is `packaged`; `hub:NAME[:CONFIG[:SPLIT[:COLUMN]]]`; `task:` and the name of a task, for the
+    texts of its training splits; or the path of a file. The column of a table is `text`, else `sentence`,
+    else its only column of strings. The packaged corpus is cached in `cache`, hub data sets in the hub's own
+    cache. A hub data set is a shuffled stream and is downloaded only as far as needed. `read_texts` reads
+    several sources at once.
 
     Raises:
         BadInput: the source cannot be read, or holds no text.
@@ -169,6 +178,9 @@ def _check_plain(source: str) -> None:
     if source.startswith(HUB):
         parse_hub(source)
         return
+    if source.startswith(TASK):
+        check_task(source.removeprefix(TASK))
+        return
     try:
         _check_kind(source)
         check_file(Path(source))
@@ -180,8 +192,8 @@ def _check_kind(source: str) -> None:
     path = Path(source)
     if not source or (path.suffix.lower() not in ENDINGS and not path.exists()):
         raise BadInput(
-            f"'{source}' is not a corpus; name 'packaged', 'hub:NAME', {LOCAL}, a folder with one such file "
-            "a language, or several of these with ' + ' between them."
+            f"'{source}' is not a corpus; name 'packaged', 'hub:NAME', 'task:NAME', {LOCAL}, a folder with "
+            "one such file a language, or several of these with ' + ' between them."
         )
 
 
@@ -201,6 +213,8 @@ def _usable(values: Iterable[Any]) -> Iterator[str]:
 def _from_disk(source: str, cache: Path, progress: Callable[[str], None] | None) -> Iterable[Any]:
     if source == PACKAGED:
         return [paragraph.text for paragraph in harvest(cache, progress)]
+    if source.startswith(TASK):
+        return learnt_texts(source.removeprefix(TASK), cache)
     return read_file(Path(source))
 
 

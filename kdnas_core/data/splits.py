@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdnas_core.data.corpus import PACKAGED, Text, parts_of, read_texts
 from kdnas_core.data.packaged_task import judged_paragraphs
+from kdnas_core.data.task_text import judged_texts
 from kdnas_core.data.tokens import Passage, in_chunks, with_pairs
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import ProxySpec
@@ -156,8 +157,11 @@ def _split(
     of_many_lengths: bool = False,
 ) -> SplitTexts:
     apart = [text.text for text in held_out]
-    if any(part.source == PACKAGED for part in parts_of(corpus)):
-        apart += judged_paragraphs(cache)  # students are scored on them
+    for part in parts_of(corpus):  # students are scored on these
+        if part.source == PACKAGED:
+            apart += judged_paragraphs(cache)
+        elif part.task is not None:
+            apart += judged_texts(part.task, cache)
     repeats = NearDuplicates(apart)
     learnt = [text for text in texts if text.text not in repeats][:sentences]
     check_texts(corpus, [*held_out, *learnt])

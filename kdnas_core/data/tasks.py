@@ -95,7 +95,7 @@ def read_task(
         BadInput: it cannot be scored on; says why in one sentence.
     """
     check_is_learnt(source)
-    task = _find(source, cache)
+    task = find_task(source, cache)
     chosen = choose(source, task, wanted_split(source, split), train_language)
     train, tables = chosen.train, chosen.tables
     for table in tables.values():
@@ -121,7 +121,12 @@ def check_is_learnt(source: str) -> None:
         )
 
 
-def _find(source: str, cache: Path) -> TaskSource:
+def find_task(source: str, cache: Path) -> TaskSource:
+    """Returns a task whose tables are read when they are needed; arguments as for `read_task`.
+
+    Raises:
+        BadInput: there is no such task.
+    """
     if source == PACKAGED:
         splits: Splits = {
             str(split): partial(_packaged, str(split), examples)

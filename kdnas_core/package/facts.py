@@ -13,7 +13,10 @@ from huggingface_hub.repocard import metadata_load
 
 from kdnas_core.data.corpus import PACKAGED, Part, parts_of
 from kdnas_core.data.harvest import HARVEST_VERSION, installed_sources
+from kdnas_core.data.hub import HUB
+from kdnas_core.data.task_text import learnt_texts
 from kdnas_core.errors import BadInput
+from kdnas_core.files import cache_folder
 from kdnas_core.models.sources import file_of, folder_of
 from kdnas_core.runs.names import Source, latest_scores
 from kdnas_core.runs.records import Candidate, LayerLoss, Run, Score, Student
@@ -168,8 +171,8 @@ def _card(teacher: str) -> dict[str, Any]:
 def data_fingerprint(corpus: str) -> str:
     """Returns a SHA-256 by which two users can tell whether they had the same texts.
 
-    It covers the versions of the packaged corpus's sources, the bytes of files, and the names
-    of hub data sets. Returns "not known" if the corpus no longer exists.
+    It covers the versions of the packaged corpus's sources, the bytes of files, the texts of tasks, and the
+    names of hub data sets. Returns "not known" if the corpus no longer exists.
     """
     try:
         return hashlib.sha256(json.dumps([_part(part) for part in parts_of(corpus)]).encode()).hexdigest()
@@ -181,7 +184,10 @@ def _part(part: Part) -> list[Any]:
     if part.source == PACKAGED:
         packages = sorted((source.package, source.version) for source in installed_sources())
         return [PACKAGED, HARVEST_VERSION, platform.python_version(), packages]
-    if part.is_stream:
+    if part.is_stream or (part.task or "").startswith(HUB):
         return [part.source]
+    if part.task is not None:
+        texts = learnt_texts(part.task, cache_folder())
+        return [part.language, hashlib.sha256(json.dumps(texts).encode()).hexdigest()]
     with Path(part.source).open("rb") as file:
         return [Path(part.source).name, hashlib.file_digest(file, "sha256").hexdigest()]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_no_part_of_a_long_text_repeats_a_held_out_text_either(
     parts = [text for text in plain(found.learnt) if text not in short and text not in long]
     assert len(parts) > 100
     assert not [text for text in parts if text in repeats]
+
+
+def test_texts_of_a_task_that_nearly_repeat_a_scored_row_are_not_learnt(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    train, scored, folder = made_up(100), made_up(10, seed=1), tmp_path / "mine"
+    folder.mkdir()
+    rows = {"train": [*train, *(f"{text} and so on" for text in scored)], "validation": scored}
+    for split, texts in rows.items():
+        lines = [json.dumps({"sentence": text, "label": 0}) for text in texts]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    found = read_in_full(f"task:{folder} + {written(tmp_path / 'more.txt', made_up(50, seed=2))}", tokenizer)
+    repeats = NearDuplicates(scored)
+    assert not [text for text in plain(found.learnt) if text in repeats]
+    assert {text.language for text in found.learnt} == {"mine", "more"}
+    assert len(found.learnt) == 150 - len([text for text in found.held_out if text.text not in repeats])
 
 
 def test_a_full_distillation_is_judged_by_the_held_out_texts_of_its_run(

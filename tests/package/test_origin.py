@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,5 +52,16 @@ def test_the_fingerprint_of_data_changes_with_the_texts_and_not_with_their_place
     assert data_fingerprint(str(tmp_path / "a")) == one, "a folder of one language"
     assert len(one) == 64
     assert data_fingerprint(str(tmp_path / "gone.txt")) == "not known"
+
+
+def test_the_fingerprint_of_a_task_is_that_of_its_training_texts(tmp_path: Path) -> None:
+    for folder, text in {"a/mine": "one", "b/mine": "one", "c/mine": "other"}.items():
+        (tmp_path / folder).mkdir(parents=True)
+        row = json.dumps({"sentence": text, "label": 0})
+        (tmp_path / folder / "train.jsonl").write_text(row)
+    one, same, other = (data_fingerprint(f"task:{tmp_path / name / 'mine'}") for name in "abc")
+    assert one == same != other
+    assert "not known" not in (one, other)
+    assert data_fingerprint("task:hub:nyu-mll/glue:rte") != "not known", "read without a network"
     assert data_fingerprint("packaged") == data_fingerprint("packaged") != one
     assert data_fingerprint("hub:a/b") != data_fingerprint("hub:a/c")
