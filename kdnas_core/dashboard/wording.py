@@ -42,6 +42,9 @@ YARDSTICKS = {
 }
 RECIPES = {
     "vectors": "Sentence vectors",
+    "embedding": "Sentence vectors alone",
+    "similarity": "Similarities of sentence vectors",
+    "contrastive": "Contrastive, with soft labels",
     "kdnas": "KD-NAS",
     "tinybert": "TinyBERT",
     "distilbert": "DistilBERT",
@@ -69,7 +72,9 @@ TERMS = {
     "hidden_probe": "Hidden states, by a probe",
     "hidden": "Hidden states",
     "vector": "Sentence vectors, by angle",
+    "vector_mse": "Sentence vectors, squared error",
     "similarity": "Similarities of texts",
+    "contrastive": "Nearest texts, KL",
     "yardstick": "What students are compared by",
     "embedding": "Embeddings",
     "cosine": "Hidden states, by angle",

@@ -58,6 +58,30 @@ def similarity_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tens
     return (prediction - target).square().mean() / target.var(correction=0).clamp(min=LEAST_VARIANCE)
 
 
+def contrastive_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Computes KL(teacher || student) of which other text of the batch a text is most similar to.
+
+    The distribution over the other texts is a softmax of cosines: in-batch negatives with the teacher's
+    scores as soft labels (SEED, arXiv 2101.04731, without its queue of earlier texts).
+
+    Args:
+        student: (B, H_S) vectors of texts.
+        teacher: (B, H_T).
+        temperature: divides the cosines.
+
+    Returns:
+        A scalar, a mean over texts; 0 for fewer than three.
+    """
+    if len(student) < FEWEST_COMPARED:
+        return student.sum() * 0.0
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    units = (F.normalize(vectors, dim=-1) for vectors in (student, teacher))
+    prediction, target = (
+        ((unit @ unit.T)[others].view(len(unit), -1) / temperature).log_softmax(-1) for unit in units
+    )
+    return (target.exp() * (target - prediction)).sum(-1).mean()
+
+
 def _cosines(vectors: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     """(pairs,) cosine similarities of (B, H) vectors at (2, pairs) indices."""
     unit = F.normalize(vectors, dim=-1)

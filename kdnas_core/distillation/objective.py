@@ -267,10 +267,13 @@ def _terms(
     match kind:
         case "embedding" | "hidden" | "cosine" | "patience" | "feature_map":
             return [StateTerm(name, kind, layers, widths, spec.projection)]
-        case "vector":
+        case "vector" | "vector_mse":
             return [StateTerm(name, kind, layers, widths, spec.projection, pooling)]
         case "similarity":
-            return [SimilarityTerm(name, layers, pooling)]
+            return [SimilarityTerm(name, layers, losses.similarity_error, pooling)]
+        case "contrastive":
+            soft = partial(losses.contrastive_kl, temperature=planned.spec.temperature)
+            return [SimilarityTerm(name, layers, soft, pooling)]
         case "attention" | "attention_kl" | "attention_transfer":
             return [PairTerm(name, layers, _PAIRS[kind], "attention", heads)]
         case "value_relation":

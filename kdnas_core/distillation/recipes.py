@@ -21,6 +21,7 @@ from kdnas_core.models.mapping import layer_map
 from kdnas_core.spec import Mapping, ObjectiveSpec, TermSpec
 
 RELATION_HEADS = 48  # MiniLMv2's, for widths of 384 and 768
+CONTRASTIVE_TEMPERATURE = 0.05  # of cosines (SimCSE, arXiv 2104.08821)
 
 
 def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architecture) -> list[TermSpec]:
@@ -45,6 +46,14 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
                 TermSpec(kind="vector", mapping=usual, weight=4.0),
                 TermSpec(kind="similarity", mapping=usual),
             ]
+        case "embedding":  # EmbedDistill, arXiv 2301.12005; as sentence-transformers' MSELoss
+            usual = mapping or "final"
+            return [TermSpec(kind="vector", mapping=usual), TermSpec(kind="vector_mse", mapping=usual)]
+        case "similarity":  # arXiv 1907.09682, on sentence vectors
+            return [TermSpec(kind="similarity", mapping=mapping or "final")]
+        case "contrastive":  # SEED (arXiv 2101.04731), with the batch in the place of its queue
+            usual, soft = mapping or "final", CONTRASTIVE_TEMPERATURE
+            return [TermSpec(kind="contrastive", mapping=usual, temperature=soft)]
         case "kdnas":  # arXiv 2303.09639
             return [TermSpec(kind="hidden", mapping=mapping or "uniform+last")]
         case "tinybert":  # arXiv 1909.10351, eq. 11: a sum over layers, intermediate first, then prediction

@@ -20,7 +20,8 @@ from kdnas_core.models.mlm_head import MlmHead, TeacherHead
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch, Kind, Output, pooled
 
-StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map", "vector"]
+StateKind = Literal["embedding", "hidden", "cosine", "patience", "feature_map", "vector", "vector_mse"]
+VECTORS = ("vector", "vector_mse")
 WordKind = Literal["prediction", "prediction_kl", "masked_lm"]
 
 Place = tuple[int, int]
@@ -87,7 +88,7 @@ class StateTerm(Term):
             mapping: teacher layers of student layer 0, 1, ...
             widths: hidden size of the student and of the teacher.
             projection: one for each layer, or one for all.
-            pooling: of the sentence vectors; for "vector" only.
+            pooling: of the sentence vectors; for those kinds only.
         """
         super().__init__()
         self.name, self.kind, self.width, self.pooling = name, kind, widths[1], pooling
@@ -133,18 +134,18 @@ class StateTerm(Term):
         return by_text / float(batch.variance[teacher])
 
     def picked(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Returns all tokens (tokens, H); (B, H) first tokens for "patience", pooled vectors for "vector"."""
+        """Returns all tokens (tokens, H); (B, H) first tokens for "patience", or pooled vectors."""
         if self.kind == "patience":
             return pooled(tokens, batch.lengths, "cls")
-        return pooled(tokens, batch.lengths, self.pooling) if self.kind == "vector" else tokens
+        return pooled(tokens, batch.lengths, self.pooling) if self.kind in VECTORS else tokens
 
     def count(self, batch: Batch) -> int:
-        """Returns the number of tokens, or of texts for "patience" and "vector"."""
-        return len(batch.mask) if self.kind in ("patience", "vector") else super().count(batch)
+        """Returns the number of tokens, or of texts for "patience" and vectors."""
+        return len(batch.mask) if self.kind in ("patience", *VECTORS) else super().count(batch)
 
     def _loss(self, prediction: torch.Tensor, target: torch.Tensor, variance: float) -> torch.Tensor:
         match self.kind:
-            case "hidden" | "embedding":
+            case "hidden" | "embedding" | "vector_mse":
                 return losses.normalised_mse(prediction, target, variance)
             case "cosine" | "vector":
                 return losses.cosine_distance(prediction, target)
@@ -157,16 +158,23 @@ class StateTerm(Term):
 class SimilarityTerm(Term):
     """Compares the similarities of a batch's texts to each other, by their sentence vectors of one layer."""
 
-    def __init__(self, name: str, mapping: Sequence[tuple[int, ...]], pooling: Mode) -> None:
+    def __init__(
+        self,
+        name: str,
+        mapping: Sequence[tuple[int, ...]],
+        compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        pooling: Mode,
+    ) -> None:
         """Makes the term.
 
         Args:
             name: of the term.
             mapping: teacher layers of student layer 0, 1, ...
+            compare: (B, H_S) vectors of the student and (B, H_T) of the teacher -> a scalar.
             pooling: of the sentence vectors.
         """
         super().__init__()
-        self.name, self.pooling = name, pooling
+        self.name, self.compare, self.pooling = name, compare, pooling
         self.places = [(layer, teacher) for layer, teachers in enumerate(mapping) for teacher in teachers]
 
     def forward(self, outputs: Pass, batch: Batch) -> torch.Tensor:
@@ -174,7 +182,7 @@ class SimilarityTerm(Term):
         lengths = batch.lengths
         return torch.stack(
             [
-                losses.similarity_error(
+                self.compare(
                     pooled(batch.real(outputs.hidden[layer]), lengths, self.pooling),
                     pooled(batch.teacher("hidden", teacher), lengths, self.pooling),
                 )

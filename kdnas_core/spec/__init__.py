@@ -15,6 +15,7 @@ from kdnas_core.spec.latency import USUAL_RUNTIMES, LatencySpec, Runtime
 from kdnas_core.spec.objective import (
     LOGITS,
     SAME_HEADS,
+    SOFTENED,
     USUAL_OBJECTIVES,
     USUAL_PAIRS,
     USUAL_RELATION_HEADS,
@@ -53,6 +54,7 @@ __all__ = [
     "LOGITS",
     "METHOD",
     "SAME_HEADS",
+    "SOFTENED",
     "SUPERNET_BATCH",
     "SUPERNET_SHAPES",
     "SUPERNET_STEPS",

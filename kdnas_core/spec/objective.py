@@ -25,7 +25,9 @@ TermKind = Literal[
     "patience",
     "feature_map",
     "vector",
+    "vector_mse",
     "similarity",
+    "contrastive",
     "attention",
     "attention_kl",
     "attention_transfer",
@@ -37,6 +39,9 @@ TermKind = Literal[
 ]
 Recipe = Literal[
     "vectors",
+    "embedding",
+    "similarity",
+    "contrastive",
     "kdnas",
     "tinybert",
     "distilbert",
@@ -51,6 +56,7 @@ Use = Literal["vectors", "fine_tuning"]
 Yardstick = Literal["vectors", "last_layer", "layers"]
 USUAL_RELATION_HEADS = 12
 LOGITS: tuple[TermKind, ...] = ("prediction", "prediction_kl")
+SOFTENED: tuple[TermKind, ...] = (*LOGITS, "contrastive")
 WORDS: tuple[TermKind, ...] = (*LOGITS, "masked_lm")
 # head by head, which needs a student with as many heads as its teacher
 SAME_HEADS: tuple[TermKind, ...] = ("attention", "attention_kl", "attention_transfer", "value_relation")
@@ -66,7 +72,8 @@ class TermSpec(Strict):
         weight: its factor in the sum of all terms.
         mapping: which teacher layers each student layer learns from; for terms of layers only. Left out:
             that of the objective.
-        temperature: divides the logits; for `prediction` and `prediction_kl` only.
+        temperature: divides the logits, or the cosines of `contrastive`; for `prediction`, `prediction_kl`
+            and `contrastive` only.
         relation_heads: into which queries, keys and values are cut anew; for `relations` only.
         stage: in which of the two stages it is trained.
         progressive: whether its layers are trained one after another, each for an equal share of the stage.
@@ -83,7 +90,7 @@ class TermSpec(Strict):
     @model_validator(mode="after")
     def _only_what_the_kind_uses(self) -> TermSpec:
         unused = {
-            "temperature": self.temperature != 1 and self.kind not in LOGITS,
+            "temperature": self.temperature != 1 and self.kind not in SOFTENED,
             "relation_heads": self.relation_heads != USUAL_RELATION_HEADS and self.kind != "relations",
             "mapping": self.mapping is not None and self.kind in WITHOUT_MAPPING,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kdnas_core.distillation.losses import (
     attention_cross_entropy,
     attention_kl,
     attention_mse,
+    contrastive_kl,
     cosine_distance,
     distribution_kl,
     feature_map,
@@ -357,13 +359,25 @@ def test_texts_that_are_all_alike_to_the_teacher_leave_the_error_finite() -> Non
     assert loss.isfinite() and mine.grad is not None and mine.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("loss_of", [similarity_error, partial(contrastive_kl, temperature=0.1)])
 @pytest.mark.parametrize("texts", [1, 2])
-def test_of_one_or_two_texts_there_is_no_error_of_similarities(texts: int) -> None:
+def test_of_one_or_two_texts_there_is_no_error_of_similarities(
+    texts: int, loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> None:
     mine = torch.randn(texts, 4, generator=random_of(0)).requires_grad_()
-    loss = similarity_error(mine, torch.randn(texts, 6, generator=random_of(1)))
+    loss = loss_of(mine, torch.randn(texts, 6, generator=random_of(1)))
     loss.backward()
     assert loss.item() == 0
     assert mine.grad is not None and not mine.grad.any()
+
+
+def test_the_contrastive_loss_is_least_for_a_student_with_the_teachers_neighbours() -> None:
+    random = random_of(3)
+    theirs = torch.randn(6, 5, generator=random, dtype=torch.float64)
+    turn, _ = torch.linalg.qr(torch.randn(5, 5, generator=random, dtype=torch.float64))
+    assert contrastive_kl(3 * theirs @ turn, theirs, 0.05).item() == pytest.approx(0, abs=1e-12)
+    swapped = theirs[[1, 0, 2, 3, 4, 5]]
+    assert contrastive_kl(swapped, theirs, 0.05).item() > 0.1
 
 
 # Masked language modelling

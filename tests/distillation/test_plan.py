@@ -95,6 +95,9 @@ ATTENTION = {("query", 12), ("key", 12)}
 UNIFORM = {(kind, layer) for kind in ("query", "key") for layer in (4, 8, 12)}
 READS: dict[Recipe, set[tuple[str, int]]] = {
     "vectors": set(),
+    "embedding": set(),
+    "similarity": set(),
+    "contrastive": set(),
     "kdnas": set(),
     "tinybert": UNIFORM,
     "distilbert": set(),

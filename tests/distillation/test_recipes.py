@@ -15,7 +15,7 @@ TEACHER = Architecture(12, 768, 3072, 12)
 STUDENT = Architecture(4, 384, 1536, 12)
 RECIPES: list[Recipe] = [recipe for recipe in get_args(Recipe) if recipe != "custom"]
 MAPPED = {"hidden", "cosine", "patience", "feature_map", "attention", "attention_kl", "attention_transfer"}
-MAPPED |= {"value_relation", "relations", "vector", "similarity"}
+MAPPED |= {"value_relation", "relations", "vector", "vector_mse", "similarity", "contrastive"}
 
 # As published: kind, weight, teacher layers, and whatever else is not as usual
 PUBLISHED: dict[Recipe, list[tuple[str, float, str | None, dict[str, Any]]]] = {
@@ -24,6 +24,9 @@ PUBLISHED: dict[Recipe, list[tuple[str, float, str | None, dict[str, Any]]]] = {
         ("vector", 4, "final", {}),
         ("similarity", 1, "final", {}),
     ],  # ours
+    "embedding": [("vector", 1, "final", {}), ("vector_mse", 1, "final", {})],
+    "similarity": [("similarity", 1, "final", {})],
+    "contrastive": [("contrastive", 1, "final", {"temperature": 0.05})],
     "kdnas": [("hidden", 1, "uniform+last", {})],
     "tinybert": [
         ("embedding", 1, None, {}),

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tokens import NOT_HIDDEN
+from kdnas_core.distillation.losses import similarity_error
 from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
@@ -26,7 +27,7 @@ from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Batch, Kind, Targets, make_batch
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.models.vocabulary import Vocabulary
-from kdnas_core.spec import WITHOUT_MAPPING, ObjectiveSpec
+from kdnas_core.spec import SOFTENED, WITHOUT_MAPPING, ObjectiveSpec
 from tests.tiny import (
     everything_of,
     made_up_targets,
@@ -43,12 +44,13 @@ States = list[Text]  # of each text
 
 LAYERS = 3
 TEXTS = 5
-STATES = ("embedding", "hidden", "cosine", "patience", "feature_map", "vector")
+STATES = ("embedding", "hidden", "cosine", "patience", "feature_map", "vector", "vector_mse")
 PAIRS = ("attention", "attention_kl", "attention_transfer", "value_relation", "relations")
 WORDS = ("prediction", "prediction_kl", "masked_lm")
-KINDS = (*STATES, *PAIRS, *WORDS, "similarity")
+SIMILARITIES = ("similarity", "contrastive")
+KINDS = (*STATES, *PAIRS, *WORDS, *SIMILARITIES)
 # one kind for each treatment of padding; the real tokens of a kind are compared with its reference
-PADDED = ("hidden", "vector", "attention", "attention_kl", "attention_transfer", "prediction", "similarity")
+PADDED = ("hidden", "vector", "attention", "attention_kl", "attention_transfer", "prediction", *SIMILARITIES)
 WIDTHS = [24, 32]  # narrower than the teacher, and as wide
 
 
@@ -85,8 +87,8 @@ def an_objective(kind: str, teacher: Teacher, vocabulary: Vocabulary, width: int
         term["mapping"] = "uniform+last"
     if kind == "relations":
         term["relation_heads"] = 8
-    if kind in ("prediction", "prediction_kl"):
-        term["temperature"] = 2.5
+    if kind in SOFTENED:
+        term["temperature"] = 0.2 if kind == "contrastive" else 2.5
     # masked-LM needs something of the teacher beside it
     listed = [term, *([{"kind": "hidden"}] if kind == "masked_lm" else [])]
     spec = ObjectiveSpec.model_validate({"recipe": "custom", "terms": listed})
@@ -178,6 +180,7 @@ BY_TOKEN: dict[str, Callable[[Vector, Vector], float]] = {
     "patience": lambda mine, theirs: mean_square(unit(mine), unit(theirs)),
     "feature_map": mobilebert,
     "vector": lambda mine, theirs: 1 - cosine(mine, theirs),
+    "vector_mse": mean_square,
 }
 
 
@@ -195,7 +198,7 @@ def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
         role = [at for at, _ in term.places[:place]].count(layer)  # which of the layer's teacher layers
         found = []
         mine, theirs = of_student(given.hidden[layer], batch), of_teacher(batch, "hidden", teacher_layer)
-        if term.kind == "vector":
+        if term.kind in ("vector", "vector_mse"):
             mine, theirs = (
                 [[pooled_by_loops(text, term.pooling)] for text in some] for some in (mine, theirs)
             )
@@ -207,23 +210,40 @@ def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
                     one = linear(term.projections[layer], one)[role * 32 : (role + 1) * 32]
                 found.append(BY_TOKEN[term.kind](one, other))
         value = sum(found) / len(found)
-        if term.kind in ("hidden", "embedding"):
+        if term.kind in ("hidden", "embedding", "vector_mse"):
             value /= float(batch.variance[teacher_layer])
         values.append(value)
     return values
 
 
-def similarities_by_loops(term: SimilarityTerm, given: Pass, batch: Batch) -> list[float]:
+def similarities_by_loops(
+    term: SimilarityTerm, given: Pass, batch: Batch, kind: str = "similarity"
+) -> list[float]:
     values = []
     for layer, teacher_layer in term.places:
         sides = of_student(given.hidden[layer], batch), of_teacher(batch, "hidden", teacher_layer)
         mine, theirs = ([pooled_by_loops(text, term.pooling) for text in side] for side in sides)
+        if kind == "contrastive":
+            values.append(nearest_by_loops(mine, theirs))
+            continue
         pairs = [(one, other) for one in range(len(mine)) for other in range(one)]
         wanted = [cosine(theirs[one], theirs[other]) for one, other in pairs]
         given_them = [cosine(mine[one], mine[other]) for one, other in pairs]
         _, variance = moments(wanted)
         values.append(mean_square(given_them, wanted) / max(variance, 1e-3))
     return values
+
+
+def nearest_by_loops(mine: Text, theirs: Text) -> float:
+    """The mean over texts of KL from the teacher's distribution over the other texts to the student's."""
+    found = []
+    for one in range(len(mine)):
+        others = [other for other in range(len(mine)) if other != one]
+        p, q = (
+            softmax([cosine(some[one], some[other]) / 0.2 for other in others]) for some in (theirs, mine)
+        )
+        found.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    return sum(found) / len(found)
 
 
 def by_attention(kind: str, mine: Vector, theirs: Vector) -> float:
@@ -303,7 +323,7 @@ def by_loops(
     if isinstance(term, PairTerm):
         return pairs_by_loops(kind, term, given, batch)
     if isinstance(term, SimilarityTerm):
-        return similarities_by_loops(term, given, batch)
+        return similarities_by_loops(term, given, batch, kind)
     assert isinstance(term, WordTerm)
     return words_by_loops(kind, term, given, batch, teacher, vocabulary)
 
@@ -369,7 +389,7 @@ def test_vectors_are_pooled_as_the_teachers_are(mode: Mode, width: int, targets:
     given = Pass(states, None, states[0])  # type: ignore[arg-type]
     mapping = [(), (2, 3), (4,)]
     vector = StateTerm("vector", "vector", mapping, (width, 32), "per_layer", mode)
-    similarity = SimilarityTerm("similarity", mapping, mode)
+    similarity = SimilarityTerm("similarity", mapping, similarity_error, mode)
     with torch.no_grad():
         values = vector(given, batch).tolist(), similarity(given, batch).tolist()
     assert values[0] == pytest.approx(states_by_loops(vector, given, batch), rel=1e-5)
@@ -462,7 +482,7 @@ def test_a_student_that_predicts_the_mean_scores_one(teacher: Teacher, texts: li
 # Padding
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PADDED if kind != "similarity"])  # that of a text is none
+@pytest.mark.parametrize("kind", [kind for kind in PADDED if kind not in SIMILARITIES])  # a text has none
 def test_a_batch_is_the_mean_of_its_texts_each_by_what_it_counts(
     kind: str, teacher: Teacher, targets: Targets, batch: Batch, vocabulary: Vocabulary
 ) -> None:
@@ -535,7 +555,7 @@ def test_counts_are_tokens_texts_queries_pairs_or_hidden_words(
     lengths = batch.mask.sum(1).tolist()
     tokens = sum(lengths)
     expected = dict.fromkeys(KINDS, tokens) | {
-        **dict.fromkeys(("patience", "vector", "similarity"), TEXTS),
+        **dict.fromkeys(("patience", "vector", "vector_mse", *SIMILARITIES), TEXTS),
         "attention": sum(length**2 for length in lengths),
         **dict.fromkeys(WORDS, int((batch.labels != NOT_HIDDEN).sum())),
     }

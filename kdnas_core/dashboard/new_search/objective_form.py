@@ -21,6 +21,10 @@ USE_HELP = (
 LEARNS = {
     None: "What teaches most for that use: Sentence vectors for vectors, KD-NAS for fine-tuning.",
     "vectors": "The last hidden states, the sentence vectors themselves, and how alike texts are by them.",
+    "embedding": "The sentence vectors alone, by their angle and by squared error (arXiv 2301.12005).",
+    "similarity": "How alike the texts of a batch are by their sentence vectors (arXiv 1907.09682).",
+    "contrastive": "Which other text of a batch each text is nearest to, with the teacher's similarities"
+    " as soft labels (arXiv 2101.04731).",
     "kdnas": "Hidden states of two teacher layers each, through a learnable projection (arXiv 2303.09639).",
     "tinybert": "Embeddings, hidden states and attention scores and, in a second stage, predictions"
     " (arXiv 1909.10351).",
