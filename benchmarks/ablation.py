@@ -147,7 +147,7 @@ def _taught(
     classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32
     )
-    return fmean(values_of(classifier, teacher.tokenizer, task, FineTuning(), autocast_dtype()).values())
+    return fmean(values_of(classifier, teacher.tokenizer, task, FineTuning(), autocast_dtype())[0].values())
 
 
 def _fine_tuned(teacher: Teacher, task: Task, start: Path) -> float:

@@ -23,6 +23,7 @@ from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
 
 WORDS = {"good": ["fine", "bright", "clear", "warm"], "bad": ["dull", "cold", "dark", "late"]}
 SCORE = {"task", "metric", "student", "teacher", "retained", "spread", "control"}
+SCORE |= {"error", "teacher_error", "chance", "above_chance", "within_noise"}
 STUDENT = {
     "student",
     "run",
@@ -167,7 +168,7 @@ def test_students_lists_all_with_their_size(filled_once: Path) -> None:
 
 def test_show_prints_a_student_with_its_scores(filled: Path) -> None:
     printed = call("show", "s1", "--db", filled, "--json").json
-    assert set(printed) == {*STUDENT, "scores", "average", "teacher_average", "retained"}
+    assert set(printed) == {*STUDENT, "scores", "average", "teacher_average", "retained", "retained_above_chance"}
     assert [(row["task"], row["metric"]) for row in printed["scores"]] == [
         ("packaged", "accuracy"),
         ("sst2", "accuracy"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from kdnas_core.runs.names import (
     weights_of,
 )
 from kdnas_core.runs.records import Score, Scoring, Student
-from kdnas_core.runs.score_table import ScoreRow, averages, score_rows
+from kdnas_core.runs.score_table import CERTAIN, ScoreRow, averages, score_rows
 from kdnas_core.runs.store import Store, bytes_of, opened
 from kdnas_core.spec import DistilSpec, ScoreSpec, parse_distil, parse_score, with_settings
 
@@ -226,6 +227,7 @@ def _scores_object(scores: list[Score]) -> dict[str, Any]:
         "average": found.student,
         "teacher_average": found.teacher,
         "retained": found.retained,
+        "retained_above_chance": found.above_chance,
     }
 
 
@@ -246,19 +248,23 @@ def _score_lines(scores: list[Score]) -> list[str]:
     if not scores:
         return []
     found = averages(scores)
-    average = ScoreRow("average", "", found.student, found.teacher, found.retained, None, found.control)
-    names = " ".join(f"{name:>8}" for name in ("student", "spread", "teacher"))
+    average = ScoreRow("average", "", spread=None, **asdict(found))
+    names = " ".join(f"{name:>8}" for name in ("student", "± 95 %", "spread", "teacher"))
     rows = [*score_rows(scores), average]
     widths = (max(24, *(len(row.task) for row in rows)), max(12, *(len(row.metric) for row in rows)))
-    head = f"{'task':<{widths[0]}} {'metric':<{widths[1]}} {names} {'retained':>9} {'control':>8}"
+    shares = f"{'retained':>9} {'above chance':>13}"
+    head = f"{'task':<{widths[0]}} {'metric':<{widths[1]}} {names} {shares} {'control':>8}"
     return [head, *(_score_line(row, widths) for row in rows)]
 
 
 def _score_line(row: ScoreRow, widths: tuple[int, int]) -> str:
-    figures = [_figure(figure) for figure in (row.student, row.spread, row.teacher)]
-    retained = "" if row.retained is None else f"{row.retained:.1%}"
+    half = None if row.error is None else CERTAIN * row.error
+    figures = [_figure(figure) for figure in (row.student, half, row.spread, row.teacher)]
+    retained, above = ("" if share is None else f"{share:.1%}" for share in (row.retained, row.above_chance))
     name = f"{row.task:<{widths[0]}} {row.metric:<{widths[1]}}"
-    return f"{name} {' '.join(figures)} {retained:>9} {_figure(row.control)}".rstrip()
+    noise = "  within noise of the teacher" if row.within_noise else ""
+    shown = f"{name} {' '.join(figures)} {retained:>9} {above:>13} {_figure(row.control)}"
+    return f"{shown}{noise}".rstrip()
 
 
 def _figure(value: float | None) -> str:

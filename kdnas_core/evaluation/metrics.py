@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -14,6 +15,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from kdnas_core.data.tasks import Task
 
 Metric = Literal["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"]
+
+RESAMPLES = 200  # of a bootstrap
 
 # GLUE's metrics where they are neither accuracy nor the two correlations (arXiv 1804.07461).
 _OFFICIAL: dict[str, tuple[Metric, ...]] = {
@@ -47,9 +50,22 @@ def scores_of(task: Task, split: str, predictions: Sequence[float]) -> dict[Metr
         split: the name of one of its splits.
         predictions: the index of a class, or a score, for each of its rows.
     """
-    labels = [row.label for row in task.splits[split]]
-    positive = positive_class(task.classes)
-    return {metric: score(metric, labels, predictions, positive) for metric in metrics_of(task)}
+    return _by_metric(score, task, split, predictions)
+
+
+def errors_of(task: Task, split: str, predictions: Sequence[float]) -> dict[Metric, float]:
+    """Computes the standard errors of a task's metrics; arguments as for `scores_of`."""
+    return _by_metric(standard_error, task, split, predictions)
+
+
+def _by_metric(
+    of: Callable[[Metric, Sequence[float], Sequence[float], int], float],
+    task: Task,
+    split: str,
+    predictions: Sequence[float],
+) -> dict[Metric, float]:
+    labels, positive = [row.label for row in task.splits[split]], positive_class(task.classes)
+    return {metric: of(metric, labels, predictions, positive) for metric in metrics_of(task)}
 
 
 def mean_of(scores: Mapping[Metric, float]) -> float:
@@ -90,6 +106,26 @@ def score(metric: Metric, labels: Sequence[float], predictions: Sequence[float],
         return 0.0  # scipy would warn and return NaN
     value = _compute(metric, labels, predictions, positive)
     return value if np.isfinite(value) else 0.0
+
+
+def standard_error(
+    metric: Metric, labels: Sequence[float], predictions: Sequence[float], positive: int = 1
+) -> float:
+    """Computes the standard error of a metric over rows, by bootstrap; arguments as for `score`.
+
+    How much the metric would vary with other test rows of the same kind. The resamples are always the same.
+    """
+    rng, known, predicted = np.random.default_rng(0), np.asarray(labels), np.asarray(predictions)
+    drawn = (rng.integers(len(known), size=len(known)) for _ in range(RESAMPLES))
+    return float(np.std([score(metric, known[i].tolist(), predicted[i].tolist(), positive) for i in drawn]))
+
+
+def chance_of(task: Task, split: str) -> dict[Metric, float]:
+    """Computes the metrics of always predicting the class that is most frequent in training; 0 for scores."""
+    if task.is_regression:
+        return dict.fromkeys(metrics_of(task), 0.0)
+    usual = Counter(row.label for row in task.splits["train"]).most_common(1)[0][0]
+    return scores_of(task, split, [usual] * len(task.splits[split]))
 
 
 def _compute(metric: Metric, labels: Sequence[float], predictions: Sequence[float], positive: int) -> float:

@@ -25,6 +25,19 @@ def retrieval_scores(
     pooling: Mode = "mean",
     told: Callable[[int, int], None] = lambda texts, of: None,
 ) -> dict[str, float]:
+    """Returns the means over queries of what `retrieved` computes; arguments as there."""
+    found = retrieved(model, tokenizer, task, sequence_length, pooling, told)
+    return {metric: fmean(values) for metric, values in found.items()}
+
+
+def retrieved(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Retrieval,
+    sequence_length: int,
+    pooling: Mode = "mean",
+    told: Callable[[int, int], None] = lambda texts, of: None,
+) -> dict[str, list[float]]:
     """Ranks all documents for each query by the cosine of sentence vectors; nothing is trained.
 
     As BEIR does (arXiv 2104.08663): gains are the grades, and a query that is itself a document does not
@@ -39,7 +52,7 @@ def retrieval_scores(
         told: called with the texts that are encoded, and all texts; may raise to end it.
 
     Returns:
-        Means over queries: "ndcg@10"; "recall@10", the share of its relevant documents in the first ten.
+        A value for each query: "ndcg@10"; "recall@10", the share of its relevant documents in the first ten.
     """
     texts = [*task.queries, *task.documents]
     vectors = normalize(sentence_vectors(model, tokenizer, texts, sequence_length, pooling, told), dim=1)
@@ -55,7 +68,7 @@ def retrieval_scores(
         for relevant, places in zip(task.relevant[start : start + CHUNK], found, strict=True):
             gains.append(_ndcg(relevant, places))
             recalls.append(len(relevant.keys() & set(places)) / len(relevant))
-    return {f"ndcg@{BEST}": fmean(gains), f"recall@{BEST}": fmean(recalls)}
+    return {f"ndcg@{BEST}": gains, f"recall@{BEST}": recalls}
 
 
 def _ndcg(relevant: Mapping[int, float], places: Sequence[int]) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +16,16 @@ from kdnas_core import files
 from kdnas_core.data.tasks import APART, Task
 from kdnas_core.evaluation.classifier import Tokens, logits_of, predictions, tokens_of
 from kdnas_core.evaluation.fine_tuning import FineTuning, TrainingSet, best_rate, fine_tuned
-from kdnas_core.evaluation.metrics import mean_of, metrics_of, positive_class, score, scores_of
+from kdnas_core.evaluation.metrics import (
+    Metric,
+    chance_of,
+    errors_of,
+    mean_of,
+    metrics_of,
+    positive_class,
+    score,
+    scores_of,
+)
 from kdnas_core.hardware import exclusive, other_device
 
 Values = dict[str, float]  # by metric; by "metric, split" for a task with several scored splits
@@ -30,11 +39,15 @@ class TaskScore:
         task: its name.
         seeds: the values of each seed.
         rate: the chosen learning rate; None if nothing was trained.
+        errors: the standard errors of each seed's values over the scored rows; empty if they are not known.
+        chance: the values of always predicting the most frequent class; empty where that is no prediction.
     """
 
     task: str
     seeds: tuple[Values, ...]
     rate: float | None = None
+    errors: tuple[Values, ...] = ()
+    chance: Values = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -141,11 +154,17 @@ class _Scoring:
     def result(self, seeds: Sequence[int]) -> TaskScore:
         """Returns the scores of all seeds."""
         rate = self.rate()
-        values = [
-            self._remembered("scores", {**self.question, "seed": seed, "rate": rate}, self._of(seed, rate))
+        found = [
+            _read(
+                self._remembered(
+                    "scores", {**self.question, "seed": seed, "rate": rate}, self._of(seed, rate)
+                )
+            )
             for seed in seeds
         ]
-        return TaskScore(self.task.name + (APART if self.reads_apart else ""), tuple(values), rate)
+        name = self.task.name + (APART if self.reads_apart else "")
+        values, errors = zip(*found, strict=True)
+        return TaskScore(name, values, rate, errors if all(errors) else (), chance(self.task))
 
     def _remembered(self, kind: str, question: dict[str, Any], compute: Callable[[], Any]) -> Any:
         answer = files.recall(kind, question)
@@ -177,15 +196,16 @@ class _Scoring:
             self._progress("choosing a learning rate"),
         )
 
-    def _of(self, seed: int, rate: float) -> Callable[[], Values]:
-        def compute() -> Values:
+    def _of(self, seed: int, rate: float) -> Callable[[], dict[str, Values]]:
+        def compute() -> dict[str, Values]:
             progress = self._progress(f"fine-tuning, seed {seed}")
             classifier = fine_tuned(
                 self.model.encoder, self.training_set, self.how, rate, seed, self.autocast, progress
             )
-            return values_of(
+            values, errors = values_of(
                 classifier, self.model.tokenizer, self.task, self.how, self.autocast, self.reads_apart
             )
+            return {"values": values, "errors": errors}
 
         return compute
 
@@ -211,15 +231,35 @@ def values_of(
     how: FineTuning,
     autocast: torch.dtype | None,
     reads_apart: bool = False,
-) -> Values:
-    """Computes all metrics of a classifier on all scored splits."""
+) -> tuple[Values, Values]:
+    """Computes all metrics of a classifier on all scored splits, and their standard errors over rows."""
     values: Values = {}
+    errors: Values = {}
     for split in task.scored:
         tokens = tokens_of(task.splits[split], tokenizer, how.sequence_length, reads_apart)
         predicted = predictions(logits_of(classifier, tokens, autocast), task)
-        for metric, value in scores_of(task, split, predicted).items():
-            values[metric if len(task.scored) == 1 else f"{metric}, {split}"] = value
+        values |= _named(task, split, scores_of(task, split, predicted))
+        errors |= _named(task, split, errors_of(task, split, predicted))
+    return values, errors
+
+
+def chance(task: Task) -> Values:
+    """Computes all metrics of always predicting the most frequent class, on all scored splits."""
+    values: Values = {}
+    for split in task.scored:
+        values |= _named(task, split, chance_of(task, split))
     return values
+
+
+def _named(task: Task, split: str, values: Mapping[Metric, float]) -> Values:
+    return {
+        metric if len(task.scored) == 1 else f"{metric}, {split}": value for metric, value in values.items()
+    }
+
+
+def _read(kept: dict[str, Any]) -> tuple[Values, Values]:
+    """The values and standard errors that are kept in the cache; the first versions kept values alone."""
+    return (kept["values"], kept["errors"]) if "values" in kept else (kept, {})
 
 
 def _value(task: Task, labels: NDArray[np.float64], logits: NDArray[np.float32]) -> tuple[float, float]:

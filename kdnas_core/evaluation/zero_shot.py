@@ -35,7 +35,20 @@ def similarity_score(
 ) -> float:
     """Computes Spearman's correlation of the cosine of sentence vectors with human scores, -1 to 1.
 
-    Nothing is trained. It is 0 if it is not defined.
+    Nothing is trained. It is 0 if it is not defined; arguments and errors as for `similarities`.
+    """
+    found = similarities(model, tokenizer, rows, sequence_length, pooling)
+    return score("spearman", [row.label for row in rows], found)
+
+
+def similarities(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    sequence_length: int,
+    pooling: Mode = "mean",
+) -> list[float]:
+    """Computes the cosine of the two sentence vectors of each pair.
 
     Args:
         model: an encoder, not changed.
@@ -54,7 +67,8 @@ def similarity_score(
         sentence_vectors(model, tokenizer, texts, sequence_length, pooling)
         for texts in ([row.first for row in rows], seconds)
     )
-    return score("spearman", [row.label for row in rows], cosine_similarity(one, other).tolist())
+    cosines: list[float] = cosine_similarity(one, other).tolist()
+    return cosines
 
 
 def probe_accuracy(

@@ -184,10 +184,15 @@ def score_table(facts: Facts) -> str:
     if not rows:
         return "Not scored."
     cells = [
-        [row.task, row.metric, *map(_percent, (row.student, row.spread, row.teacher, row.retained))]
+        [
+            row.task,
+            row.metric,
+            *map(_percent, (row.student, row.error, row.spread, row.teacher, row.retained)),
+        ]
         for row in rows
     ]
-    return _table(["task", "metric", "student", "spread", "teacher", "retained %"], cells)
+    names = ["task", "metric", "student", "standard error", "spread over seeds", "teacher", "retained %"]
+    return _table(names, cells)
 
 
 def layer_table(losses: Sequence[LayerLoss]) -> str:

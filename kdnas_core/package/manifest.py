@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, Literal
@@ -63,6 +64,8 @@ def _of_a_teacher(facts: TeacherFacts) -> TeacherFacts:
 def _of_a_model(score: Score) -> Score:
     if not 0 <= score.seed < 20 or not 0 < len(score.task) <= 1_000 or len(score.metric) > 100:
         raise ValueError("a score is of no task, or of no seed")
+    if score.error is not None and not 0 <= score.error < math.inf:
+        raise ValueError("a score has no standard error of that size")
     return score
 
 

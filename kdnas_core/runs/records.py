@@ -341,6 +341,9 @@ class Score:
         seed: number of the fine-tuned model, counted from 0.
         value: the score.
         rate: the learning rate; None without training.
+        error: the standard error of the value over the scored rows; None if it is not known.
+        chance: the value of always predicting the most frequent class; None if that is no prediction, or not
+            known.
     """
 
     subject: Scored
@@ -349,3 +352,5 @@ class Score:
     seed: int
     value: float
     rate: float | None = None
+    error: float | None = None
+    chance: float | None = None

@@ -216,8 +216,18 @@ def score(store: Store, scoring: Scoring, check: Callable[[], None], told: Told)
 
 def scores_of(subject: Scored, found: TaskScore) -> list[Score]:
     """Returns a subject's scores on a task as rows."""
+    errors = found.errors or ({},) * len(found.seeds)
     return [
-        Score(subject, found.task, metric, seed, value, found.rate)
+        Score(
+            subject,
+            found.task,
+            metric,
+            seed,
+            value,
+            found.rate,
+            errors[seed].get(metric),
+            found.chance.get(metric),
+        )
         for seed, values in enumerate(found.seeds)
         for metric, value in values.items()
     ]

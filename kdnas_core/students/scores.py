@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Literal
 
 import torch
@@ -17,9 +18,10 @@ from kdnas_core.data.tasks import Task, read_task
 from kdnas_core.distillation.precision import autocast_dtype
 from kdnas_core.errors import BadInput
 from kdnas_core.evaluation.fine_tuning import FineTuning
-from kdnas_core.evaluation.retrieval import retrieval_scores
-from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, score_on, values_of
-from kdnas_core.evaluation.zero_shot import can_compare, similarity_score
+from kdnas_core.evaluation.metrics import score, standard_error
+from kdnas_core.evaluation.retrieval import retrieved
+from kdnas_core.evaluation.scoring import Scored, ScoringListener, TaskScore, chance, score_on, values_of
+from kdnas_core.evaluation.zero_shot import can_compare, similarities
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import exclusive, other_device
 from kdnas_core.models.pooling import Mode, Pooling, is_embedding_teacher, pooling_mode, pooling_of
@@ -149,8 +151,8 @@ def _as_it_is(
         student, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
     with exclusive(listener.waiting):
-        values = values_of(classifier.eval(), model.tokenizer, task, settings, autocast_dtype())
-    return TaskScore(task.name, (values,))
+        values, errors = values_of(classifier.eval(), model.tokenizer, task, settings, autocast_dtype())
+    return TaskScore(task.name, (values,), errors=(errors,), chance=chance(task))
 
 
 def _score(
@@ -168,8 +170,8 @@ def _score(
         listener.step(taken, steps)
 
     callbacks = ScoringListener(listener.waiting, step)
-    score = score_on(model, task, settings, range(seeds), autocast_dtype(), callbacks, reads_apart)
-    listener.scored(subject, score)
+    found = score_on(model, task, settings, range(seeds), autocast_dtype(), callbacks, reads_apart)
+    listener.scored(subject, found)
 
 
 def _served_length(teacher: Teacher) -> int:
@@ -188,15 +190,20 @@ def _retrieved(
         "length": length,
         "pooling": pooling,
         "device": other_device(),
+        "by": "query",
     }
     values = files.recall("scores", question)
     if values is None:
         with exclusive(listener.waiting):
-            values = retrieval_scores(model.encoder, model.tokenizer, task, length, pooling, listener.step)
+            values = retrieved(model.encoder, model.tokenizer, task, length, pooling, listener.step)
         files.remember("scores", question, values)
     asked = f", {task.split}" if task.split else ""
-    by_name = {f"{name}{asked}": value for name, value in values.items()}
-    return TaskScore(f"{task.name}{ZERO_SHOT}", (by_name,))
+    by_name = {f"{name}{asked}": of_queries for name, of_queries in values.items()}
+    return TaskScore(
+        f"{task.name}{ZERO_SHOT}",
+        ({name: fmean(of_queries) for name, of_queries in by_name.items()},),
+        errors=({name: stdev(of_queries) / len(of_queries) ** 0.5 for name, of_queries in by_name.items()},),
+    )
 
 
 def _zero_shot(
@@ -205,5 +212,8 @@ def _zero_shot(
     """Scores similarities on the test split if there is one, as is usual for embedding models."""
     rows = task.splits["test" if "test" in task.splits else task.scored[0]]
     with exclusive(listener.waiting):
-        value = similarity_score(model.encoder, model.tokenizer, rows, settings.sequence_length, pooling)
-    return TaskScore(f"{task.name}{ZERO_SHOT}", ({"spearman": value},))
+        found = similarities(model.encoder, model.tokenizer, rows, settings.sequence_length, pooling)
+    labels = [row.label for row in rows]
+    value, error = score("spearman", labels, found), standard_error("spearman", labels, found)
+    name = f"{task.name}{ZERO_SHOT}"
+    return TaskScore(name, ({"spearman": value},), errors=({"spearman": error},), chance={"spearman": 0.0})

@@ -16,7 +16,7 @@ from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
-from kdnas_core.runs.records import LayerLoss, Run, Score
+from kdnas_core.runs.records import LayerLoss, Run, Score, Scored
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
 from tests.filled_store import fill
@@ -192,12 +192,23 @@ def test_the_agreement_over_steps_is_one_minus_the_loss_in_per_cent() -> None:
 
 def test_a_score_has_its_spread_where_there_are_several_seeds() -> None:
     one = [Score("student", "sst2", "accuracy", 0, 0.8), Score("teacher", "sst2", "accuracy", 0, 0.9)]
-    assert scores_section.scores_table(one)["Student"][0] == "80.0"
-    as_it_is = [*one, Score("teacher", "sst2", "accuracy", 1, 0.9)]
-    assert scores_section.scores_table(as_it_is)["Student"][0] == "80.0"
+    table = scores_section.scores_table(one)
+    assert list(table.columns) == ["Task", "Metric", "Student", "Teacher", "Retained (%)"]
+    assert (table["Student"][0], table["Teacher"][0]) == ("80.0", "90.0")
     two = [*one, Score("student", "sst2", "accuracy", 1, 0.9)]
-    assert scores_section.scores_table(two)["Student"][0] == "85.0 ± 7.1"
-    assert "Without distillation" not in scores_section.scores_table(two)
+    table = scores_section.scores_table(two)
+    assert (table["Student"][0], table["Seeds ±"][0]) == ("85.0", pytest.approx(7.07, abs=0.01))
+
+
+def test_a_score_whose_error_is_known_has_its_interval_and_a_verdict() -> None:
+    def scored(subject: Scored, value: float) -> Score:
+        return Score(subject, "sst2", "accuracy", 0, value, 1e-4, error=0.01, chance=0.5)
+
+    (row,) = scores_section.scores_table([scored("student", 0.8), scored("teacher", 0.9)]).to_dict("records")
+    assert (row["Student"], row["Teacher"]) == ("80.0 ± 2.0", "90.0 ± 2.0")
+    assert (row["Above chance (%)"], row["Difference"]) == (pytest.approx(75.0), "real")
+    (row,) = scores_section.scores_table([scored("student", 0.89), scored("teacher", 0.9)]).to_dict("records")
+    assert row["Difference"] == "within noise"
 
 
 def test_metrics_read_as_people_write_them() -> None:

@@ -9,11 +9,14 @@ import pytest
 from kdnas_core.data.tasks import Row, Task
 from kdnas_core.evaluation.metrics import (
     Metric,
+    chance_of,
+    errors_of,
     mean_of,
     metrics_of,
     positive_class,
     score,
     scores_of,
+    standard_error,
     task_score,
 )
 
@@ -157,3 +160,35 @@ def test_a_split_of_one_class_has_an_accuracy_and_an_f1() -> None:
     assert score("accuracy", [0, 0, 0], [0, 0, 1]) == pytest.approx(2 / 3)
     assert score("f1", [0, 0], [0, 0]) == 0.0
     assert score("f1", [1, 1], [1, 1]) == 1.0
+
+
+# Noise and chance
+
+
+def test_the_standard_error_of_an_accuracy_is_that_of_a_share_of_rows() -> None:
+    right = sum(a == b for a, b in zip(LABELS, PREDICTIONS, strict=True)) / len(LABELS)
+    expected = math.sqrt(right * (1 - right) / len(LABELS))
+    assert standard_error("accuracy", LABELS, PREDICTIONS) == pytest.approx(expected, rel=0.2)
+    assert standard_error("accuracy", LABELS, LABELS) == 0.0
+
+
+@pytest.mark.parametrize("metric", ["pearson", "matthews", "f1"])
+def test_a_standard_error_falls_with_the_root_of_the_rows_and_is_always_the_same(metric: Metric) -> None:
+    labels, guesses = (SCORES, GUESSES) if metric == "pearson" else (LABELS, PREDICTIONS)
+    once, four = standard_error(metric, labels, guesses), standard_error(metric, labels * 4, guesses * 4)
+    assert four == pytest.approx(once / 2, rel=0.25)
+    assert standard_error(metric, labels, guesses) == once
+
+
+def test_chance_names_the_class_that_is_most_frequent_in_training() -> None:
+    train = [Row(str(number), None, float(number < 2)) for number in range(9)]
+    judged = [Row("a", None, 0.0), Row("b", None, 1.0), Row("c", None, 1.0), Row("d", None, 1.0)]
+    task = Task("mrpc", ("no", "yes"), {"train": train, "validation": judged}, ("validation",))
+    assert chance_of(task, "validation") == {"f1": 0.0, "accuracy": 0.25}
+    assert errors_of(task, "validation", [0.0] * 4)["accuracy"] > 0.1
+
+
+def test_chance_knows_no_order_of_scores() -> None:
+    rows = [Row("a", "b", value) for value in SCORES]
+    task = Task("stsb", (), {"train": rows, "validation": rows}, ("validation",))
+    assert chance_of(task, "validation") == {"spearman": 0.0, "pearson": 0.0}

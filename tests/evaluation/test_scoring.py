@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,8 @@ def test_all_official_metrics_of_a_task_are_named(teacher: Teacher, model: Score
     task = replace(SMALL, name="mrpc")
     data = TrainingSet(task, tokens_of(task.splits["train"], teacher.tokenizer, 32))
     classifier = fine_tuned(teacher.model, data, HOW, 1e-3, 0, None)
-    assert list(values_of(classifier, teacher.tokenizer, task, HOW, None)) == ["f1", "accuracy"]
+    values, errors = values_of(classifier, teacher.tokenizer, task, HOW, None)
+    assert list(values) == list(errors) == ["f1", "accuracy"]
 
 
 def test_mean_and_figure_are_those_of_the_seeds() -> None:
@@ -205,6 +207,22 @@ def test_what_was_scored_before_is_not_scored_again(
     assert trainings == [0, 1]
     assert told.steps == []
     assert files_in(own_cache) == kept
+
+
+def test_values_have_errors_and_chance_and_those_of_the_first_versions_chance_alone(
+    model: Scored, trainings: list[int], own_cache: Path
+) -> None:
+    found = scored(model, SMALL, [0])
+    assert [list(errors) for errors in found.errors] == [["accuracy"]]
+    share = sum(row.label == 0 for row in SMALL.splits["validation"]) / 20
+    assert found.chance["accuracy"] in (share, 1 - share)
+    for path in (own_cache / "scores").iterdir():
+        kept = json.loads(path.read_text())
+        kept["answer"] = kept["answer"]["values"]
+        path.write_text(json.dumps(kept))
+    again = scored(model, SMALL, [0])
+    assert (again.seeds, again.errors, again.chance) == (found.seeds, (), found.chance)
+    assert trainings == [0]
 
 
 def test_another_seed_costs_that_seed_alone(model: Scored, trainings: list[int]) -> None:

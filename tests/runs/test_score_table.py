@@ -31,6 +31,69 @@ def test_a_row_has_means_over_seeds_and_the_spread_of_the_students() -> None:
     assert (row.retained, row.spread) == pytest.approx((0.85 / 0.95, 0.1 / 2**0.5))
 
 
+def exactly(
+    subject: Scored, task: str, metric: str, *values: float, error: float, chance: float | None = 0.5
+) -> list[Score]:
+    return [
+        Score(subject, task, metric, seed, value, None, error, chance) for seed, value in enumerate(values)
+    ]
+
+
+def test_an_error_is_by_the_rows_that_all_seeds_share_and_by_the_seeds() -> None:
+    scores = [
+        *exactly("student", "sst2", "accuracy", 0.80, 0.86, 0.83, error=0.04),
+        *exactly("teacher", "sst2", "accuracy", 0.90, error=0.03),
+    ]
+    (row,) = score_rows(scores)
+    assert row.error == pytest.approx((0.04**2 + 0.03**2 / 3) ** 0.5)
+    assert row.teacher_error == pytest.approx(0.03)
+    assert row.chance == 0.5
+    assert row.above_chance == pytest.approx((0.83 - 0.5) / (0.9 - 0.5))
+    assert row.within_noise  # 0.07 is 1.35 errors of the difference
+
+
+@pytest.mark.parametrize(("difference", "within"), [(0.055, True), (0.056, False), (-0.056, False)])
+def test_a_difference_of_two_standard_errors_is_more_than_noise(difference: float, within: bool) -> None:
+    scores = [
+        *exactly("student", "sst2", "accuracy", 0.9 - difference, error=0.02),
+        *exactly("teacher", "sst2", "accuracy", 0.9, error=0.02),
+    ]
+    assert score_rows(scores)[0].within_noise is within
+    assert averages(scores).within_noise is within
+
+
+def test_of_a_teacher_that_is_within_noise_of_chance_no_share_above_it_is_told() -> None:
+    scores = [
+        *exactly("student", "rte", "accuracy", 0.56, error=0.03),
+        *exactly("teacher", "rte", "accuracy", 0.55, error=0.03),
+    ]
+    (row,) = score_rows(scores)
+    assert (row.chance, row.above_chance) == (0.5, None)
+    assert row.retained == pytest.approx(0.56 / 0.55)
+
+
+def test_the_error_of_an_average_takes_tasks_for_independent_and_metrics_for_the_same() -> None:
+    scores = [
+        *exactly("student", "mrpc", "f1", 0.8, error=0.03, chance=0.8),
+        *exactly("student", "mrpc", "accuracy", 0.7, error=0.05, chance=0.6),
+        *exactly("student", "cola", "matthews", 0.3, error=0.03, chance=0.0),
+        *exactly("teacher", "mrpc", "f1", 0.9, error=0.03, chance=0.8),
+        *exactly("teacher", "mrpc", "accuracy", 0.9, error=0.03, chance=0.6),
+        *exactly("teacher", "cola", "matthews", 0.5, error=0.04, chance=0.0),
+    ]
+    found = averages(scores)
+    assert (found.error, found.teacher_error) == pytest.approx((0.025, 0.025))
+    assert found.chance == pytest.approx(0.35)
+    assert found.above_chance == pytest.approx(((0.75 + 0.3) / 2 - 0.35) / ((0.9 + 0.5) / 2 - 0.35))
+
+
+def test_scores_without_errors_have_no_interval_and_no_verdict() -> None:
+    scores = [*of("student", "a", "accuracy", 0.4, 0.5), *of("teacher", "a", "accuracy", 0.6)]
+    scores += exactly("student", "b", "accuracy", 0.4, error=0.1)
+    for found in (score_rows(scores)[0], averages(scores)):
+        assert (found.error, found.chance, found.above_chance, found.within_noise) == (None,) * 4
+
+
 def test_what_was_not_scored_yet_is_none_and_not_nought() -> None:
     teacher_only, student_only = of("teacher", "sst2", "accuracy", 0.9), of("student", "rte", "accuracy", 0.6)
     assert score_rows([*teacher_only, *student_only]) == [

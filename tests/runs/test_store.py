@@ -42,6 +42,7 @@ VERSIONS = [
     "5_standard_errors_cuts",
     "6_jobs_samples",
     "7_checks_exports",
+    "8_errors_of_scores",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

@@ -20,11 +20,16 @@ from kdnas_core.data.tables import SCORABLE
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.records import Score, Scoring
-from kdnas_core.runs.score_table import ZERO_SHOT, ScoreRow, averages, score_rows
+from kdnas_core.runs.score_table import CERTAIN, ZERO_SHOT, ScoreRow, averages, score_rows
 from kdnas_core.spec import ScoreSpec
 
 USUAL = ScoreSpec(tasks=["packaged"])
-SCALE = "Scores are times 100; retained is the student's score as a share of the teacher's."
+SCALE = (
+    "Scores are times 100, ± half of the 95 % interval by seeds and rows where it is known. Retained is the"
+    " student's score as a share of the teacher's; above chance, what always naming the most frequent class"
+    " scores is taken off both first (empty where the teacher itself is within noise of it). A difference is"
+    " within noise where it is smaller than both intervals together explain."
+)
 CONTROL = "Also without distillation (control)"
 CONTROL_HELP = "The same shape with random weights, trained on the task alone: what distillation adds."
 RETRIEVAL_HELP = (
@@ -48,11 +53,15 @@ METRICS = {
 }
 SCORE_COLUMNS = {
     "Task": st.column_config.TextColumn(pinned=True),
-    "Student": st.column_config.TextColumn(alignment="right", help="mean over seeds ± their spread"),
-    "Teacher": st.column_config.NumberColumn(format="%.1f"),
+    "Student": st.column_config.TextColumn(alignment="right", help="mean over seeds"),
+    "Seeds ±": st.column_config.NumberColumn(format="%.1f", help="sample standard deviation over seeds"),
+    "Teacher": st.column_config.TextColumn(alignment="right", help="mean over seeds"),
     "Retained (%)": st.column_config.NumberColumn(format="%.1f"),
+    "Above chance (%)": st.column_config.NumberColumn(format="%.1f"),
     "Without distillation": st.column_config.NumberColumn(format="%.1f"),
 }
+
+SELDOM = ("Seeds ±", "Above chance (%)", "Difference", "Without distillation")
 
 
 def show(db: Path, source: Source) -> None:
@@ -186,15 +195,18 @@ def _summary(view: ScoringView) -> str:
     parts = [
         f"{name} {figure}"
         for name, figure, known in (
-            ("student", wording.points(found.student), found.student),
-            ("teacher", wording.points(found.teacher), found.teacher),
+            ("student", _interval(found.student, found.error), found.student),
+            ("teacher", _interval(found.teacher, found.teacher_error), found.teacher),
             ("retained", wording.percent(found.retained), found.retained),
+            ("above chance", wording.percent(found.above_chance), found.above_chance),
             ("without distillation", wording.points(found.control), found.control),
         )
         if known is not None
     ]
     if not parts:
         return ""
+    if found.within_noise:
+        parts.append("a difference within noise")
     so_far = "" if view.scoring.state == "finished" else " so far"
     return f"**Average over tasks{so_far}:** {' · '.join(parts)}{_left_out(view.scores)}"
 
@@ -205,12 +217,10 @@ def _left_out(scores: Sequence[Score]) -> str:
 
 
 def scores_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """Returns one row for each task and metric, with the control if there is one."""
+    """Returns one row for each task and metric, without the columns that are empty in all."""
     rows = score_rows(scores)
     table = pd.DataFrame([_row(row) for row in rows])
-    if all(row.control is None for row in rows):
-        return table.drop(columns="Without distillation", errors="ignore")
-    return table
+    return table.drop(columns=[name for name in SELDOM if name in table and table[name].isna().all()])
 
 
 def metric(name: str) -> str:
@@ -223,18 +233,21 @@ def _row(row: ScoreRow) -> dict[str, object]:
     return {
         "Task": row.task,
         "Metric": metric(row.metric),
-        "Student": _spread(row),
-        "Teacher": _times_100(row.teacher),
+        "Student": _interval(row.student, row.error),
+        "Seeds ±": _times_100(row.spread),
+        "Teacher": _interval(row.teacher, row.teacher_error),
         "Retained (%)": _times_100(row.retained),
+        "Above chance (%)": _times_100(row.above_chance),
+        "Difference": None if row.within_noise is None else "within noise" if row.within_noise else "real",
         "Without distillation": _times_100(row.control),
     }
 
 
-def _spread(row: ScoreRow) -> str | None:
-    if row.student is None:
+def _interval(value: float | None, error: float | None) -> str | None:
+    """A score, and half of its 95 % interval if that is known: "82.5 ± 2.6"."""
+    if value is None:
         return None
-    spread = f" ± {wording.points(row.spread)}" if row.spread is not None else ""
-    return wording.points(row.student) + spread
+    return wording.points(value) + ("" if error is None else f" ± {wording.points(CERTAIN * error)}")
 
 
 def _times_100(value: float | None) -> float | None:

@@ -181,3 +181,9 @@ def _version_7(db: Database) -> None:
         _end_jobs(db, kind)
     for column in ("run", "candidate", "student"):
         db.execute(f"CREATE INDEX exports_by_{column} ON exports ({column})")
+
+
+@migrations(name="8_errors_of_scores")
+def _version_8(db: Database) -> None:
+    for column in ("error", "chance"):
+        db.execute(f"ALTER TABLE scores ADD COLUMN {column} REAL")
