@@ -168,7 +168,14 @@ def test_students_lists_all_with_their_size(filled_once: Path) -> None:
 
 def test_show_prints_a_student_with_its_scores(filled: Path) -> None:
     printed = call("show", "s1", "--db", filled, "--json").json
-    assert set(printed) == {*STUDENT, "scores", "average", "teacher_average", "retained", "retained_above_chance"}
+    assert set(printed) == {
+        *STUDENT,
+        "scores",
+        "average",
+        "teacher_average",
+        "retained",
+        "retained_above_chance",
+    }
     assert [(row["task"], row["metric"]) for row in printed["scores"]] == [
         ("packaged", "accuracy"),
         ("sst2", "accuracy"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
-from typing import Any
 
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
@@ -16,6 +17,8 @@ from kdnas_core.spec import SpaceSpec
 
 # The knobs of every architecture; `embedding_size` is one more if a space has choices for it.
 KNOBS = ("layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act")
+
+CROWDED = 4  # times the architectures that are wanted or seen: a space no larger is enumerated
 
 
 @dataclass(frozen=True)
@@ -51,34 +54,77 @@ class SearchSpace:
             raise BadInput("The search space has no valid point; give every knob at least one choice.")
         return space
 
-    def __iter__(self) -> Iterator[Architecture]:
-        """Every architecture once, in a fixed order."""
-        yield from self.presets
-        plain = (self.layers, self.hidden_size, self.intermediate_size, self.attention_heads, self.hidden_act)
+    @cached_property
+    def _fits(self) -> tuple[tuple[int, int, int | None], ...]:
+        """The hidden size, heads and embedding size of all points: the knobs that must fit each other."""
         embeddings = self.embedding_size or (None,)
-        for layers, width, intermediate, heads, act, embedding in product(*plain, embeddings):
-            if _exists(width, heads, embedding):
-                yield Architecture(layers, width, intermediate, heads, act, embedding)
+        return tuple(
+            (width, heads, embedding)
+            for width, heads, embedding in product(self.hidden_size, self.attention_heads, embeddings)
+            if width % heads == 0 and (embedding or 0) <= width
+        )
 
     def __len__(self) -> int:
-        """Returns the number of architectures."""
-        embeddings = self.embedding_size or (0,)
-        points = sum(
-            sum(width % heads == 0 for heads in self.attention_heads)
-            * sum(embedding <= width for embedding in embeddings)
-            for width in self.hidden_size
+        """Returns the number of architectures; a space is not enumerated for it."""
+        knobs = (self.layers, self._fits, self.intermediate_size, self.hidden_act)
+        return len(self.presets) + math.prod(map(len, knobs))
+
+    def __getitem__(self, index: int) -> Architecture:
+        """Returns one architecture by its number, 0 to below the length.
+
+        Raises:
+            IndexError: there is no such number, so that iterating ends.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if self.presets:
+            return self.presets[index]
+        index, act = divmod(index, len(self.hidden_act))
+        index, intermediate = divmod(index, len(self.intermediate_size))
+        layers, fit = divmod(index, len(self._fits))
+        width, heads, embedding = self._fits[fit]
+        return Architecture(
+            self.layers[layers],
+            width,
+            self.intermediate_size[intermediate],
+            heads,
+            self.hidden_act[act],
+            embedding,
         )
-        knobs = len(self.layers) * len(self.intermediate_size) * len(self.hidden_act)
-        return len(self.presets) + knobs * points
+
+    def __iter__(self) -> Iterator[Architecture]:
+        """Every architecture once, in a fixed order."""
+        return (self[index] for index in range(len(self)))
+
+    def __contains__(self, architecture: object) -> bool:
+        """Returns whether an architecture is a point of the space."""
+        if not isinstance(architecture, Architecture) or self.presets:
+            return architecture in self.presets
+        fit = (architecture.hidden_size, architecture.attention_heads, architecture.embedding_size)
+        return fit in self._fits and all(
+            getattr(architecture, knob) in getattr(self, knob)
+            for knob in ("layers", "intermediate_size", "hidden_act")
+        )
 
     def shapes(self) -> int:
         """Returns the number of distinct shapes, embedding size included, without heads and activation."""
-        return len({(architecture.shape, architecture.embedding_size) for architecture in self})
+        if self.presets:
+            return len({(preset.shape, preset.embedding_size) for preset in self.presets})
+        widths = {(width, embedding) for width, _, embedding in self._fits}
+        return len(self.layers) * len(self.intermediate_size) * len(widths)
 
     def sample(self, rng: random.Random, count: int, seen: Collection[Architecture]) -> list[Architecture]:
         """Draws up to `count` different architectures uniformly, none of them in `seen`."""
-        unseen = [architecture for architecture in self if architecture not in seen]
-        return rng.sample(unseen, min(count, len(unseen)))
+        taken = {architecture for architecture in seen if architecture in self}
+        if len(self) <= CROWDED * (count + len(taken)):
+            unseen = [architecture for architecture in self if architecture not in taken]
+            return rng.sample(unseen, min(count, len(unseen)))
+        drawn: dict[Architecture, None] = {}
+        while len(drawn) < count:  # at most one draw in `CROWDED` is in vain
+            architecture = self.draw(rng)
+            if architecture not in taken:
+                drawn[architecture] = None
+        return list(drawn)
 
     @property
     def key(self) -> str:
@@ -92,13 +138,7 @@ class SearchSpace:
 
     def draw(self, rng: random.Random) -> Architecture:
         """Draws one architecture uniformly."""
-        if self.presets:
-            return rng.choice(self.presets)
-        by_knob = {**self._choices_by_knob(), "embedding_size": self.embedding_size or (None,)}
-        while True:
-            drawn: dict[str, Any] = {knob: rng.choice(choices) for knob, choices in by_knob.items()}
-            if _exists(drawn["hidden_size"], drawn["attention_heads"], drawn["embedding_size"]):
-                return Architecture(**drawn)
+        return self[rng.randrange(len(self))]
 
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
         """Returns the index of the architecture's choice for each knob of this space."""
@@ -119,12 +159,19 @@ class SearchSpace:
         return {knob: getattr(self, knob) for knob in knobs}
 
     def smallest(self) -> Architecture:
-        """Returns the architecture with the fewest multiply-adds."""
-        return min(self, key=lambda architecture: architecture.flops(128))
-
-
-def _exists(width: int, heads: int, embedding: int | None) -> bool:
-    return width % heads == 0 and (embedding or 0) <= width
+        """Returns an architecture with the fewest multiply-adds."""
+        fewest = self.presets or [
+            Architecture(
+                min(self.layers),
+                width,
+                min(self.intermediate_size),
+                heads,
+                self.hidden_act[0],
+                embedding,
+            )
+            for width, heads, embedding in self._fits
+        ]
+        return min(fewest, key=lambda architecture: architecture.flops(128))
 
 
 def _check_fits(space: SearchSpace) -> None:

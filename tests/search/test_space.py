@@ -75,6 +75,36 @@ def test_indices_lead_back_to_the_point(space: SearchSpace) -> None:
         assert all(index < count for index, count in zip(space.indices(point), space.choices(), strict=True))
 
 
+@given(spaces)
+def test_a_point_is_in_its_space_and_has_a_number(space: SearchSpace) -> None:
+    for number, point in enumerate(space):
+        assert space[number] == point
+        assert point in space
+        assert replace(point, layers=13) not in space
+        assert replace(point, hidden_size=65 * point.attention_heads) not in space
+    with pytest.raises(IndexError):
+        space[len(space)]
+
+
+@given(spaces.filter(len))
+def test_shapes_are_counted_as_if_they_were_listed(space: SearchSpace) -> None:
+    assert space.shapes() == len({(point.shape, point.embedding_size) for point in space})
+
+
+def test_a_space_of_billions_is_counted_and_drawn_from_without_listing_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SearchSpace, "__iter__", None)
+    every = tuple(range(8, 4_008, 8))
+    space = SearchSpace(tuple(range(1, 49)), every, every, (1, 2, 4, 8), ("gelu", "relu", "silu"))
+    assert len(space) == 48 * 500 * 500 * 4 * 3
+    assert space.shapes() == 48 * 500 * 500
+    assert space.smallest().shape == (1, 8, 8)
+    sample = space.sample(random.Random(0), 500, {space[0], Architecture(99, 8, 8, 1)})
+    assert len(set(sample)) == 500
+    assert len({point.layers for point in sample}) == 48
+
+
 def test_a_sample_has_different_points_of_the_space_that_were_not_seen() -> None:
     points = list(SPACE)
     seen = set(points[::3])

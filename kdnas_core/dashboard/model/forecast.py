@@ -111,11 +111,10 @@ def _estimator(
 
 
 def _drawn(space: SearchSpace) -> tuple[Architecture, ...]:
-    shapes = tuple(space)
-    if len(shapes) <= MOST:
-        return shapes
-    kept = sorted(random.Random(0).sample(range(len(shapes)), MOST))  # the same sample each time
-    return tuple(shapes[place] for place in kept)
+    if len(space) <= MOST:
+        return tuple(space)
+    kept = sorted(random.Random(0).sample(range(len(space)), MOST))  # the same sample each time
+    return tuple(space[place] for place in kept)
 
 
 def in_words(outlook: Forecast) -> str:
