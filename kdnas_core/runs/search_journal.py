@@ -9,7 +9,8 @@ from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import Store
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.pareto import frontier
-from kdnas_core.spec import RunSpec
+from kdnas_core.search.reward import loss_of
+from kdnas_core.spec import RewardSpec, RunSpec
 
 Judged = Callable[[Sequence[int]], Iterator[int]]
 
@@ -60,7 +61,11 @@ class StoreJournal:
         for candidate in self.judged(proposed):
             self._drop_weights()
             self.told(self.store.candidate(candidate))
-        return [_outcome(candidate) for candidate in self.store.candidates(self.run, episode)]
+        teacher = self.store.run(self.run).teacher
+        assert teacher is not None, "it is kept before the first episode"
+        constants, teacher_ms = self.spec.search.reward, teacher.latency.p50
+        judged = self.store.candidates(self.run, episode)
+        return [_outcome(candidate, constants, teacher_ms) for candidate in judged]
 
     def _drop_weights(self) -> None:
         """Deletes the weights of students that are no longer on the frontier, unless the spec keeps all."""
@@ -81,6 +86,12 @@ def _by_speedup(candidate: Candidate) -> tuple[float, float]:
     return (1 / candidate.latency.speedup if candidate.latency else latency), loss
 
 
-def _outcome(candidate: Candidate) -> Outcome:
+def _outcome(candidate: Candidate, constants: RewardSpec, teacher_ms: float) -> Outcome:
+    latency, loss, pruned = candidate.latency, candidate.loss, candidate.state == "pruned"
     reward = 0.0 if candidate.state == "over_budget" else candidate.reward
-    return Outcome(candidate.architecture, reward)
+    ms, beside = (
+        (candidate.estimated_ms, teacher_ms) if latency is None else (latency.p50, latency.teacher_p50)
+    )
+    if pruned and ms is not None and reward is not None:
+        loss = loss_of(reward, ms, beside, constants)  # after all steps, as its peers make it likely
+    return Outcome(candidate.architecture, reward, loss, None if latency is None else ms, pruned)

@@ -43,10 +43,10 @@ from kdnas_core.runs.store import LeaseLost, Store, opened
 from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
+from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
 from kdnas_core.search.loop import Controller, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
-from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import RunSpec
+from kdnas_core.search.reward import budget_ms
 
 HEARTBEAT_S = 1.0
 MOST_WORKED_S = 10.0  # counted between two heartbeats; in longer gaps the process or machine slept
@@ -300,7 +300,7 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
         _judging(store, run, prepared, check, say) as judged,
     ):
         journal = StoreJournal(store, run.id, prepared.spec, judged, told)
-        controller = make_controller(prepared.spec, prepared.space)
+        controller = make_controller(prepared)
         search(controller, journal, spec.episodes, spec.candidates, prepared.beside)
 
 
@@ -320,11 +320,24 @@ def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say)
         yield pool.judged
 
 
-def make_controller(spec: RunSpec, space: SearchSpace) -> Controller:
+def make_controller(prepared: Prepared) -> Controller:
     """Creates the controller that a spec names."""
-    if spec.search.controller == "lstm":
-        return LstmController(space, spec.search, spec.seed)
-    return RandomController(space, spec.seed)
+    spec, space, teacher_ms = prepared.spec, prepared.space, prepared.teacher_latency.p50
+    match spec.search.controller:
+        case "lstm":
+            return LstmController(space, spec.search, spec.seed)
+        case "random":
+            return RandomController(space, spec.seed)
+        case "surrogate":
+            latency = spec.latency
+            setting = Setting(
+                (budget_ms(latency, teacher_ms),),
+                prepared.teacher.architecture,
+                teacher_ms,
+                latency.batch_size,
+                latency.sequence_length,
+            )
+            return SurrogateController(space, setting, spec.seed)
 
 
 def _facts(prepared: Prepared) -> TeacherFacts:

@@ -21,10 +21,21 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A judged candidate; its reward is 0 if over budget, estimated if pruned, None if it failed."""
+    """A judged candidate.
+
+    Attributes:
+        architecture: its shape.
+        reward: 0 if over budget, estimated if pruned, None if it failed.
+        loss: None if it was never trained; if it was pruned, the loss that its peers make likely.
+        ms: its measured latency; None if it was estimated alone.
+        pruned: whether it was stopped at a rung.
+    """
 
     architecture: Architecture
     reward: float | None
+    loss: float | None = None
+    ms: float | None = None
+    pruned: bool = False
 
 
 class Controller(Protocol):

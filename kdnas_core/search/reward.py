@@ -21,6 +21,11 @@ def kdnas_reward(loss: float, ms: float, teacher_ms: float, constants: RewardSpe
     return float((1 - clamped) * relative**constants.alpha)
 
 
+def loss_of(reward: float, ms: float, teacher_ms: float, constants: RewardSpec) -> float:
+    """Computes the loss that has this reward; arguments as for `kdnas_reward`."""
+    return 1 - reward / (ms / (constants.beta * teacher_ms)) ** constants.alpha
+
+
 def within_budget(latency: LatencyReading, budget: LatencySpec, teacher_ms: float) -> bool:
     """Returns whether a measured latency meets the budget.
 

@@ -140,6 +140,28 @@ class SearchSpace:
         """Draws one architecture uniformly."""
         return self[rng.randrange(len(self))]
 
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """Returns the points with the next choice up or down in one knob.
+
+        Where the heads do not divide another hidden size, those nearest in number that do are taken.
+        """
+        if self.presets:
+            return []
+        found = []
+        for knob, choices in self._choices_by_knob().items():
+            place = choices.index(getattr(architecture, knob))
+            for other in choices[max(0, place - 1) : place + 2]:
+                moved = {**vars(architecture), knob: other}
+                heads = self.attention_heads if knob == "hidden_size" else (moved["attention_heads"],)
+                fitting = [
+                    count
+                    for count in sorted(heads, key=lambda count: abs(count - architecture.attention_heads))
+                    if (moved["hidden_size"], count, moved["embedding_size"]) in self._fits
+                ]
+                if fitting and other != choices[place]:
+                    found.append(Architecture(**{**moved, "attention_heads": fitting[0]}))
+        return found
+
     def indices(self, architecture: Architecture) -> tuple[int, ...]:
         """Returns the index of the architecture's choice for each knob of this space."""
         if self.presets:

@@ -66,7 +66,7 @@ class SearchSpec(Strict):
     one sees what layers are worth; left out: where the teacher's sentence vectors are means of its states.
     """
 
-    controller: Literal["lstm", "random"] = "lstm"
+    controller: Literal["lstm", "random", "surrogate"] = "lstm"
     episodes: int = Field(default=15, ge=1, le=1_000)
     candidates: int = Field(default=20, ge=1, le=1_000)
     pool: int = Field(default=150, ge=1, le=100_000)

@@ -18,8 +18,9 @@ from kdnas_core.runs.worker import EndRequested
 from kdnas_core.search.candidate import Costs, Judgement, KnownPeers, Listener
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Outcome, Proposal, search
+from kdnas_core.search.reward import loss_of
 from kdnas_core.search.rungs import Cost, Peer
-from kdnas_core.spec import RunSpec, ScoreSpec, SearchSpec
+from kdnas_core.spec import RewardSpec, RunSpec, ScoreSpec, SearchSpec
 from tests.filled_store import add_episode, begin_run, reading
 
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
@@ -220,7 +221,7 @@ def test_a_candidate_that_cannot_be_judged_has_failed_and_the_search_goes_on(
     assert failed.loss is failed.reward is None
     assert not failed.weights
     assert judge.judged == [A, B, C]
-    assert controller.told[1] == Outcome(B, None)
+    assert controller.told[1] == Outcome(B, None, None, controller.told[1].ms)
 
 
 @pytest.mark.parametrize("error", [EndRequested("paused"), KeyboardInterrupt()])
@@ -263,7 +264,7 @@ def test_a_candidate_over_budget_has_a_latency_but_no_loss_and_a_reward_of_nothi
     assert candidate.loss is candidate.reward is None
     assert not candidate.weights
     assert store.layer_losses(candidate.id) == []
-    assert controller.told == [Outcome(A, 0.0)]
+    assert controller.told == [Outcome(A, 0.0, None, reading(99.0).p50)]
 
 
 def test_a_candidate_far_over_budget_has_an_estimate_its_flops_and_no_latency(store: Store, run: int) -> None:
@@ -359,7 +360,10 @@ def test_a_pruned_candidate_has_the_loss_of_its_rung_its_estimates_and_no_weight
     assert (row.state, row.rung, row.step, row.loss, row.reward) == ("pruned", 10, 10, 0.7, 0.45)
     assert (row.latency, row.estimated_ms, row.weights) == (None, 4.0, False)
     assert row.to_dict()["rung"] == 10
-    assert journal.outcomes(1) == [Outcome(A, 0.45)]
+    teacher = store.run(run).teacher
+    assert teacher is not None
+    likely = loss_of(0.45, 4.0, teacher.latency.p50, RewardSpec())
+    assert journal.outcomes(1) == [Outcome(A, 0.45, likely, None, pruned=True)]
 
 
 def test_an_episode_is_written_and_judged_from_the_cheapest_on_each_beside_all_measured_before(

@@ -23,6 +23,7 @@ from kdnas_core.runs.records import Candidate, LayerLoss, Run
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
+from kdnas_core.search.controllers.surrogate import SurrogateController
 from kdnas_core.search.prepare import Prepared, prepare
 from kdnas_core.spec import RunSpec
 from tests.sentences import is_one_sentence
@@ -247,11 +248,12 @@ def test_a_run_that_cannot_be_searched_fails_with_one_sentence_and_the_worker_li
         assert store.run(good).state == "finished"
 
 
-def test_the_controller_is_the_one_that_the_spec_names(spec: RunSpec, prepared: Prepared) -> None:
-    for name, kind in (("lstm", LstmController), ("random", RandomController)):
-        chosen = spec.search.model_copy(update={"controller": name})
-        controller = worker.make_controller(spec.model_copy(update={"search": chosen}), prepared.space)
-        assert isinstance(controller, kind)
+def test_the_controller_is_the_one_that_the_spec_names(prepared: Prepared) -> None:
+    kinds = {"lstm": LstmController, "random": RandomController, "surrogate": SurrogateController}
+    for name, kind in kinds.items():
+        chosen = prepared.spec.search.model_copy(update={"controller": name})
+        given = prepared.spec.model_copy(update={"search": chosen})
+        assert isinstance(worker.make_controller(replace(prepared, spec=given)), kind)
 
 
 # --- workers that are processes ---------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas_core.search.reward import budget_ms, kdnas_reward, within_budget
+from kdnas_core.search.reward import budget_ms, kdnas_reward, loss_of, within_budget
 from kdnas_core.spec import LatencySpec, RewardSpec
 from tests.tiny import reading_of
 
@@ -22,6 +22,12 @@ def test_the_reward_is_the_written_formula() -> None:
     # 0.7 * (5 / 6) ** -0.06, and 0.5 * (2 / 10) ** -0.5
     assert kdnas_reward(0.3, 5, 10, PAPER) == pytest.approx(0.70770, abs=1e-5)
     assert kdnas_reward(0.5, 2, 20, RewardSpec(alpha=-0.5, beta=0.5)) == pytest.approx(1.11803, abs=1e-5)
+
+
+@given(st.floats(0, 1), st.floats(0.1, 100))
+def test_the_loss_can_be_had_back_from_the_reward(loss: float, ms: float) -> None:
+    constants = RewardSpec()
+    assert loss_of(kdnas_reward(loss, ms, 40.0, constants), ms, 40.0, constants) == pytest.approx(loss)
 
 
 def test_at_the_target_latency_the_reward_is_one_minus_the_loss() -> None:

@@ -233,3 +233,31 @@ def test_a_space_of_presets_has_those_alone_each_shape_once() -> None:
     assert (len(space), space.choices()) == (2, [2])
     assert [space.indices(architecture) for architecture in space] == [(0,), (1,)]
     assert space.sample(random.Random(0), 5, seen=[PRESETS["tinybert6"]]) == [PRESETS["mobilebert-tiny"]]
+
+
+def test_neighbours_differ_in_one_knob_by_one_choice_and_in_heads_where_they_must() -> None:
+    here = Architecture(2, 24, 32, 3, "gelu")
+    assert set(SPACE.neighbours(here)) == {
+        Architecture(1, 24, 32, 3, "gelu"),
+        Architecture(4, 24, 32, 3, "gelu"),
+        Architecture(2, 16, 32, 2, "gelu"),  # 3 heads do not divide 16; 2 and 4 are as near
+        Architecture(2, 30, 32, 3, "gelu"),
+        Architecture(2, 24, 48, 3, "gelu"),
+        Architecture(2, 24, 32, 2, "gelu"),
+        Architecture(2, 24, 32, 4, "gelu"),
+        Architecture(2, 24, 32, 3, "relu"),
+    }
+
+
+@given(spaces.filter(len))
+def test_neighbours_are_points_of_the_space(space: SearchSpace) -> None:
+    for point in list(space)[:20]:
+        around = space.neighbours(point)
+        assert len(set(around)) == len(around)
+        assert point not in around
+        assert all(neighbour in space for neighbour in around)
+
+
+def test_a_preset_has_no_neighbours() -> None:
+    space = SearchSpace.from_spec(SpaceSpec(presets=["tinybert4", "tinybert6"]), TEACHER)
+    assert space.neighbours(space[0]) == []

@@ -1,0 +1,249 @@
+"""A controller with a surrogate: it proposes what is expected to improve the frontier most.
+
+A Gaussian process over the logarithms of an architecture's dimensions and costs predicts the logarithm of its
+loss, with the uncertainty: a linear trend plus a smooth deviation from it. A latency model is fitted on the
+latencies that were measured. A proposal is worth the improvement of the best loss that it is expected to
+bring within each budget (expected improvement, Jones et al., 1998), times the probability that it is within;
+the sum over budgets is the expected gain of hypervolume under a staircase. Within a batch, each proposal
+takes those before it for judged, at their predicted loss (the Kriging believer, Ginsbourger et al., 2010).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.latency.model import LatencyModel, MeasuredLatency, fitted
+from kdnas_core.search.loop import Outcome, Proposal
+from kdnas_core.search.space import SearchSpace
+
+POOL = 400  # architectures drawn to choose from, beside the neighbours of the frontier
+THRESHOLDS = 8  # latencies at which the frontier is to be improved, where there is one budget
+LATENCY_ERROR = 0.05  # standard deviation of the latency model, as a share
+PRUNED_ERROR = 0.05  # standard deviation of the logarithm of a loss that a rung makes likely
+LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
+WORST_LOSS = 1.0  # within a budget that nothing is within yet
+SAMPLE = 512  # architectures by which features are scaled
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the students of a search are for, and how their latency is measured.
+
+    Attributes:
+        budgets: in milliseconds.
+        teacher: its shape.
+        teacher_ms: its latency.
+        batch_size: of the measurements.
+        sequence_length: of the measurements.
+    """
+
+    budgets: tuple[float, ...]
+    teacher: Architecture
+    teacher_ms: float
+    batch_size: int = 1
+    sequence_length: int = 128
+
+
+class SurrogateController:
+    """Proposes the architectures with the largest expected gain over all budgets."""
+
+    def __init__(self, space: SearchSpace, setting: Setting, seed: int) -> None:
+        self.space = space
+        self.setting = setting
+        self.seed = seed
+        self.outcomes: dict[Architecture, Outcome] = {}
+        drawn = np.array([_features(each) for each in space.sample(random.Random(0), SAMPLE, ())])
+        self._centre, self._scale = drawn.mean(0), drawn.std(0)
+        self._scale[self._scale < 1e-12] = 1.0
+        self._latency: LatencyModel | None = None
+        self._surrogate: GaussianProcessRegressor | None = None
+
+    def ask(self, episode: int, count: int) -> list[Proposal]:
+        """Returns up to `count` new architectures, the first episode's spread over the space."""
+        rng = random.Random(f"{self.seed}/{episode}")
+        pool = self._pool(rng, count)
+        if not pool:
+            return []
+        ms = np.array([self._ms(architecture) for architecture in pool])
+        choose = self._spread if self._surrogate is None else self._gaining
+        return [Proposal(pool[index]) for index in choose(pool, ms, count)]
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Fits the latency model and the surrogate anew on all outcomes so far."""
+        self.outcomes |= {outcome.architecture: outcome for outcome in outcomes}
+        setting = self.setting
+        self._latency = fitted(
+            [
+                MeasuredLatency(each.architecture, setting.batch_size, setting.sequence_length, each.ms)
+                for each in self.outcomes.values()
+                if each.ms is not None and math.isfinite(each.ms)
+            ]
+        )
+        judged = self._judged()
+        if judged:
+            self._surrogate = _fitted(
+                self._scaled([each.architecture for each in judged]),
+                np.array([_log(each.loss) for each in judged]),
+                np.array([PRUNED_ERROR**2 if each.pruned else 0.0 for each in judged]),
+            )
+
+    def _judged(self) -> list[Outcome]:
+        return [each for each in self.outcomes.values() if each.loss is not None and math.isfinite(each.loss)]
+
+    def _pool(self, rng: random.Random, count: int) -> list[Architecture]:
+        """New architectures: random ones, and those that differ from a point of the frontier in one knob."""
+        near = [
+            neighbour
+            for best in self._best()
+            for neighbour in self.space.neighbours(best)
+            if neighbour not in self.outcomes
+        ]
+        drawn = self.space.sample(rng, max(POOL, count), {*self.outcomes, *near})
+        return [*dict.fromkeys(near), *drawn]
+
+    def _best(self) -> list[Architecture]:
+        """The best architecture within each threshold."""
+        found: dict[Architecture, None] = {}
+        for threshold in self._thresholds():
+            within = [each for each in self._judged() if self._known_ms(each) <= threshold]
+            if within:
+                found[min(within, key=lambda each: each.loss or 0.0).architecture] = None
+        return list(found)
+
+    def _thresholds(self) -> Numbers:
+        """The latencies within which the best loss is to be improved: the budgets; of one, those up to it."""
+        budgets = self.setting.budgets
+        if len(budgets) > 1:
+            return np.array(sorted(budgets))
+        fastest = min(self._ms(self.space.smallest()), budgets[0] / 2)
+        return np.geomspace(fastest, budgets[0], THRESHOLDS + 1)[1:]
+
+    def _ms(self, architecture: Architecture) -> float:
+        """The estimated latency: by the model, else in proportion to the teacher's multiply-adds."""
+        setting = self.setting
+        if self._latency is not None:
+            return self._latency.estimate(architecture, setting.batch_size, setting.sequence_length)
+        share = architecture.flops(setting.sequence_length) / setting.teacher.flops(setting.sequence_length)
+        return setting.teacher_ms * share
+
+    def _known_ms(self, outcome: Outcome) -> float:
+        return self._ms(outcome.architecture) if outcome.ms is None else outcome.ms
+
+    def _scaled(self, architectures: Sequence[Architecture]) -> Numbers:
+        features = np.array([_features(architecture) for architecture in architectures])
+        return (features - self._centre) / self._scale
+
+    def _spread(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> list[int]:
+        """Architectures within the largest budget, each as far as it can be from those before it."""
+        within = np.flatnonzero(ms <= max(self.setting.budgets)).tolist()
+        if len(within) < count:  # all that is over the budget by the estimate too, the fastest first
+            return [int(index) for index in np.argsort(ms, kind="stable")[:count]]
+        features = self._scaled([pool[index] for index in within])
+        chosen = [0]
+        distance = np.full(len(within), np.inf)
+        while len(chosen) < count:
+            distance = np.minimum(distance, np.linalg.norm(features - features[chosen[-1]], axis=1))
+            chosen.append(int(distance.argmax()))
+        return [within[index] for index in chosen]
+
+    def _gaining(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> list[int]:
+        """The architectures with the largest expected gain, one after another."""
+        assert self._surrogate is not None
+        mean, covariance = _predicted(self._surrogate, self._scaled(pool))
+        thresholds = self._thresholds()
+        best = np.array([self._best_loss(threshold) for threshold in thresholds])
+        chosen: list[int] = []
+        while len(chosen) < min(count, len(pool)):
+            gains = expected_gain(mean, covariance.diagonal(), ms, thresholds, best)
+            gains[chosen] = -np.inf
+            index = int(gains.argmax())
+            chosen.append(index)
+            # as if it had been judged and had its predicted loss
+            best = np.where(ms[index] <= thresholds, np.minimum(best, np.exp(mean[index])), best)
+            column = covariance[:, index].copy()
+            covariance -= np.outer(column, column) / max(float(column[index]), 1e-12)
+        return chosen
+
+    def _best_loss(self, threshold: float) -> float:
+        losses = (each.loss for each in self._judged() if self._known_ms(each) <= threshold)
+        return min((loss for loss in losses if loss is not None), default=WORST_LOSS)
+
+
+def expected_gain(
+    mean: Numbers, variance: Numbers, ms: Numbers, thresholds: Numbers, best: Numbers
+) -> Numbers:
+    """Computes by how much the best losses are expected to improve, summed over thresholds.
+
+    Args:
+        mean: (n,) of the logarithm of each loss.
+        variance: (n,) of it.
+        ms: (n,) estimated latencies; their errors are log-normal.
+        thresholds: (m,) latencies.
+        best: (m,) the least loss within each.
+
+    Returns:
+        (n,) gains. Of a log-normal loss y, E[max(0, b - y)] is b P(y < b) - E[y; y < b], a put's price in
+        closed form.
+    """
+    deviation = np.sqrt(np.maximum(variance, 1e-12))[:, None]
+    mean, level = mean[:, None], np.log(np.maximum(best, LEAST_LOSS))[None]
+    z = (level - mean) / deviation
+    expected = np.exp(mean + deviation**2 / 2) * norm.cdf(z - deviation)
+    improvement = np.maximum(np.exp(level) * norm.cdf(z) - expected, 0.0)
+    within = norm.cdf((np.log(thresholds)[None] - np.log(ms)[:, None]) / LATENCY_ERROR)
+    gains: Numbers = (improvement * within).sum(1)
+    return gains
+
+
+def _features(architecture: Architecture) -> list[float]:
+    """Logarithms of dimensions and costs; an activation is a constant or a step."""
+    width = architecture.hidden_size
+    sizes = (
+        architecture.layers,
+        width,
+        architecture.intermediate_size,
+        architecture.attention_heads,
+        architecture.embedding_size or width,
+        architecture.intermediate_size / width,
+        architecture.flops(128),
+    )
+    acts = [float(architecture.hidden_act == act) for act in ("relu", "silu")]
+    return [*map(math.log, sizes), *acts]
+
+
+def _log(loss: float | None) -> float:
+    assert loss is not None
+    return math.log(max(loss, LEAST_LOSS))
+
+
+def _fitted(features: Numbers, targets: Numbers, noise: Numbers) -> GaussianProcessRegressor:
+    """A Gaussian process with the most likely kernel; `noise` is variance beside that which is fitted."""
+    trend = ConstantKernel(1.0, (1e-3, 1e3)) * DotProduct(1.0, (1e-2, 1e2))
+    smooth = ConstantKernel(0.1, (1e-4, 1e2)) * Matern(2.0, (0.3, 30.0), nu=2.5)
+    kernel = trend + smooth + WhiteKernel(1e-2, (1e-6, 1.0))
+    spread = float(targets.std()) or 1.0
+    surrogate = GaussianProcessRegressor(kernel, alpha=1e-8 + noise / spread**2, normalize_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no fault
+        return surrogate.fit(features, targets)
+
+
+def _predicted(surrogate: GaussianProcessRegressor, features: Numbers) -> tuple[Numbers, Numbers]:
+    """The mean (n,) and covariance (n, n) of what is predicted, without the noise of a measurement."""
+    mean, covariance = surrogate.predict(features, return_cov=True)
+    of_noise = np.eye(len(features)) * surrogate.kernel_.k2.noise_level * surrogate._y_train_std**2
+    return mean, covariance - of_noise
