@@ -22,7 +22,7 @@ from kdnas_core.runs import launch
 from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.records import CandidateState
 from kdnas_core.runs.store import opened
-from kdnas_core.spec import RunSpec, quick_spec
+from kdnas_core.spec import LatencySpec, RunSpec, quick_spec
 from tests.filled_store import fill
 from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run, wait_for
 
@@ -335,6 +335,21 @@ def test_the_edge_of_a_budget_is_within_it(filled: Path) -> None:
 def test_pick_where_nothing_fits_gives_null_and_is_no_error(filled: Path) -> None:
     called = call("pick", 1, "--budget-ms", 0.0001, "--db", filled, "--json")
     assert called.json == {"candidate": None}
+
+
+def test_without_a_budget_the_picks_for_each_of_the_runs_own_are_shown(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    spec = RunSpec(latency=LatencySpec(budget_speedup=[1.5, 3.0, 1000.0]))
+    fill(db, spec=spec)
+    found = call("pick", 1, "--db", db, "--json").json["picks"]
+    assert [each["budget_speedup"] for each in found] == [1.5, 3.0, 1000.0]
+    for each, speedup in zip(found[:2], (1.5, 3.0), strict=True):
+        picked = call("pick", 1, "--speedup", speedup, "--db", db, "--json").json["candidate"]
+        assert each["candidate"] == picked
+    assert found[2]["candidate"] is None
+    lines = call("pick", 1, "--db", db).out.splitlines()
+    assert "ahead of" in lines[0]
+    assert lines[2].split(maxsplit=1) == ["1000x", "no candidate is within the budget"]
 
 
 # --- exit codes -------------------------------------------------------------------------------------------
@@ -675,7 +690,6 @@ def test_a_search_refuses_a_store_that_cannot_be_made(folder: Path, spec_file: P
         (["export", 7777, "exported"], "There is no candidate 7777"),
         (["resume", 1], "nothing left to resume"),
         (["pause", 1], "only a run that is not over"),
-        (["pick", 1], "Give a budget"),
         (["pick", 1, "--budget-ms", 3, "--speedup", 2], "not both"),
         (["pick", 1, "--budget-ms", -3], "budget_ms"),
         (["pick", 1, "--budget-ms", "nan"], "budget_ms"),

@@ -606,6 +606,25 @@ def test_a_budget_in_milliseconds_stays_as_it_was_typed_when_the_protocol_change
     assert choice(app, "At most (ms, p50)").value == 5.5
 
 
+def test_further_budgets_reach_the_spec_and_what_are_none_are_refused(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(places.NEW_SEARCH)
+    [further] = [field for field in app.text_input if field.label == "Further budgets"]
+    further.set_value("3 or 5").run()
+    assert "'3 or 5' are no budgets" in app.error[0].value
+    [further] = [field for field in app.text_input if field.label == "Further budgets"]
+    further.set_value("10, 3;5,").run()
+    assert started(app, db, monkeypatch).latency.amounts == (2.0, 3.0, 5.0, 10.0)
+
+
+def test_a_run_of_several_budgets_has_a_pick_for_each(db: Path) -> None:
+    run = fill(db, spec=RunSpec(latency=LatencySpec(budget_speedup=[1.5, 3.0])))
+    app = shown(places.RUN, run=run)
+    [table] = [frame.value for frame in app.dataframe if "Ahead of the next" in frame.value]
+    assert list(table["Budget"]) == ["1.5×", "3×"]
+
+
 def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_alone(db: Path) -> None:
     remember_teacher(18.5, LatencySpec())
     app = shown(places.NEW_SEARCH)

@@ -160,7 +160,22 @@ def test_two_budgets_are_refused() -> None:
     assert "not both" in refusal({"latency": {"budget_ms": 3, "budget_speedup": 2}})
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "many", [1.0], {}, -20.0])
+def test_several_budgets_stand_in_order_once_each_the_one_that_allows_most_first() -> None:
+    latency = parse_spec({"latency": {"budget_speedup": [7, 2, 3, 2]}}).latency
+    assert latency.budget_speedup == [2, 3, 7]
+    assert latency.amounts == (2, 3, 7)
+    assert [each.budget_speedup for each in latency.budgets] == [2, 3, 7]
+    assert parse_spec({"latency": {"budget_ms": [3, 5]}}).latency.amounts == (5, 3)
+    one = parse_spec({"latency": {"budget_ms": [4]}}).latency
+    assert (one.budget_ms, one.budgets) == (4, (one,))
+
+
+@pytest.mark.parametrize("budgets", [[], [2, 0], [2, -1], ["two"], [[2]], list(range(1, 22))])
+def test_budgets_that_are_none_are_refused_by_the_name_of_the_field(budgets: list[Any]) -> None:
+    assert "'latency.budget_speedup" in refusal({"latency": {"budget_speedup": budgets}})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "many", ["many"], {}, -20.0])
 @pytest.mark.parametrize(
     "field",
     [
@@ -175,7 +190,8 @@ def test_two_budgets_are_refused() -> None:
     ],
 )
 def test_what_is_no_sensible_number_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:
-    assert refusal(nested(field, value)).startswith(f"'{field}'")
+    told = refusal(nested(field, value))
+    assert told.startswith((f"'{field}'", f"'{field}.0'"))
 
 
 @pytest.mark.parametrize(

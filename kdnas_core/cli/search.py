@@ -29,11 +29,11 @@ from kdnas_core.errors import BadInput, Failure
 from kdnas_core.package.export import export_student, serve_export
 from kdnas_core.package.layout import parse_formats
 from kdnas_core.runs.jobs import LANES, Job, RunState, Worker
+from kdnas_core.runs.picks import Pick, pick_within, picks
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store, check_path, opened
-from kdnas_core.search.pareto import frontier, pick
-from kdnas_core.search.reward import within_budget
-from kdnas_core.spec import LatencySpec, RunSpec, parse_spec, parse_spec_json, quick_spec, with_settings
+from kdnas_core.search.pareto import frontier
+from kdnas_core.spec import RunSpec, parse_spec, parse_spec_json, quick_spec, with_settings
 
 __all__ = ["app", "main"]
 
@@ -120,12 +120,15 @@ def pick_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pick the best candidate of a run within a budget, from what was measured."""
-    budget = parse_spec({"latency": {"budget_ms": budget_ms, "budget_speedup": speedup}}).latency
-    if budget_ms is None and speedup is None:
-        raise BadInput("Give a budget: --budget-ms or --speedup.")
+    """Pick the best candidate of a run within a budget, or within each of its own, from what was measured."""
+    given = parse_spec({"latency": {"budget_ms": budget_ms, "budget_speedup": speedup}}).latency
     with opened(db, read_only=True) as store:
-        best = _best_within(store.run(run), store.candidates(run), budget)
+        row, candidates = store.run(run), store.candidates(run)
+        if budget_ms is None and speedup is None:
+            found = picks(row, candidates)
+            shown = {"picks": [each.to_dict() for each in found]}
+            return show_result(shown, as_json, lambda: list(map(_pick_line, found)))
+        best = pick_within(row, candidates, given).best
         line = "No candidate is within the budget." if best is None else _candidate_line(best)
         show_result({"candidate": best and best.to_dict()}, as_json, lambda: [line])
 
@@ -259,17 +262,16 @@ def _read_spec(path: str) -> RunSpec:
         raise BadInput(f"The spec {path} cannot be read ({reason}); name a JSON file.") from None
 
 
-def _best_within(run: Run, candidates: list[Candidate], budget: LatencySpec) -> Candidate | None:
-    within = [
-        candidate
-        for candidate in candidates
-        if candidate.state == "done"
-        and candidate.latency
-        and run.teacher
-        and within_budget(candidate.latency, budget, run.teacher.latency.p50)
-    ]
-    index = pick([candidate.point for candidate in within], float("inf"))
-    return None if index is None else within[index]
+def _pick_line(found: Pick) -> str:
+    budget = found.budget
+    limit = f"{budget.amounts[0]:g} ms" if budget.budget_speedup is None else f"{budget.amounts[0]:g}x"
+    if found.best is None:
+        return f"{limit:>9}  no candidate is within the budget"
+    ahead = ""
+    if found.next is not None and found.margin is not None:
+        spread = "" if found.margin_se is None else f" ± {found.margin_se:.4f}"
+        ahead = f"  ahead of {found.next.id} by {found.margin:.4f}{spread}"
+    return f"{limit:>9}  {_candidate_line(found.best).strip()}{ahead}"
 
 
 def _summary(store: Store, run: int, seconds: float) -> dict[str, Any]:

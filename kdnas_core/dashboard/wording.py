@@ -214,11 +214,11 @@ def shape(architecture: Architecture) -> str:
 
 
 def budget(latency: LatencySpec, budget_ms: float | None) -> str:
-    """Describes a latency budget: as given, in milliseconds if known, and its runtime."""
+    """Describes the latency budgets: as given, the largest in milliseconds if known, and the runtime."""
     where = f" in {runtime(latency.runtime)}"
     if latency.budget_speedup is None:
-        return milliseconds(latency.budget_ms) + where
-    speedup = f"{latency.budget_speedup:g}× faster than the teacher"
+        return ", ".join(map(milliseconds, latency.amounts)) + where
+    speedup = ", ".join(f"{amount:g}" for amount in latency.amounts) + "× faster than the teacher"
     return (speedup if budget_ms is None else f"{milliseconds(budget_ms)} ({speedup})") + where
 
 

@@ -46,7 +46,7 @@ from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
 from kdnas_core.search.loop import Controller, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
-from kdnas_core.search.reward import budget_ms
+from kdnas_core.search.reward import budgets_ms
 
 HEARTBEAT_S = 1.0
 MOST_WORKED_S = 10.0  # counted between two heartbeats; in longer gaps the process or machine slept
@@ -331,7 +331,7 @@ def make_controller(prepared: Prepared) -> Controller:
         case "surrogate":
             latency = spec.latency
             setting = Setting(
-                (budget_ms(latency, teacher_ms),),
+                budgets_ms(latency, teacher_ms),
                 prepared.teacher.architecture,
                 teacher_ms,
                 latency.batch_size,

@@ -34,17 +34,20 @@ def within_budget(latency: LatencyReading, budget: LatencySpec, teacher_ms: floa
 
     Args:
         latency: of a student.
-        budget: in milliseconds or as a speed-up.
+        budget: in milliseconds or as a speed-up; of several, the largest.
         teacher_ms: the teacher's median in this run.
     """
     if latency.p50 > budget_ms(budget, teacher_ms):
         return False
-    return budget.budget_speedup is None or latency.speedup >= budget.budget_speedup
+    return budget.budget_speedup is None or latency.speedup >= budget.amounts[0]
 
 
 def budget_ms(budget: LatencySpec, teacher_ms: float) -> float:
-    """Returns the budget in milliseconds, for a teacher with a latency of `teacher_ms`."""
-    if budget.budget_ms is not None:
-        return budget.budget_ms
-    assert budget.budget_speedup is not None  # LatencySpec has exactly one of the two
-    return teacher_ms / budget.budget_speedup
+    """Returns the largest budget in milliseconds, for a teacher with a latency of `teacher_ms`."""
+    return budgets_ms(budget, teacher_ms)[0]
+
+
+def budgets_ms(budget: LatencySpec, teacher_ms: float) -> tuple[float, ...]:
+    """Returns all budgets in milliseconds, the largest first."""
+    amounts = budget.amounts
+    return amounts if budget.budget_speedup is None else tuple(teacher_ms / amount for amount in amounts)

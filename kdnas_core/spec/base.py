@@ -38,7 +38,8 @@ def _sentence(error: ValidationError) -> str:
         error.errors(), key=lambda found: len(found["loc"])
     )  # of a union the branch that got furthest
     # "latency.budget_ms", without the names that pydantic adds for branches of a union
-    field = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
+    parts = map(str, first["loc"])
+    field = ".".join(part for part in parts if "[" not in part and not part.startswith("constrained-"))
     if first["type"] == "extra_forbidden":
         return f"'{field}' is not a field of a spec; check its spelling or leave it out."
     if first["type"] == "missing":

@@ -16,9 +16,10 @@ from kdnas_core.dashboard.model.layer_terms import Depths
 from kdnas_core.dashboard.model_page import layer_figures
 from kdnas_core.dashboard.run import frontier_figure, progress_figures
 from kdnas_core.dashboard.ui import charts, tables
+from kdnas_core.runs.picks import Pick
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
-from kdnas_core.spec import Use, Yardstick
+from kdnas_core.spec import LatencySpec, Use, Yardstick
 from tests.filled_store import fill, reading
 
 SMALL = Architecture(2, 96, 384, 3)
@@ -54,6 +55,19 @@ def trace(figure: go.Figure, name: str) -> Any:
 
 def frontier(rows: list[Candidate] = ROWS, **more: Any) -> go.Figure:
     return frontier_figure.frontier_figure(rows, **{"budget_ms": 9.0, "teacher_ms": 18.5, **more})
+
+
+def test_the_picks_of_several_budgets_are_a_table() -> None:
+    best, other = candidate(2, 6.0, 0.5, loss_se=0.03), candidate(1, 4.0, 0.6, loss_se=0.04)
+    one, none = LatencySpec(budget_ms=9.0), LatencySpec(budget_speedup=7.0)
+    rows = tables.picks_table([Pick(one, best, other), Pick(none, None, None)]).to_dict("records")
+    assert (rows[0]["Budget"], rows[0]["Candidate"], rows[0]["Value"]) == (
+        "9.00 ms",
+        2,
+        "agreement 50.0 ± 3.0 %",
+    )
+    assert rows[0]["Ahead of the next"] == "10.0 ± 5.0 points (candidate 1)"
+    assert (rows[1]["Budget"], rows[1]["Student"]) == ("7×", wording.UNKNOWN)
 
 
 def test_the_frontier_is_drawn_through_the_undominated_students_within_budget() -> None:

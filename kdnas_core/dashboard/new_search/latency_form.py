@@ -11,12 +11,17 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import starting
 from kdnas_core.dashboard.model import forecast
+from kdnas_core.errors import BadInput
 from kdnas_core.latency.model import LatencyModel
 from kdnas_core.spec import LatencySpec
 
 MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 RUNTIME_HELP = "Where your student will run: teacher and students are all measured there."
 LOWEST_MS = 0.01
+FURTHER_HELP = (
+    "By commas, as 3, 5, 10: one search serves all, and picks a student for each. Nothing slower than the"
+    " largest is distilled."
+)
 
 
 def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
@@ -49,7 +54,9 @@ def _protocol(runtime: str) -> dict[str, int]:
         }
 
 
-def _budget(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> dict[str, float]:
+def _budget(
+    teacher: str, shape: Architecture | None, protocol: LatencySpec
+) -> dict[str, float | list[float]]:
     teacher_ms = starting.teacher_ms(teacher, shape, protocol)
     model = starting.latency_model(protocol)
     kind = st.radio("Budget as", [SPEEDUP, MILLISECONDS], horizontal=True)
@@ -61,11 +68,20 @@ def _budget(teacher: str, shape: Architecture | None, protocol: LatencySpec) -> 
         key = f"budget_ms_{protocol.runtime}_{teacher}"
         value = left.number_input("At most (ms, p50)", LOWEST_MS, None, start, 0.5, key=key)
         right.markdown(known)
-        return {"budget_ms": value}
+        return {"budget_ms": _with_further(value)}
     value = left.number_input("Minimum speed-up over the teacher", 0.1, None, 2.0, 0.5)
     within = f", so at most {wording.milliseconds(teacher_ms / value)}" if teacher_ms else ""
     right.markdown(known + within)
-    return {"budget_speedup": value}
+    return {"budget_speedup": _with_further(value)}
+
+
+def _with_further(first: float) -> float | list[float]:
+    text = st.text_input("Further budgets", placeholder="none", help=FURTHER_HELP)
+    try:
+        further = [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+    except ValueError:
+        raise BadInput(f"'{text}' are no budgets; write numbers with commas between, as 3, 5, 10.") from None
+    return [first, *further] if further else first
 
 
 def _teacher_line(

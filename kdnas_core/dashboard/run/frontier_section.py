@@ -14,16 +14,18 @@ from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run import frontier_figure
 from kdnas_core.dashboard.ui import tables, widgets
 from kdnas_core.dashboard.ui.charts import CONFIG
+from kdnas_core.runs.picks import picks
 from kdnas_core.runs.records import Candidate, Run
 
 _FINEST_MS = 0.01  # as shown
 
 
 def show(snapshot: Snapshot) -> float | None:
-    """Draws slider, frontier and cards; returns the slider's budget in ms."""
+    """Draws slider, frontier, cards and the picks of several budgets; returns the slider's budget in ms."""
     limit = _budget_slider(snapshot)
     _draw(snapshot, limit)
     _cards(snapshot, limit)
+    _picks(snapshot)
     return limit
 
 
@@ -141,6 +143,20 @@ def _best_card(candidates: list[Candidate], limit: float | None) -> None:
         st.info(f"No student so far takes {wording.milliseconds(limit)} or less; raise the budget.")
     else:
         st.info("No student has been distilled yet; the first appears here as soon as it is judged.")
+
+
+def _picks(snapshot: Snapshot) -> None:
+    """Draws a table with the pick for each of several budgets."""
+    found = picks(snapshot.run, snapshot.candidates)
+    if len(found) > 1:
+        st.subheader("For each budget")
+        st.dataframe(
+            tables.picks_table(found),
+            hide_index=True,
+            placeholder=wording.UNKNOWN,
+            column_config=tables.CANDIDATE_COLUMNS,
+            alt="The best student within each budget of the search, and how far it is ahead of the next",
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.layer_terms import TermLoss
 from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.runs.picks import Pick
 from kdnas_core.runs.records import Candidate
 
 RUN_COLUMNS = {
@@ -57,6 +58,32 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "Task score": any(candidate.proxy_score is not None for candidate in candidates),
     }
     return table.drop(columns=[column for column, is_told in told.items() if not is_told], errors="ignore")
+
+
+def picks_table(picks: Sequence[Pick]) -> pd.DataFrame:
+    """Returns one row for each budget, in the given order."""
+    return pd.DataFrame([_pick_row(pick) for pick in picks])
+
+
+def _pick_row(pick: Pick) -> dict[str, object]:
+    best, amount = pick.best, pick.budget.amounts[0]
+    speedup = None if best is None or best.latency is None else best.latency.speedup
+    return {
+        "Budget": wording.milliseconds(amount) if pick.budget.budget_ms else f"{amount:g}×",
+        "Candidate": best and best.id,
+        "Student": wording.UNKNOWN if best is None else wording.shape(best.architecture),
+        "Latency p50 (ms)": best and best.point[0],
+        "Speed-up": speedup,
+        "Value": wording.UNKNOWN if best is None else wording.judged(best),
+        "Ahead of the next": _ahead(pick),
+    }
+
+
+def _ahead(pick: Pick) -> str:
+    if pick.next is None or pick.margin is None:
+        return wording.UNKNOWN
+    spread = "" if pick.margin_se is None else f" ± {100 * pick.margin_se:.1f}"
+    return f"{100 * pick.margin:.1f}{spread} points (candidate {pick.next.id})"
 
 
 def terms_table(summary: Sequence[TermLoss]) -> pd.DataFrame:

@@ -1,0 +1,76 @@
+"""The best candidate within each budget of a run, and how far it is ahead of the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdnas_core.runs.records import Candidate, Run
+from kdnas_core.search.pareto import frontier, pick
+from kdnas_core.search.reward import within_budget
+from kdnas_core.spec import LatencySpec
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What is picked within a budget.
+
+    Attributes:
+        budget: it alone.
+        best: the candidate with the least loss, or where a run has tasks, with the best scores; None if
+            nothing that was measured is within the budget.
+        next: the best of the others within it.
+    """
+
+    budget: LatencySpec
+    best: Candidate | None
+    next: Candidate | None
+
+    @property
+    def margin(self) -> float | None:
+        """By how much the next is worse, in units of the loss; None without a next."""
+        return None if self.best is None or self.next is None else self.next.point[1] - self.best.point[1]
+
+    @property
+    def margin_se(self) -> float | None:
+        """The margin's standard error, as if both losses were read on texts of their own; None if unknown."""
+        pair = (self.best, self.next)
+        errors = [each.loss_se for each in pair if each is not None and each.proxy_score is None]
+        known = [error for error in errors if error is not None]
+        return math.hypot(*known) if len(known) == 2 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the object of the command line's `--json`."""
+        return {
+            "budget_ms": self.budget.budget_ms,
+            "budget_speedup": self.budget.budget_speedup,
+            "candidate": self.best and self.best.to_dict(),
+            "next": self.next and self.next.id,
+            "margin": self.margin,
+            "margin_se": self.margin_se,
+        }
+
+
+def picks(run: Run, candidates: Sequence[Candidate]) -> list[Pick]:
+    """Returns the pick for each budget of a run, the largest budget first."""
+    return [pick_within(run, candidates, budget) for budget in run.spec.latency.budgets]
+
+
+def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) -> Pick:
+    """Returns the pick within a budget, from what was measured."""
+    within = [
+        candidate
+        for candidate in candidates
+        if candidate.state == "done"
+        and candidate.latency
+        and run.teacher
+        and within_budget(candidate.latency, budget, run.teacher.latency.p50)
+    ]
+    index = pick([candidate.point for candidate in within], math.inf)
+    if index is None:
+        return Pick(budget, None, None)
+    best = within.pop(index)
+    others = frontier([candidate.point for candidate in within])
+    return Pick(budget, best, within[others[-1]] if others else None)
