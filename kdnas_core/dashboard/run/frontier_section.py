@@ -154,7 +154,7 @@ def _picks(snapshot: Snapshot) -> None:
             tables.picks_table(found),
             hide_index=True,
             placeholder=wording.UNKNOWN,
-            column_config=tables.CANDIDATE_COLUMNS,
+            column_config=tables.PICK_COLUMNS,
             alt="The best student within each budget of the search, and how far it is ahead of the next",
         )
 

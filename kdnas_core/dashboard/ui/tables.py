@@ -35,6 +35,11 @@ CANDIDATE_COLUMNS = {
     "Reward": st.column_config.NumberColumn(format="%.3f"),
     "Parameters (M)": st.column_config.NumberColumn(format="%.1f"),
 }
+PICK_COLUMNS = {
+    **CANDIDATE_COLUMNS,
+    "Budget": st.column_config.TextColumn(pinned=True),
+    "Candidate": st.column_config.NumberColumn(format="%d"),
+}
 # as text: losses of several scales stand in one column
 TERM_COLUMNS = {
     "First": st.column_config.TextColumn(alignment="right"),
