@@ -30,6 +30,10 @@ PRUNE_HELP = (
     "A candidate is stopped once a faster one is clearly better after as many steps: it could not be the best"
     " for any budget. A search that judges by tasks stops none."
 )
+CONTROLLER_HELP = (
+    "Of KD-NAS: an LSTM that predicts rewards. Surrogate: predicts losses and their uncertainty, and proposes"
+    " what is expected to improve the best students within all budgets."
+)
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (
     "For several languages: at 1 each is drawn as often as it is large, above that small ones more."
@@ -55,8 +59,9 @@ def sources() -> tuple[dict[str, Any], Architecture | None]:
     fields["corpus"] = right.text_input(
         "Corpus",
         "packaged",
-        help="`packaged`, `hub:NAME`, a local .txt, .jsonl, .csv, .tsv or .parquet file, a folder with one"
-        " such file a language, or several of these joined by ` + `.",
+        help="`packaged`, `hub:NAME`, `task:NAME` for the training texts of a task, a local .txt, .jsonl,"
+        " .csv, .tsv or .parquet file, a folder with one such file a language, or several of these joined"
+        " by ` + `.",
     )
     shape = None
     try:
@@ -79,7 +84,7 @@ def effort() -> dict[str, Any]:
         "episodes": left.number_input("Episodes", 1, 1_000, EPISODES),
         "candidates": middle.number_input("Candidates an episode", 1, 1_000, CANDIDATES),
         "controller": right.selectbox(
-            "Controller", ["lstm", "random"], help="lstm: the reward regressor of KD-NAS."
+            "Controller", list(wording.CONTROLLERS), format_func=wording.controller, help=CONTROLLER_HELP
         ),
     }
     device = left.selectbox("Computes on", devices(), format_func=wording.device, help=DEVICE_HELP)

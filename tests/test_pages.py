@@ -618,6 +618,12 @@ def test_further_budgets_reach_the_spec_and_what_are_none_are_refused(
     assert started(app, db, monkeypatch).latency.amounts == (2.0, 3.0, 5.0, 10.0)
 
 
+def test_the_controller_of_the_form_is_that_of_the_run(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = shown(places.NEW_SEARCH)
+    choice(app, "Controller").set_value("surrogate")
+    assert started(app, db, monkeypatch).search.controller == "surrogate"
+
+
 def test_a_run_of_several_budgets_has_a_pick_for_each(db: Path) -> None:
     run = fill(db, spec=RunSpec(latency=LatencySpec(budget_speedup=[1.5, 3.0])))
     app = shown(places.RUN, run=run)

@@ -55,6 +55,7 @@ RECIPES = {
     "mobilebert": "MobileBERT",
     "custom": "Your own terms",
 }
+CONTROLLERS = {"lstm": "LSTM, of KD-NAS", "surrogate": "Surrogate", "random": "Random"}
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "ONNX Runtime",
     "onnxruntime-int8": "ONNX Runtime, 8-bit weights",
@@ -269,6 +270,11 @@ def numbered(term: str) -> tuple[str, str]:
     """Splits a loss term into its kind and its number, if any: "hidden-2" into "hidden" and "2"."""
     number = re.search(r"-(\d+)", term)
     return re.sub(r"-\d+", "", term), number[1] if number else ""
+
+
+def controller(name: str) -> str:
+    """Returns the name of a controller for a page."""
+    return CONTROLLERS.get(name, name)
 
 
 def term(name: str) -> str:
