@@ -1,13 +1,13 @@
 """How many students must a controller have judged to know the best ones? Searches replayed on a table.
 
 Run it with `python -m benchmarks.search TABLE.csv --seeds 20`. The table is a CSV with a row for each
-architecture of a whole grid: the five knobs, `ms`, `loss`, `loss_se`; the teacher's row has no loss. A search
-runs through the product's own loop, with the table in the place of the trainer; each reading of a loss has
-noise of the size of its standard error. There are five budgets at once: a half, a third, a fifth, a seventh
-and a tenth of the teacher's latency. The value of a search is the mean over budgets of one minus the true loss
-of the best student within. Printed are by how much it falls short of the best of the table, in per cent, after
-so many judged students, and how many were needed to come within one per cent. Optuna's samplers take part if
-it is installed; it is no dependency.
+architecture of a whole grid: the five knobs, `ms`, `loss`, `loss_se`; the teacher's row has no loss. A
+search runs through the product's own loop, with the table in the place of the trainer; each reading of a
+loss has noise of the size of its standard error. There are five budgets at once: a half, a third, a fifth, a
+seventh and a tenth of the teacher's latency. The value of a search is the mean over budgets of one minus the
+true loss of the best student within. Printed are by how much it falls short of the best of the table, in per
+cent, after so many judged students, and how many were needed to come within one per cent. Optuna's samplers
+take part if it is installed; it is no dependency.
 """
 
 from __future__ import annotations

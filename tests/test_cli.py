@@ -334,7 +334,7 @@ def test_the_edge_of_a_budget_is_within_it(filled: Path) -> None:
 
 def test_pick_where_nothing_fits_gives_null_and_is_no_error(filled: Path) -> None:
     called = call("pick", 1, "--budget-ms", 0.0001, "--db", filled, "--json")
-    assert called.json == {"candidate": None}
+    assert called.json == {"candidate": None, "tied": []}
 
 
 def test_without_a_budget_the_picks_for_each_of_the_runs_own_are_shown(tmp_path: Path) -> None:

@@ -128,9 +128,10 @@ def pick_(
             found = picks(row, candidates)
             shown = {"picks": [each.to_dict() for each in found]}
             return show_result(shown, as_json, lambda: list(map(_pick_line, found)))
-        best = pick_within(row, candidates, given).best
-        line = "No candidate is within the budget." if best is None else _candidate_line(best)
-        show_result({"candidate": best and best.to_dict()}, as_json, lambda: [line])
+        chosen = pick_within(row, candidates, given)
+        best, tied = chosen.best, [each.id for each in chosen.tied]
+        line = "No candidate is within the budget." if best is None else _candidate_line(best) + _tied(tied)
+        show_result({"candidate": best and best.to_dict(), "tied": tied}, as_json, lambda: [line])
 
 
 for command in (students.distill, students.evaluate, students.students, latency.latency, doctor.doctor):
@@ -271,7 +272,13 @@ def _pick_line(found: Pick) -> str:
     if found.next is not None and found.margin is not None:
         spread = "" if found.margin_se is None else f" ± {found.margin_se:.4f}"
         ahead = f"  ahead of {found.next.id} by {found.margin:.4f}{spread}"
-    return f"{limit:>9}  {_candidate_line(found.best).strip()}{ahead}"
+    return (
+        f"{limit:>9}  {_candidate_line(found.best).strip()}{ahead}{_tied([each.id for each in found.tied])}"
+    )
+
+
+def _tied(candidates: list[int]) -> str:
+    return f"  tied with {', '.join(map(str, candidates))}" if candidates else ""
 
 
 def _summary(store: Store, run: int, seconds: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from kdnas_core.runs.names import (
     weights_of,
 )
 from kdnas_core.runs.records import Score, Scoring, Student
-from kdnas_core.runs.score_table import CERTAIN, ScoreRow, averages, score_rows
+from kdnas_core.runs.score_table import ScoreRow, averages, score_rows
 from kdnas_core.runs.store import Store, bytes_of, opened
 from kdnas_core.spec import DistilSpec, ScoreSpec, parse_distil, parse_score, with_settings
 
@@ -228,6 +228,8 @@ def _scores_object(scores: list[Score]) -> dict[str, Any]:
         "teacher_average": found.teacher,
         "retained": found.retained,
         "retained_above_chance": found.above_chance,
+        "interval": found.interval,
+        "within_noise": found.within_noise,
     }
 
 
@@ -258,8 +260,7 @@ def _score_lines(scores: list[Score]) -> list[str]:
 
 
 def _score_line(row: ScoreRow, widths: tuple[int, int]) -> str:
-    half = None if row.error is None else CERTAIN * row.error
-    figures = [_figure(figure) for figure in (row.student, half, row.spread, row.teacher)]
+    figures = [_figure(figure) for figure in (row.student, row.interval, row.spread, row.teacher)]
     retained, above = ("" if share is None else f"{share:.1%}" for share in (row.retained, row.above_chance))
     name = f"{row.task:<{widths[0]}} {row.metric:<{widths[1]}}"
     noise = "  within noise of the teacher" if row.within_noise else ""

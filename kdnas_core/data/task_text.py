@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdnas_core.data.hub import HUB, parse_hub
+from kdnas_core.data.labels import is_hidden
 from kdnas_core.data.packaged_task import judged_paragraphs
-from kdnas_core.data.tables import TRAIN, Splits, Table, TaskSource
+from kdnas_core.data.tables import SCORABLE, TRAIN, Splits, Table, TaskSource
 from kdnas_core.data.task_files import find_folder
 from kdnas_core.data.tasks import PACKAGED, check_is_learnt, find_task
 from kdnas_core.errors import BadInput
@@ -46,11 +47,20 @@ def learnt_texts(source: str, cache: Path) -> list[str]:
 
 
 def judged_texts(source: str, cache: Path) -> list[str]:
-    """Returns the texts of all other splits of a task; arguments and errors as for `learnt_texts`."""
+    """Returns the texts of all rows of a task that can be scored: those of validation and test with labels.
+
+    Args:
+        source, cache: as for `learnt_texts`.
+
+    Raises:
+        BadInput: as `learnt_texts`.
+    """
     task = find_task(source, cache)
-    tables = (
-        read() for splits in task.languages.values() for split, read in splits.items() if split != TRAIN
-    )
+    tables: list[Table] = []
+    for splits in task.languages.values():
+        train = splits[TRAIN]() if TRAIN in splits else None
+        scorable = [read() for split, read in splits.items() if split.startswith(SCORABLE)]
+        tables += [table for table in scorable if train is None or not is_hidden(table, train)]
     # the packaged task masks names in its paragraphs
     return [*_texts(tables), *(judged_paragraphs(cache) if source == PACKAGED else [])]
 

@@ -32,6 +32,21 @@ def normalised_mse(prediction: torch.Tensor, target: torch.Tensor, variance: flo
     return (prediction - target).square().mean() / variance
 
 
+def vector_mse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Computes the mean squared error of the vectors of a batch's texts, over the variance of the teacher's.
+
+    Args:
+        prediction: (B, H).
+        target: (B, H), the teacher's.
+
+    Returns:
+        A scalar, 1 for predicting the batch's mean; 0 for fewer than three texts, whose variance says little.
+    """
+    if len(target) < FEWEST_COMPARED:
+        return prediction.sum() * 0.0
+    return normalised_mse(prediction, target, float(target.var(0, correction=0).mean().clamp(min=1e-9)))
+
+
 def cosine_distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Computes the mean over tokens of one minus the cosine of (tokens, H) (DistilBERT, 1910.01108)."""
     return (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()

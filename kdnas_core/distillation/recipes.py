@@ -46,7 +46,7 @@ def terms_of(objective: ObjectiveSpec, student: Architecture, teacher: Architect
                 TermSpec(kind="vector", mapping=usual, weight=4.0),
                 TermSpec(kind="similarity", mapping=usual),
             ]
-        case "embedding":  # EmbedDistill, arXiv 2301.12005; as sentence-transformers' MSELoss
+        case "embedding":  # EmbedDistill, arXiv 2301.12005, and sentence-transformers' MSELoss
             usual = mapping or "final"
             return [TermSpec(kind="vector", mapping=usual), TermSpec(kind="vector_mse", mapping=usual)]
         case "similarity":  # arXiv 1907.09682, on sentence vectors

@@ -145,8 +145,10 @@ class StateTerm(Term):
 
     def _loss(self, prediction: torch.Tensor, target: torch.Tensor, variance: float) -> torch.Tensor:
         match self.kind:
-            case "hidden" | "embedding" | "vector_mse":
+            case "hidden" | "embedding":
                 return losses.normalised_mse(prediction, target, variance)
+            case "vector_mse":
+                return losses.vector_mse(prediction, target)
             case "cosine" | "vector":
                 return losses.cosine_distance(prediction, target)
             case "patience":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -111,13 +113,23 @@ def score(metric: Metric, labels: Sequence[float], predictions: Sequence[float],
 def standard_error(
     metric: Metric, labels: Sequence[float], predictions: Sequence[float], positive: int = 1
 ) -> float:
-    """Computes the standard error of a metric over rows, by bootstrap; arguments as for `score`.
+    """Computes the standard error of a metric over rows; arguments as for `score`.
 
-    How much the metric would vary with other test rows of the same kind. The resamples are always the same.
+    How much the metric would vary with other test rows of the same kind: of an accuracy by Agresti and Coull
+    (1998), which is above 0 where all rows are right; else by bootstrap, whose resamples are always the same.
     """
-    rng, known, predicted = np.random.default_rng(0), np.asarray(labels), np.asarray(predictions)
-    drawn = (rng.integers(len(known), size=len(known)) for _ in range(RESAMPLES))
-    return float(np.std([score(metric, known[i].tolist(), predicted[i].tolist(), positive) for i in drawn]))
+    known, predicted = np.asarray(labels, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    rows, rng = len(known), np.random.default_rng(0)
+    if metric == "accuracy":
+        share = (float((known == predicted).sum()) + 2) / (rows + 4)
+        return math.sqrt(share * (1 - share) / (rows + 4))
+    if metric in ("pearson", "spearman"):
+        drawn = (rng.integers(rows, size=rows) for _ in range(RESAMPLES))
+        return float(np.std([score(metric, known[i].tolist(), predicted[i].tolist()) for i in drawn]))
+    # rows of the same label and prediction are drawn together
+    cells, counts = np.unique(np.stack([known, predicted], axis=1), axis=0, return_counts=True)
+    weights = rng.multinomial(rows, counts / rows, size=RESAMPLES)
+    return float(np.std([_compute(metric, cells[:, 0], cells[:, 1], positive, some) for some in weights]))
 
 
 def chance_of(task: Task, split: str) -> dict[Metric, float]:
@@ -128,16 +140,26 @@ def chance_of(task: Task, split: str) -> dict[Metric, float]:
     return scores_of(task, split, [usual] * len(task.splits[split]))
 
 
-def _compute(metric: Metric, labels: Sequence[float], predictions: Sequence[float], positive: int) -> float:
+def _compute(
+    metric: Metric,
+    labels: Sequence[float] | NDArray[np.float64],
+    predictions: Sequence[float] | NDArray[np.float64],
+    positive: int,
+    weights: NDArray[np.int64] | None = None,
+) -> float:
+    """A metric of classes, whose rows may count several times, or a correlation."""
     match metric:
         case "accuracy":
-            return float(accuracy_score(labels, predictions))
+            return float(accuracy_score(labels, predictions, sample_weight=weights))
         case "f1":  # not "binary", which fails if a split has another class than `positive` only
-            return float(f1_score(labels, predictions, labels=[positive], average="macro", zero_division=0))
+            chosen = {"labels": [positive], "average": "macro", "zero_division": 0}
+            return float(f1_score(labels, predictions, sample_weight=weights, **chosen))
         case "macro_f1":
-            return float(f1_score(labels, predictions, average="macro", zero_division=0))
+            return float(
+                f1_score(labels, predictions, sample_weight=weights, average="macro", zero_division=0)
+            )
         case "matthews":
-            return float(matthews_corrcoef(labels, predictions))
+            return float(matthews_corrcoef(labels, predictions, sample_weight=weights))
         case "pearson":
             return float(pearsonr(labels, predictions).statistic)
         case "spearman":

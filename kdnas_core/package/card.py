@@ -187,11 +187,11 @@ def score_table(facts: Facts) -> str:
         [
             row.task,
             row.metric,
-            *map(_percent, (row.student, row.error, row.spread, row.teacher, row.retained)),
+            *map(_percent, (row.student, row.interval, row.spread, row.teacher, row.retained)),
         ]
         for row in rows
     ]
-    names = ["task", "metric", "student", "standard error", "spread over seeds", "teacher", "retained %"]
+    names = ["task", "metric", "student", "± 95 %", "spread over seeds", "teacher", "retained %"]
     return _table(names, cells)
 
 

@@ -12,21 +12,26 @@ from kdnas_core.search.pareto import frontier, pick
 from kdnas_core.search.reward import within_budget
 from kdnas_core.spec import LatencySpec
 
+TWO_SIDED = 1.96  # standard errors of a 95 % interval
+
 
 @dataclass(frozen=True)
 class Pick:
     """What is picked within a budget.
 
     Attributes:
-        budget: it alone.
+        budget: one of those of the run.
         best: the candidate with the least loss, or where a run has tasks, with the best scores; None if
             nothing that was measured is within the budget.
         next: the best of the others within it.
+        tied: others within it that are worse than the best by no more than the noise of both losses (95 %),
+            as if each was read on texts of its own.
     """
 
     budget: LatencySpec
     best: Candidate | None
     next: Candidate | None
+    tied: tuple[Candidate, ...] = ()
 
     @property
     def margin(self) -> float | None:
@@ -36,10 +41,7 @@ class Pick:
     @property
     def margin_se(self) -> float | None:
         """The margin's standard error, as if both losses were read on texts of their own; None if unknown."""
-        pair = (self.best, self.next)
-        errors = [each.loss_se for each in pair if each is not None and each.proxy_score is None]
-        known = [error for error in errors if error is not None]
-        return math.hypot(*known) if len(known) == 2 else None
+        return None if self.best is None or self.next is None else _noise(self.best, self.next)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the object of the command line's `--json`."""
@@ -47,6 +49,7 @@ class Pick:
             "budget_ms": self.budget.budget_ms,
             "budget_speedup": self.budget.budget_speedup,
             "candidate": self.best and self.best.to_dict(),
+            "tied": [each.id for each in self.tied],
             "next": self.next and self.next.id,
             "margin": self.margin,
             "margin_se": self.margin_se,
@@ -73,4 +76,17 @@ def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) 
         return Pick(budget, None, None)
     best = within.pop(index)
     others = frontier([candidate.point for candidate in within])
-    return Pick(budget, best, within[others[-1]] if others else None)
+    tied = tuple(each for each in within if _is_tied(best, each))
+    return Pick(budget, best, within[others[-1]] if others else None, tied)
+
+
+def _is_tied(best: Candidate, other: Candidate) -> bool:
+    noise, worse = _noise(best, other), other.point[1] - best.point[1]
+    return worse == 0 if noise is None else worse <= TWO_SIDED * noise
+
+
+def _noise(one: Candidate, other: Candidate) -> float | None:
+    """The standard error of the difference of two losses; None if it is not known."""
+    errors = [each.loss_se for each in (one, other) if each.proxy_score is None]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) if len(known) == 2 else None

@@ -1,23 +1,54 @@
 """Summarises a scoring's scores: one row for each task and metric, averages, and retained shares.
 
-The squared standard error of a mean over seeds is the mean squared error over the scored rows, which all
-seeds share, plus the variance over seeds divided by their number. That of a mean over tasks takes tasks for
-independent, and the metrics of one task for the same.
+The variance of a mean over seeds has two parts: that of its value over test rows, which all seeds share, and
+the sample variance over seeds divided by their number. Intervals are by Student's t with the degrees of
+freedom of Welch and Satterthwaite, since few seeds tell their variance badly. A mean over tasks takes tasks
+for independent, and the metrics of one task for the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev, variance
 from typing import Any, NamedTuple
+
+from scipy.stats import t
 
 from kdnas_core.data.tasks import ZERO_SHOT as ZERO_SHOT
 from kdnas_core.runs.records import Score, Scored
 
 _BOTH: tuple[Scored, ...] = ("student", "teacher")
-CERTAIN = 1.96  # standard errors on each side hold 95 % of a normal distribution
+CERTAIN = 0.95  # of an interval
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a mean.
+
+    Attributes:
+        variance: of it.
+        squares: sum of the squares of its parts' variances, each over the part's degrees of freedom; 0 if it
+            is known as well as from many.
+    """
+
+    variance: float
+    squares: float = 0.0
+
+    @property
+    def half(self) -> float:
+        """Half of its 95 % interval."""
+        freedom = self.variance**2 / self.squares if self.squares else math.inf
+        return float(t.ppf((1 + CERTAIN) / 2, freedom)) * math.sqrt(self.variance)
+
+    def plus(self, other: Noise) -> Noise:
+        """Returns the noise of the sum, or the difference, of two independent means."""
+        return Noise(self.variance + other.variance, self.squares + other.squares)
+
+    def times(self, factor: float) -> Noise:
+        """Returns the noise of a mean times a factor."""
+        return Noise(factor**2 * self.variance, factor**4 * self.squares)
 
 
 @dataclass(frozen=True)
@@ -32,13 +63,14 @@ class ScoreRow:
         retained: the student's score as a share of the teacher's.
         spread: sample standard deviation over the student's seeds; None for one seed.
         control: mean over seeds of the same student without distillation.
-        error: standard error of the student's mean, by seeds and rows.
-        teacher_error: of the teacher's.
+        interval: half of the 95 % interval of the student's mean, by seeds and rows; None for one fine-tuned
+            seed.
+        teacher_interval: of the teacher's.
         chance: what always predicting the most frequent class scores.
         above_chance: what is retained of the teacher's distance to chance; None where the teacher itself is
             within noise of it.
-        within_noise: whether student and teacher differ by less than the noise of both: 1.96 standard errors
-            of the difference, as if they were scored on rows of their own.
+        within_noise: whether the 95 % interval of the difference from the teacher holds 0, as if both were
+            scored on rows of their own.
     """
 
     task: str
@@ -48,8 +80,8 @@ class ScoreRow:
     retained: float | None
     spread: float | None
     control: float | None
-    error: float | None = None
-    teacher_error: float | None = None
+    interval: float | None = None
+    teacher_interval: float | None = None
     chance: float | None = None
     above_chance: float | None = None
     within_noise: bool | None = None
@@ -71,8 +103,8 @@ class Averages:
     teacher: float | None
     retained: float | None
     control: float | None
-    error: float | None = None
-    teacher_error: float | None = None
+    interval: float | None = None
+    teacher_interval: float | None = None
     chance: float | None = None
     above_chance: float | None = None
     within_noise: bool | None = None
@@ -93,16 +125,18 @@ def averages(scores: Sequence[Score]) -> Averages:
     counted = shared or figures["student"].keys()
     student = _average(figures["student"], counted)
     teacher = _average(figures["teacher"], shared)
+    noises = [_by_tasks(tuned, subject, counted) for subject in _BOTH]
     rows = [row for row in score_rows(tuned) if row.task in counted]
-    error = _by_tasks([(row.task, row.error) for row in rows], _root_mean)
-    teacher_error = _by_tasks([(row.task, row.teacher_error) for row in rows], _root_mean)
-    chance = _by_tasks([(row.task, row.chance) for row in rows], fmean)
+    chances = {task: [row.chance for row in rows if row.task == task] for task in counted}
+    known = [[value for value in values if value is not None] for values in chances.values()]
+    is_whole = all(len(some) == len(all_) > 0 for some, all_ in zip(known, chances.values(), strict=True))
+    chance = fmean(map(fmean, known)) if known and is_whole else None
     return Averages(
         student,
         teacher,
         retained(student, teacher),
         _average(figures["control"], counted),
-        *_compared(student, teacher, error, teacher_error, chance),
+        *_compared(student, teacher, noises[0], noises[1], chance),
     )
 
 
@@ -129,7 +163,7 @@ def _row(scores: Sequence[Score], task: str, metric: str) -> ScoreRow:
     mean, teacher = _mean(student), _mean(_values(scores, "teacher", task, metric))
     known = (score.chance for score in scores if (score.task, score.metric) == (task, metric))
     chance = next((value for value in known if value is not None), None)
-    error, teacher_error = (_error(scores, subject, task, metric) for subject in _BOTH)
+    noise, teacher_noise = (_noise(scores, subject, task, metric) for subject in _BOTH)
     return ScoreRow(
         task=task,
         metric=metric,
@@ -138,15 +172,15 @@ def _row(scores: Sequence[Score], task: str, metric: str) -> ScoreRow:
         retained=retained(mean, teacher),
         spread=stdev(student) if len(student) > 1 else None,
         control=_mean(_values(scores, "control", task, metric)),
-        **_compared(mean, teacher, error, teacher_error, chance)._asdict(),
+        **_compared(mean, teacher, noise, teacher_noise, chance)._asdict(),
     )
 
 
 class _Compared(NamedTuple):
     """The fields that rows and averages share."""
 
-    error: float | None
-    teacher_error: float | None
+    interval: float | None
+    teacher_interval: float | None
     chance: float | None
     above_chance: float | None
     within_noise: bool | None
@@ -155,45 +189,46 @@ class _Compared(NamedTuple):
 def _compared(
     student: float | None,
     teacher: float | None,
-    error: float | None,
-    teacher_error: float | None,
+    noise: Noise | None,
+    teacher_noise: Noise | None,
     chance: float | None,
 ) -> _Compared:
+    interval, teacher_interval = (None if each is None else each.half for each in (noise, teacher_noise))
     above = within = None
     if student is not None and teacher is not None:
-        if chance is not None and teacher - chance > CERTAIN * (teacher_error or 0.0):
+        if chance is not None and teacher - chance > (teacher_interval or 0.0):
             above = (student - chance) / (teacher - chance)
-        if error is not None and teacher_error is not None:
-            within = abs(student - teacher) < CERTAIN * math.hypot(error, teacher_error)
-    return _Compared(error, teacher_error, chance, above, within)
+        if noise is not None and teacher_noise is not None:
+            within = abs(student - teacher) <= noise.plus(teacher_noise).half
+    return _Compared(interval, teacher_interval, chance, above, within)
 
 
-def _error(scores: Sequence[Score], subject: Scored, task: str, metric: str) -> float | None:
-    """The standard error of a mean over seeds; None if that over rows is not known of all."""
+def _noise(scores: Sequence[Score], subject: Scored, task: str, metric: str) -> Noise | None:
+    """The noise of a mean over seeds; None where it is not known over rows, or not over seeds."""
     asked = (subject, task, metric)
     found = [score for score in scores if (score.subject, score.task, score.metric) == asked]
     errors = [score.error for score in found if score.error is not None]
-    if not found or len(errors) < len(found):
+    if not found or len(errors) < len(found) or (len(found) == 1 and found[0].rate is not None):
         return None
-    by_seeds = variance(score.value for score in found) / len(found) if len(found) > 1 else 0.0
-    return math.sqrt(fmean(error**2 for error in errors) + by_seeds)
+    by_rows = Noise(fmean(error**2 for error in errors))
+    if len(found) == 1:
+        return by_rows
+    by_seeds = variance(score.value for score in found) / len(found)
+    return by_rows.plus(Noise(by_seeds, by_seeds**2 / (len(found) - 1)))
 
 
-def _by_tasks(
-    values: Sequence[tuple[str, float | None]], together: Callable[[Sequence[float]], float]
-) -> float | None:
-    """Values of rows, averaged within each task, and put together over tasks; None if one is not known."""
-    of_tasks: dict[str, list[float]] = {}
-    for task, value in values:
-        if value is None:
+def _by_tasks(scores: Sequence[Score], subject: Scored, tasks: Collection[str]) -> Noise | None:
+    """The noise of a mean over tasks; None if one is not known."""
+    total = Noise(0.0)
+    for task in tasks:
+        metrics = dict.fromkeys(score.metric for score in scores if score.task == task)
+        found = [_noise(scores, subject, task, metric) for metric in metrics]
+        known = [each for each in found if each is not None]
+        if not known or len(known) < len(found):
             return None
-        of_tasks.setdefault(task, []).append(value)
-    return together([fmean(some) for some in of_tasks.values()]) if of_tasks else None
-
-
-def _root_mean(errors: Sequence[float]) -> float:
-    """The standard error of a mean of independent values."""
-    return math.hypot(*errors) / len(errors)
+        mean = Noise(fmean(each.variance for each in known), fmean(each.squares for each in known))
+        total = total.plus(mean.times(1 / len(tasks)))
+    return total if tasks else None
 
 
 def _values(scores: Sequence[Score], subject: Scored, task: str, metric: str) -> list[float]:

@@ -87,11 +87,15 @@ def _by_speedup(candidate: Candidate) -> tuple[float, float]:
 
 
 def _outcome(candidate: Candidate, constants: RewardSpec, teacher_ms: float) -> Outcome:
-    latency, loss, pruned = candidate.latency, candidate.loss, candidate.state == "pruned"
+    latency, pruned = candidate.latency, candidate.state == "pruned"
     reward = 0.0 if candidate.state == "over_budget" else candidate.reward
+    # what stands on the frontier: one minus the score where a run has tasks
+    loss = candidate.loss if candidate.proxy_score is None else 1 - candidate.proxy_score
     ms, beside = (
         (candidate.estimated_ms, teacher_ms) if latency is None else (latency.p50, latency.teacher_p50)
     )
     if pruned and ms is not None and reward is not None:
         loss = loss_of(reward, ms, beside, constants)  # after all steps, as its peers make it likely
-    return Outcome(candidate.architecture, reward, loss, None if latency is None else ms, pruned)
+    # as if the teacher had taken in that session what it took in this run
+    measured = None if latency is None or ms is None else ms * teacher_ms / beside
+    return Outcome(candidate.architecture, reward, loss, measured, pruned)

@@ -26,8 +26,10 @@ class Outcome:
     Attributes:
         architecture: its shape.
         reward: 0 if over budget, estimated if pruned, None if it failed.
-        loss: None if it was never trained; if it was pruned, the loss that its peers make likely.
-        ms: its measured latency; None if it was estimated alone.
+        loss: what stands on the frontier: one minus the score where the run has tasks; None if it was never
+            trained; if it was pruned, the loss that its peers make likely.
+        ms: its measured latency, without the machine's drift since the run began; None if it was estimated
+            alone.
         pruned: whether it was stopped at a rung.
     """
 

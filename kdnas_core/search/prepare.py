@@ -124,7 +124,7 @@ def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = 
     words = own_head(spec.objective, space.smallest(), teacher)
     profile = profile_of(teacher, spec.objective, words)
     spec = spec.with_static(_can_be_static(spec, teacher, profile))
-    plans = _plans(spec, [*space, *_beside(spec, teacher)], profile)
+    plans = _plans(spec, [*space.kinds(), *_beside(spec, teacher)], profile)
     tasks = [_proxy_task(source, spec, teacher) for source in spec.tasks]
     report("reading the corpus")
     with exclusive():  # the first harvest computes for some ten seconds

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.errors import BadInput
@@ -63,6 +64,13 @@ class SearchSpace:
             for width, heads, embedding in product(self.hidden_size, self.attention_heads, embeddings)
             if width % heads == 0 and (embedding or 0) <= width
         )
+
+    def kinds(self) -> Iterator[Architecture]:
+        """Yields one architecture for each depth, hidden size, heads and embedding size, or all presets."""
+        yield from self.presets
+        for layers, (width, heads, embedding) in product(self.layers, self._fits):
+            inner, act = self.intermediate_size[0], self.hidden_act[0]
+            yield Architecture(layers, width, inner, heads, act, embedding)
 
     def __len__(self) -> int:
         """Returns the number of architectures; a space is not enumerated for it."""
@@ -121,7 +129,7 @@ class SearchSpace:
             return rng.sample(unseen, min(count, len(unseen)))
         drawn: dict[Architecture, None] = {}
         while len(drawn) < count:  # at most one draw in `CROWDED` is in vain
-            architecture = self.draw(rng)
+            architecture = self[rng.randrange(len(self))]
             if architecture not in taken:
                 drawn[architecture] = None
         return list(drawn)
@@ -137,8 +145,17 @@ class SearchSpace:
         return sorted({*self.layers, *(preset.layers for preset in self.presets)})
 
     def draw(self, rng: random.Random) -> Architecture:
-        """Draws one architecture uniformly."""
-        return self[rng.randrange(len(self))]
+        """Draws one architecture uniformly.
+
+        Knob by knob, until they fit: a supernet in the cache was trained on the shapes that this draws.
+        """
+        if self.presets:
+            return rng.choice(self.presets)
+        by_knob = {**self._choices_by_knob(), "embedding_size": self.embedding_size or (None,)}
+        while True:
+            drawn: dict[str, Any] = {knob: rng.choice(choices) for knob, choices in by_knob.items()}
+            if (drawn["hidden_size"], drawn["attention_heads"], drawn["embedding_size"]) in self._fits:
+                return Architecture(**drawn)
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """Returns the points with the next choice up or down in one knob.

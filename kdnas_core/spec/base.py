@@ -34,9 +34,11 @@ def parsed(kind: type[Model], fields: dict[str, Any]) -> Model:
 
 
 def _sentence(error: ValidationError) -> str:
+    # of a union the branch that got furthest, of those the one of the kind that was given
     first = max(
-        error.errors(), key=lambda found: len(found["loc"])
-    )  # of a union the branch that got furthest
+        error.errors(),
+        key=lambda found: (len(found["loc"]), found["type"] in ("too_short", "too_long")),
+    )
     # "latency.budget_ms", without the names that pydantic adds for branches of a union
     parts = map(str, first["loc"])
     field = ".".join(part for part in parts if "[" not in part and not part.startswith("constrained-"))

@@ -198,11 +198,11 @@ def _retrieved(
             values = retrieved(model.encoder, model.tokenizer, task, length, pooling, listener.step)
         files.remember("scores", question, values)
     asked = f", {task.split}" if task.split else ""
-    by_name = {f"{name}{asked}": of_queries for name, of_queries in values.items()}
+    by_name, several = {f"{name}{asked}": each for name, each in values.items()}, len(task.queries) > 1
     return TaskScore(
         f"{task.name}{ZERO_SHOT}",
-        ({name: fmean(of_queries) for name, of_queries in by_name.items()},),
-        errors=({name: stdev(of_queries) / len(of_queries) ** 0.5 for name, of_queries in by_name.items()},),
+        ({name: fmean(each) for name, each in by_name.items()},),
+        errors=({name: stdev(each) / len(each) ** 0.5 for name, each in by_name.items()},) if several else (),
     )
 
 

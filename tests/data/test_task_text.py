@@ -29,6 +29,12 @@ def test_both_sentences_of_each_training_pair_are_texts_and_no_scored_one_is(tmp
     assert sorted(set(judged_texts(str(tmp_path / "mine"), CACHE))) == ["answered", "asked"]
 
 
+def test_of_a_split_without_labels_nothing_is_scored(tmp_path: Path) -> None:
+    hidden = [{"sentence1": "kept", "sentence2": "back", "label": -1}]
+    task(tmp_path / "mine", train=[PAIR], validation=[PAIR], test=hidden)
+    assert judged_texts(str(tmp_path / "mine"), CACHE) == ["one side", "the other"]
+
+
 def test_labels_are_not_looked_at(tmp_path: Path) -> None:
     rows = [{"sentence": "a text", "label": {"is": "odd"}}]
     assert read_corpus(task(tmp_path, train=rows), CACHE, 0, 10) == ["a text"]

@@ -210,8 +210,11 @@ def states_by_loops(term: StateTerm, given: Pass, batch: Batch) -> list[float]:
                     one = linear(term.projections[layer], one)[role * 32 : (role + 1) * 32]
                 found.append(BY_TOKEN[term.kind](one, other))
         value = sum(found) / len(found)
-        if term.kind in ("hidden", "embedding", "vector_mse"):
+        if term.kind in ("hidden", "embedding"):
             value /= float(batch.variance[teacher_layer])
+        if term.kind == "vector_mse":
+            columns = zip(*(text[0] for text in theirs), strict=True)
+            value /= math.fsum(moments(list(column))[1] for column in columns) / len(theirs[0][0])
         values.append(value)
     return values
 

@@ -38,6 +38,7 @@ def test_each_budget_has_its_pick_and_how_far_it_is_ahead(filled: tuple[Run, Can
     assert (large.best.id, large.next.id, small.best.id, small.next.id) == (2, 1, 1, 3)
     assert (large.margin, small.margin) == pytest.approx((0.2, 0.06))
     assert small.margin_se == pytest.approx(math.hypot(0.03, 0.03))
+    assert [[each.id for each in some.tied] for some in (large, small)] == [[], [3]]  # 0.2 and 0.06 apart
     assert (none.best, none.next, none.margin, none.margin_se) == (None,) * 4
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
+
 import pytest
+from scipy.stats import t
 
 from kdnas_core.runs.records import Score, Scored
 from kdnas_core.runs.score_table import (
@@ -35,63 +38,91 @@ def exactly(
     subject: Scored, task: str, metric: str, *values: float, error: float, chance: float | None = 0.5
 ) -> list[Score]:
     return [
-        Score(subject, task, metric, seed, value, None, error, chance) for seed, value in enumerate(values)
+        Score(subject, task, metric, seed, value, 5e-5, error, chance) for seed, value in enumerate(values)
     ]
 
 
-def test_an_error_is_by_the_rows_that_all_seeds_share_and_by_the_seeds() -> None:
+def test_an_interval_is_by_the_rows_that_all_seeds_share_and_by_the_seeds() -> None:
     scores = [
         *exactly("student", "sst2", "accuracy", 0.80, 0.86, 0.83, error=0.04),
-        *exactly("teacher", "sst2", "accuracy", 0.90, error=0.03),
+        *exactly("teacher", "sst2", "accuracy", 0.90, 0.90, error=0.03),
     ]
     (row,) = score_rows(scores)
-    assert row.error == pytest.approx((0.04**2 + 0.03**2 / 3) ** 0.5)
-    assert row.teacher_error == pytest.approx(0.03)
+    by_rows, by_seeds = 0.04**2, 0.03**2 / 3
+    freedom = (by_rows + by_seeds) ** 2 / (by_seeds**2 / 2)
+    assert row.interval == pytest.approx(t.ppf(0.975, freedom) * (by_rows + by_seeds) ** 0.5)
+    assert row.teacher_interval == pytest.approx(1.959964 * 0.03)
     assert row.chance == 0.5
     assert row.above_chance == pytest.approx((0.83 - 0.5) / (0.9 - 0.5))
-    assert row.within_noise  # 0.07 is 1.35 errors of the difference
+    assert row.within_noise  # 0.07 is 1.3 errors of the difference
 
 
-@pytest.mark.parametrize(("difference", "within"), [(0.055, True), (0.056, False), (-0.056, False)])
-def test_a_difference_of_two_standard_errors_is_more_than_noise(difference: float, within: bool) -> None:
+def test_few_seeds_that_differ_make_an_interval_as_wide_as_students_t() -> None:
+    (row,) = score_rows(exactly("student", "rte", "accuracy", 0.5, 0.6, error=0.0))
+    assert row.interval == pytest.approx(12.7062 * 0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize(("difference", "within"), [(0.04, True), (0.07, False), (-0.07, False), (0.0, True)])
+def test_a_difference_of_more_than_two_standard_errors_is_more_than_noise(
+    difference: float, within: bool
+) -> None:
     scores = [
-        *exactly("student", "sst2", "accuracy", 0.9 - difference, error=0.02),
-        *exactly("teacher", "sst2", "accuracy", 0.9, error=0.02),
+        *exactly("student", "sst2", "accuracy", *[0.9 - difference] * 2, error=0.02),
+        *exactly("teacher", "sst2", "accuracy", 0.9, 0.9, error=0.02),
     ]
     assert score_rows(scores)[0].within_noise is within
     assert averages(scores).within_noise is within
 
 
+def test_equal_scores_without_any_error_are_no_difference() -> None:
+    scores = [
+        *exactly("student", "cola", "matthews", 0.0, 0.0, error=0.0),
+        *exactly("teacher", "cola", "matthews", 0.0, 0.0, error=0.0),
+    ]
+    assert score_rows(scores)[0].within_noise is True
+
+
+def test_of_one_fine_tuned_seed_no_interval_is_told_but_of_what_is_not_trained() -> None:
+    tuned, as_it_is = (
+        [Score(who, "sst2", "accuracy", 0, 0.8, rate, 0.02, 0.5) for who in ("student", "teacher")]
+        for rate in (1e-4, None)
+    )
+    (row,) = score_rows(tuned)
+    assert (row.interval, row.within_noise) == (None, None)
+    assert score_rows(as_it_is)[0].interval == pytest.approx(1.959964 * 0.02)
+
+
 def test_of_a_teacher_that_is_within_noise_of_chance_no_share_above_it_is_told() -> None:
     scores = [
-        *exactly("student", "rte", "accuracy", 0.56, error=0.03),
-        *exactly("teacher", "rte", "accuracy", 0.55, error=0.03),
+        *exactly("student", "rte", "accuracy", 0.56, 0.56, error=0.03),
+        *exactly("teacher", "rte", "accuracy", 0.55, 0.55, error=0.03),
     ]
     (row,) = score_rows(scores)
     assert (row.chance, row.above_chance) == (0.5, None)
     assert row.retained == pytest.approx(0.56 / 0.55)
 
 
-def test_the_error_of_an_average_takes_tasks_for_independent_and_metrics_for_the_same() -> None:
+def test_the_interval_of_an_average_takes_tasks_for_independent_and_metrics_for_the_same() -> None:
     scores = [
-        *exactly("student", "mrpc", "f1", 0.8, error=0.03, chance=0.8),
-        *exactly("student", "mrpc", "accuracy", 0.7, error=0.05, chance=0.6),
-        *exactly("student", "cola", "matthews", 0.3, error=0.03, chance=0.0),
-        *exactly("teacher", "mrpc", "f1", 0.9, error=0.03, chance=0.8),
-        *exactly("teacher", "mrpc", "accuracy", 0.9, error=0.03, chance=0.6),
-        *exactly("teacher", "cola", "matthews", 0.5, error=0.04, chance=0.0),
+        *exactly("student", "mrpc", "f1", 0.8, 0.8, error=0.05, chance=0.8),
+        *exactly("student", "mrpc", "accuracy", 0.7, 0.7, error=0.05, chance=0.6),
+        *exactly("student", "cola", "matthews", 0.3, 0.3, error=0.03, chance=0.0),
+        *exactly("teacher", "mrpc", "f1", 0.9, 0.9, error=0.03, chance=0.8),
+        *exactly("teacher", "mrpc", "accuracy", 0.9, 0.9, error=0.03, chance=0.6),
+        *exactly("teacher", "cola", "matthews", 0.5, 0.5, error=0.04, chance=0.0),
     ]
     found = averages(scores)
-    assert (found.error, found.teacher_error) == pytest.approx((0.025, 0.025))
+    halves = [1.959964 * math.hypot(*errors) / 2 for errors in ((0.05, 0.03), (0.03, 0.04))]
+    assert (found.interval, found.teacher_interval) == pytest.approx(tuple(halves))
     assert found.chance == pytest.approx(0.35)
     assert found.above_chance == pytest.approx(((0.75 + 0.3) / 2 - 0.35) / ((0.9 + 0.5) / 2 - 0.35))
 
 
 def test_scores_without_errors_have_no_interval_and_no_verdict() -> None:
     scores = [*of("student", "a", "accuracy", 0.4, 0.5), *of("teacher", "a", "accuracy", 0.6)]
-    scores += exactly("student", "b", "accuracy", 0.4, error=0.1)
+    scores += exactly("student", "b", "accuracy", 0.4, 0.4, error=0.1)
     for found in (score_rows(scores)[0], averages(scores)):
-        assert (found.error, found.chance, found.above_chance, found.within_noise) == (None,) * 4
+        assert (found.interval, found.chance, found.above_chance, found.within_noise) == (None,) * 4
 
 
 def test_what_was_not_scored_yet_is_none_and_not_nought() -> None:

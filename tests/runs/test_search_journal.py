@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from kdnas_core.architecture import Architecture, LayerSource, static_student
+from kdnas_core.data.tasks import PROXY
 from kdnas_core.distillation.loop import Diverged
 from kdnas_core.runs.candidate_journal import CandidateJournal
 from kdnas_core.runs.records import Candidate, LayerLoss
@@ -264,7 +265,20 @@ def test_a_candidate_over_budget_has_a_latency_but_no_loss_and_a_reward_of_nothi
     assert candidate.loss is candidate.reward is None
     assert not candidate.weights
     assert store.layer_losses(candidate.id) == []
-    assert controller.told == [Outcome(A, 0.0, None, reading(99.0).p50)]
+    teacher, measured = store.run(run).teacher, reading(99.0)
+    assert teacher is not None
+    # as if the teacher had been as fast in that session as when the run began
+    ms = measured.p50 * teacher.latency.p50 / measured.teacher_p50
+    assert controller.told == [Outcome(A, 0.0, None, ms)]
+
+
+def test_of_a_run_with_tasks_the_controller_is_told_the_scores(store: Store, run: int) -> None:
+    journal, _ = journal_of(store, run, {A: done(0.3, 2.0)})
+    search(Scripted([A]), journal, 1, 1)
+    (row,) = store.candidates(run)
+    store.update_candidate(row.id, scores={f"mine{PROXY}": 0.9})
+    (outcome,) = journal.outcomes(1)
+    assert outcome.loss == pytest.approx(0.1)
 
 
 def test_a_candidate_far_over_budget_has_an_estimate_its_flops_and_no_latency(store: Store, run: int) -> None:

@@ -87,11 +87,21 @@ def test_a_point_is_in_its_space_and_has_a_number(space: SearchSpace) -> None:
 
 
 @given(spaces.filter(len))
+def test_kinds_are_all_depths_widths_heads_and_embeddings_once(space: SearchSpace) -> None:
+    def kind(point: Architecture) -> tuple[int, int, int, int | None]:
+        return point.layers, point.hidden_size, point.attention_heads, point.embedding_size
+
+    kinds = [kind(point) for point in space.kinds()]
+    assert len(set(kinds)) == len(kinds)
+    assert set(kinds) == {kind(point) for point in space}
+
+
+@given(spaces.filter(len))
 def test_shapes_are_counted_as_if_they_were_listed(space: SearchSpace) -> None:
     assert space.shapes() == len({(point.shape, point.embedding_size) for point in space})
 
 
-def test_a_space_of_billions_is_counted_and_drawn_from_without_listing_it(
+def test_a_space_of_144_million_points_is_counted_and_drawn_from_without_listing_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(SearchSpace, "__iter__", None)
@@ -100,6 +110,7 @@ def test_a_space_of_billions_is_counted_and_drawn_from_without_listing_it(
     assert len(space) == 48 * 500 * 500 * 4 * 3
     assert space.shapes() == 48 * 500 * 500
     assert space.smallest().shape == (1, 8, 8)
+    assert sum(1 for _ in space.kinds()) == 48 * 500 * 4
     sample = space.sample(random.Random(0), 500, {space[0], Architecture(99, 8, 8, 1)})
     assert len(set(sample)) == 500
     assert len({point.layers for point in sample}) == 48

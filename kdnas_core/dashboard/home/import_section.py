@@ -57,7 +57,8 @@ def search_in_words(spec: RunSpec) -> str:
         "Search space": space_in_words(spec.space),
         "Latency budget": wording.budget(spec.latency, None),
         "Mini-KD": objective,
-        "Search": f"{search.episodes} episodes of {search.candidates} candidates, by {search.controller}",
+        "Search": f"{search.episodes} episodes of {search.candidates} candidates",
+        "Controller": wording.controller(search.controller),
         "Seed": str(spec.seed),
     }
     if spec.tasks:

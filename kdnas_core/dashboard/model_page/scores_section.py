@@ -20,15 +20,18 @@ from kdnas_core.data.tables import SCORABLE
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.records import Score, Scoring
-from kdnas_core.runs.score_table import CERTAIN, ZERO_SHOT, ScoreRow, averages, score_rows
+from kdnas_core.runs.score_table import ZERO_SHOT, ScoreRow, averages, score_rows
 from kdnas_core.spec import ScoreSpec
 
 USUAL = ScoreSpec(tasks=["packaged"])
 SCALE = (
-    "Scores are times 100, ± half of the 95 % interval by seeds and rows where it is known. Retained is the"
-    " student's score as a share of the teacher's; above chance, what always naming the most frequent class"
-    " scores is taken off both first (empty where the teacher itself is within noise of it). A difference is"
-    " within noise where it is smaller than both intervals together explain."
+    "Scores are times 100, ± half of their 95 % interval, by seeds and test rows. Retained is the student's"
+    " score as a share of the teacher's. Above chance is the same share after what always naming the most"
+    " frequent class scores is subtracted from both. A difference is within noise where its own 95 % interval"
+    " holds 0."
+)
+NO_INTERVALS = (
+    "Intervals need two seeds or more. Scores that an earlier version of KD-NAS Studio kept have none."
 )
 CONTROL = "Also without distillation (control)"
 CONTROL_HELP = "The same shape with random weights, trained on the task alone: what distillation adds."
@@ -187,7 +190,8 @@ def _table(view: ScoringView) -> None:
     )
     if told := _summary(view):
         st.markdown(told)
-    st.markdown(f":small[{SCALE}]")
+    lacks = any(row.student is not None and row.interval is None for row in score_rows(view.scores))
+    st.markdown(f":small[{SCALE}{f' {NO_INTERVALS}' if lacks else ''}]")
 
 
 def _summary(view: ScoringView) -> str:
@@ -195,8 +199,8 @@ def _summary(view: ScoringView) -> str:
     parts = [
         f"{name} {figure}"
         for name, figure, known in (
-            ("student", _interval(found.student, found.error), found.student),
-            ("teacher", _interval(found.teacher, found.teacher_error), found.teacher),
+            ("student", _interval(found.student, found.interval), found.student),
+            ("teacher", _interval(found.teacher, found.teacher_interval), found.teacher),
             ("retained", wording.percent(found.retained), found.retained),
             ("above chance", wording.percent(found.above_chance), found.above_chance),
             ("without distillation", wording.points(found.control), found.control),
@@ -233,21 +237,25 @@ def _row(row: ScoreRow) -> dict[str, object]:
     return {
         "Task": row.task,
         "Metric": metric(row.metric),
-        "Student": _interval(row.student, row.error),
+        "Student": _interval(row.student, row.interval),
         "Seeds ±": _times_100(row.spread),
-        "Teacher": _interval(row.teacher, row.teacher_error),
+        "Teacher": _interval(row.teacher, row.teacher_interval),
         "Retained (%)": _times_100(row.retained),
         "Above chance (%)": _times_100(row.above_chance),
-        "Difference": None if row.within_noise is None else "within noise" if row.within_noise else "real",
+        "Difference": None
+        if row.within_noise is None
+        else "within noise"
+        if row.within_noise
+        else "more than noise",
         "Without distillation": _times_100(row.control),
     }
 
 
-def _interval(value: float | None, error: float | None) -> str | None:
+def _interval(value: float | None, half: float | None) -> str | None:
     """A score, and half of its 95 % interval if that is known: "82.5 ± 2.6"."""
     if value is None:
         return None
-    return wording.points(value) + ("" if error is None else f" ± {wording.points(CERTAIN * error)}")
+    return wording.points(value) + ("" if half is None else f" ± {wording.points(half)}")
 
 
 def _times_100(value: float | None) -> float | None:

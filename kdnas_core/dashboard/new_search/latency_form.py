@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import streamlit as st
@@ -19,8 +20,8 @@ MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 RUNTIME_HELP = "Where your student will run: teacher and students are all measured there."
 LOWEST_MS = 0.01
 FURTHER_HELP = (
-    "By commas, as 3, 5, 10: one search serves all, and picks a student for each. Nothing slower than the"
-    " largest is distilled."
+    "By commas, as 3, 5, 10: a student is picked for each. Nothing slower than the largest is distilled. Of"
+    " the controllers the surrogate improves the picks of all; the others know the largest budget alone."
 )
 
 
@@ -68,19 +69,25 @@ def _budget(
         key = f"budget_ms_{protocol.runtime}_{teacher}"
         value = left.number_input("At most (ms, p50)", LOWEST_MS, None, start, 0.5, key=key)
         right.markdown(known)
-        return {"budget_ms": _with_further(value)}
+        return {"budget_ms": _with_further(value, kind)}
     value = left.number_input("Minimum speed-up over the teacher", 0.1, None, 2.0, 0.5)
-    within = f", so at most {wording.milliseconds(teacher_ms / value)}" if teacher_ms else ""
-    right.markdown(known + within)
-    return {"budget_speedup": _with_further(value)}
+    place = right.empty()
+    speedups = _with_further(value, kind)
+    least = min(speedups) if isinstance(speedups, list) else speedups
+    within = f", so at most {wording.milliseconds(teacher_ms / least)}" if teacher_ms else ""
+    place.markdown(known + within)
+    return {"budget_speedup": speedups}
 
 
-def _with_further(first: float) -> float | list[float]:
-    text = st.text_input("Further budgets", placeholder="none", help=FURTHER_HELP)
+def _with_further(first: float, kind: str) -> float | list[float]:
+    # a key for each kind, since 5 times as fast and 5 ms are different budgets
+    text = st.text_input("Further budgets", placeholder="none", help=FURTHER_HELP, key=f"further_{kind}")
     try:
         further = [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
     except ValueError:
         raise BadInput(f"'{text}' are no budgets; write numbers with commas between, as 3, 5, 10.") from None
+    if not all(0 < budget < math.inf for budget in further):
+        raise BadInput(f"'{text}' are no budgets; write numbers above 0 with commas between, as 3, 5, 10.")
     return [first, *further] if further else first
 
 

@@ -112,7 +112,9 @@ def _columns() -> dict[str, Any]:
         "mapping": select(
             "Layer mapping", options=MAPPINGS, help="For terms of layers; empty: that of the objective."
         ),
-        "temperature": number("Temperature", default=1.0, help="Divides the logits; for predictions only."),
+        "temperature": number(
+            "Temperature", default=1.0, help="Divides logits; of contrastive terms, cosines (0.05 is usual)."
+        ),
         "relation_heads": number(
             "Relation heads",
             default=_USUAL["relation_heads"],

@@ -17,6 +17,10 @@ from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.runs.picks import picks
 from kdnas_core.runs.records import Candidate, Run
 
+TIED = (
+    "Ties are candidates within the budget whose agreement is no lower than that of the pick by more than the"
+    " noise of both, as if each was read on held-out texts of its own."
+)
 _FINEST_MS = 0.01  # as shown
 
 
@@ -157,6 +161,7 @@ def _picks(snapshot: Snapshot) -> None:
             column_config=tables.PICK_COLUMNS,
             alt="The best student within each budget of the search, and how far it is ahead of the next",
         )
+        st.markdown(f":small[{TIED}]")
 
 
 @dataclass(frozen=True)

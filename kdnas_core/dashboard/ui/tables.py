@@ -81,6 +81,7 @@ def _pick_row(pick: Pick) -> dict[str, object]:
         "Speed-up": speedup,
         "Value": wording.UNKNOWN if best is None else wording.judged(best),
         "Ahead of the next": _ahead(pick),
+        "Tied with": ", ".join(str(each.id) for each in pick.tied) or wording.UNKNOWN,
     }
 
 

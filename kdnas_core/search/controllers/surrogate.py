@@ -30,7 +30,11 @@ from kdnas_core.search.space import SearchSpace
 
 POOL = 400  # architectures drawn to choose from, beside the neighbours of the frontier
 THRESHOLDS = 8  # latencies at which the frontier is to be improved, where there is one budget
-LATENCY_ERROR = 0.05  # standard deviation of the latency model, as a share
+LEAST_ERROR, BY_FLOPS_ERROR = (
+    0.02,
+    0.5,
+)  # of latencies, in logarithms: of a model at the least, and without one
+P90 = 1.645  # standard deviations
 PRUNED_ERROR = 0.05  # standard deviation of the logarithm of a loss that a rung makes likely
 LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
 WORST_LOSS = 1.0  # within a budget that nothing is within yet
@@ -71,9 +75,11 @@ class SurrogateController:
         self._scale[self._scale < 1e-12] = 1.0
         self._latency: LatencyModel | None = None
         self._surrogate: GaussianProcessRegressor | None = None
+        self._is_fitted = True
 
     def ask(self, episode: int, count: int) -> list[Proposal]:
         """Returns up to `count` new architectures, the first episode's spread over the space."""
+        self._fit()
         rng = random.Random(f"{self.seed}/{episode}")
         pool = self._pool(rng, count)
         if not pool:
@@ -83,9 +89,14 @@ class SurrogateController:
         return [Proposal(pool[index]) for index in choose(pool, ms, count)]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Fits the latency model and the surrogate anew on all outcomes so far."""
+        """Keeps the outcomes; latency model and surrogate are fitted on all when they are needed next."""
         self.outcomes |= {outcome.architecture: outcome for outcome in outcomes}
-        setting = self.setting
+        self._is_fitted = False
+
+    def _fit(self) -> None:
+        if self._is_fitted:
+            return
+        self._is_fitted, setting = True, self.setting
         self._latency = fitted(
             [
                 MeasuredLatency(each.architecture, setting.batch_size, setting.sequence_length, each.ms)
@@ -140,6 +151,12 @@ class SurrogateController:
         share = architecture.flops(setting.sequence_length) / setting.teacher.flops(setting.sequence_length)
         return setting.teacher_ms * share
 
+    @property
+    def _latency_error(self) -> float:
+        """The standard deviation of the logarithm of an estimated latency."""
+        model = self._latency
+        return BY_FLOPS_ERROR if model is None else max(LEAST_ERROR, model.p90_error / P90)
+
     def _known_ms(self, outcome: Outcome) -> float:
         return self._ms(outcome.architecture) if outcome.ms is None else outcome.ms
 
@@ -168,7 +185,7 @@ class SurrogateController:
         best = np.array([self._best_loss(threshold) for threshold in thresholds])
         chosen: list[int] = []
         while len(chosen) < min(count, len(pool)):
-            gains = expected_gain(mean, covariance.diagonal(), ms, thresholds, best)
+            gains = expected_gain(mean, covariance.diagonal(), ms, thresholds, best, self._latency_error)
             gains[chosen] = -np.inf
             index = int(gains.argmax())
             chosen.append(index)
@@ -184,7 +201,7 @@ class SurrogateController:
 
 
 def expected_gain(
-    mean: Numbers, variance: Numbers, ms: Numbers, thresholds: Numbers, best: Numbers
+    mean: Numbers, variance: Numbers, ms: Numbers, thresholds: Numbers, best: Numbers, latency_error: float
 ) -> Numbers:
     """Computes by how much the best losses are expected to improve, summed over thresholds.
 
@@ -194,6 +211,7 @@ def expected_gain(
         ms: (n,) estimated latencies; their errors are log-normal.
         thresholds: (m,) latencies.
         best: (m,) the least loss within each.
+        latency_error: standard deviation of the logarithm of each latency.
 
     Returns:
         (n,) gains. Of a log-normal loss y, E[max(0, b - y)] is b P(y < b) - E[y; y < b], a put's price in
@@ -204,7 +222,7 @@ def expected_gain(
     z = (level - mean) / deviation
     expected = np.exp(mean + deviation**2 / 2) * norm.cdf(z - deviation)
     improvement = np.maximum(np.exp(level) * norm.cdf(z) - expected, 0.0)
-    within = norm.cdf((np.log(thresholds)[None] - np.log(ms)[:, None]) / LATENCY_ERROR)
+    within = norm.cdf((np.log(thresholds)[None] - np.log(ms)[:, None]) / latency_error)
     gains: Numbers = (improvement * within).sum(1)
     return gains
 

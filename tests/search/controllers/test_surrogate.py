@@ -144,11 +144,11 @@ def test_the_expected_gain_is_that_of_many_draws() -> None:
     drawn = np.zeros(3)
     for threshold, level in zip(thresholds, best, strict=True):
         drawn += (np.maximum(level - losses, 0) * (latencies <= threshold)).mean(0)
-    assert expected_gain(mean, variance, ms, thresholds, best) == pytest.approx(drawn, rel=0.02)
+    assert expected_gain(mean, variance, ms, thresholds, best, 0.05) == pytest.approx(drawn, rel=0.02)
 
 
 def test_nothing_is_gained_by_what_is_surely_worse_or_slower() -> None:
-    arguments = np.array([5.0]), np.array([0.3])
+    arguments = np.array([5.0]), np.array([0.3]), 0.02
     worse = expected_gain(np.array([-0.5]), np.array([1e-6]), np.array([3.0]), *arguments)
     slower = expected_gain(np.array([-2.0]), np.array([1e-6]), np.array([9.0]), *arguments)
     assert worse.max() < 1e-9 and slower.max() < 1e-9
