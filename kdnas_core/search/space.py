@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from kdnas_core.spec import SpaceSpec
 # The knobs of every architecture; `embedding_size` is one more if a space has choices for it.
 KNOBS = ("layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act")
 
-CROWDED = 4  # times the architectures that are wanted or seen: a space no larger is enumerated
+SMALL = 1_000  # architectures: a space no larger is listed to draw from
+CROWDED = 4  # times the architectures that are wanted or seen: the same
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,33 @@ class SearchSpace:
         return space
 
     @cached_property
-    def _fits(self) -> tuple[tuple[int, int, int | None], ...]:
-        """The hidden size, heads and embedding size of all points: the knobs that must fit each other."""
+    def _fits(self) -> dict[int, tuple[tuple[int, str, int | None], ...]]:
+        """For each hidden size the heads, activations and embedding sizes that go with it."""
         embeddings = self.embedding_size or (None,)
-        return tuple(
-            (width, heads, embedding)
-            for width, heads, embedding in product(self.hidden_size, self.attention_heads, embeddings)
-            if width % heads == 0 and (embedding or 0) <= width
-        )
+        return {
+            width: tuple(
+                (heads, act, embedding)
+                for heads, act, embedding in product(self.attention_heads, self.hidden_act, embeddings)
+                if width % heads == 0 and (embedding or 0) <= width
+            )
+            for width in self.hidden_size
+        }
 
     def kinds(self) -> Iterator[Architecture]:
         """Yields one architecture for each depth, hidden size, heads and embedding size, or all presets."""
         yield from self.presets
-        for layers, (width, heads, embedding) in product(self.layers, self._fits):
-            inner, act = self.intermediate_size[0], self.hidden_act[0]
-            yield Architecture(layers, width, inner, heads, act, embedding)
+        for layers, (width, fits) in product(self.layers, self._fits.items()):
+            for heads, act, embedding in fits:
+                if act == self.hidden_act[0]:
+                    yield Architecture(layers, width, self.intermediate_size[0], heads, act, embedding)
 
     def __len__(self) -> int:
-        """Returns the number of architectures; a space is not enumerated for it."""
-        knobs = (self.layers, self._fits, self.intermediate_size, self.hidden_act)
-        return len(self.presets) + math.prod(map(len, knobs))
+        """Returns the number of architectures; a space is not listed for it."""
+        return len(self.presets) + len(self.layers) * self._of_a_depth
+
+    @property
+    def _of_a_depth(self) -> int:
+        return len(self.intermediate_size) * sum(map(len, self._fits.values()))
 
     def __getitem__(self, index: int) -> Architecture:
         """Returns one architecture by its number, 0 to below the length.
@@ -87,18 +94,15 @@ class SearchSpace:
             raise IndexError(index)
         if self.presets:
             return self.presets[index]
-        index, act = divmod(index, len(self.hidden_act))
-        index, intermediate = divmod(index, len(self.intermediate_size))
-        layers, fit = divmod(index, len(self._fits))
-        width, heads, embedding = self._fits[fit]
-        return Architecture(
-            self.layers[layers],
-            width,
-            self.intermediate_size[intermediate],
-            heads,
-            self.hidden_act[act],
-            embedding,
-        )
+        layers, index = divmod(index, self._of_a_depth)
+        for width, fits in self._fits.items():
+            if index < len(self.intermediate_size) * len(fits):
+                inner, place = divmod(index, len(fits))
+                heads, act, embedding = fits[place]
+                inner_size = self.intermediate_size[inner]
+                return Architecture(self.layers[layers], width, inner_size, heads, act, embedding)
+            index -= len(self.intermediate_size) * len(fits)
+        raise AssertionError("the numbers of all hidden sizes make that of a depth")
 
     def __iter__(self) -> Iterator[Architecture]:
         """Every architecture once, in a fixed order."""
@@ -108,23 +112,25 @@ class SearchSpace:
         """Returns whether an architecture is a point of the space."""
         if not isinstance(architecture, Architecture) or self.presets:
             return architecture in self.presets
-        fit = (architecture.hidden_size, architecture.attention_heads, architecture.embedding_size)
-        return fit in self._fits and all(
-            getattr(architecture, knob) in getattr(self, knob)
-            for knob in ("layers", "intermediate_size", "hidden_act")
-        )
+        is_one = architecture.layers in self.layers
+        return is_one and architecture.intermediate_size in self.intermediate_size and self._fit(architecture)
+
+    def _fit(self, point: Architecture) -> bool:
+        """Whether heads, activation and embedding size go with a hidden size of the space."""
+        fit = (point.attention_heads, point.hidden_act, point.embedding_size)
+        return fit in self._fits.get(point.hidden_size, ())
 
     def shapes(self) -> int:
         """Returns the number of distinct shapes, embedding size included, without heads and activation."""
         if self.presets:
             return len({(preset.shape, preset.embedding_size) for preset in self.presets})
-        widths = {(width, embedding) for width, _, embedding in self._fits}
+        widths = {(width, embedding) for width, fits in self._fits.items() for _, _, embedding in fits}
         return len(self.layers) * len(self.intermediate_size) * len(widths)
 
     def sample(self, rng: random.Random, count: int, seen: Collection[Architecture]) -> list[Architecture]:
         """Draws up to `count` different architectures uniformly, none of them in `seen`."""
         taken = {architecture for architecture in seen if architecture in self}
-        if len(self) <= CROWDED * (count + len(taken)):
+        if len(self) <= max(SMALL, CROWDED * (count + len(taken))):
             unseen = [architecture for architecture in self if architecture not in taken]
             return rng.sample(unseen, min(count, len(unseen)))
         drawn: dict[Architecture, None] = {}
@@ -154,7 +160,8 @@ class SearchSpace:
         by_knob = {**self._choices_by_knob(), "embedding_size": self.embedding_size or (None,)}
         while True:
             drawn: dict[str, Any] = {knob: rng.choice(choices) for knob, choices in by_knob.items()}
-            if (drawn["hidden_size"], drawn["attention_heads"], drawn["embedding_size"]) in self._fits:
+            fit = (drawn["attention_heads"], drawn["hidden_act"], drawn["embedding_size"])
+            if fit in self._fits[drawn["hidden_size"]]:
                 return Architecture(**drawn)
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
@@ -173,7 +180,8 @@ class SearchSpace:
                 fitting = [
                     count
                     for count in sorted(heads, key=lambda count: abs(count - architecture.attention_heads))
-                    if (moved["hidden_size"], count, moved["embedding_size"]) in self._fits
+                    if (count, moved["hidden_act"], moved["embedding_size"])
+                    in self._fits[moved["hidden_size"]]
                 ]
                 if fitting and other != choices[place]:
                     found.append(Architecture(**{**moved, "attention_heads": fitting[0]}))
@@ -199,16 +207,11 @@ class SearchSpace:
 
     def smallest(self) -> Architecture:
         """Returns an architecture with the fewest multiply-adds."""
+        inner = min(self.intermediate_size, default=0)
         fewest = self.presets or [
-            Architecture(
-                min(self.layers),
-                width,
-                min(self.intermediate_size),
-                heads,
-                self.hidden_act[0],
-                embedding,
-            )
-            for width, heads, embedding in self._fits
+            Architecture(min(self.layers), width, inner, heads, act, embedding)
+            for width, fits in self._fits.items()
+            for heads, act, embedding in fits
         ]
         return min(fewest, key=lambda architecture: architecture.flops(128))
 
