@@ -24,6 +24,7 @@ from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
 WORDS = {"good": ["fine", "bright", "clear", "warm"], "bad": ["dull", "cold", "dark", "late"]}
 SCORE = {"task", "metric", "student", "teacher", "retained", "spread", "control"}
 SCORE |= {"interval", "teacher_interval", "chance", "above_chance", "within_noise"}
+AVERAGES = {"average", "teacher_average", "retained", "retained_above_chance", "interval", "within_noise"}
 STUDENT = {
     "student",
     "run",
@@ -127,7 +128,7 @@ def test_a_distilled_student_is_scored_made_task_specific_and_exported(
     db, _ = distilled
     small = ["--seeds", 2, "--db", db, "--json"]
     printed = call("evaluate", "s1", "--task", task, "--control", *small).json
-    assert set(printed) == {"state", "scores", "average", "teacher_average", "retained"}
+    assert set(printed) == {"state", "scores", *AVERAGES}
     (row,) = printed["scores"]
     assert set(row) == SCORE
     assert row["metric"] == "accuracy"
@@ -168,14 +169,7 @@ def test_students_lists_all_with_their_size(filled_once: Path) -> None:
 
 def test_show_prints_a_student_with_its_scores(filled: Path) -> None:
     printed = call("show", "s1", "--db", filled, "--json").json
-    assert set(printed) == {
-        *STUDENT,
-        "scores",
-        "average",
-        "teacher_average",
-        "retained",
-        "retained_above_chance",
-    }
+    assert set(printed) == {*STUDENT, *AVERAGES, "scores"}
     assert [(row["task"], row["metric"]) for row in printed["scores"]] == [
         ("packaged", "accuracy"),
         ("sst2", "accuracy"),
