@@ -205,8 +205,7 @@ def _compared(
 
 def _noise(scores: Sequence[Score], subject: Scored, task: str, metric: str) -> Noise | None:
     """The noise of a mean over seeds; None where it is not known over rows, or not over seeds."""
-    asked = (subject, task, metric)
-    found = [score for score in scores if (score.subject, score.task, score.metric) == asked]
+    found = _asked(scores, subject, task, metric)
     errors = [score.error for score in found if score.error is not None]
     if not found or len(errors) < len(found) or (len(found) == 1 and found[0].rate is not None):
         return None
@@ -232,8 +231,12 @@ def _by_tasks(scores: Sequence[Score], subject: Scored, tasks: Collection[str]) 
 
 
 def _values(scores: Sequence[Score], subject: Scored, task: str, metric: str) -> list[float]:
+    return [score.value for score in _asked(scores, subject, task, metric)]
+
+
+def _asked(scores: Sequence[Score], subject: Scored, task: str, metric: str) -> list[Score]:
     asked = (subject, task, metric)
-    return [score.value for score in scores if (score.subject, score.task, score.metric) == asked]
+    return [score for score in scores if (score.subject, score.task, score.metric) == asked]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -10,7 +10,7 @@ from itertools import groupby
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.search import pareto
 from kdnas_core.search.loop import REMEMBERED
-from kdnas_core.search.reward import budgets_ms
+from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 
 JUDGED = ("over_budget", "pruned", "done", "failed")
@@ -84,15 +84,10 @@ def best_within(candidates: Sequence[Candidate], budget: float) -> Candidate | N
 
 def budget_of(run: Run) -> float | None:
     """Returns the run's largest budget in ms; None if it depends on a teacher that is not measured yet."""
-    return next(iter(budgets_of(run)), None)
-
-
-def budgets_of(run: Run) -> tuple[float, ...]:
-    """Returns the run's budgets in ms, the largest first; none if they depend on a teacher as above."""
-    latency, teacher = run.spec.latency, teacher_ms(run)
-    if teacher is None and latency.budget_ms is None:
-        return ()
-    return budgets_ms(latency, teacher or 1.0)
+    latency = run.spec.latency
+    if latency.budget_ms is not None:
+        return latency.amounts[0]
+    return None if run.teacher is None else budget_ms(latency, run.teacher.latency.p50)
 
 
 def planned(run: Run) -> int:
