@@ -166,7 +166,7 @@ def test_the_record_has_the_form_that_an_importer_reads(
     assert record["candidate"]["latency"] == (candidate.latency and candidate.latency.to_dict())
     assert record["scores"][0] == {
         **{"subject": "student", "task": "sst2", "metric": "accuracy"},
-        **{"seed": 0, "value": 0.8, "rate": None},
+        **{"seed": 0, "value": 0.8, "rate": None, "error": None, "chance": None},
     }
 
 
