@@ -34,6 +34,10 @@ CONTROLLER_HELP = (
     "Of KD-NAS: an LSTM that predicts rewards. Surrogate: predicts losses and their uncertainty, and proposes"
     " what is expected to improve the best students within all budgets."
 )
+UNTIL_HELP = (
+    "After each episode a surrogate of all losses estimates by how much another would lower the best within"
+    " the budgets. The search ends where that is less than one per cent."
+)
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (
     "For several languages: at 1 each is drawn as often as it is large, above that small ones more."
@@ -89,6 +93,8 @@ def effort() -> dict[str, Any]:
     }
     device = left.selectbox("Computes on", devices(), format_func=wording.device, help=DEVICE_HELP)
     search["prune"] = middle.checkbox("Stop candidates early", True, help=PRUNE_HELP)
+    ends = right.checkbox("End when no gain is expected", help=UNTIL_HELP)
+    search["until"] = "no_gain" if ends else "episodes"
     named, reward = tasks()
     return {"search": {**search, "reward": reward}, "tasks": named, "device": device, **details()}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model_page import students_section
 from kdnas_core.dashboard.read import live
@@ -35,6 +36,8 @@ def development(snapshot: Snapshot) -> None:
             alt="Hypervolume of the frontier within the run's budget by candidates judged",
         )
         st.markdown(f":small[{HYPERVOLUME}]")
+        if snapshot.run.outlook is not None:
+            st.markdown(wording.outlook(snapshot.run.outlook))
     with right:
         st.header("Reward by episode")
         st.plotly_chart(

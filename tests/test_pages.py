@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from kdnas_core import files, hardware
 from kdnas_core.architecture import Architecture
+from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.new_search import latency_form, objective_form
@@ -25,6 +26,7 @@ from kdnas_core.latency import protocol as latency_protocol
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import opened
 from kdnas_core.search.space import SearchSpace
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import (
     KDNAS_SPACE,
     LatencySpec,
@@ -621,7 +623,9 @@ def test_further_budgets_reach_the_spec_and_what_are_none_are_refused(
 def test_the_controller_of_the_form_is_that_of_the_run(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = shown(places.NEW_SEARCH)
     choice(app, "Controller").set_value("surrogate")
-    assert started(app, db, monkeypatch).search.controller == "surrogate"
+    choice(app, "End when no gain is expected").check()
+    search = started(app, db, monkeypatch).search
+    assert (search.controller, search.until) == ("surrogate", "no_gain")
 
 
 def test_a_run_of_several_budgets_has_a_pick_for_each(db: Path) -> None:
@@ -629,6 +633,20 @@ def test_a_run_of_several_budgets_has_a_pick_for_each(db: Path) -> None:
     app = shown(places.RUN, run=run)
     [table] = [frame.value for frame in app.dataframe if "Ahead of the next" in frame.value]
     assert list(table["Budget"]) == ["1.5×", "3×"]
+    assert set(table["Better unseen"]) == {wording.UNKNOWN}
+
+
+def test_a_run_says_what_another_episode_is_expected_to_bring(db: Path) -> None:
+    run = fill(db, spec=RunSpec(latency=LatencySpec(budget_speedup=[1.5, 3.0])))
+    with opened(db) as store:
+        store.set_outlook(run, Outlook(3, 0.042, (0.31, None)))
+    app = shown(places.RUN, run=run)
+    assert "After episode 3, another is expected to lower the best losses by 4.2 %." in words(app)
+    [table] = [frame.value for frame in app.dataframe if "Better unseen" in frame.value]
+    assert list(table["Better unseen"]) == ["31%", wording.UNKNOWN]
+    with opened(db) as store:
+        store.set_outlook(run, Outlook(4, 0.002, (0.0, 0.0)))
+    assert "**No gain is expected** after episode 4" in words(shown(places.RUN, run=run))
 
 
 def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_alone(db: Path) -> None:

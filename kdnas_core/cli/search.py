@@ -272,6 +272,8 @@ def _pick_line(found: Pick) -> str:
     if found.next is not None and found.margin is not None:
         spread = "" if found.margin_se is None else f" ± {found.margin_se:.4f}"
         ahead = f"  ahead of {found.next.id} by {found.margin:.4f}{spread}"
+    if found.chance_unseen is not None:
+        ahead += f"  {found.chance_unseen:.0%} that an unseen one is better"
     return (
         f"{limit:>9}  {_candidate_line(found.best).strip()}{ahead}{_tied([each.id for each in found.tied])}"
     )

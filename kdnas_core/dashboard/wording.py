@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.records import Candidate
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import DistilSpec, LatencySpec, ObjectiveSpec
 
 UNKNOWN = "–"
@@ -270,6 +271,16 @@ def numbered(term: str) -> tuple[str, str]:
     """Splits a loss term into its kind and its number, if any: "hidden-2" into "hidden" and "2"."""
     number = re.search(r"-(\d+)", term)
     return re.sub(r"-\d+", "", term), number[1] if number else ""
+
+
+def outlook(expected: Outlook) -> str:
+    """Describes what another episode is expected to bring."""
+    if expected.gain is None:
+        return ""
+    lower = f"to lower the best losses by {100 * expected.gain:.1f} %"
+    if expected.no_gain:
+        return f"**No gain is expected** after episode {expected.episode}: another is expected {lower}."
+    return f"After episode {expected.episode}, another is expected {lower}."
 
 
 def controller(name: str) -> str:

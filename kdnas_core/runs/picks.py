@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdnas_core.runs.records import Candidate, Run
@@ -26,12 +26,14 @@ class Pick:
         next: the best of the others within it.
         tied: others within it that are worse than the best by no more than the noise of both losses (95 %),
             as if each was read on texts of its own.
+        chance_unseen: the probability that an architecture not judged yet is better; None if unknown.
     """
 
     budget: LatencySpec
     best: Candidate | None
     next: Candidate | None
     tied: tuple[Candidate, ...] = ()
+    chance_unseen: float | None = None
 
     @property
     def margin(self) -> float | None:
@@ -53,12 +55,18 @@ class Pick:
             "next": self.next and self.next.id,
             "margin": self.margin,
             "margin_se": self.margin_se,
+            "chance_unseen": self.chance_unseen,
         }
 
 
 def picks(run: Run, candidates: Sequence[Candidate]) -> list[Pick]:
     """Returns the pick for each budget of a run, the largest budget first."""
-    return [pick_within(run, candidates, budget) for budget in run.spec.latency.budgets]
+    budgets = run.spec.latency.budgets
+    chances = run.outlook.chances if run.outlook else (None,) * len(budgets)
+    return [
+        replace(pick_within(run, candidates, budget), chance_unseen=chance)
+        for budget, chance in zip(budgets, chances, strict=True)
+    ]
 
 
 def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) -> Pick:

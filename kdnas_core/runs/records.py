@@ -10,6 +10,7 @@ from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.tasks import PROXY
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Kind, Work
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import DistilSpec, ExportSpec, RunSpec, ScoreSpec, SweepSpec
 
 CandidateState = Literal["proposed", "over_budget", "distilling", "pruned", "done", "failed"]
@@ -35,12 +36,13 @@ class TeacherFacts:
 
 @dataclass(frozen=True)
 class Run(Work):
-    """One search."""
+    """One search; its outlook is that after its last episode, None before the first is over."""
 
     name: str
     spec: RunSpec
     episode: int
     teacher: TeacherFacts | None
+    outlook: Outlook | None = None
 
     @property
     def job(self) -> Job:

@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
-from kdnas_core.search.loop import Controller, search
+from kdnas_core.search.loop import Controller, Outcome, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
 from kdnas_core.search.reward import budgets_ms
 
@@ -301,7 +301,14 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
     ):
         journal = StoreJournal(store, run.id, prepared.spec, judged, told)
         controller = make_controller(prepared)
-        search(controller, journal, spec.episodes, spec.candidates, prepared.beside)
+
+        def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
+            say("estimating what another episode would bring")
+            outlook = _surrogate(controller, prepared, outcomes).outlook(episode, spec.candidates)
+            store.set_outlook(run.id, outlook)
+            return spec.until == "no_gain" and outlook.no_gain
+
+        search(controller, journal, spec.episodes, spec.candidates, prepared.beside, is_over)
 
 
 @contextmanager
@@ -322,22 +329,37 @@ def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say)
 
 def make_controller(prepared: Prepared) -> Controller:
     """Creates the controller that a spec names."""
-    spec, space, teacher_ms = prepared.spec, prepared.space, prepared.teacher_latency.p50
+    spec, space = prepared.spec, prepared.space
     match spec.search.controller:
         case "lstm":
             return LstmController(space, spec.search, spec.seed)
         case "random":
             return RandomController(space, spec.seed)
         case "surrogate":
-            latency = spec.latency
-            setting = Setting(
-                budgets_ms(latency, teacher_ms),
-                prepared.teacher.architecture,
-                teacher_ms,
-                latency.batch_size,
-                latency.sequence_length,
-            )
-            return SurrogateController(space, setting, spec.seed)
+            return _new_surrogate(prepared)
+
+
+def _new_surrogate(prepared: Prepared) -> SurrogateController:
+    spec, teacher_ms = prepared.spec, prepared.teacher_latency.p50
+    setting = Setting(
+        budgets_ms(spec.latency, teacher_ms),
+        prepared.teacher.architecture,
+        teacher_ms,
+        spec.latency.batch_size,
+        spec.latency.sequence_length,
+    )
+    return SurrogateController(prepared.space, setting, spec.seed)
+
+
+def _surrogate(
+    controller: Controller, prepared: Prepared, outcomes: Sequence[Outcome]
+) -> SurrogateController:
+    """The surrogate of a search; where another controller proposes, one that is told the same."""
+    if isinstance(controller, SurrogateController):
+        return controller
+    surrogate = _new_surrogate(prepared)
+    surrogate.tell(outcomes)
+    return surrogate
 
 
 def _facts(prepared: Prepared) -> TeacherFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,7 @@ def search(
     episodes: int,
     candidates: int,
     beside: Sequence[Architecture] = (),
+    is_over: Callable[[int, Sequence[Outcome]], bool] = lambda episode, outcomes: False,
 ) -> None:
     """Runs a search to its end, from where its journal ends.
 
@@ -82,13 +83,19 @@ def search(
         episodes: number of episodes, counted from 1.
         candidates: proposed in each episode.
         beside: judged in the first episode too; not in the controller's space, and not told to it.
+        is_over: called with the last episode and all outcomes before another is proposed, and after the last;
+            returns whether to end.
     """
     added = [Proposal(architecture) for architecture in beside]
+    told: list[Outcome] = []
     for episode in range(1, episodes + 1):
         if not journal.has(episode):
             proposals = controller.ask(episode, candidates)
             if not proposals:
                 return  # the whole space has been judged
             journal.begin(episode, [*added, *proposals] if episode == 1 else proposals)
-        outcomes = journal.outcomes(episode)
-        controller.tell([outcome for outcome in outcomes if outcome.architecture not in beside])
+        outcomes = [each for each in journal.outcomes(episode) if each.architecture not in beside]
+        controller.tell(outcomes)
+        told += outcomes
+        if not journal.has(episode + 1) and is_over(episode, told):
+            return

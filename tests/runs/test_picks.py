@@ -8,6 +8,7 @@ import pytest
 from kdnas_core.runs.picks import pick_within, picks
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import opened
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import LatencySpec, RunSpec
 from tests.filled_store import fill, reading
 
@@ -40,6 +41,15 @@ def test_each_budget_has_its_pick_and_how_far_it_is_ahead(filled: tuple[Run, Can
     assert small.margin_se == pytest.approx(math.hypot(0.03, 0.03))
     assert [[each.id for each in some.tied] for some in (large, small)] == [[], [3]]  # 0.2 and 0.06 apart
     assert (none.best, none.next, none.margin, none.margin_se) == (None,) * 4
+
+
+def test_a_pick_says_how_likely_an_unseen_student_is_better(filled: tuple[Run, Candidate]) -> None:
+    run, done = filled
+    run = replace(run, spec=RunSpec(latency=LatencySpec(budget_ms=[9.0, 5.0])))
+    known = replace(run, outlook=Outlook(2, 0.04, (0.25, None)))
+    rows = candidates(done, (4.0, 0.5))
+    assert [pick.chance_unseen for pick in picks(known, rows)] == [0.25, None]
+    assert [pick.chance_unseen for pick in picks(replace(run, outlook=None), rows)] == [None, None]
 
 
 def test_the_only_student_within_a_budget_is_ahead_of_none(filled: tuple[Run, Candidate]) -> None:

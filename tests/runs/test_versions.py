@@ -24,7 +24,7 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_there_is_one_of_each_version_before_this() -> None:
-    assert len(VERSIONS) == 7
+    assert len(VERSIONS) == 8
 
 
 @pytest.mark.parametrize("read_only", [True, False])

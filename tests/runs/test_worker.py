@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ from kdnas_core.runs import launch, worker
 from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.records import Candidate, LayerLoss, Run
 from kdnas_core.runs.store import Store, files_of, opened
+from kdnas_core.search import stopping
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import SurrogateController
@@ -254,6 +256,21 @@ def test_the_controller_is_the_one_that_the_spec_names(prepared: Prepared) -> No
         chosen = prepared.spec.search.model_copy(update={"controller": name})
         given = prepared.spec.model_copy(update={"search": chosen})
         assert isinstance(worker.make_controller(replace(prepared, spec=given)), kind)
+
+
+def test_a_search_ends_where_no_gain_is_expected_if_its_spec_says_so(
+    db: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "NO_GAIN", math.inf)
+    for until, episodes in (("episodes", 2), ("no_gain", 1)):
+        chosen = prepared.spec.search.model_copy(update={"until": until, "controller": "surrogate"})
+        spec = prepared.spec.model_copy(update={"search": chosen})
+        with opened(db) as store:
+            run = claimed(store, spec)
+            assert worker.work_on(store, run, replace(prepared, spec=spec)) == "finished"
+            row = store.run(run.id)
+            assert row.episode == episodes
+            assert row.outlook is not None and row.outlook.episode == episodes and row.outlook.no_gain
 
 
 # --- workers that are processes ---------------------------------------------------------------------------

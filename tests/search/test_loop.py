@@ -152,3 +152,22 @@ def test_a_controller_is_told_of_whole_episodes_in_order_also_of_those_before_a_
     assert [[outcome.architecture for outcome in told] for told in second.told] == [
         [proposal.architecture for proposal in journal.episodes[episode]] for episode in (1, 2, 3)
     ]
+
+
+def test_a_search_ends_before_its_last_episode_once_it_is_over() -> None:
+    looks: list[tuple[int, int]] = []
+
+    def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
+        looks.append((episode, len(outcomes)))
+        return episode == 2
+
+    journal = FakeJournal()
+    search(CONTROLLERS["random"](), journal, EPISODES, CANDIDATES, (static_student(16),), is_over)
+    assert list(journal.episodes) == [1, 2]
+    assert looks == [(1, CANDIDATES), (2, 2 * CANDIDATES)]  # what stands beside the search is left out
+
+    # one that goes on with three episodes known asks once, after the last of them
+    whole, looks[:] = FakeJournal(), []
+    search(CONTROLLERS["random"](), whole, EPISODES, CANDIDATES)
+    search(CONTROLLERS["random"](), whole, EPISODES, CANDIDATES, is_over=is_over)
+    assert looks == [(3, 3 * CANDIDATES)]

@@ -19,7 +19,8 @@ from kdnas_core.runs.records import Candidate, Run
 
 TIED = (
     "Ties are candidates within the budget whose agreement is no lower than that of the pick by more than the"
-    " noise of both, as if each was read on held-out texts of its own."
+    " noise of both, as if each was read on held-out texts of its own. Better unseen is the probability, by a"
+    " surrogate of all losses, that an architecture of the space that was not judged is better than the pick."
 )
 _FINEST_MS = 0.01  # as shown
 

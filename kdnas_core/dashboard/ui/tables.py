@@ -82,6 +82,7 @@ def _pick_row(pick: Pick) -> dict[str, object]:
         "Value": wording.UNKNOWN if best is None else wording.judged(best),
         "Ahead of the next": _ahead(pick),
         "Tied with": ", ".join(str(each.id) for each in pick.tied) or wording.UNKNOWN,
+        "Better unseen": wording.UNKNOWN if pick.chance_unseen is None else f"{pick.chance_unseen:.0%}",
     }
 
 

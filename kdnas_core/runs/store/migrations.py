@@ -187,3 +187,8 @@ def _version_7(db: Database) -> None:
 def _version_8(db: Database) -> None:
     for column in ("error", "chance"):
         db.execute(f"ALTER TABLE scores ADD COLUMN {column} REAL")
+
+
+@migrations(name="9_outlook")
+def _version_9(db: Database) -> None:
+    db.execute("ALTER TABLE runs ADD COLUMN outlook TEXT")

@@ -23,6 +23,7 @@ from kdnas_core.runs.records import (
     TeacherFacts,
 )
 from kdnas_core.runs.store import lease_locks
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import (
     ExportSpec,
     ScoreSpec,
@@ -44,7 +45,9 @@ def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> 
         spec = spec.judged_by_layers()
     kept = {name: value for name, value in row.items() if name != "method"}
     facts = teacher and _teacher(teacher, samples)
-    return Run(**{**_served(kept, "runs", leases), "spec": spec, "teacher": facts})
+    found = json.loads(row["outlook"]) if row["outlook"] else None
+    outlook = found and Outlook(**{**found, "chances": tuple(found["chances"])})
+    return Run(**{**_served(kept, "runs", leases), "spec": spec, "teacher": facts, "outlook": outlook})
 
 
 def student_of(row: dict[str, Any], leases: Path) -> Student:

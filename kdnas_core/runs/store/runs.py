@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import Run, TeacherFacts
 from kdnas_core.runs.store.base import Base, apart, only
 from kdnas_core.runs.store.rows import run_of
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import METHOD, RunSpec
 
 
@@ -35,6 +37,10 @@ class Runs(Base):
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Saves the teacher's measurements and the prepared spec."""
         self._update_work(Job("runs", run), {"spec": spec.to_json(), **teacher_columns(teacher)})
+
+    def set_outlook(self, run: int, outlook: Outlook) -> None:
+        """Saves what another episode is expected to bring."""
+        self._update_work(Job("runs", run), {"outlook": asdict(outlook)})
 
 
 def teacher_columns(teacher: TeacherFacts) -> dict[str, Any]:

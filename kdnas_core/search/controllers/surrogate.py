@@ -27,6 +27,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.latency.model import LatencyModel, MeasuredLatency, fitted
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.space import SearchSpace
+from kdnas_core.search.stopping import Outlook
 
 POOL = 400  # architectures drawn to choose from, beside the neighbours of the frontier
 THRESHOLDS = 8  # latencies at which the frontier is to be improved, where there is one budget
@@ -39,6 +40,7 @@ PRUNED_ERROR = 0.05  # standard deviation of the logarithm of a loss that a rung
 LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
 WORST_LOSS = 1.0  # within a budget that nothing is within yet
 SAMPLE = 512  # architectures by which features are scaled
+DRAWS, UNSEEN = 256, 500  # of the joint distribution of losses, and architectures in each
 
 Numbers = NDArray[np.float64]
 
@@ -88,6 +90,57 @@ class SurrogateController:
         choose = self._spread if self._surrogate is None else self._gaining
         return [Proposal(pool[index]) for index in choose(pool, ms, count)]
 
+    def outlook(self, episode: int, count: int) -> Outlook:
+        """Returns what another episode is expected to bring.
+
+        Args:
+            episode: the last one.
+            count: candidates of an episode.
+        """
+        self._fit()
+        return Outlook(episode, self._gain_left(episode + 1, count), tuple(self._chances(episode + 1)))
+
+    def _gain_left(self, episode: int, count: int) -> float | None:
+        """By what share of their sum the best losses are expected to fall in an episode."""
+        pool = self._pool(random.Random(f"{self.seed}/{episode}"), count)
+        if self._surrogate is None:
+            return None
+        if not pool:
+            return 0.0
+        ms = np.array([self._ms(architecture) for architecture in pool])
+        gains = self._gaining(pool, ms, count)
+        best = sum(self._best_loss(threshold) for threshold in self._thresholds())
+        return sum(gains.values()) / max(best, LEAST_LOSS)
+
+    def _chances(self, episode: int) -> list[float | None]:
+        """For each budget the probability that an architecture not judged yet beats the best.
+
+        Losses are drawn jointly from the surrogate, that of the best with them, since what was measured has
+        noise; latencies that were not measured are drawn too.
+        """
+        if self._surrogate is None:
+            return [None] * len(self.setting.budgets)
+        found = [self._best_within(budget) for budget in self.setting.budgets]
+        best = [each.architecture for each in found if each is not None]
+        unseen = self.space.sample(random.Random(f"{self.seed}/{episode}"), UNSEEN, self.outcomes)
+        if not unseen:
+            return [None if each is None else 0.0 for each in found]
+        mean, covariance = _predicted(self._surrogate, self._scaled([*unseen, *best]))
+        rng = np.random.default_rng([self.seed, episode])
+        losses = rng.multivariate_normal(mean, covariance, DRAWS, method="eigh", check_valid="ignore")
+        ms = np.array([self._ms(architecture) for architecture in unseen])
+        drawn_ms = ms * np.exp(self._latency_error * rng.standard_normal((DRAWS, len(unseen))))
+        chances: list[float | None] = []
+        place = len(unseen)
+        for budget, known in zip(self.setting.budgets, found, strict=True):
+            if known is None:
+                chances.append(None)
+                continue
+            better = (losses[:, : len(unseen)] < losses[:, [place]]) & (drawn_ms <= budget)
+            chances.append(float(better.any(1).mean()))
+            place += 1
+        return chances
+
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Keeps the outcomes; latency model and surrogate are fitted on all when they are needed next."""
         self.outcomes |= {outcome.architecture: outcome for outcome in outcomes}
@@ -108,7 +161,7 @@ class SurrogateController:
         if judged:
             self._surrogate = _fitted(
                 self._scaled([each.architecture for each in judged]),
-                np.array([_log(each.loss) for each in judged]),
+                np.array([math.log(max(_loss(each), LEAST_LOSS)) for each in judged]),
                 np.array([PRUNED_ERROR**2 if each.pruned else 0.0 for each in judged]),
             )
 
@@ -130,10 +183,14 @@ class SurrogateController:
         """The best architecture within each threshold."""
         found: dict[Architecture, None] = {}
         for threshold in self._thresholds():
-            within = [each for each in self._judged() if self._known_ms(each) <= threshold]
-            if within:
-                found[min(within, key=lambda each: each.loss or 0.0).architecture] = None
+            if best := self._best_within(threshold):
+                found[best.architecture] = None
         return list(found)
+
+    def _best_within(self, threshold: float) -> Outcome | None:
+        """The outcome with the least loss within a latency."""
+        within = [each for each in self._judged() if self._known_ms(each) <= threshold]
+        return min(within, key=_loss, default=None)
 
     def _thresholds(self) -> Numbers:
         """The latencies within which the best loss is to be improved: the budgets; of one, those up to it."""
@@ -177,18 +234,18 @@ class SurrogateController:
             chosen.append(int(distance.argmax()))
         return [within[index] for index in chosen]
 
-    def _gaining(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> list[int]:
-        """The architectures with the largest expected gain, one after another."""
+    def _gaining(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> dict[int, float]:
+        """The architectures with the largest expected gain, one after another, with their gains."""
         assert self._surrogate is not None
         mean, covariance = _predicted(self._surrogate, self._scaled(pool))
         thresholds = self._thresholds()
         best = np.array([self._best_loss(threshold) for threshold in thresholds])
-        chosen: list[int] = []
+        chosen: dict[int, float] = {}
         while len(chosen) < min(count, len(pool)):
             gains = expected_gain(mean, covariance.diagonal(), ms, thresholds, best, self._latency_error)
-            gains[chosen] = -np.inf
+            gains[list(chosen)] = -np.inf
             index = int(gains.argmax())
-            chosen.append(index)
+            chosen[index] = float(gains[index])
             # as if it had been judged and had its predicted loss
             best = np.where(ms[index] <= thresholds, np.minimum(best, np.exp(mean[index])), best)
             column = covariance[:, index].copy()
@@ -196,8 +253,8 @@ class SurrogateController:
         return chosen
 
     def _best_loss(self, threshold: float) -> float:
-        losses = (each.loss for each in self._judged() if self._known_ms(each) <= threshold)
-        return min((loss for loss in losses if loss is not None), default=WORST_LOSS)
+        best = self._best_within(threshold)
+        return WORST_LOSS if best is None else _loss(best)
 
 
 def expected_gain(
@@ -243,9 +300,9 @@ def _features(architecture: Architecture) -> list[float]:
     return [*map(math.log, sizes), *acts]
 
 
-def _log(loss: float | None) -> float:
-    assert loss is not None
-    return math.log(max(loss, LEAST_LOSS))
+def _loss(outcome: Outcome) -> float:
+    assert outcome.loss is not None
+    return outcome.loss
 
 
 def _fitted(features: Numbers, targets: Numbers, noise: Numbers) -> GaussianProcessRegressor:

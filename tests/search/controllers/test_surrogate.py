@@ -12,6 +12,7 @@ from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController, expected_gain
 from kdnas_core.search.loop import Controller, Outcome
 from kdnas_core.search.space import SearchSpace
+from kdnas_core.search.stopping import Outlook
 
 TEACHER, TEACHER_MS = Architecture(6, 384, 1536, 12), 40.0
 BUDGETS = tuple(TEACHER_MS / speedup for speedup in (2, 3, 5, 7, 10))
@@ -130,6 +131,50 @@ def test_where_nothing_seems_to_be_within_the_budget_the_fastest_are_tried() -> 
     shapes = [proposal.architecture for proposal in controller.ask(1, 5)]
     flops = sorted(shape.flops(128) for shape in SPACE)
     assert max(shape.flops(128) for shape in shapes) < flops[len(flops) // 10]
+
+
+# What is left to gain
+
+
+def test_what_is_left_to_gain_falls_as_more_is_known() -> None:
+    few, many = surrogate(), surrogate()
+    shapes = SPACE.sample(random.Random(3), 300, ())
+    few.tell([Outcome(shape, 0.5, loss_of(shape), ms_of(shape)) for shape in shapes[:12]])
+    many.tell([Outcome(shape, 0.5, loss_of(shape), ms_of(shape)) for shape in shapes])
+    before, after = few.outlook(1, 5), many.outlook(1, 5)
+    assert before.gain is not None and after.gain is not None
+    assert before.gain > 5 * after.gain and not before.no_gain
+    assert len(before.chances) == len(BUDGETS)
+    assert all(chance is not None and chance > 0.5 for chance in before.chances)  # of 12 none is the best
+
+
+def test_the_chance_that_an_unseen_one_is_better_is_that_of_the_truth() -> None:
+    shapes = SPACE.sample(random.Random(1), len(SPACE), ())
+    best = sorted((shape for shape in shapes if ms_of(shape) <= BUDGETS[0]), key=loss_of)
+    for without, least, most in ((best[:10], 0.6, 1.0), ([], 0.0, 0.0)):
+        controller = surrogate()
+        known = [shape for shape in shapes if shape not in without]
+        told = [Outcome(shape, 0.5, loss_of(shape), ms_of(shape)) for shape in known[:400]]
+        controller.tell([*told, *[Outcome(shape, 0.0) for shape in known[400:]]])  # those failed
+        chance = controller.outlook(1, 5).chances[0]
+        assert chance is not None and least <= chance <= most
+
+
+def test_without_a_loss_nothing_is_known_of_the_gain() -> None:
+    controller = surrogate()
+    assert controller.outlook(1, 5) == Outlook(1, None, (None,) * len(BUDGETS))
+    slow = next(shape for shape in SPACE if ms_of(shape) > BUDGETS[1])
+    controller.tell([Outcome(slow, 0.5, 0.3, BUDGETS[0] - 0.1)])
+    assert controller.outlook(1, 5).chances[1:] == (None,) * (len(BUDGETS) - 1)
+
+
+def test_a_space_that_was_judged_has_no_gain_left() -> None:
+    space = SearchSpace((2, 3), (96,), (96,), (3,), ("gelu",))
+    controller = surrogate(space=space)
+    controller.tell([Outcome(shape, 0.5, 0.4, 2.0) for shape in space])
+    outlook = controller.outlook(1, 5)
+    assert (outlook.gain, outlook.chances) == (0.0, (0.0,) * len(BUDGETS))
+    assert outlook.no_gain
 
 
 # The expected gain

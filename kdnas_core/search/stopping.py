@@ -1,0 +1,29 @@
+"""When a search may end: what another episode is expected to bring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NO_GAIN = 0.01  # expected of a whole episode: less is no gain
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is expected after an episode.
+
+    Attributes:
+        episode: the last one.
+        gain: by what share another episode is expected to lower the best losses within the budgets; None if
+            no loss is known.
+        chances: for each budget, the largest first, the probability that an architecture not judged yet beats
+            the best; None within a budget that nothing is within.
+    """
+
+    episode: int
+    gain: float | None
+    chances: tuple[float | None, ...]
+
+    @property
+    def no_gain(self) -> bool:
+        """Whether another episode is not worth its time."""
+        return self.gain is not None and self.gain < NO_GAIN
