@@ -200,6 +200,28 @@ def test_search_prints_its_summary_and_shows_its_progress_on_stderr(
     assert any("6/6" in line for line in err)
 
 
+def test_extend_goes_on_with_all_that_a_search_knows_and_refuses_what_would_not_compare(
+    searched: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    db = tmp_path / "more.db"
+    with closing(sqlite3.connect(searched[0])) as whole:
+        whole.execute("VACUUM INTO ?", [str(db)])
+    before = call("show", 1, "--json", "--db", db).json["candidates"]
+    assert "cannot change proxy.steps" in refused(call("extend", 1, "--set", "proxy.steps=9", "--db", db))
+    assert "There is no run 7" in refused(call("extend", 7, "--db", db))
+    assert call("show", 1, "--json", "--db", db).json["candidates"] == before
+    called = call("extend", 1, "--episodes", 1, "--set", "space.layers=[1,2,3]", "--json", "--db", db)
+    summary = called.json
+    assert set(summary) == SUMMARY
+    assert (summary["run"], summary["state"], summary["candidates"]) == (1, "finished", 9)
+    after = call("show", 1, "--json", "--db", db).json["candidates"]
+    # weights and scores aside, which have no key here, what was judged stays as it was
+    assert after[:6] == before
+    assert {row["episode"] for row in after[6:]} == {3}
+    shown = call("show", 1, "--json", "--db", db).json["run"]
+    assert shown["outlook"]["episode"] == shown["episode"] == shown["episodes"] == 3
+
+
 def test_runs_prints_all_runs(searched: tuple[Path, dict[str, Any], list[str]]) -> None:
     printed = call("runs", "--json", "--db", searched[0]).json
     assert set(printed) == {"runs"}
@@ -373,6 +395,7 @@ def test_help_exits_with_0() -> None:
     assert called.code == 0
     for command in (
         "search",
+        "extend",
         "runs",
         "show",
         "pick",
@@ -638,6 +661,7 @@ def _another_programs(path: Path) -> None:
         ["students"],
         ["pause", 1],
         ["resume", 1],
+        ["extend", 1],
         ["stop", 1],
         ["delete", 1],
         ["worker", "--until-idle"],
@@ -658,7 +682,9 @@ def test_a_store_that_is_not_ours_is_refused_by_every_command(
     assert files_in(folder) == before
 
 
-@pytest.mark.parametrize("command", ["runs", "show", "pick", "export", "pause", "resume", "stop", "delete"])
+@pytest.mark.parametrize(
+    "command", ["runs", "show", "pick", "export", "pause", "resume", "stop", "delete", "extend"]
+)
 def test_a_store_that_does_not_exist_is_not_made_by_asking_for_it(folder: Path, command: str) -> None:
     more = {"runs": [], "pick": [1, "--budget-ms", 3], "export": [1, "exported"]}.get(command, [1])
     assert "There is no runs.db" in refused(call(command, *more))

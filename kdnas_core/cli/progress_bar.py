@@ -12,9 +12,14 @@ from kdnas_core.runs.records import Candidate
 
 
 @contextmanager
-def candidates_bar(total: int) -> Iterator[Callable[[Candidate], None]]:
-    """Shows a bar of `total` candidates on stderr; yields a callback for each judged candidate."""
-    with tqdm(total=total, unit="candidate", file=sys.stderr, dynamic_ncols=True) as bar:
+def candidates_bar(total: int, judged: int = 0) -> Iterator[Callable[[Candidate], None]]:
+    """Shows a bar of `total` candidates on stderr; yields a callback for each one that is judged from now on.
+
+    Args:
+        total: number of candidates.
+        judged: of these, before.
+    """
+    with tqdm(total=total, initial=judged, unit="candidate", file=sys.stderr, dynamic_ncols=True) as bar:
 
         def told(candidate: Candidate) -> None:
             loss = "over budget" if candidate.loss is None else f"loss {candidate.loss:.3f}"

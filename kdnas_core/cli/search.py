@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -28,12 +29,16 @@ from kdnas_core.cli.progress_bar import candidates_bar
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.package.export import export_student, serve_export
 from kdnas_core.package.layout import parse_formats
+from kdnas_core.runs.extending import extended
 from kdnas_core.runs.jobs import LANES, Job, RunState, Worker
 from kdnas_core.runs.picks import Pick, pick_within, picks
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.search.pareto import frontier
 from kdnas_core.spec import RunSpec, parse_spec, parse_spec_json, quick_spec, with_settings
+
+if TYPE_CHECKING:
+    from kdnas_core.search.prepare import Prepared
 
 __all__ = ["app", "main"]
 
@@ -56,22 +61,52 @@ def search(
     """Run a search in the foreground, with a progress bar. Ctrl-C interrupts it; `resume` goes on."""
     chosen = _chosen_spec(spec, quick, seed, setting)
     prepare_libraries()
-    from kdnas_core.runs.worker import work_on
     from kdnas_core.search.prepare import prepare
 
     started = time.monotonic()
     check_path(db)
     prepared = prepare(chosen, lambda activity: say(f"{activity} ..."))
     with opened(db) as store:
-        run = store.run(store.create_run(prepared.spec, Worker.this_process()))
-        say(f"run {run.id} in {db}: the teacher takes {prepared.teacher_latency.p50:.2f} ms")
-        with candidates_bar(run.total) as told:
-            state = work_on(store, run, prepared, told)
-        summary = _summary(store, run.id, time.monotonic() - started)
-        show_result(summary, as_json, lambda: _summary_lines(store.run(run.id), store.candidates(run.id)))
-        if state == "failed":
-            say(store.run(run.id).error or "the run failed")
-            raise typer.Exit(1)
+        run = store.create_run(prepared.spec, Worker.this_process())
+        _in_foreground(db, store, run, prepared, started, as_json)
+
+
+@app.command()
+def extend(
+    run: RunId,
+    db: Db = DEFAULT_DB,
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="To add to those it has.")] = 3,
+    setting: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a search that has ended, with all that it knows: more episodes, another space or budget."""
+    prepare_libraries()
+    from kdnas_core.search.prepare import prepare
+
+    started = time.monotonic()
+    with opened(existing(db)) as store:
+        spec = extended(store.run(run), episodes, setting or [])
+        prepared = prepare(spec, lambda activity: say(f"{activity} ..."))
+        store.extend(run, prepared.spec, Worker.this_process())
+        _in_foreground(db, store, run, prepared, started, as_json)
+
+
+def _in_foreground(
+    db: Path, store: Store, number: int, prepared: Prepared, started: float, as_json: bool
+) -> None:
+    """Runs a search that this process has claimed, with a progress bar, and shows its result."""
+    from kdnas_core.runs.worker import work_on
+
+    run = store.run(number)
+    say(f"run {number} in {db}: the teacher takes {prepared.teacher_latency.p50:.2f} ms")
+    judged = sum(candidate.state != "proposed" for candidate in store.candidates(number))
+    with candidates_bar(run.total, judged) as told:
+        state = work_on(store, run, prepared, told)
+    summary = _summary(store, number, time.monotonic() - started)
+    show_result(summary, as_json, lambda: _summary_lines(store.run(number), store.candidates(number)))
+    if state == "failed":
+        say(store.run(number).error or "the run failed")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -310,6 +345,7 @@ def _run_object(run: Run) -> dict[str, Any]:
         "activity": run.activity,
         "error": run.error,
         "teacher_latency_ms": run.teacher and run.teacher.latency.p50,
+        "outlook": run.outlook and asdict(run.outlook),
     }
 
 

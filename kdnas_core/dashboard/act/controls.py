@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kdnas_core.package.checks import Exported, read_export
 from kdnas_core.package.layout import WEIGHTS, sha256, write_zip
+from kdnas_core.runs.extending import extended
 from kdnas_core.runs.jobs import Job, lane_of
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.names import Source, source_named, weights_of
@@ -52,6 +53,18 @@ def resume(db: Path, job: Job) -> str:
         store.resume(job)
     ensure_worker(db, lane_of(job.kind))
     return f"{job.title} {'is made anew' if job.kind == 'exports' else 'goes on where it ended'}."
+
+
+def extend(db: Path, job: Job, episodes: int) -> str:
+    """Queues a run that has ended for more episodes, and makes sure that a worker serves it.
+
+    Raises:
+        BadInput: as `Store.extend`.
+    """
+    with opened(db) as store:
+        store.extend(job.id, extended(store.run(job.id), episodes, []))
+    ensure_worker(db, lane_of(job.kind))
+    return f"{job.title} goes on for {episodes} more episode{'' if episodes == 1 else 's'}."
 
 
 def delete(db: Path, job: Job) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import widgets, work_controls
+from kdnas_core.runs.records import Run
 
 
 def show(db: Path, snapshot: Snapshot) -> None:
@@ -21,8 +23,24 @@ def show(db: Path, snapshot: Snapshot) -> None:
         widgets.state_badge(run)
     widgets.say()
     work_controls.buttons(db, run)
+    if run.state == "finished" and run.teacher is not None:
+        _extend(db, run)
     work_controls.trouble(run)
     _progress(snapshot)
+
+
+def _extend(db: Path, run: Run) -> None:
+    """Draws what lets a finished search go on; `extend` on the command line can change its space as well."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        episodes = st.number_input("More episodes", 1, 1_000, 3, key=f"more_{run.id}", width=150)
+        st.button(
+            "Extend",
+            key=f"extend_{run.id}",
+            icon=":material/play_arrow:",
+            on_click=widgets.act,
+            args=(lambda path, job: controls.extend(path, job, int(episodes)), db, run.job),
+            help="The search goes on with all that it knows.",
+        )
 
 
 def _progress(snapshot: Snapshot) -> None:
@@ -34,7 +52,7 @@ def _progress(snapshot: Snapshot) -> None:
     pruned = len(progress.pruned(candidates))
     saved = f", {pruned} stopped early, which saved {progress.steps_saved(candidates):.0%} of the steps"
     st.progress(
-        min(1.0, judged / max(1, planned)),
+        1.0 if run.state == "finished" else min(1.0, judged / max(1, planned)),
         text=f"Episode {run.episode} of {run.spec.search.episodes} · {judged} of {planned} candidates judged:"
         f" {states['done']} distilled, {states['over_budget']} over budget{unmeasured},"
         f" {states['failed']} failed{saved if pruned else ''}",

@@ -13,13 +13,14 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from kdnas_core.errors import BadInput
+from kdnas_core.runs.extending import allows_more, check_can_go_on
 from kdnas_core.runs.jobs import ACTIVE, LANES, RESUMABLE, Job, Kind, Lane, Lease, RunState, Worker
 from kdnas_core.runs.records import AnyWork, Run, Student
 from kdnas_core.runs.score_table import figures_of
 from kdnas_core.runs.store import lease_locks
 from kdnas_core.runs.store.requests import Requests
 from kdnas_core.runs.store.runs import Runs
-from kdnas_core.spec import METHOD
+from kdnas_core.spec import METHOD, RunSpec
 
 _NOTHING = "SELECT '' AS kind, 0 AS id WHERE FALSE"
 # the work that depends on a piece of work, which cannot be deleted while that is active
@@ -166,6 +167,32 @@ class Jobs(Runs, Requests):
             fresh = {"request": None, "error": None, "finished_at": None}
             self._set_job(job, {**fresh, "state": "queued", "owner": None})
             return "queued"
+
+    def extend(self, run: int, spec: RunSpec, worker: Worker | None = None) -> None:
+        """Queues a run that is not active with another spec, or assigns it to a worker at once.
+
+        Where the largest budget is larger than before, what was over it is judged again.
+
+        Raises:
+            BadInput: it does not exist, it is active, or another version judged candidates of it.
+        """
+        job = Job("runs", run)
+        with self._write():
+            row = self.run(run)
+            check_can_go_on(row)
+            self._forget_unfinished(job)
+            self._take_up_method(run)
+            self._set("runs", run, {"spec": spec.to_json(), "outlook": None})
+            if allows_more(row, spec):
+                self._db.execute(
+                    """UPDATE candidates SET state = 'proposed', reward = NULL, attempts = 0
+                    WHERE run = ? AND state = 'over_budget'""",
+                    [run],
+                )
+            fresh = {"request": None, "error": None, "finished_at": None}
+            self._set_job(job, {**fresh, "state": "queued", "owner": None})
+            if worker is not None:
+                self._lease_to(worker, job)
 
     def delete(self, job: Job | int) -> None:
         """Deletes a piece of work with everything made in it, and the files.

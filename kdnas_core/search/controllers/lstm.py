@@ -91,7 +91,7 @@ class LstmController:
         rewarded = [
             _Best(self.space.indices(outcome.architecture), outcome.reward)
             for outcome in outcomes
-            if outcome.reward is not None
+            if outcome.reward is not None and outcome.architecture in self.space  # it may have been another
         ]
         if not rewarded:
             return
