@@ -466,9 +466,17 @@ def test_a_file_that_is_no_store_is_answered_in_one_sentence(db: Path, place: Pa
 
 def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
     app = shown(places.NEW_SEARCH)
-    assert "**180 architectures**, 60 distinct shapes" in words(app)
+    assert "**122,718 architectures**, 40,182 distinct shapes" in words(app)
     app.multiselect[0].set_value([2]).run()
-    assert "**36 architectures**, 12 distinct shapes" in words(app)
+    assert f"**{122_718 // 6:,} architectures**, {40_182 // 6:,} distinct shapes" in words(app)
+    sizes = {slider.label: slider for slider in app.slider}
+    hidden, inner = sizes["Hidden size"], sizes["FFN size"]
+    assert (hidden.value, inner.value) == ((96, 384), (96, 1536))
+    hidden.set_range(96, 104)
+    inner.set_range(1536, 1536)
+    app.run()
+    # 2, 3, 4, 6 and 12 heads divide 96, and 2 and 4 divide 104
+    assert "**7 architectures**, 2 distinct shapes" in words(app)
     app.radio[1].set_value("KD-NAS, as published").run()
     assert "**1,200 architectures**, 80 distinct shapes" in words(app)
 
@@ -569,16 +577,16 @@ def test_the_teachers_latency_on_the_form_is_that_of_the_runtime_that_was_chosen
     assert f"The teacher takes {reading(7.25).p50:.2f} ms" in told
 
 
-def test_the_form_draws_the_whole_space_once_the_teacher_was_measured(db: Path) -> None:
+def test_the_form_draws_the_space_once_the_teacher_was_measured(db: Path) -> None:
     assert not charts(shown(places.NEW_SEARCH))
     remember_teacher(18.5, LatencySpec())
     app = shown(places.NEW_SEARCH)
     [alt] = charts(app)
     assert alt.startswith("Estimated latencies of the space by layers")
-    assert "of 180 architectures are expected within" in words(app)
+    assert "of 122,718 architectures are expected within" in words(app)
     assert "by FLOPs alone" in words(app)
     app.multiselect[0].set_value([2]).run()
-    assert "of 36 architectures are expected within" in words(app)
+    assert f"of {122_718 // 6:,} architectures are expected within" in words(app)
 
 
 def test_the_form_estimates_by_what_was_measured_here_and_says_where_that_does_not_reach(db: Path) -> None:
@@ -652,9 +660,10 @@ def test_a_run_says_what_another_episode_is_expected_to_bring(db: Path) -> None:
 def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_alone(db: Path) -> None:
     remember_teacher(18.5, LatencySpec())
     app = shown(places.NEW_SEARCH)
-    assert choice(app, "Attention heads").value == [3, 6, 12]
+    assert choice(app, "Attention heads").value == [2, 3, 4, 6, 12]
     choice(app, "Recipe").set_value("tinybert").run()
     assert choice(app, "Attention heads").value == [12]
+    assert choice(app, "Hidden size").value == list(range(96, 385, 24))
 
 
 def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

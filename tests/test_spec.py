@@ -304,12 +304,18 @@ def test_a_space_derived_from_a_teacher_holds_its_own_shape_and_smaller_ones(tea
 def test_only_the_knobs_left_out_are_derived() -> None:
     filled = SpaceSpec(layers=[5, 2], hidden_act=["relu"]).filled_from(BERT)
     assert (filled.layers, filled.hidden_act) == ([2, 5], ["relu"])
-    assert filled.hidden_size == [192, 384, 576, 768]
-    assert filled.intermediate_size == [768, 1536, 3072]
-    assert filled.attention_heads == [3, 6, 12]
+    assert filled.hidden_size == list(range(192, 769, 8))
+    assert filled.intermediate_size == list(range(192, 3073, 8))
+    assert filled.attention_heads == [2, 3, 4, 6, 12]
 
 
-@pytest.mark.parametrize(("recipe", "heads"), [("minilm", [12]), ("minilmv2", [3, 6, 12])])
+def test_derived_heads_divide_the_widths_that_were_given_and_derived_widths_the_heads() -> None:
+    assert SpaceSpec(hidden_size=[200, 264]).filled_from(BERT).attention_heads == [2, 3, 4, 6, 12]
+    assert SpaceSpec(hidden_size=[200]).filled_from(BERT).attention_heads == [2, 4]
+    assert SpaceSpec(attention_heads=[9]).filled_from(BERT).hidden_size == list(range(216, 769, 72))
+
+
+@pytest.mark.parametrize(("recipe", "heads"), [("minilm", [12]), ("minilmv2", [2, 3, 4, 6, 12])])
 def test_where_a_recipe_compares_head_by_head_students_have_the_teachers_heads(
     recipe: str, heads: list[int]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -19,6 +19,7 @@ from kdnas_core.spec import SpaceSpec
 KNOBS = ("layers", "hidden_size", "intermediate_size", "attention_heads", "hidden_act")
 
 SMALL = 1_000  # architectures: a space no larger is listed to draw from
+MANY = 16  # choices of a knob: of more, some are passed over between neighbours
 CROWDED = 4  # times the architectures that are wanted or seen: the same
 
 
@@ -165,7 +166,7 @@ class SearchSpace:
                 return Architecture(**drawn)
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
-        """Returns the points with the next choice up or down in one knob.
+        """Returns the points that differ in one knob, by the next choice or, of many, by some choices.
 
         Where the heads do not divide another hidden size, those nearest in number that do are taken.
         """
@@ -173,8 +174,7 @@ class SearchSpace:
             return []
         found = []
         for knob, choices in self._choices_by_knob().items():
-            place = choices.index(getattr(architecture, knob))
-            for other in choices[max(0, place - 1) : place + 2]:
+            for other in _near(choices, getattr(architecture, knob)):
                 moved = {**vars(architecture), knob: other}
                 heads = self.attention_heads if knob == "hidden_size" else (moved["attention_heads"],)
                 fitting = [
@@ -183,7 +183,7 @@ class SearchSpace:
                     if (count, moved["hidden_act"], moved["embedding_size"])
                     in self._fits[moved["hidden_size"]]
                 ]
-                if fitting and other != choices[place]:
+                if fitting:
                     found.append(Architecture(**{**moved, "attention_heads": fitting[0]}))
         return found
 
@@ -214,6 +214,13 @@ class SearchSpace:
             for heads, act, embedding in fits
         ]
         return min(fewest, key=lambda architecture: architecture.flops(128))
+
+
+def _near(choices: Sequence[Any], own: Any) -> list[Any]:
+    """The next choices, and those a few on where there are many."""
+    place, few = choices.index(own), max(1, len(choices) // MANY)
+    steps = sorted({-few, -1, 1, few})
+    return [choices[place + step] for step in steps if 0 <= place + step < len(choices)]
 
 
 def _check_fits(space: SearchSpace) -> None:

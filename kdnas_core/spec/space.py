@@ -14,6 +14,7 @@ from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.spec.base import Strict
 
 Activation = Literal["gelu", "relu", "silu"]
+STEP = 8  # of derived widths: as many float32 numbers as a vector register holds
 Knob = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], Field(min_length=1)]
 
 
@@ -49,8 +50,9 @@ class SpaceSpec(Strict):
     def filled_from(self, teacher: Architecture, same_heads: bool = False) -> SpaceSpec:
         """This space with each knob that was left out derived from the teacher's own shape.
 
-        Depths are a sixth to all of the teacher's, widths quarters, feed-forward widths a quarter, half
-        and all, heads all, half and a quarter; the activation is the teacher's. Presets stay as they are.
+        Depths are all up to the teacher's; widths a quarter to all of it and feed-forward widths a sixteenth
+        to all, in steps of `STEP`; heads those that divide the teacher's, from two. The activation is the
+        teacher's. Presets stay as they are.
 
         Args:
             teacher: its shape.
@@ -58,20 +60,25 @@ class SpaceSpec(Strict):
         """
         if self.presets:
             return self
-        parts = (1,) if same_heads else (1, 2, 4)
-        heads = [teacher.attention_heads // part for part in parts if teacher.attention_heads % part == 0]
+        own = teacher.attention_heads
+        divisors = [own] if same_heads or own == 1 else [n for n in range(2, own + 1) if own % n == 0]
+        heads = self.attention_heads or divisors
+        usual = _steps(teacher.hidden_size // 4, teacher.hidden_size)
+        widths = self.hidden_size or [width for width in usual if any(width % n == 0 for n in heads)]
         derived = SpaceSpec(
-            layers=[max(1, teacher.layers * part // 12) for part in (2, 4, 6, 8, 12)],
-            hidden_size=[
-                width
-                for width in (teacher.hidden_size * part // 4 for part in (1, 2, 3, 4))
-                if any(width % count == 0 for count in heads)
-            ],
-            intermediate_size=[max(1, teacher.intermediate_size // part) for part in (4, 2, 1)],
-            attention_heads=heads,
+            layers=list(range(1, teacher.layers + 1)),
+            hidden_size=widths,
+            intermediate_size=_steps(teacher.intermediate_size // 16, teacher.intermediate_size),
+            # whatever the widths are; those that were given and divide none are refused with a sentence
+            attention_heads=[n for n in heads if any(width % n == 0 for width in widths)] or heads,
             hidden_act=[act for act in get_args(Activation) if act == teacher.hidden_act] or ["gelu"],
         )
         return derived.model_copy(update=self.model_dump(exclude_none=True))
+
+
+def _steps(least: int, most: int) -> list[int]:
+    """The multiples of `STEP` between two sizes, and the larger of them."""
+    return [*range(STEP * -(-max(1, least) // STEP), most, STEP), most]
 
 
 # The search space of KD-NAS (arXiv 2303.09639): 1,200 points, 80 distinct shapes.

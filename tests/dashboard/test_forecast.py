@@ -13,7 +13,7 @@ from kdnas_core.spec import KDNAS_SPACE, LatencySpec, SpaceSpec
 from tests.filled_store import TEACHER, TEACHER_MS
 
 HALF = LatencySpec(budget_speedup=2.0)
-SPACE = SearchSpace.from_spec(SpaceSpec(), TEACHER)
+SPACE = SearchSpace((1, 2, 3, 4, 6), (96, 192, 288, 384), (384, 768, 1536), (3, 6, 12), ("gelu",))
 LARGE = SearchSpace.from_spec(
     SpaceSpec(**{**KDNAS_SPACE.model_dump(), "layers": list(range(1, 13))}), Architecture(12, 768, 3072, 12)
 )

@@ -173,7 +173,10 @@ def test_the_smallest_has_no_more_multiply_adds_than_any(space: SearchSpace) -> 
 
 def test_a_space_left_open_is_derived_from_the_teacher() -> None:
     space = SearchSpace.from_spec(SpaceSpec(), TEACHER)
-    assert space == SearchSpace((1, 2, 3, 4, 6), (96, 192, 288, 384), (384, 768, 1536), (3, 6, 12), ("gelu",))
+    widths, inner = tuple(range(96, 385, 8)), tuple(range(96, 1537, 8))
+    assert space == SearchSpace((1, 2, 3, 4, 5, 6), widths, inner, (2, 3, 4, 6, 12), ("gelu",))
+    assert (len(space), space.shapes()) == (122_718, 6 * 37 * 181)
+    assert len(SearchSpace.from_spec(SpaceSpec(), PRESETS["bert-base"])) == 957_372
 
 
 def test_choices_of_the_user_are_kept_in_rising_order() -> None:
@@ -211,7 +214,7 @@ def test_every_point_has_one_of_the_embedding_sizes_that_its_hidden_size_takes()
     )
     pairs = {(point.hidden_size, point.embedding_size) for point in space}
     assert pairs == {(16, 8), (32, 8), (32, 24)}
-    assert space.shapes() == len(space) == 5 * 3 * 3
+    assert space.shapes() == len(space) == 6 * 3 * len(space.intermediate_size)
 
 
 def test_an_embedding_size_as_wide_as_a_hidden_size_is_taken() -> None:
@@ -258,6 +261,13 @@ def test_neighbours_differ_in_one_knob_by_one_choice_and_in_heads_where_they_mus
         Architecture(2, 24, 32, 4, "gelu"),
         Architecture(2, 24, 32, 3, "relu"),
     }
+
+
+def test_where_choices_are_many_neighbours_are_a_few_on_too() -> None:
+    space = SearchSpace((2,), tuple(range(96, 385, 8)), (96,), (4,), ("gelu",))
+    widths = [shape.hidden_size for shape in space.neighbours(Architecture(2, 192, 96, 4))]
+    assert widths == [176, 184, 200, 208]
+    assert [shape.hidden_size for shape in space.neighbours(Architecture(2, 96, 96, 4))] == [104, 112]
 
 
 @given(spaces.filter(len))

@@ -24,6 +24,7 @@ LABELS = {
     "hidden_act": "Activation",
 }
 EMBEDDING = "Embedding size"
+MOST_LISTED = 24  # sizes that are chosen one by one; of more, the ends of a range are
 
 
 def show(teacher: str, shape: Architecture | None, same_heads: bool) -> dict[str, Any]:
@@ -75,6 +76,9 @@ def _knobs(
     chosen: dict[str, Any] = {}
     for place, knob in enumerate(KNOBS):
         numbers = knob != "hidden_act"
+        if len(filled[knob]) > MOST_LISTED:
+            chosen[knob] = _range(columns[place % 2], knob, filled[knob], key)
+            continue
         picked = columns[place % 2].multiselect(
             LABELS[knob],
             sorted({*filled[knob], *published[knob]}),
@@ -87,6 +91,21 @@ def _knobs(
         )
         chosen[knob] = starting.whole_numbers(LABELS[knob], picked) if numbers else picked
     return chosen
+
+
+def _range(column: DeltaGenerator, knob: str, sizes: list[int], key: str) -> list[int]:
+    """Draws the ends of a range of sizes, which are many and have one step, and returns those within."""
+    first, last, step = sizes[0], sizes[-1], sizes[1] - sizes[0]
+    least, most = column.slider(
+        LABELS[knob],
+        first,
+        last,
+        (first, last),
+        step=step,
+        key=f"{knob}-{first}-{last}-{step}-{key}",
+        help=f"All sizes in between, in steps of {step}. Choose single sizes under “{PUBLISHED}”.",
+    )
+    return [size for size in sizes if least <= size <= most]
 
 
 def _embedding(column: DeltaGenerator) -> dict[str, Any]:

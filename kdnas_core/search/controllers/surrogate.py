@@ -173,6 +173,7 @@ class SurrogateController:
         near = [
             neighbour
             for best in self._best()
+            if best in self.space  # a search that was extended may have had another
             for neighbour in self.space.neighbours(best)
             if neighbour not in self.outcomes
         ]

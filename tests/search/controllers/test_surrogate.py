@@ -105,6 +105,14 @@ def test_a_space_of_one_or_two_points_is_proposed_once(layers: tuple[int, ...]) 
     assert controller.ask(2, 5) == []
 
 
+def test_what_was_judged_in_another_space_is_learnt_from_and_never_proposed() -> None:
+    controller = surrogate()
+    others = [Architecture(layers, 400, 100, 4) for layers in (1, 2, 3)]
+    controller.tell([Outcome(shape, 0.5, loss_of(shape), ms_of(shape)) for shape in others])
+    shapes = [proposal.architecture for proposal in controller.ask(2, 5)]
+    assert len(shapes) == 5 and all(shape in SPACE for shape in shapes)
+
+
 OUTCOMES: dict[str, Callable[[Architecture], Outcome]] = {
     "over the budget": lambda shape: Outcome(shape, 0.0, None, 100.0),
     "over the budget by an estimate": lambda shape: Outcome(shape, 0.0),
