@@ -19,7 +19,7 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import spearmanr
 
-from kdnas_core.runs.candidate_journal import losses_by_step
+from kdnas_core.runs.losses import losses_by_step
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.candidate import cost_of
 from kdnas_core.search.rungs import Cost, Peer, is_dominated

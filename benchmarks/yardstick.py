@@ -25,7 +25,6 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.rows import append, fine_tuned_score, read, texts_of
@@ -49,6 +48,7 @@ from kdnas_core.models.targets import Targets, make_batch, pooled
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.teacher_outputs import teacher_targets
 from kdnas_core.models.vocabulary import Vocabulary
+from kdnas_core.search.ranking import ranked
 from kdnas_core.spec import LatencySpec, ObjectiveSpec, ProxySpec, RunSpec
 
 # (layers, hidden size, FFN width), 32 wide heads; by latency on the machine of the committed results
@@ -349,15 +349,9 @@ def ranks(
     errors: Sequence[float], scores: Sequence[float], noise: Sequence[float], groups: Sequence[str]
 ) -> dict[str, float]:
     """Spearman over all, and pairs of one group ranked right, of those that differ by more than noise."""
-    rank = float(spearmanr([-error for error in errors], scores)[0])
-    pairs = [
-        (one, other)
-        for one, other in combinations(range(len(scores)), 2)
-        if groups[one] == groups[other]
-        and abs(scores[one] - scores[other]) > math.hypot(noise[one], noise[other])
-    ]
-    right = sum((errors[one] < errors[other]) == (scores[one] > scores[other]) for one, other in pairs)
-    return {"spearman": round(rank, 3), "right": right, "pairs": len(pairs)}
+    pairs = [pair for pair in combinations(range(len(scores)), 2) if groups[pair[0]] == groups[pair[1]]]
+    found = ranked(errors, scores, noise, pairs)
+    return {"spearman": round(found.spearman or 0.0, 3), "right": found.right, "pairs": found.pairs}
 
 
 if __name__ == "__main__":

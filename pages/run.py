@@ -16,6 +16,7 @@ from kdnas_core.dashboard.run import (
     model_section,
     notes_section,
     progress_figures,
+    proxies_section,
     run_header,
 )
 from kdnas_core.dashboard.ui import places, widgets
@@ -56,6 +57,7 @@ def findings(db: Path, snapshot: Snapshot) -> None:
     development(snapshot)
     frontier_section.show_table(snapshot, limit)
     students_section.show_best(db, snapshot, limit)
+    proxies_section.show(db, snapshot.run.id)
     notes_section.show(snapshot.candidates)
     model_section.show(snapshot)
 

@@ -26,7 +26,7 @@ from benchmarks.rows import append, read
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.models.student import new_student
 from kdnas_core.models.teacher import load_teacher
-from kdnas_core.runs.candidate_journal import losses_by_step
+from kdnas_core.runs.losses import losses_by_step
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.space import KNOBS

@@ -32,6 +32,7 @@ from kdnas_core.package.layout import parse_formats
 from kdnas_core.runs.extending import extended
 from kdnas_core.runs.jobs import LANES, Job, RunState, Worker
 from kdnas_core.runs.picks import Pick, pick_within, picks
+from kdnas_core.runs.proxies import FEWEST, Proxies, proxies_of, read_scored
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store, check_path, opened
 from kdnas_core.search.pareto import frontier
@@ -167,6 +168,29 @@ def pick_(
         best, tied = chosen.best, [each.id for each in chosen.tied]
         line = "No candidate is within the budget." if best is None else _candidate_line(best) + _tied(tied)
         show_result({"candidate": best and best.to_dict(), "tied": tied}, as_json, lambda: [line])
+
+
+@app.command()
+def proxies(run: RunId, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Show how well a run's yardstick, at each rung, ranks the final scores of its distilled students."""
+    with opened(db, read_only=True) as store:
+        store.run(run)  # refuses one that does not exist
+        found = proxies_of(read_scored(store, run))
+    if found is None:
+        raise BadInput(
+            f"Fewer than {FEWEST} students of run {run} were distilled in full and scored on the same tasks; "
+            "distil and evaluate some first."
+        )
+    show_result(found.to_dict(), as_json, lambda: _proxy_lines(found))
+
+
+def _proxy_lines(found: Proxies) -> list[str]:
+    head = f"{len(found.students)} students, scored on {', '.join(found.tasks)}"
+    lines = []
+    for name, each in found.rankings.items():
+        rank = "-" if each.spearman is None else f"{each.spearman:.2f}"
+        lines.append(f"{name:<12} Spearman {rank:>5}   pairs of equal latency {each.right} of {each.pairs}")
+    return [head, *lines]
 
 
 for command in (students.distill, students.evaluate, students.students, latency.latency, doctor.doctor):

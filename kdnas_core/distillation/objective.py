@@ -15,13 +15,12 @@ from kdnas_core.distillation.plan import RELATED, Plan, PlannedTerm
 from kdnas_core.distillation.recipes import terms_of
 from kdnas_core.distillation.terms import PairTerm, Pass, SimilarityTerm, StateTerm, Term, WordTerm
 from kdnas_core.distillation.yardstick import LastLayerMeter, Meter, VectorsMeter
-from kdnas_core.models.mapping import layer_map
+from kdnas_core.models.mapping import HIDDEN, PROBE, layer_map
 from kdnas_core.models.mlm_head import MlmHead, TeacherHead
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch
 from kdnas_core.spec import ObjectiveSpec, TermSpec, Yardstick
 
-HIDDEN, PROBE, YARDSTICK = "hidden", "hidden_probe", "yardstick"
 _PAIRS = {
     "attention": losses.attention_mse,
     "attention_kl": losses.attention_kl,

@@ -24,11 +24,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from kdnas_core.data.tokens import by_length, passes
 from kdnas_core.distillation.forward import Forward, evaluate, placed
 from kdnas_core.distillation.loop import Diverged, Group, Loop, Saved
-from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
+from kdnas_core.distillation.objective import Objective, Places
 from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.yardstick import measured
 from kdnas_core.hardware import free_memory
-from kdnas_core.models.mapping import mean_over_layers
+from kdnas_core.models.mapping import YARDSTICK, judging_term, mean_over_layers
 from kdnas_core.models.targets import Batch, Targets, Texts, make_batch
 from kdnas_core.models.teacher_outputs import OnlineTargets
 from kdnas_core.models.vocabulary import Vocabulary
@@ -60,7 +60,8 @@ class HeldOut:
     @property
     def loss(self) -> float:
         """L of the reward: the yardstick, or the mean over layers if there is none."""
-        name = next(name for name in (YARDSTICK, PROBE, HIDDEN) if name in self.terms)
+        name = judging_term(self.terms)
+        assert name is not None, "every evaluation has one of these terms"
         return mean_over_layers(self.terms[name])
 
 

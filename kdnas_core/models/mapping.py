@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 
 from kdnas_core.errors import BadInput
 from kdnas_core.spec import Mapping
+
+HIDDEN, PROBE, YARDSTICK = "hidden", "hidden_probe", "yardstick"  # terms by which students are judged
 
 
 def layer_map(
@@ -83,3 +85,8 @@ def _skip(uniform: list[int]) -> list[tuple[int, ...]]:
             "mapping, or take 1 out of space.layers."
         )
     return [*((layer,) for layer in uniform[:-1]), ()]
+
+
+def judging_term(terms: Collection[str]) -> str | None:
+    """Returns the term of those evaluated whose mean over layers is L of the reward; None if none is."""
+    return next((name for name in (YARDSTICK, PROBE, HIDDEN) if name in terms), None)

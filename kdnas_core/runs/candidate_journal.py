@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from kdnas_core.distillation.objective import Places
-from kdnas_core.distillation.trainer import HeldOut
 from kdnas_core.hardware import return_memory
+from kdnas_core.runs.losses import losses_by_step
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import Store
 from kdnas_core.search.candidate import Costs, KnownPeers, Listener, cost_of
@@ -194,14 +193,6 @@ def drop_weights(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name != "config.json":
             path.unlink() if path.is_file() else shutil.rmtree(path)
-
-
-def losses_by_step(rows: Iterable[LayerLoss]) -> dict[int, float]:
-    """Returns a candidate's held-out loss after each number of steps, from its losses by layer and term."""
-    looks: defaultdict[int, dict[str, Places]] = defaultdict(dict)
-    for row in rows:
-        looks[row.step].setdefault(row.term, {})[row.layer, row.teacher_layer] = row.loss
-    return {step: HeldOut(step, terms).loss for step, terms in looks.items()}
 
 
 def _is_peer(candidate: Candidate) -> bool:

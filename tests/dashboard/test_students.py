@@ -10,13 +10,13 @@ import pytest
 from kdnas_core.architecture import static_student
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
-from kdnas_core.dashboard.model import layer_terms, time_estimate
+from kdnas_core.dashboard.model import time_estimate
 from kdnas_core.dashboard.model_page import distil_form, scores_section, student_loss, students_section
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
-from kdnas_core.runs.records import LayerLoss, Run, Score, Scored
+from kdnas_core.runs.records import Run, Score, Scored
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
 from tests.filled_store import fill
@@ -131,22 +131,6 @@ def test_the_time_of_a_text_is_told_only_from_a_mini_kd_on_this_device(db: Path)
     assert "About" not in distil_form.reading(fields, seen.run, seen.candidate)
     static = dataclasses.replace(here, architecture=static_student(384))
     assert "About" not in distil_form.reading(fields, seen.run, static)  # it has no FLOPs to tell it by
-
-
-def test_the_loss_over_steps_is_that_of_the_reward() -> None:
-    losses = [
-        LayerLoss(0, 1, 1, 1.0),
-        LayerLoss(0, 1, 2, 0.5),
-        LayerLoss(0, 2, 2, 0.25),
-        LayerLoss(10, 1, 1, 0.2),
-        LayerLoss(0, 1, 1, 9.0, "attention"),
-    ]
-    found = dict(layer_terms.over_steps(losses))
-    assert found == pytest.approx({0: (0.75 + 0.25) / 2, 10: 0.2})
-    probed = [*losses, LayerLoss(0, 1, 1, 0.4, "hidden_probe")]
-    assert layer_terms.over_steps(probed) == [(0, 0.4)]
-    assert layer_terms.over_steps([*probed, LayerLoss(0, 0, 0, 0.3, "yardstick")]) == [(0, 0.3)]
-    assert layer_terms.over_steps([]) == []
 
 
 def of(seen: StudentView, **fields: Any) -> StudentView:

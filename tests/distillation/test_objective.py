@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.objective import HIDDEN, PROBE, Objective
+from kdnas_core.distillation.objective import Objective
 from kdnas_core.distillation.terms import PairTerm, Pass, StateTerm, Term, WordTerm
 from kdnas_core.models.capture import Captured
+from kdnas_core.models.mapping import HIDDEN, PROBE
 from kdnas_core.models.student import new_student
 from kdnas_core.models.targets import Batch, Targets, make_batch
 from kdnas_core.models.teacher import Teacher

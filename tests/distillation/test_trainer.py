@@ -16,12 +16,13 @@ from kdnas_core.distillation import forward, loop, trainer
 from kdnas_core.distillation.forward import Forward, placed
 from kdnas_core.distillation.loop import Diverged
 from kdnas_core.distillation.needs import trained_head
-from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, make_objective
+from kdnas_core.distillation.objective import Objective, make_objective
 from kdnas_core.distillation.plan import TeacherProfile, plan
 from kdnas_core.distillation.terms import Pass
 from kdnas_core.distillation.trainer import HeldOut, ProxySet, Watcher, distil, judged_by
 from kdnas_core.errors import BadInput
 from kdnas_core.models.capture import capture
+from kdnas_core.models.mapping import HIDDEN, PROBE, YARDSTICK
 from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.targets import Batch, make_batch
 from kdnas_core.models.teacher import Teacher, load_teacher

@@ -17,7 +17,7 @@ from kdnas_core.data.tasks import Row, Task
 from kdnas_core.distillation import beginning, trainer
 from kdnas_core.distillation.forward import Forward
 from kdnas_core.distillation.loop import Diverged
-from kdnas_core.distillation.objective import HIDDEN, PROBE, YARDSTICK, Objective, Places
+from kdnas_core.distillation.objective import Objective, Places
 from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.terms import PairTerm, StateTerm, WordTerm
 from kdnas_core.distillation.trainer import HeldOut, ProxySet
@@ -26,6 +26,7 @@ from kdnas_core.hardware import core_lock
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import LatencyModel
 from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.models.mapping import HIDDEN, PROBE, YARDSTICK
 from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.search import candidate as candidate_module

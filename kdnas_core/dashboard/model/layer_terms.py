@@ -84,15 +84,6 @@ def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
     return [_summed(term, of_term(losses, term)) for term in present(losses)]
 
 
-def over_steps(losses: Sequence[LayerLoss]) -> list[tuple[int, float]]:
-    """Returns (step, L of the reward) of each evaluation: the yardstick's or the hidden states' loss."""
-    terms = {loss.term for loss in losses}
-    name = next((name for name in ("yardstick", "hidden_probe", "hidden") if name in terms), "hidden")
-    chosen = of_term(losses, name)
-    steps = sorted({loss.step for loss in chosen})
-    return [(step, _mean([loss for loss in chosen if loss.step == step])) for step in steps]
-
-
 def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:
     steps = sorted({loss.step for loss in losses})
     means = [_mean([loss for loss in losses if loss.step == step]) for step in (steps[0], steps[-1])]

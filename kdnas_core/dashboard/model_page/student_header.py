@@ -7,10 +7,11 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import layer_terms, progress
+from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model_page import student_loss, students_section
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.dashboard.ui import places, widgets, work_controls
+from kdnas_core.runs.losses import losses_by_step
 from kdnas_core.runs.records import Student
 
 
@@ -95,7 +96,7 @@ def _loss_card(seen: StudentView) -> tuple[str, str, str | None]:
     if student.spec.task is not None:
         return "Loss of predictions", wording.number(student.loss), None
     beside = None if mini is None else f"{wording.agreement(mini[1])} after mini-KD"
-    points = layer_terms.over_steps(seen.losses)
+    points = list(losses_by_step(seen.losses).items())
     if student.loss is None and points:
         return "Agreement so far", wording.agreement(points[-1][1]), beside
     return "Agreement", wording.agreement(student.loss, student.loss_se), beside

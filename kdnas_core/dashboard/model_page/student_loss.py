@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import layer_terms
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.dashboard.ui.charts import BLUE, CONFIG, ORANGE, empty_figure
+from kdnas_core.runs.losses import losses_by_step
 
 OF_TASK = (
     "Of the first stage, in which the teacher's layers are learnt: its hidden states on texts of the task."
@@ -21,7 +21,7 @@ OF_TASK = (
 
 def show(seen: StudentView) -> None:
     """Draws the agreement on held-out texts over the steps; nothing before the first evaluation."""
-    points = layer_terms.over_steps(seen.losses)
+    points = list(losses_by_step(seen.losses).items())
     if not points:
         return
     st.header("Agreement with the teacher")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.names import Source
+from kdnas_core.runs.proxies import Proxies, proxies_of, read_scored
 from kdnas_core.runs.records import Candidate, Export, LayerLoss, Run, Score, Scoring, Student, Sweep
 from kdnas_core.runs.store import bytes_of, opened
 
@@ -100,6 +101,12 @@ def read_latencies(db: Path, candidate: int) -> LatencyView:
         row = store.candidate(candidate)
         sweeps, readings = store.sweeps(candidate=candidate), store.readings(candidate)
         return LatencyView(row, store.run(row.run), sweeps, readings)
+
+
+def read_proxies(db: Path, run: int) -> Proxies | None:
+    """Returns how well early measures rank the scored students of a run; None while they are too few."""
+    with opened(db, read_only=True) as store:
+        return proxies_of(read_scored(store, run))
 
 
 def read_systems(db: Path) -> list[SystemView]:
