@@ -1,113 +1,38 @@
 """How many students must a controller have judged to know the best ones? Searches replayed on a table.
 
-Run it with `python -m benchmarks.search TABLE.csv --seeds 20`. The table is a CSV with a row for each
-architecture of a whole grid: the five knobs, `ms`, `loss`, `loss_se`; the teacher's row has no loss. A
-search runs through the product's own loop, with the table in the place of the trainer; each reading of a
-loss has noise of the size of its standard error. There are five budgets at once: a half, a third, a fifth, a
-seventh and a tenth of the teacher's latency. The value of a search is the mean over budgets of one minus the
-true loss of the best student within. Printed are by how much it falls short of the best of the table, in per
-cent, after so many judged students, and how many were needed to come within one per cent. Optuna's samplers
-take part if it is installed; it is no dependency.
+Run it with `python -m benchmarks.search --seeds 100`. The table (`benchmarks/table/students.csv`) has all
+students of a grid, each really distilled; a search runs through the product's own loop, with the table in the
+place of the trainer, and reads each loss with the noise of a repeated training. There are five budgets at
+once: a half, a third, a fifth, a seventh and a tenth of the teacher's latency. The value of a search is the
+hypervolume over them: the mean of one minus the true loss of the best student within. Printed are by how much
+it falls short of the best of the table, in per cent, after so many judged students, and how many were needed
+to come within one per cent. Optuna's samplers take part if it is installed; it is no dependency.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import random
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, quantiles
 from typing import Any
 
+from benchmarks.table.__main__ import OUT as TABLE
+from benchmarks.table.replay import Replay, Table, read_table
 from kdnas_core.architecture import Architecture
+from kdnas_core.runs.picks import TWO_SIDED
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
 from kdnas_core.search.loop import Controller, Outcome, Proposal, search
-from kdnas_core.search.reward import kdnas_reward
-from kdnas_core.search.space import KNOBS, SearchSpace
-from kdnas_core.spec import RewardSpec, SearchSpec
+from kdnas_core.search.space import KNOBS
+from kdnas_core.spec import SearchSpec
 
-SPEEDUPS = (2.0, 3.0, 5.0, 7.0, 10.0)
 SHOWN = (5, 10, 15, 20, 30, 45, 60)
 NEAR = 0.01  # of the best
-
-
-@dataclass(frozen=True)
-class Row:
-    """A measured student: latency in ms, loss, and the loss's standard error."""
-
-    ms: float
-    loss: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """All students of a grid, and their teacher."""
-
-    rows: dict[Architecture, Row]
-    teacher: Architecture
-    teacher_ms: float
-
-    @property
-    def space(self) -> SearchSpace:
-        """The grid."""
-        choices = (sorted({getattr(each, knob) for each in self.rows}) for knob in KNOBS)
-        space = SearchSpace(*map(tuple, choices))
-        assert set(space) == set(self.rows), "the table is not a whole grid"
-        return space
-
-    @property
-    def budgets(self) -> tuple[float, ...]:
-        """In milliseconds, the largest first."""
-        return tuple(self.teacher_ms / speedup for speedup in SPEEDUPS)
-
-    def value(self, judged: Sequence[Architecture]) -> float:
-        """The mean over budgets of one minus the loss of the best student within."""
-        rows = [self.rows[each] for each in judged]
-        return fmean(
-            1 - min([row.loss for row in rows if row.ms <= budget], default=1.0) for budget in self.budgets
-        )
-
-
-@dataclass
-class Replay:
-    """The journal of one search on a table."""
-
-    table: Table
-    seed: int
-    episodes: dict[int, list[Outcome]] = field(default_factory=dict)
-
-    def has(self, episode: int) -> bool:
-        """Whether it was begun."""
-        return episode in self.episodes
-
-    def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
-        """Judges all proposals by the table."""
-        self.episodes[episode] = [self._judged(proposal.architecture) for proposal in proposals]
-
-    def outcomes(self, episode: int) -> list[Outcome]:
-        """The outcomes of an episode."""
-        return self.episodes[episode]
-
-    def _judged(self, shape: Architecture) -> Outcome:
-        row = self.table.rows[shape]
-        if row.ms > max(self.table.budgets):
-            return Outcome(shape, 0.0, None, row.ms)
-        loss = max(0.0, random.Random(f"{self.seed}/{shape.key}").gauss(row.loss, row.error))
-        return Outcome(shape, kdnas_reward(loss, row.ms, self.table.teacher_ms, RewardSpec()), loss, row.ms)
-
-    @property
-    def shortfalls(self) -> list[float]:
-        """After each judged student, the share by which the value falls short of the best of the table."""
-        judged = [outcome.architecture for episode in self.episodes.values() for outcome in episode]
-        best = self.table.value(list(self.table.rows))
-        return [1 - self.table.value(judged[:count]) / best for count in range(1, len(judged) + 1)]
 
 
 Make = Callable[[Table, int], Controller]
@@ -187,73 +112,99 @@ CONTROLLERS: dict[str, Make] = {
 def main() -> None:
     """Prints a row for each controller, and JSON last."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", type=Path, nargs="?", default=TABLE)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--evaluations", type=int, default=60)
     parser.add_argument("--batch", type=int, default=5)
+    parser.add_argument("--noise", type=float, default=0.003, help="standard deviation of a repeated loss")
+    parser.add_argument("--prune", action="store_true", help="stop students at rungs")
     parser.add_argument("--only", nargs="+", choices=list(CONTROLLERS), default=list(CONTROLLERS))
     given = parser.parse_args()
     table = read_table(given.table)
-    print(f"{len(table.rows)} students; short of the best, in per cent, after so many (median of seeds)")
-    print(f"{'controller':<14}" + "".join(f"{count:>8}" for count in SHOWN) + f"{'within 1 %':>12}{'s':>7}")
+    trained = sum(bool(row.losses) for row in table.rows.values())
+    print(f"{len(table.rows)} students, {trained} within the largest budget; in per cent short of the best,")
+    print(f"median of {given.seeds} seeds (and 90th percentile), after so many judged students")
+    head = "".join(f"{count:>14}" for count in SHOWN)
+    print(f"{'controller':<14}{head}{'within 1 %':>12}{'steps':>8}{'s':>6}")
     summary = {}
     for name in given.only:
         began = time.perf_counter()
         try:
-            curves = [
-                _curve(table, CONTROLLERS[name], seed, given.evaluations, given.batch)
-                for seed in range(given.seeds)
-            ]
+            replays = [_replayed(table, CONTROLLERS[name], seed, given) for seed in range(given.seeds)]
         except ImportError as missing:
             print(f"{name:<14} left out: {missing}")
             continue
-        summary[name] = _summary(curves)
-        row = summary[name]
-        cells = "".join(f"{100 * value:>8.2f}" for value in row["shortfall"].values())
+        row = _summary(replays, given.evaluations)
         seconds = (time.perf_counter() - began) / given.seeds
+        cells = "".join(
+            f"{f'{100 * row[at][0]:.2f} ({100 * row[at][1]:.2f})':>14}" for at in map(str, SHOWN) if at in row
+        )
         needed = "more" if row["needed"] is None else f"{row['needed']:.0f}"
-        print(f"{name:<14}{cells}{needed:>12}{seconds:>7.1f}", flush=True)
+        print(f"{name:<14}{cells}{needed:>12}{row['steps_share']:>8.0%}{seconds:>6.1f}", flush=True)
+        summary[name] = row
     print(json.dumps({"seeds": given.seeds, "students": len(table.rows), "controllers": summary}))
 
 
-def _curve(table: Table, make: Make, seed: int, evaluations: int, batch: int) -> list[float]:
-    replay = Replay(table, seed)
-    search(make(table, seed), replay, evaluations // batch, batch)
-    return replay.shortfalls
+def _replayed(table: Table, make: Make, seed: int, given: argparse.Namespace) -> Replay:
+    replay = Replay(table, seed, given.noise, given.prune)
+    search(make(table, seed), replay, given.evaluations // given.batch, given.batch)
+    return replay
 
 
-def _summary(curves: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The median over seeds after some numbers of students, and of the number that were needed."""
+def _summary(replays: Sequence[Replay], evaluations: int) -> dict[str, Any]:
+    """Over seeds: shortfalls, students needed, the share of steps taken, and what the picks are worth."""
+    curves = [replay.shortfalls(evaluations) for replay in replays]
     needed = [
-        next((count for count, short in enumerate(curve, 1) if short <= NEAR), None) for curve in curves
+        next((count for count, short in enumerate(curve, 1) if short <= NEAR), math.inf) for curve in curves
     ]
-    known = [count for count in needed if count is not None]
+    middle = median(needed)
     return {
-        "shortfall": {
-            count: median(curve[min(count, len(curve)) - 1] for curve in curves) for count in SHOWN
+        **{
+            str(count): [
+                median(curve[count - 1] for curve in curves),
+                quantiles([curve[count - 1] for curve in curves], n=10)[-1],
+            ]
+            for count in SHOWN
+            if count <= evaluations
         },
-        # of more than half
-        "needed": median([*known, *[float("inf")] * (len(curves) - len(known))])
-        if 2 * len(known) > len(curves)
-        else None,
-        "never": len(curves) - len(known),
+        "needed": None if math.isinf(middle) else middle,
+        "never": sum(map(math.isinf, needed)),
+        "steps_share": fmean(replay.steps_share for replay in replays),
+        "near_at_the_end": fmean(curve[-1] <= NEAR for curve in curves),
+        **_picks(replays),
     }
 
 
-def read_table(path: Path) -> Table:
-    """Reads a table; the row without a loss is the teacher's."""
-    rows: dict[Architecture, Row] = {}
-    teacher, teacher_ms = None, 0.0
-    with path.open(newline="") as file:
-        for each in csv.DictReader(file):
-            layers, width, inner, heads = (int(each[knob]) for knob in KNOBS[:4])
-            shape = Architecture(layers, width, inner, heads, each["hidden_act"])
-            if not each["loss"]:
-                teacher, teacher_ms = shape, float(each["ms"])
+def _picks(replays: Sequence[Replay]) -> dict[str, float]:
+    """By how much the picks' true losses exceed the best of the table, and whether ties are told.
+
+    A tie is told rightly if a repeat of both measurements turns pick and next round, and the next was called
+    tied (a difference within 1.96 standard errors of both losses).
+    """
+    excess, turned, told, called = [], 0, 0, 0
+    for replay in replays:
+        table = replay.table
+        judged = [shape for _, shape in replay.whole]
+        for budget in table.budgets:
+            within = sorted((shape for shape in judged if table.rows[shape].ms <= budget), key=replay.loss_of)
+            best = min(row.loss for row in table.rows.values() if row.ms <= budget)
+            if not within:
                 continue
-            rows[shape] = Row(float(each["ms"]), float(each["loss"]), float(each["loss_se"]))
-    assert teacher is not None, "the table has no row of the teacher"
-    return Table(rows, teacher, teacher_ms)
+            excess.append(table.rows[within[0]].loss / best - 1)
+            if len(within) < 2:
+                continue
+            pick, other = within[:2]
+            errors = math.hypot(table.rows[pick].error, table.rows[other].error)
+            is_tied = replay.loss_of(other) - replay.loss_of(pick) <= TWO_SIDED * errors
+            called += is_tied
+            if replay.loss_of(other, repeat=1) < replay.loss_of(pick, repeat=1):
+                turned, told = turned + 1, told + is_tied
+    return {
+        "pick_excess": median(excess) if excess else math.nan,
+        "turned_round": turned,
+        "told_as_ties": told,
+        "called_ties": called / max(1, len(excess)),
+    }
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ The first command distils every architecture of the grid in the same way, and st
 their latency in two more runtimes and writes `benchmarks/table/students.csv`. Both go on where they were
 ended. A row holds the knobs; parameters and multiply-adds; `ms` in ONNX Runtime (float32, one thread, one
 text of 128 tokens), `ms_int8` with 8-bit weights and `ms_torch` in eager torch; the loss before the first
-step and after each rung, `loss` at the end, its standard error over texts; seconds. Latencies are speed-ups
-times the teacher's latency when the search began, so that the machine's drift is left out. The teacher's row
-has no loss.
+step and after each rung, `loss` at the end, its standard error over texts; seconds. Latencies are the
+teacher's when the search began over speed-ups, so that the machine's drift is left out. What is over the
+largest budget was not distilled and has no loss; where it is far over, its latency is an estimate.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _rows(store: Store, run: Run, known: set[str]) -> Iterator[dict[str, Any]]:
         for name, runtime in FURTHER.items()
     }
     teachers_ms = {name: bench.teacher_latency().p50 for name, bench in benches.items()}
-    done = [candidate for candidate in store.candidates(run.id) if candidate.state == "done"]
+    candidates = store.candidates(run.id)
+    done = [candidate for candidate in candidates if candidate.state == "done"]
     by_step = {each.id: losses_by_step(store.layer_losses(each.id)) for each in done}
     steps = sorted(by_step[done[0].id])
     if "teacher" not in known:
@@ -74,8 +75,14 @@ def _rows(store: Store, run: Run, known: set[str]) -> Iterator[dict[str, Any]]:
             **{f"loss_{step}": "" for step in steps},
             **{"loss": "", "loss_se": "", "seconds": ""},
         }
-    for candidate in done:
-        if candidate.architecture.key in known:
+    for candidate in candidates:
+        if candidate.architecture.key in known or candidate.state not in ("done", "over_budget"):
+            continue
+        if candidate.state == "over_budget":
+            empty = dict.fromkeys(
+                (*FURTHER, *(f"loss_{step}" for step in steps), "loss", "loss_se", "seconds"), ""
+            )
+            yield {**_measured(candidate, run), **empty}
             continue
         student = new_student(teacher, candidate.architecture, run.spec.seed)
         further = {
@@ -86,13 +93,16 @@ def _rows(store: Store, run: Run, known: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _measured(candidate: Candidate, run: Run) -> dict[str, Any]:
-    assert candidate.latency is not None and run.teacher is not None
+    assert run.teacher is not None
+    teacher_ms, latency = run.teacher.latency.p50, candidate.latency
+    ms = candidate.estimated_ms if latency is None else teacher_ms / latency.speedup
+    assert ms is not None
     return {
         "student": candidate.architecture.key,
         **_knobs(asdict(candidate.architecture)),
         "parameters": candidate.parameters,
         "flops": candidate.flops,
-        "ms": round(run.teacher.latency.p50 / candidate.latency.speedup, 4),
+        "ms": round(ms, 4),
     }
 
 

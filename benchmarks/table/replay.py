@@ -1,0 +1,188 @@
+"""A search replayed on a table of measured students: through the product's loop, in milliseconds."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.search.loop import Outcome, Proposal
+from kdnas_core.search.reward import kdnas_reward
+from kdnas_core.search.rungs import Cost, Peer, expected_loss, is_dominated
+from kdnas_core.search.space import KNOBS, SearchSpace
+from kdnas_core.spec import RewardSpec
+
+SPEEDUPS = (2.0, 3.0, 5.0, 7.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured student.
+
+    Attributes:
+        ms: its latency.
+        losses: by steps taken; empty if it is over the largest budget and was never trained.
+        error: standard error of the last loss over texts.
+    """
+
+    ms: float
+    losses: dict[int, float]
+    error: float
+
+    @property
+    def loss(self) -> float:
+        """After the last step; infinite if it was never trained."""
+        return self.losses[max(self.losses)] if self.losses else math.inf
+
+
+@dataclass(frozen=True)
+class Table:
+    """All students of a grid, and their teacher."""
+
+    rows: dict[Architecture, Row]
+    teacher: Architecture
+    teacher_ms: float
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The grid."""
+        choices = (sorted({getattr(each, knob) for each in self.rows}) for knob in KNOBS)
+        space = SearchSpace(*map(tuple, choices))
+        assert set(space) == set(self.rows), "the table is not a whole grid"
+        return space
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """In milliseconds, the largest first."""
+        return tuple(self.teacher_ms / speedup for speedup in SPEEDUPS)
+
+    @cached_property
+    def steps(self) -> int:
+        """Of a whole training."""
+        return max(step for row in self.rows.values() for step in row.losses)
+
+    @cached_property
+    def best(self) -> float:
+        """The value of all students."""
+        return self.value(list(self.rows))
+
+    def value(self, judged: Sequence[Architecture]) -> float:
+        """The hypervolume over the budgets: the mean of one minus the loss of the best student within."""
+        rows = [self.rows[each] for each in judged]
+        return fmean(
+            1 - min([row.loss for row in rows if row.ms <= budget], default=1.0) for budget in self.budgets
+        )
+
+
+@dataclass
+class Replay:
+    """The journal of one search on a table.
+
+    Attributes:
+        table: in the place of the trainer.
+        seed: of the noise.
+        noise: standard deviation of a repeated loss.
+        prune: whether students are stopped at rungs, as in a search.
+        episodes: outcomes so far.
+        whole: students trained to the end, in the order of the search, and how many were judged by then.
+        steps: taken in all.
+    """
+
+    table: Table
+    seed: int
+    noise: float = 0.0
+    prune: bool = False
+    episodes: dict[int, list[Outcome]] = field(default_factory=dict)
+    whole: list[tuple[int, Architecture]] = field(default_factory=list)
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self._peers: list[Peer] = []
+        self._judged = self._trained = 0
+
+    def has(self, episode: int) -> bool:
+        """Whether it was begun."""
+        return episode in self.episodes
+
+    def begin(self, episode: int, proposals: Sequence[Proposal]) -> None:
+        """Judges all proposals by the table, in the order of a search."""
+        shapes = [proposal.architecture for proposal in proposals]
+        shapes.sort(key=lambda shape: shape.flops(128), reverse=episode > 1)
+        before = list(self._peers)
+        outcomes = []
+        for shape in shapes:
+            outcomes.append(self._outcome(shape, self._peers if episode == 1 else before))
+        self.episodes[episode] = outcomes
+
+    def outcomes(self, episode: int) -> list[Outcome]:
+        """The outcomes of an episode."""
+        return self.episodes[episode]
+
+    def loss_of(self, shape: Architecture, repeat: int = 0) -> float:
+        """The last loss of a student as it is read, with the noise of a repeat."""
+        return self.table.rows[shape].loss + self._off(shape, repeat)
+
+    def _off(self, shape: Architecture, repeat: int = 0) -> float:
+        return random.Random(f"{self.seed}/{repeat}/{shape.key}").gauss(0.0, self.noise)
+
+    def _outcome(self, shape: Architecture, peers: Sequence[Peer]) -> Outcome:
+        row, constants, teacher_ms = self.table.rows[shape], RewardSpec(), self.table.teacher_ms
+        self._judged += 1
+        if row.ms > max(self.table.budgets):
+            return Outcome(shape, 0.0, None, row.ms)
+        self._trained += 1
+        off, cost = self._off(shape), Cost(row.ms, row.ms / teacher_ms)
+        losses = {step: loss + off for step, loss in row.losses.items()}
+        for step, loss in sorted(losses.items())[:-1] if self.prune else []:
+            if is_dominated(cost, step, loss, peers):
+                self.steps += step
+                self._peers.append(Peer(cost, {at: losses[at] for at in losses if at <= step}, None))
+                likely = expected_loss(step, loss, peers)
+                return Outcome(
+                    shape, kdnas_reward(likely, row.ms, teacher_ms, constants), likely, row.ms, pruned=True
+                )
+        self.steps += self.table.steps
+        final = self.loss_of(shape)
+        self._peers.append(Peer(cost, losses, final))
+        self.whole.append((self._judged, shape))
+        return Outcome(shape, kdnas_reward(final, row.ms, teacher_ms, constants), final, row.ms)
+
+    @property
+    def steps_share(self) -> float:
+        """The steps taken as a share of those that all students within the largest budget would take."""
+        return self.steps / max(1, self._trained * self.table.steps)
+
+    def shortfalls(self, evaluations: int) -> list[float]:
+        """After each judged student, the share by which the value falls short of the best of the table."""
+        found = []
+        for count in range(1, evaluations + 1):
+            whole = [shape for at, shape in self.whole if at <= count]
+            found.append(1 - self.table.value(whole) / self.table.best)
+        return found
+
+
+def read_table(path: Path) -> Table:
+    """Reads a table, one row of which is the teacher's."""
+    rows: dict[Architecture, Row] = {}
+    teacher, teacher_ms = None, 0.0
+    with path.open(newline="") as file:
+        for each in csv.DictReader(file):
+            layers, width, inner, heads = (int(each[knob]) for knob in KNOBS[:4])
+            shape = Architecture(layers, width, inner, heads, each["hidden_act"])
+            if each["student"] == "teacher":
+                teacher, teacher_ms = shape, float(each["ms"])
+                continue
+            losses = {
+                int(name.removeprefix("loss_")): float(value)
+                for name, value in each.items()
+                if name.startswith("loss_") and name != "loss_se" and value
+            }
+            rows[shape] = Row(float(each["ms"]), losses, float(each["loss_se"] or 0))
+    assert teacher is not None, "the table has no row of the teacher"
+    return Table(rows, teacher, teacher_ms)
