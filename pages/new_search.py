@@ -34,6 +34,10 @@ CONTROLLER_HELP = (
     "Of KD-NAS: an LSTM that predicts rewards. Surrogate: predicts losses and their uncertainty, and proposes"
     " what is expected to improve the best students within all budgets."
 )
+WARM_HELP = (
+    "The surrogate begins with the losses of searches of the same teacher, text, objective and proxy set."
+    " What they have judged may be proposed again, and takes no time then."
+)
 UNTIL_HELP = (
     "After each episode a surrogate of all losses estimates by how much another would lower the best within"
     " the budgets. The search ends where that is less than one per cent."
@@ -95,6 +99,7 @@ def effort() -> dict[str, Any]:
     search["prune"] = middle.checkbox("Stop candidates early", True, help=PRUNE_HELP)
     ends = right.checkbox("End when no gain is expected", help=UNTIL_HELP)
     search["until"] = "no_gain" if ends else "episodes"
+    search["warm_start"] = left.checkbox("Learn from earlier searches", help=WARM_HELP)
     named, reward = tasks()
     return {"search": {**search, "reward": reward}, "tasks": named, "device": device, **details()}
 

@@ -13,7 +13,7 @@ from kdnas_core.spec import RunSpec, parse_spec, with_settings
 # fields that may change; by all others candidates are judged, which could not be compared then
 FREE = {
     "latency": {"budget_ms", "budget_speedup"},
-    "search": {"episodes", "controller", "until", "slots", "prune", "keep_weights"},
+    "search": {"episodes", "controller", "until", "warm_start", "slots", "prune", "keep_weights"},
 }
 
 

@@ -65,7 +65,7 @@ class StoreJournal:
         assert teacher is not None, "it is kept before the first episode"
         constants, teacher_ms = self.spec.search.reward, teacher.latency.p50
         judged = self.store.candidates(self.run, episode)
-        return [_outcome(candidate, constants, teacher_ms) for candidate in judged]
+        return [outcome_of(candidate, constants, teacher_ms) for candidate in judged]
 
     def _drop_weights(self) -> None:
         """Deletes the weights of students that are no longer on the frontier, unless the spec keeps all."""
@@ -86,7 +86,14 @@ def _by_speedup(candidate: Candidate) -> tuple[float, float]:
     return (1 / candidate.latency.speedup if candidate.latency else latency), loss
 
 
-def _outcome(candidate: Candidate, constants: RewardSpec, teacher_ms: float) -> Outcome:
+def outcome_of(candidate: Candidate, constants: RewardSpec, teacher_ms: float) -> Outcome:
+    """Returns what a controller is told of a judged candidate.
+
+    Args:
+        candidate: judged.
+        constants: of the reward.
+        teacher_ms: the teacher's latency in the search that is told of it.
+    """
     latency, pruned = candidate.latency, candidate.state == "pruned"
     reward = 0.0 if candidate.state == "over_budget" else candidate.reward
     # what stands on the frontier: one minus the score where a run has tasks

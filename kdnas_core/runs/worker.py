@@ -23,6 +23,7 @@ from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
 from kdnas_core.runs.candidate_journal import CandidateJournal
 from kdnas_core.runs.checks import check_asked, queue_asked
+from kdnas_core.runs.earlier import earlier_outcomes
 from kdnas_core.runs.jobs import LANES, Lane, Lease, RunState, Work, Worker
 from kdnas_core.runs.launch import ensure_worker, worker_lock
 from kdnas_core.runs.records import (
@@ -300,11 +301,15 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
         _judging(store, run, prepared, check, say) as judged,
     ):
         journal = StoreJournal(store, run.id, prepared.spec, judged, told)
-        controller = make_controller(prepared)
+        earlier: list[Outcome] = []
+        if spec.warm_start:
+            earlier = earlier_outcomes(store, run, prepared.spec, prepared.teacher_latency.p50)
+        controller = make_controller(prepared, earlier)
 
         def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
             say("estimating what another episode would bring")
-            outlook = _surrogate(controller, prepared, outcomes).outlook(episode, spec.candidates)
+            surrogate = _surrogate(controller, prepared, earlier, outcomes)
+            outlook = surrogate.outlook(episode, spec.candidates)
             store.set_outlook(run.id, outlook)
             return spec.until == "no_gain" and outlook.no_gain
 
@@ -327,8 +332,13 @@ def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say)
         yield pool.judged
 
 
-def make_controller(prepared: Prepared) -> Controller:
-    """Creates the controller that a spec names."""
+def make_controller(prepared: Prepared, earlier: Sequence[Outcome] = ()) -> Controller:
+    """Creates the controller that a spec names.
+
+    Args:
+        prepared: the search.
+        earlier: outcomes of other searches, from which the surrogate learns.
+    """
     spec, space = prepared.spec, prepared.space
     match spec.search.controller:
         case "lstm":
@@ -336,10 +346,10 @@ def make_controller(prepared: Prepared) -> Controller:
         case "random":
             return RandomController(space, spec.seed)
         case "surrogate":
-            return _new_surrogate(prepared)
+            return _new_surrogate(prepared, earlier)
 
 
-def _new_surrogate(prepared: Prepared) -> SurrogateController:
+def _new_surrogate(prepared: Prepared, earlier: Sequence[Outcome]) -> SurrogateController:
     spec, teacher_ms = prepared.spec, prepared.teacher_latency.p50
     setting = Setting(
         budgets_ms(spec.latency, teacher_ms),
@@ -348,16 +358,16 @@ def _new_surrogate(prepared: Prepared) -> SurrogateController:
         spec.latency.batch_size,
         spec.latency.sequence_length,
     )
-    return SurrogateController(prepared.space, setting, spec.seed)
+    return SurrogateController(prepared.space, setting, spec.seed, earlier)
 
 
 def _surrogate(
-    controller: Controller, prepared: Prepared, outcomes: Sequence[Outcome]
+    controller: Controller, prepared: Prepared, earlier: Sequence[Outcome], outcomes: Sequence[Outcome]
 ) -> SurrogateController:
     """The surrogate of a search; where another controller proposes, one that is told the same."""
     if isinstance(controller, SurrogateController):
         return controller
-    surrogate = _new_surrogate(prepared)
+    surrogate = _new_surrogate(prepared, earlier)
     surrogate.tell(outcomes)
     return surrogate
 

@@ -61,16 +61,19 @@ class SearchSpec(Strict):
 
     `prune` stops a mini-KD once a faster candidate is clearly better after as many steps; a run with tasks
     stops none. `until` ends a search before its last episode once no gain is expected of another (`Outlook`).
-    `remember` makes use of results of mini-KD that earlier searches on this machine had in the
-    same way. `slots` is how many candidates are judged side by side, measured if it is `auto`; it changes no
-    loss but by rounding. `static` adds a static student to the first episode (`static_student`), beside which
-    one sees what layers are worth; left out: where the teacher's sentence vectors are means of its states.
+    `warm_start` lets a surrogate learn from searches in the same store whose losses compare: of the same
+    teacher, text, objective, proxy set, tasks and protocol. `remember` makes use of results of mini-KD that
+    earlier searches on this machine had in the same way. `slots` is how many candidates are judged side by
+    side, measured if it is `auto`; it changes no loss but by rounding. `static` adds a static student to the
+    first episode (`static_student`), beside which one sees what layers are worth; left out: where the
+    teacher's sentence vectors are means of its states.
     """
 
     controller: Literal["lstm", "random", "surrogate"] = "lstm"
     episodes: int = Field(default=15, ge=1, le=1_000)
     candidates: int = Field(default=20, ge=1, le=1_000)
     until: Literal["episodes", "no_gain"] = "episodes"
+    warm_start: bool = False
     pool: int = Field(default=150, ge=1, le=100_000)
     epsilon_start: float = Field(default=1.0, ge=0, le=1)
     epsilon_decay: float = Field(default=0.05, ge=0, le=1)

@@ -65,10 +65,20 @@ class Setting:
 
 
 class SurrogateController:
-    """Proposes the architectures with the largest expected gain over all budgets."""
+    """Proposes the architectures with the largest expected gain over all budgets.
 
-    def __init__(self, space: SearchSpace, setting: Setting, seed: int) -> None:
+    Args:
+        space: of the search.
+        setting: its budgets and its teacher.
+        seed: of the architectures that it draws to choose from.
+        earlier: outcomes of other searches whose losses compare; they are learnt from, and may be proposed.
+    """
+
+    def __init__(
+        self, space: SearchSpace, setting: Setting, seed: int, earlier: Sequence[Outcome] = ()
+    ) -> None:
         self.space = space
+        self.earlier = [each for each in earlier if each.loss is not None and math.isfinite(each.loss)]
         self.setting = setting
         self.seed = seed
         self.outcomes: dict[Architecture, Outcome] = {}
@@ -77,7 +87,7 @@ class SurrogateController:
         self._scale[self._scale < 1e-12] = 1.0
         self._latency: LatencyModel | None = None
         self._surrogate: GaussianProcessRegressor | None = None
-        self._is_fitted = True
+        self._is_fitted = not self.earlier
 
     def ask(self, episode: int, count: int) -> list[Proposal]:
         """Returns up to `count` new architectures, the first episode's spread over the space."""
@@ -153,11 +163,11 @@ class SurrogateController:
         self._latency = fitted(
             [
                 MeasuredLatency(each.architecture, setting.batch_size, setting.sequence_length, each.ms)
-                for each in self.outcomes.values()
+                for each in (*self.earlier, *self.outcomes.values())
                 if each.ms is not None and math.isfinite(each.ms)
             ]
         )
-        judged = self._judged()
+        judged = [*(each for each in self.earlier if each.architecture not in self.outcomes), *self._judged()]
         if judged:
             self._surrogate = _fitted(
                 self._scaled([each.architecture for each in judged]),

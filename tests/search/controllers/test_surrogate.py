@@ -105,6 +105,18 @@ def test_a_space_of_one_or_two_points_is_proposed_once(layers: tuple[int, ...]) 
     assert controller.ask(2, 5) == []
 
 
+def test_it_begins_with_what_earlier_searches_have_found() -> None:
+    shapes = SPACE.sample(random.Random(2), 60, ())
+    earlier = [Outcome(shape, 0.5, loss_of(shape), ms_of(shape)) for shape in shapes]
+    warm = SurrogateController(SPACE, Setting(BUDGETS, TEACHER, TEACHER_MS), 0, earlier)
+    assert excess_after(warm, 10, 0) < 0.03 < excess_after(surrogate(), 10, 0)
+    # what is known may be proposed, since only what was judged in this search is on its frontier
+    layers, width, inner, heads = (*shapes[0].shape, shapes[0].attention_heads)
+    one = SearchSpace((layers,), (width,), (inner,), (heads,), ("gelu",))
+    again = SurrogateController(one, warm.setting, 0, earlier).ask(1, 5)
+    assert [proposal.architecture for proposal in again] == [shapes[0]]
+
+
 def test_what_was_judged_in_another_space_is_learnt_from_and_never_proposed() -> None:
     controller = surrogate()
     others = [Architecture(layers, 400, 100, 4) for layers in (1, 2, 3)]
