@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NO_GAIN = 0.01  # expected of a whole episode: less is no gain
+NO_GAIN = 0.01  # of a loss: less is no gain
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Outlook:
         episode: the last one.
         gain: by what share another episode is expected to lower the best losses within the budgets; None if
             no loss is known.
-        chances: for each budget, the largest first, the probability that an architecture not judged yet beats
-            the best; None within a budget that nothing is within.
+        chances: for each budget, the largest first, the probability that the loss of an architecture not
+            judged yet is lower than the best by `NO_GAIN` of it; None within a budget that nothing is within.
     """
 
     episode: int

@@ -27,7 +27,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.latency.model import LatencyModel, MeasuredLatency, fitted
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.search.stopping import Outlook
+from kdnas_core.search.stopping import NO_GAIN, Outlook
 
 POOL = 400  # architectures drawn to choose from, beside the neighbours of the frontier
 THRESHOLDS = 8  # latencies at which the frontier is to be improved, where there is one budget
@@ -123,7 +123,7 @@ class SurrogateController:
         return sum(gains.values()) / max(best, LEAST_LOSS)
 
     def _chances(self, episode: int) -> list[float | None]:
-        """For each budget the probability that an architecture not judged yet beats the best.
+        """For each budget the probability that an architecture not judged yet beats the best by `NO_GAIN`.
 
         Losses are drawn jointly from the surrogate, that of the best with them, since what was measured has
         noise; latencies that were not measured are drawn too.
@@ -146,7 +146,8 @@ class SurrogateController:
             if known is None:
                 chances.append(None)
                 continue
-            better = (losses[:, : len(unseen)] < losses[:, [place]]) & (drawn_ms <= budget)
+            least = losses[:, [place]] + math.log1p(-NO_GAIN)
+            better = (losses[:, : len(unseen)] < least) & (drawn_ms <= budget)
             chances.append(float(better.any(1).mean()))
             place += 1
         return chances
