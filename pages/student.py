@@ -39,6 +39,7 @@ def go_on(db: Path, seen: StudentView) -> None:
     scores_section.show(db, Source(seen.candidate, student))
     if student.spec.task is None and student.state == "finished":
         distil_form.show_for_task(db, student)
+        distil_form.show_to_go_on(db, seen.run, student)
     sweeps_section.show(db, student.candidate, of_student=True)
     if seen.children:
         st.header("Made from this student")

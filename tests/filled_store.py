@@ -22,7 +22,12 @@ from kdnas_core.spec import DistilSpec, ObjectiveSpec, RunSpec, ScoreSpec, parse
 
 TEACHER = Architecture(6, 384, 1536, 12)
 TEACHER_MS = 18.5
-LAYERS = [2, 3, 4, 6]
+SIZES = {
+    "layers": [2, 3, 4, 6],
+    "hidden_size": [96, 192, 288, 384],
+    "intermediate_size": [384, 768, 1536],
+    "attention_heads": [3, 6, 12],
+}
 DEVICE = "node-3: AMD EPYC 9B45 (2 cores)"
 STEPS = 80
 FULL_STEPS = 6_000  # of a full distillation
@@ -80,7 +85,7 @@ def begin_run(store: Store, spec: RunSpec | None = None) -> int:
     # two layers or more, so that the few candidates of a small run are on both sides of its budget
     space = spec.space
     if not space.presets:
-        space = space.model_copy(update={"layers": space.layers or LAYERS})
+        space = space.model_copy(update={**SIZES, **space.model_dump(exclude_none=True)})
     filled = spec.model_copy(update={"space": space.filled_from(TEACHER)})
     store.set_teacher(run, filled, teacher_facts())
     store.set_activity(run, "measuring latency of candidate 1")

@@ -23,7 +23,7 @@ from tests.tiny_runs import files_in, own_machine, remember_latencies, tiny_run
 
 WORDS = {"good": ["fine", "bright", "clear", "warm"], "bad": ["dull", "cold", "dark", "late"]}
 SCORE = {"task", "metric", "student", "teacher", "retained", "spread", "control"}
-SCORE |= {"interval", "teacher_interval", "chance", "above_chance", "within_noise"}
+SCORE |= {"interval", "teacher_interval", "chance", "above_chance", "within_noise", "before"}
 AVERAGES = {"average", "teacher_average", "retained", "retained_above_chance", "interval", "within_noise"}
 STUDENT = {
     "student",

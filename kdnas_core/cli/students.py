@@ -15,6 +15,7 @@ from kdnas_core.package.import_ import import_student
 from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.names import (
     check_student,
+    going_on_from,
     latest_scores,
     new_scoring,
     new_student,
@@ -76,10 +77,22 @@ def distill(
             _say_not_begun(source[len(made) + 1 :])
             raise
         _say_not_begun(source[len(made) :])
+        for student in made:
+            _say_queued(store, student)
         outcomes = [_outcome(store, student) for student in made]
         lines = [line for student in made for line in _student_lines(store, student)]
         show_result(outcomes[0] if len(source) == 1 else {"students": outcomes}, as_json, lambda: lines)
         _fail_if_failed(made[-1])
+
+
+def _say_queued(store: Store, student: Student) -> None:
+    """Says that what an earlier student was scored on waits to be scored again."""
+    before = going_on_from(store, student)
+    if before is not None and any(each.state == "queued" for each in store.scorings(student=student.id)):
+        say(
+            f"What {before.name} was scored on is queued for {student.name} too: "
+            "`python -m kdnas_core worker --until-idle` scores it, `show` compares."
+        )
 
 
 def _say_not_begun(names: list[str]) -> None:
@@ -186,8 +199,13 @@ def students(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 def show_student(store: Store, student: Student, as_json: bool) -> None:
     """Prints a student with its scores."""
     scores = latest_scores(store, source_of(store, student))
-    shown = {**student_object(store, student), **_scores_object(scores)}
-    show_result(shown, as_json, lambda: [*_student_lines(store, student), *_score_lines(scores)])
+    before = going_on_from(store, student)
+    earlier = [] if before is None else latest_scores(store, source_of(store, before))
+    shown = {**student_object(store, student), **_scores_object(scores, earlier)}
+    lines = [*_student_lines(store, student), *_score_lines(scores)]
+    if before is not None and earlier:
+        lines += [f"before, as {before.name}:", *_score_lines(earlier)]
+    show_result(shown, as_json, lambda: lines)
 
 
 def student_object(store: Store, student: Student) -> dict[str, Any]:
@@ -220,10 +238,14 @@ def _outcome(store: Store, student: Student) -> dict[str, Any]:
     }
 
 
-def _scores_object(scores: list[Score]) -> dict[str, Any]:
+def _scores_object(scores: list[Score], earlier: list[Score] | None = None) -> dict[str, Any]:
+    """The scores, each with that of the student that this one goes on from, if there is one."""
     found = averages(scores)
+    before = {(row.task, row.metric): row.student for row in score_rows(earlier or [])}
     return {
-        "scores": [row.to_dict() for row in score_rows(scores)],
+        "scores": [
+            {**row.to_dict(), "before": before.get((row.task, row.metric))} for row in score_rows(scores)
+        ],
         "average": found.student,
         "teacher_average": found.teacher,
         "retained": found.retained,

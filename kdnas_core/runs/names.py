@@ -102,13 +102,49 @@ def check_student(store: Store, source: Source, how: DistilSpec) -> list[str]:
     if how.task is not None:
         weights_of(store, source)
     elif source.student is not None:
-        raise BadInput(
-            f"{source.title} is distilled already; name a task with --task, or distil its candidate "
-            f"{source.candidate.id} anew."
-        )
+        _check_goes_on(source, source.student, how)
+        weights_of(store, source)
     if source.candidate.state in ("proposed", "distilling"):
         raise BadInput(f"{source.title} is not judged yet; let its run go on until it is.")
     return _warnings(source.candidate)
+
+
+def _check_goes_on(source: Source, student: Student, how: DistilSpec) -> None:
+    """Refuses to distil a student in full again, unless it is to go on with other text."""
+    if student.spec.task is not None:
+        raise BadInput(
+            f"{source.title} was made for the task {student.spec.task}; go on with the student that it was "
+            "made from."
+        )
+    if how.corpus is None:
+        raise BadInput(
+            f"{source.title} is distilled already; name text to go on with by --corpus, a task by --task, or "
+            f"distil its candidate {source.candidate.id} anew."
+        )
+
+
+def going_on_from(store: Store, student: Student) -> Student | None:
+    """Returns the student that a general one goes on from; None if there is none, or it was deleted."""
+    if student.parent is None or student.spec.task is not None:
+        return None
+    return next((other for other in store.students(student.run) if other.id == student.parent), None)
+
+
+def score_again(store: Store, student: Student) -> list[int]:
+    """Queues for a student what the one that it goes on from was scored on; returns the scorings.
+
+    So one sees what it has forgotten. Each way of scoring is queued once, and none that it has already.
+    """
+    before = going_on_from(store, student)
+    if before is None:
+        return []
+    known = [scoring.spec for scoring in store.scorings(student=student.id)]
+    queued = []
+    for scoring in reversed(store.scorings(student=before.id)):
+        if scoring.state == "finished" and scoring.spec not in known:
+            known.append(scoring.spec)
+            queued.append(store.create_scoring(scoring.spec, student=student.id))
+    return queued
 
 
 def _warnings(candidate: Candidate) -> list[str]:

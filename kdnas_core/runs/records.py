@@ -169,8 +169,8 @@ class Student(Work):
     Attributes:
         run: of its candidate.
         candidate: has its architecture.
-        parent: the student whose weights it begins with, if any, which may have been deleted since: ids are
-            never reused.
+        parent: the student whose weights it begins with, for a task or to go on with other text, if any; it
+            may have been deleted since: ids are never reused.
         spec: how it is distilled.
         loss: held-out loss, comparable with a candidate's; for a task-specific student, of its predictions.
         notes: sentences on what differs from the spec.

@@ -15,7 +15,7 @@ from kdnas_core.hardware import chosen_device, computing_on
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep_bench import SweepListener, check_sweep, measure_sweep
 from kdnas_core.runs.jobs import Job
-from kdnas_core.runs.names import Source, source_named, source_of, weights_of
+from kdnas_core.runs.names import Source, score_again, source_named, source_of, weights_of
 from kdnas_core.runs.records import Candidate, LayerLoss, Score, Scored, Scoring, Student, Sweep
 from kdnas_core.runs.store import Store
 from kdnas_core.spec import DistilSpec, ScoreSpec, SweepSpec
@@ -119,6 +119,7 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
     """
     folder = store.student_files(student.run, student.id)
     if student.loss is not None and (folder / "model.safetensors").is_file():
+        score_again(store, student)
         return  # its worker ended after the last write, before it marked the work as finished
     folder.mkdir(parents=True, exist_ok=True)
     with computing_on(student.spec.device):
@@ -130,18 +131,20 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
         languages=result.languages,
         cut_from=[asdict(source) for source in result.cut_from],
     )
+    score_again(store, student)
 
 
 def _distilled(store: Store, student: Student, folder: Path, listener: FullListener) -> FullResult:
     spec = store.run(student.run).spec
     if student.spec.task is None:
         architecture = store.candidate(student.candidate).architecture
-        return distil_fully(spec, student.spec, architecture, folder, listener)
+        start = None if student.parent is None else _start(store, student)
+        return distil_fully(spec, student.spec, architecture, folder, listener, start)
     return distil_for_task(spec, student.spec, _start(store, student), folder, listener)
 
 
 def _start(store: Store, student: Student) -> Path:
-    """The folder of the weights that a task-specific student begins with."""
+    """The folder of the weights that a student of another one begins with."""
     if student.parent is None:
         return weights_of(store, Source(store.candidate(student.candidate)))
     return weights_of(store, source_of(store, store.student(student.parent)))

@@ -26,7 +26,7 @@ from kdnas_core.models.kept_outputs import kept_outputs
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
-from kdnas_core.models.student import save
+from kdnas_core.models.student import read_student, save
 from kdnas_core.models.targets import Targets, TokenizedTexts, tokenised
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
@@ -92,7 +92,12 @@ def check_full(spec: RunSpec, how: DistilSpec, architecture: Architecture) -> No
 
 
 def distil_fully(
-    spec: RunSpec, how: DistilSpec, architecture: Architecture, folder: Path, listener: FullListener
+    spec: RunSpec,
+    how: DistilSpec,
+    architecture: Architecture,
+    folder: Path,
+    listener: FullListener,
+    start: Path | None = None,
 ) -> FullResult:
     """Distils a student on the whole corpus, or resumes an interrupted call.
 
@@ -108,6 +113,7 @@ def distil_fully(
         architecture: of the candidate.
         folder: for the checkpoint, and at the end for the student in the format of stock `transformers`.
         listener: callbacks.
+        start: the folder of a student of the same architecture, which goes on with its weights.
 
     Raises:
         BadInput: as `check_full`.
@@ -129,7 +135,11 @@ def distil_fully(
         how.seed,
         material.importance,
     )
-    listener.noted([*begun.notes, *([CUT_OF_TEACHER] if material.objective.start == "supernet" else [])])
+    if start is not None:
+        begun.student.load_state_dict(read_student(start).state_dict())
+    elif material.objective.start == "supernet":
+        listener.noted([CUT_OF_TEACHER])
+    listener.noted(begun.notes)
     listener.begun(steps)
     listener.say("distilling on the full corpus")
     autocast = autocast_dtype()

@@ -56,6 +56,7 @@ class Full:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.taken: list[int] = []
+        self.starts: list[Path | None] = []
         self.at: Callable[[int], None] = lambda step: None
         patch.setattr(student_journals, "distil_fully", self.fully)
         patch.setattr(student_journals, "distil_for_task", self.for_task)
@@ -67,8 +68,10 @@ class Full:
         architecture: Architecture,
         folder: Path,
         listener: FullListener,
+        start: Path | None,
     ) -> FullResult:
         self.calls.append((spec, how, architecture, folder))
+        self.starts.append(start)
         return self._train(folder, listener)
 
     def for_task(
@@ -280,6 +283,27 @@ def test_a_task_specific_student_begins_with_the_weights_that_were_named(store: 
         assert full.calls[-1][2:] == (start, store.student_files(1, student.id))
 
 
+@pytest.mark.usefixtures("scoring_stands_in")
+def test_a_student_goes_on_with_other_text_and_is_scored_on_what_the_one_before_was(
+    store: Store, full: Full
+) -> None:
+    before = claimed_student(store)
+    assert worker.distil(store, before) == "finished"
+    worker.score(store, claimed_scoring(store, "s1"))
+    student = claimed_student(store, "s1", corpus="other.txt")
+    assert (student.candidate, student.parent) == (1, before.id)
+    assert worker.distil(store, student) == "finished"
+    assert full.starts == [None, store.student_files(1, before.id)]
+    [queued] = store.scorings(student=student.id)
+    assert (queued.state, queued.spec) == ("queued", TASKS)
+    assert names.score_again(store, student) == []  # it is once
+    assert store.scorings(student=before.id)[0].state == "finished"
+    # one that begins with nobody's weights has nothing to compare with
+    other = claimed_student(store)
+    worker.distil(store, other)
+    assert store.scorings(student=other.id) == []
+
+
 def test_a_student_whose_beginning_is_gone_fails_with_a_sentence(store: Store, full: Full) -> None:
     student = claimed_student(store, task="packaged")
     (store.files(1, 1) / "model.safetensors").unlink()
@@ -447,6 +471,7 @@ def test_what_cannot_be_distilled_or_scored_is_refused_and_nothing_is_written(st
 
     assert "is not judged yet" in distil(str(proposed))
     assert "is distilled already" in distil("s1")
+    assert "is paused and has no weights yet" in distil("s1", corpus="other.txt")
     assert "is paused and has no weights yet" in distil("s1", task="packaged")
     for sentence in (distil("2", task="packaged"), score("2"), distil("3", task="packaged"), score("3")):
         assert "distil it in full first" in sentence

@@ -225,6 +225,22 @@ def test_the_teacher_reads_each_text_once_for_all_epochs_and_for_students_of_the
     assert sum(read) == 96
 
 
+def test_a_student_goes_on_from_the_weights_of_another(
+    whole: Whole, tiny_teacher: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    fields = tiny_fields(tiny_teacher, corpus_file) | {"objective": {"yardstick": "last_layer"}}
+    spec = parse_spec({**fields, "proxy": {**fields["proxy"], "held_out": 80}})
+    how, told = HOW.model_copy(update={"epochs": 0.1, "learning_rate": 1e-9}), Told()
+    distil_fully(spec, how, SMALL, tmp_path / "next", told.listener, whole.folder)
+    before, after = (
+        AutoModel.from_pretrained(folder).state_dict() for folder in (whole.folder, tmp_path / "next")
+    )
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    # its first evaluation is near the last of the other, but for the projection, which is fitted anew
+    first, anew = (each.held_out[0][1]["yardstick"][2, 4] for each in (told, whole.told))
+    assert first < (anew + whole.result.loss) / 2
+
+
 def test_its_loss_is_on_the_texts_that_judge_the_candidates_of_its_run(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

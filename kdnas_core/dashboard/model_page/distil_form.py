@@ -28,6 +28,7 @@ PAIRS_HELP = (
     " against each other."
 )
 CORPUS_HELP = "As on the form of a search; empty: the corpus of the search."
+GO_ON_HELP = "As the corpus on the form of a search."
 TASK_HELP = "`packaged`, a folder with train and validation, or a data set such as `hub:nyu-mll/glue:sst2`."
 AUGMENT_HELP = "Variants of each row, with words that a masked-LM head or word vectors hold for likely."
 GLOVE_HELP = "A file of word vectors in GloVe's text format, for words of several pieces; may stay empty."
@@ -129,6 +130,37 @@ def show_for_task(db: Path, student: Student) -> None:
         db,
         lambda: requests.distil(db, [student.name], fields),
         disabled=not fields["task"].strip(),
+    )
+
+
+@st.fragment(key="go_on_form")
+def show_to_go_on(db: Path, run: Run, student: Student) -> None:
+    """Draws the form that distils a student further, on other text."""
+    st.header("Go on with other text")
+    st.markdown(
+        "A new student begins with these weights and is distilled in full on the text that you name. What"
+        " this one was scored on is scored again, so that you see what it forgets."
+    )
+    corpus = st.text_input("Text", placeholder=f"other than {run.spec.corpus}", help=GO_ON_HELP)
+    left, middle, right = st.columns(3)
+    fields = {
+        "corpus": corpus.strip(),
+        "epochs": left.number_input("Passes", 0.1, 1_000.0, 1.0, 1.0, help="Over the texts."),
+        "sequence_length": middle.number_input("Tokens a text", 8, 512, student.spec.sequence_length),
+        "learning_rate": right.number_input(
+            "Learning rate", 1e-7, 1.0, student.spec.learning_rate, 1e-4, format="%g"
+        ),
+        "batch_size": student.spec.batch_size,
+        "recipe": student.spec.recipe,
+        "pairs": student.spec.pairs,
+        "cut": student.spec.cut,
+    }
+    ask_button.show(
+        "Go on",
+        f"go_on_{student.id}",
+        db,
+        lambda: requests.distil(db, [student.name], fields),
+        disabled=not fields["corpus"],
     )
 
 

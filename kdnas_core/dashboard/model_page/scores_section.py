@@ -62,9 +62,10 @@ SCORE_COLUMNS = {
     "Retained (%)": st.column_config.NumberColumn(format="%.1f"),
     "Above chance (%)": st.column_config.NumberColumn(format="%.1f"),
     "Without distillation": st.column_config.NumberColumn(format="%.1f"),
+    "Before": st.column_config.NumberColumn(format="%.1f", help="the student that this one goes on from"),
 }
 
-SELDOM = ("Seeds ±", "Above chance (%)", "Difference", "Without distillation")
+SELDOM = ("Seeds ±", "Above chance (%)", "Difference", "Without distillation", "Before")
 
 
 def show(db: Path, source: Source) -> None:
@@ -134,12 +135,21 @@ def _results(db: Path, source: Source, refresh: float | None) -> None:
     views = _read(db, source)
     for view in views:
         with st.container(border=True, key=f"scoring_{view.scoring.id}"):
-            _scoring(db, view)
+            _scoring(db, view, _before(db, source, view))
     if live.refresh_s([view.scoring for view in views]) != refresh:
         st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
-def _scoring(db: Path, view: ScoringView) -> None:
+def _before(db: Path, source: Source, view: ScoringView) -> list[Score]:
+    """What the student that this one goes on from scored in the same way."""
+    student = source.student
+    if student is None or student.parent is None or student.spec.task is not None:
+        return []
+    earlier = live_students.read_scorings(db, student=student.parent)
+    return next((each.scores for each in earlier if each.scoring.spec == view.scoring.spec), [])
+
+
+def _scoring(db: Path, view: ScoringView, before: Sequence[Score]) -> None:
     scoring = view.scoring
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**Scoring {scoring.id}** · {wording.plain(how(scoring.spec))}", width="content")
@@ -151,7 +161,7 @@ def _scoring(db: Path, view: ScoringView) -> None:
     work_controls.trouble(scoring)
     _progress(scoring)
     if view.scores:
-        _table(view)
+        _table(view, before)
 
 
 def how(spec: ScoreSpec) -> str:
@@ -179,8 +189,8 @@ def _progress(scoring: Scoring) -> None:
         st.progress(min(1.0, share), text=f"{wording.plain(scoring.activity or 'starting')}{steps}")
 
 
-def _table(view: ScoringView) -> None:
-    table = scores_table(view.scores)
+def _table(view: ScoringView, before: Sequence[Score]) -> None:
+    table = scores_table(view.scores, before)
     st.dataframe(
         table,
         hide_index=True,
@@ -220,10 +230,18 @@ def _left_out(scores: Sequence[Score]) -> str:
     return " (zero-shot scores are of another kind and not in it)" if some else ""
 
 
-def scores_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """Returns one row for each task and metric, without the columns that are empty in all."""
+def scores_table(scores: Sequence[Score], before: Sequence[Score] = ()) -> pd.DataFrame:
+    """Returns one row for each task and metric, without the columns that are empty in all.
+
+    Args:
+        scores: of a scoring.
+        before: of the student that the scored one goes on from.
+    """
+    known = {(row.task, row.metric): row.student for row in score_rows(before)}
     rows = score_rows(scores)
-    table = pd.DataFrame([_row(row) for row in rows])
+    table = pd.DataFrame(
+        [{**_row(row), "Before": _times_100(known.get((row.task, row.metric)))} for row in rows]
+    )
     return table.drop(columns=[name for name in SELDOM if name in table and table[name].isna().all()])
 
 

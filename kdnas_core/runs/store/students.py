@@ -32,7 +32,8 @@ class Students(Candidates):
         Args:
             candidate: has the architecture.
             spec: how it is distilled.
-            parent: the student whose weights a task-specific one begins with; if None, the candidate's.
+            parent: the student whose weights it begins with; if None, a task-specific one begins with those
+                of the candidate.
             notes: the student's first notes.
             worker: serves it at once; None queues it.
 
