@@ -37,6 +37,14 @@ def test_a_machine_in_order_is_described(tmp_path: Path, fresh_cache: Path) -> N
     assert "is whole, with 1 runs" in found["store"][1]
 
 
+def test_a_backup_says_where_it_is(tmp_path: Path) -> None:
+    fill(tmp_path / "runs.db")
+    printed = call("backup", tmp_path / "copy.db", "--db", tmp_path / "runs.db", "--json").json
+    assert printed == {"path": str((tmp_path / "copy.db").resolve())}
+    again = call("backup", tmp_path / "copy.db", "--db", tmp_path / "runs.db")
+    assert (again.code, again.out) == (2, "") and "exists already" in again.err
+
+
 def test_in_a_container_of_one_core_one_thread_computes_unless_more_are_asked_for() -> None:
     code = (
         "import kdnas_core.cli.base as b; b.prepare_libraries(); import torch; print(torch.get_num_threads())"

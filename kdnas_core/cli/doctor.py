@@ -1,4 +1,4 @@
-"""The command that says what this machine has, where things will run, and what is wrong."""
+"""The commands on machine and store: what this machine has and what is wrong, and a copy of the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,8 @@ from kdnas_core.cli.base import DEFAULT_DB, Db, Json, prepare_libraries, show_re
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import chosen_device, device_name, runtimes
+from kdnas_core.runs.store.backup import backup as copy_store
+from kdnas_core.runs.store.base import files_of
 
 LIBRARIES = ("torch", "transformers", "onnxruntime", "streamlit", "plotly", "sqlite-utils", "datasets")
 SPARE_BYTES = 2 * 10**9  # a quick search with its weights and teacher outputs takes a few hundred MB
@@ -28,6 +30,17 @@ def doctor(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     show_result({"checks": checks}, as_json, lambda: [_line(check) for check in checks])
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="A file that does not exist yet.")],
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Copy the store as it is at one moment, also while a search writes to it; weights are not in it."""
+    copy_store(db, file)
+    told = f"{file}: all runs and scores of {db}; the weights of students stay in {files_of(db)}"
+    show_result({"path": str(file.resolve())}, as_json, lambda: [told])
 
 
 def _checks(db: Path) -> Iterator[tuple[str, Callable[[], str]]]:

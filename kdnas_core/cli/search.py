@@ -193,7 +193,14 @@ def _proxy_lines(found: Proxies) -> list[str]:
     return [head, *lines]
 
 
-for command in (students.distill, students.evaluate, students.students, latency.latency, doctor.doctor):
+for command in (
+    students.distill,
+    students.evaluate,
+    students.students,
+    latency.latency,
+    doctor.doctor,
+    doctor.backup,
+):
     app.command()(command)
 app.command(name="import")(students.import_)
 
