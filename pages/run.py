@@ -53,7 +53,7 @@ def findings(db: Path, snapshot: Snapshot) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.header("Accuracy against latency", width="content")
         st.toggle("Live updates", value=True, key="updates", help=UPDATES_HELP)
-    limit = frontier_section.show(snapshot)
+    limit = frontier_section.show(db, snapshot)
     development(snapshot)
     frontier_section.show_table(snapshot, limit)
     students_section.show_best(db, snapshot, limit)

@@ -330,8 +330,7 @@ def _read_spec(path: str) -> RunSpec:
 
 
 def _pick_line(found: Pick) -> str:
-    budget = found.budget
-    limit = f"{budget.amounts[0]:g} ms" if budget.budget_speedup is None else f"{budget.amounts[0]:g}x"
+    limit = found.limit
     if found.best is None:
         return f"{limit:>9}  no candidate is within the budget"
     ahead = ""

@@ -36,6 +36,12 @@ class Pick:
     chance_unseen: float | None = None
 
     @property
+    def limit(self) -> str:
+        """Its budget in short: "5 ms" or "3x"."""
+        amount = self.budget.amounts[0]
+        return f"{amount:g}x" if self.budget.budget_ms is None else f"{amount:g} ms"
+
+    @property
     def margin(self) -> float | None:
         """By how much the next is worse, in units of the loss; None without a next."""
         return None if self.best is None or self.next is None else self.next.point[1] - self.best.point[1]

@@ -15,7 +15,9 @@ from kdnas_core.errors import BadInput, Failure
 from kdnas_core.package.layout import write_sums
 from kdnas_core.runs.jobs import Job, RunState, Worker
 from kdnas_core.runs.names import Source, source_named
+from kdnas_core.runs.picks import picks
 from kdnas_core.runs.store import opened
+from kdnas_core.spec import LatencySpec, RunSpec
 from tests.filled_store import fill
 from tests.package.makers import CHECKS
 from tests.served import Served, served
@@ -47,6 +49,28 @@ def test_a_resumed_run_is_queued_and_served(db: Path, served: Served) -> None:
     controls.resume(db, Job("runs", run))
     assert state(db, run) == "queued"
     assert (served.stores, served.exports) == ([db], [])
+
+
+def test_an_extended_run_is_queued_for_more_episodes_and_served(db: Path, served: Served) -> None:
+    run = fill(db, episodes=2)
+    assert controls.extend(db, Job("runs", run), 3) == f"Run {run} goes on for 3 more episodes."
+    with opened(db, read_only=True) as store:
+        assert (store.run(run).state, store.run(run).spec.search.episodes) == ("queued", 5)
+    assert served.stores == [db]
+    with pytest.raises(BadInput, match="pause it"):
+        controls.extend(db, Job("runs", run), 1)
+
+
+def test_the_configs_of_all_picks_come_in_one_zip(db: Path) -> None:
+    run = fill(db, spec=RunSpec(latency=LatencySpec(budget_speedup=[1.5, 3.0, 1_000.0])))
+    with opened(db, read_only=True) as store:
+        found = picks(store.run(run), store.candidates(run))
+    with zipfile.ZipFile(io.BytesIO(controls.configs_of(db, run, found))) as archive:
+        assert archive.namelist() == ["1.5x/config.json", "3x/config.json"]  # nothing is so fast
+        for pick in found[:2]:
+            assert pick.best is not None
+            config = json.loads(archive.read(f"{pick.limit}/config.json"))
+            assert config["hidden_size"] == pick.best.architecture.hidden_size
 
 
 def test_an_export_is_queued_beside_the_store_and_takes_the_place_of_one_that_is_over(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count, takewhile
 from pathlib import Path
+from zipfile import ZipFile
 
 from kdnas_core.package.checks import Exported, read_export
 from kdnas_core.package.layout import WEIGHTS, sha256, write_zip
@@ -15,6 +16,7 @@ from kdnas_core.runs.extending import extended
 from kdnas_core.runs.jobs import Job, lane_of
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.names import Source, source_named, weights_of
+from kdnas_core.runs.picks import Pick
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import ExportSpec
 
@@ -134,6 +136,23 @@ def own_folder(db: Path, source: Source) -> Path:
         if student is None:
             return store.files(candidate.run, candidate.id)
         return store.student_files(student.run, student.id)
+
+
+def configs_of(db: Path, run: int, found: Sequence[Pick]) -> bytes:
+    """Returns the configurations of the picks of a run as a zip, each in a folder named by its budget.
+
+    Args:
+        db: the store.
+        run: id of the run.
+        found: budgets without a student are left out.
+    """
+    buffer = io.BytesIO()
+    with opened(db, read_only=True) as store, ZipFile(buffer, "w") as archive:
+        for pick in found:
+            config = pick.best and store.files(run, pick.best.id) / "config.json"
+            if config and config.is_file():
+                archive.write(config, f"{pick.limit}/config.json")
+    return buffer.getvalue()
 
 
 def zipped(folder: Path) -> bytes:

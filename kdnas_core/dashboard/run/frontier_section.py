@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
 from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
@@ -25,12 +27,12 @@ TIED = (
 _FINEST_MS = 0.01  # as shown
 
 
-def show(snapshot: Snapshot) -> float | None:
+def show(db: Path, snapshot: Snapshot) -> float | None:
     """Draws slider, frontier, cards and the picks of several budgets; returns the slider's budget in ms."""
     limit = _budget_slider(snapshot)
     _draw(snapshot, limit)
     _cards(snapshot, limit)
-    _picks(snapshot)
+    _picks(db, snapshot)
     return limit
 
 
@@ -150,9 +152,10 @@ def _best_card(candidates: list[Candidate], limit: float | None) -> None:
         st.info("No student has been distilled yet; the first appears here as soon as it is judged.")
 
 
-def _picks(snapshot: Snapshot) -> None:
-    """Draws a table with the pick for each of several budgets."""
-    found = picks(snapshot.run, snapshot.candidates)
+def _picks(db: Path, snapshot: Snapshot) -> None:
+    """Draws a table with the pick for each of several budgets, and a download of their configurations."""
+    run = snapshot.run
+    found = picks(run, snapshot.candidates)
     if len(found) > 1:
         st.subheader("For each budget")
         st.dataframe(
@@ -161,6 +164,15 @@ def _picks(snapshot: Snapshot) -> None:
             placeholder=wording.UNKNOWN,
             column_config=tables.PICK_COLUMNS,
             alt="The best student within each budget of the search, and how far it is ahead of the next",
+        )
+        st.download_button(
+            "Download their configs (zip)",
+            controls.configs_of(db, run.id, found),
+            file_name=f"run-{run.id}-configs.zip",
+            mime="application/zip",
+            on_click="ignore",
+            icon=":material/download:",
+            disabled=all(pick.best is None for pick in found),
         )
         st.markdown(f":small[{TIED}]")
 
