@@ -1,7 +1,7 @@
 """How many students must a controller have judged to know the best ones? Searches replayed on a table.
 
-Run it with `python -m benchmarks.search --seeds 100`. The table (`benchmarks/table/students.csv`) has all
-students of a grid, each really distilled; a search runs through the product's own loop, with the table in the
+Run it with `python -m benchmarks.search --seeds 100`. The table (`python -m benchmarks.table` makes one) has
+all students of a grid, each really distilled; a search runs through the product's own loop, with the table in the
 place of the trainer, and reads each loss with the noise of a repeated training. There are five budgets at
 once: a half, a third, a fifth, a seventh and a tenth of the teacher's latency. The value of a search is the
 hypervolume over them: the mean of one minus the true loss of the best student within. Printed are by how much
@@ -84,9 +84,9 @@ class OptunaController:
         """Tells latency and loss; of a student over the budget the worst loss, and that it is infeasible."""
         for outcome in outcomes:
             trial = self.asked[outcome.architecture]
-            assert outcome.ms is not None
-            trial.set_constraint("over the budget", outcome.ms - max(self.table.budgets))
-            self.study.tell(trial, [outcome.ms, 1.0 if outcome.loss is None else outcome.loss])
+            ms = self.table.rows[outcome.architecture].ms
+            trial.set_constraint("over the budget", ms - max(self.table.budgets))
+            self.study.tell(trial, [ms, 1.0 if outcome.loss is None else outcome.loss])
 
 
 def _failed() -> Any:
@@ -120,6 +120,10 @@ def main() -> None:
     parser.add_argument("--prune", action="store_true", help="stop students at rungs")
     parser.add_argument("--only", nargs="+", choices=list(CONTROLLERS), default=list(CONTROLLERS))
     given = parser.parse_args()
+    if not given.table.is_file():
+        raise SystemExit(
+            f"There is no {given.table}; `python -m benchmarks.table` makes it, or name another."
+        )
     table = read_table(given.table)
     trained = sum(bool(row.losses) for row in table.rows.values())
     print(f"{len(table.rows)} students, {trained} within the largest budget; in per cent short of the best,")

@@ -35,12 +35,13 @@ CONTROLLER_HELP = (
     " what is expected to improve the best students within all budgets."
 )
 WARM_HELP = (
-    "The surrogate begins with the losses of searches of the same teacher, text, objective and proxy set."
-    " What they have judged may be proposed again, and takes no time then."
+    "The surrogate, if it is the controller, begins with the losses of searches in this store of the same"
+    " teacher, text, objective and proxy set. What they have judged may be proposed again; with the same seed"
+    " its training is remembered."
 )
 UNTIL_HELP = (
-    "After each episode a surrogate of all losses estimates by how much another would lower the best within"
-    " the budgets. The search ends where that is less than one per cent."
+    "After each episode a surrogate of all losses estimates by how much another would lower the best loss"
+    " within each budget. The search ends where that is less than one per cent for all of them."
 )
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (

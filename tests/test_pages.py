@@ -47,6 +47,7 @@ from tests.filled_store import (
     reading,
     tinybert_spec,
 )
+from tests.runs.test_proxies import add_scored
 from tests.served import Served, served
 
 __all__ = ["served"]  # the fixture
@@ -647,14 +648,43 @@ def test_a_run_of_several_budgets_has_a_pick_for_each(db: Path) -> None:
 def test_a_run_says_what_another_episode_is_expected_to_bring(db: Path) -> None:
     run = fill(db, spec=RunSpec(latency=LatencySpec(budget_speedup=[1.5, 3.0])))
     with opened(db) as store:
-        store.set_outlook(run, Outlook(3, 0.042, (0.31, None)))
+        store.set_outlook(run, Outlook(4, 0.042, (0.31, None)))
     app = shown(places.RUN, run=run)
-    assert "After episode 3, another is expected to lower the best losses by 4.2 %." in words(app)
+    assert "another is expected to lower the best loss within a budget by 4.2 %." in words(app)
     [table] = [frame.value for frame in app.dataframe if "Better unseen" in frame.value]
     assert list(table["Better unseen"]) == ["31%", wording.UNKNOWN]
     with opened(db) as store:
         store.set_outlook(run, Outlook(4, 0.002, (0.0, 0.0)))
     assert "**No gain is expected** after episode 4" in words(shown(places.RUN, run=run))
+
+
+@pytest.mark.usefixtures("served")
+def test_a_run_that_has_ended_is_extended_by_as_many_episodes_as_were_typed(db: Path) -> None:
+    run = fill(db)
+    app = shown(places.RUN, run=run)
+    [more] = [field for field in app.number_input if field.label == "More episodes"]
+    more.set_value(5)
+    [button] = [button for button in app.button if button.label == "Extend"]
+    button.click().run()
+    assert not app.exception
+    with opened(db, read_only=True) as store:
+        row = store.run(run)
+        assert (row.state, row.spec.search.episodes) == ("queued", row.episode + 5)
+    assert "goes on for 5 more episodes" in app.toast[0].value
+    assert not [button for button in app.button if button.label == "Extend"]  # it is not over
+
+
+def test_the_page_of_a_run_says_how_well_its_rungs_rank_its_students(db: Path) -> None:
+    run = fill(db)
+    assert "How well it ranks" not in words(shown(places.RUN, run=run))
+    with opened(db) as store:
+        add_scored(store, [0.7, 0.8, 0.9])
+    app = shown(places.RUN, run=run)
+    assert "3 students of this run were distilled in full and scored on packaged, sst2." in words(app)
+    [table] = [frame.value for frame in app.dataframe if "Ranked by" in frame.value]
+    names = list(table["Ranked by"])
+    assert names[0] == "Yardstick, before the first step"
+    assert names[-3:] == ["Yardstick, after full distillation", "FLOPs", "Parameters"]
 
 
 def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_alone(db: Path) -> None:

@@ -312,6 +312,8 @@ def test_only_the_knobs_left_out_are_derived() -> None:
 def test_derived_heads_divide_the_widths_that_were_given_and_derived_widths_the_heads() -> None:
     assert SpaceSpec(hidden_size=[200, 264]).filled_from(BERT).attention_heads == [2, 3, 4, 6, 12]
     assert SpaceSpec(hidden_size=[200]).filled_from(BERT).attention_heads == [2, 4]
+    # heads that divide none are refused by the space, in a sentence
+    assert SpaceSpec(attention_heads=[49]).filled_from(BERT).attention_heads == [49]
     assert SpaceSpec(attention_heads=[9]).filled_from(BERT).hidden_size == list(range(216, 769, 72))
 
 

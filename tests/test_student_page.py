@@ -74,7 +74,7 @@ def test_a_running_student_shows_its_step_the_time_left_and_its_agreement_so_far
 @pytest.mark.parametrize(
     ("student", "offered"),
     [
-        (GENERAL, {"Delete student s1 …", "Export", "Score", "Distil for the task"}),
+        (GENERAL, {"Delete student s1 …", "Export", "Score", "Distil for the task", "Go on"}),
         (TASK, {"Delete student s2 …", "Export", "Score", "Pause", "Stop", "Delete scoring 3 …"}),
         (RUNNING, {"Pause", "Stop", "Delete student s3 …"}),
         (PAUSED, {"Resume", "Stop", "Delete student s4 …"}),
@@ -85,7 +85,7 @@ def test_a_student_offers_the_buttons_of_its_state(db: Path, student: int, offer
     fill(db, students=True)
     app = shown(places.STUDENT, student=student)
     assert offered <= buttons(app)
-    others = {"Pause", "Stop", "Resume", "Export", "Score", "Distil for the task"}
+    others = {"Pause", "Stop", "Resume", "Export", "Score", "Distil for the task", "Go on"}
     assert not (others - offered) & buttons(app)
 
 
@@ -213,6 +213,23 @@ def test_a_student_is_made_task_specific(db: Path, served: Served) -> None:
     assert (student.parent, student.candidate) == (GENERAL, 1)
     assert student.spec == DistilSpec(task="packaged", augment=False)
     assert served.stores == [db]
+
+
+def test_a_student_goes_on_with_the_text_that_is_named(db: Path, tmp_path: Path, served: Served) -> None:
+    fill(db, students=True)
+    app = shown(places.STUDENT, student=GENERAL)
+    [button] = [button for button in app.button if button.label == "Go on"]
+    assert button.disabled
+    text = tmp_path / "other.txt"
+    text.write_text("\n".join(f"Sentence number {n} is about another thing." for n in range(400)))
+    [corpus] = [box for box in app.text_input if box.label == "Text"]
+    corpus.set_value(str(text))
+    app = press(app.run(), "Go on")
+    student = students(db)[0]
+    assert (student.parent, student.spec.corpus, student.spec.task) == (GENERAL, str(text), None)
+    with opened(db, read_only=True) as store:
+        before = store.student(GENERAL).spec
+    assert (student.spec.recipe, student.spec.batch_size) == (before.recipe, before.batch_size)
 
 
 def test_a_file_of_word_vectors_that_is_not_there_is_refused(db: Path, served: Served) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.latency.model import FAR_OVER
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.reward import kdnas_reward
 from kdnas_core.search.rungs import Cost, Peer, expected_loss, is_dominated
@@ -128,17 +129,22 @@ class Replay:
         """The last loss of a student as it is read, with the noise of a repeat."""
         return self.table.rows[shape].loss + self._off(shape, repeat)
 
-    def _off(self, shape: Architecture, repeat: int = 0) -> float:
-        return random.Random(f"{self.seed}/{repeat}/{shape.key}").gauss(0.0, self.noise)
+    def _off(self, shape: Architecture, of: int = 0) -> float:
+        """The noise of a repeat, or of the evaluation after so many steps."""
+        return random.Random(f"{self.seed}/{of}/{shape.key}").gauss(0.0, self.noise)
 
     def _outcome(self, shape: Architecture, peers: Sequence[Peer]) -> Outcome:
         row, constants, teacher_ms = self.table.rows[shape], RewardSpec(), self.table.teacher_ms
         self._judged += 1
-        if row.ms > max(self.table.budgets):
-            return Outcome(shape, 0.0, None, row.ms)
+        if row.ms > (budget := max(self.table.budgets)):  # what is far over is not measured in a search
+            return Outcome(shape, 0.0, None, row.ms if row.ms <= FAR_OVER * budget else None)
         self._trained += 1
         off, cost = self._off(shape), Cost(row.ms, row.ms / teacher_ms)
-        losses = {step: loss + off for step, loss in row.losses.items()}
+        last = max(row.losses)
+        losses = {
+            step: loss + (off if step == last else self._off(shape, step))
+            for step, loss in row.losses.items()
+        }
         for step, loss in sorted(losses.items())[:-1] if self.prune else []:
             if is_dominated(cost, step, loss, peers):
                 self.steps += step

@@ -277,7 +277,7 @@ def outlook(expected: Outlook) -> str:
     """Describes what another episode is expected to bring."""
     if expected.gain is None:
         return ""
-    lower = f"to lower the best losses by {100 * expected.gain:.1f} %"
+    lower = f"to lower the best loss within a budget by {100 * expected.gain:.1f} %"
     if expected.no_gain:
         return f"**No gain is expected** after episode {expected.episode}: another is expected {lower}."
     return f"After episode {expected.episode}, another is expected {lower}."

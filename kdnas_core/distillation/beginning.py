@@ -74,6 +74,7 @@ def begin(
     """
     planned = plan(spec, architecture, profile)
     origins: tuple[LayerSource, ...] = ()
+    is_new_static = student is None and architecture.is_static and spec.start != "random"
     if student is None:
         assert importance is not None or spec.start == "random", "a cut needs to know what matters"
         layers = None if architecture.is_static else start_layers(spec, architecture.layers, teacher.layers)
@@ -87,5 +88,5 @@ def begin(
     objective = make_objective(
         planned, spec, architecture, teacher.architecture, words, size, seed, profile.pooling
     )
-    notes = [*planned.notes, *([STATIC] if architecture.is_static and spec.start != "random" else [])]
+    notes = [*planned.notes, *([STATIC] if is_new_static else [])]
     return Start(student, objective, notes, origins)

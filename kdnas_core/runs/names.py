@@ -11,6 +11,8 @@ from kdnas_core.runs.records import Candidate, Score, Student
 from kdnas_core.runs.store import Store
 from kdnas_core.spec import DistilSpec, ScoreSpec
 
+AS_BEFORE = {"recipe", "pairs", "sequence_length", "cut", "batch_size", "learning_rate"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -93,6 +95,14 @@ def _why_none(candidate: Candidate) -> str:
     return f"it is {candidate.state.replace('_', ' ')} and was not distilled to the end"
 
 
+def as_before(source: Source, how: DistilSpec) -> DistilSpec:
+    """Returns how a source is distilled: a student goes on as it was distilled, but for what is given."""
+    if source.student is None or how.task is not None:
+        return how
+    names = AS_BEFORE - how.model_fields_set
+    return how.model_copy(update=source.student.spec.model_dump(include=names))
+
+
 def check_student(store: Store, source: Source, how: DistilSpec) -> list[str]:
     """Checks that a source can be distilled, and returns the student's first notes.
 
@@ -130,23 +140,6 @@ def going_on_from(store: Store, student: Student) -> Student | None:
     return next((other for other in store.students(student.run) if other.id == student.parent), None)
 
 
-def score_again(store: Store, student: Student) -> list[int]:
-    """Queues for a student what the one that it goes on from was scored on; returns the scorings.
-
-    So one sees what it has forgotten. Each way of scoring is queued once, and none that it has already.
-    """
-    before = going_on_from(store, student)
-    if before is None:
-        return []
-    known = [scoring.spec for scoring in store.scorings(student=student.id)]
-    queued = []
-    for scoring in reversed(store.scorings(student=before.id)):
-        if scoring.state == "finished" and scoring.spec not in known:
-            known.append(scoring.spec)
-            queued.append(store.create_scoring(scoring.spec, student=student.id))
-    return queued
-
-
 def _warnings(candidate: Candidate) -> list[str]:
     if candidate.state == "over_budget":
         return [f"Candidate {candidate.id} is over the latency budget of its run."]
@@ -165,7 +158,7 @@ def new_student(store: Store, source: Source, how: DistilSpec, worker: Worker | 
     Raises:
         BadInput: as `check_student`.
     """
-    notes = check_student(store, source, how)
+    notes, how = check_student(store, source, how), as_before(source, how)
     parent = None if source.student is None else source.student.id
     return store.create_student(source.candidate.id, how, parent=parent, notes=notes, worker=worker)
 

@@ -68,10 +68,14 @@ class Pick:
 def picks(run: Run, candidates: Sequence[Candidate]) -> list[Pick]:
     """Returns the pick for each budget of a run, the largest budget first."""
     budgets = run.spec.latency.budgets
-    chances = run.outlook.chances if run.outlook else (None,) * len(budgets)
+    outlook = run.outlook
+    # of an episode that is not over, some candidates are known that the outlook does not know
+    chances = outlook.chances if outlook and outlook.episode == run.episode else (None,) * len(budgets)
+    found = [pick_within(run, candidates, budget) for budget in budgets]
     return [
-        replace(pick_within(run, candidates, budget), chance_unseen=chance)
-        for budget, chance in zip(budgets, chances, strict=True)
+        # no surrogate is told of a static student
+        replace(pick, chance_unseen=None if pick.best and pick.best.architecture.is_static else chance)
+        for pick, chance in zip(found, chances, strict=True)
     ]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdnas_core.data.tasks import ZERO_SHOT
 from kdnas_core.runs.losses import losses_by_step
-from kdnas_core.runs.picks import TWO_SIDED
+from kdnas_core.runs.names import Source, latest_scores
 from kdnas_core.runs.records import Candidate, Score, Student
-from kdnas_core.runs.score_table import averages
+from kdnas_core.runs.score_table import average_error, averages
 from kdnas_core.runs.store import Store
 from kdnas_core.search.ranking import Ranking, pairs_of_equal_latency, ranked
 
@@ -25,7 +26,7 @@ class Proxies:
         tasks: on which all of them were scored; their mean is the score.
         students: the newest scored one of each candidate, as in "s3".
         rankings: by the name of the measure: "step N" is the yardstick after so many steps of mini-KD, "full"
-            after full distillation; then "flops" and "parameters".
+            after full distillation, if all are by one recipe; then "flops" and "parameters".
     """
 
     tasks: tuple[str, ...]
@@ -49,33 +50,42 @@ class Scored:
 
 
 def read_scored(store: Store, run: int) -> list[Scored]:
-    """Returns the newest scored student of each candidate of a run, by ascending latency."""
-    newest: dict[int, Scored] = {}
-    students = {row.id: row for row in store.students(run)}
-    for scoring in sorted(store.scorings(run), key=lambda row: (row.student or 0, row.id)):
-        student = students.get(scoring.student or 0)
-        if student is None or student.spec.task is not None or scoring.state != "finished":
+    """Returns the newest scored student of each candidate that was judged to the end, by ascending latency.
+
+    Students for one task, and those that went on with other text, are left out.
+    """
+    found: dict[int, Scored] = {}
+    for student in sorted(store.students(run), key=lambda row: row.id):
+        if student.spec.task is not None or student.parent is not None or student.state != "finished":
             continue
         candidate = store.candidate(student.candidate)
-        losses = losses_by_step(store.layer_losses(candidate.id))
-        newest[candidate.id] = Scored(student, candidate, losses, store.scores(scoring.id))
-    return sorted(newest.values(), key=lambda each: each.candidate.point[0])
+        scores = latest_scores(store, Source(candidate, student))
+        if scores and candidate.state == "done" and candidate.latency is not None:
+            losses = losses_by_step(store.layer_losses(candidate.id))
+            found[candidate.id] = Scored(student, candidate, losses, scores)
+    return sorted(found.values(), key=lambda each: each.candidate.point[0])
 
 
 def proxies_of(found: Sequence[Scored]) -> Proxies | None:
     """Ranks scored students by each measure that all of them have; None if they are too few to be ranked.
 
+    Compared are those that were scored on the task that most of them share.
+
     Args:
         found: of one run, so that their losses compare.
     """
-    found = [each for each in found if each.candidate.latency is not None and _tasks(each)]
-    tasks = sorted(set.intersection(*map(_tasks, found))) if found else []
-    if len(found) < FEWEST or not tasks:
+    counts = Counter(task for each in found for task in _tasks(each))
+    if not counts:
         return None
-    means = [averages([score for score in each.scores if score.task in tasks]) for each in found]
-    scores = [mean.student or 0.0 for mean in means]
-    noise = [(mean.interval or 0.0) / TWO_SIDED for mean in means]
+    shared = min(counts, key=lambda task: (-counts[task], task))
+    found = [each for each in found if shared in _tasks(each)]
+    tasks = sorted(set.intersection(*map(_tasks, found)))
+    if len(found) < FEWEST:
+        return None
+    counted = [[score for score in each.scores if score.task in tasks] for each in found]
+    scores = [averages(some).student or 0.0 for some in counted]
     pairs = pairs_of_equal_latency([each.candidate.point[0] for each in found])
+    noise = [average_error(some) for some in counted]
     return Proxies(
         tuple(tasks),
         tuple(each.student.name for each in found),
@@ -97,7 +107,7 @@ def _measures(found: Sequence[Scored]) -> dict[str, list[float]]:
     measures = {f"step {step}": [each.losses[step] for each in found] for step in steps}
     full = [each.student.loss for each in found]
     known = [loss for loss in full if loss is not None]
-    if len(known) == len(full):
+    if len(known) == len(full) and len({each.student.spec.recipe for each in found}) == 1:
         measures["full"] = known
     measures["flops"] = [-float(each.candidate.flops or 0) for each in found]
     measures["parameters"] = [-float(each.candidate.parameters or 0) for each in found]

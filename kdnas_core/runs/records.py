@@ -11,7 +11,7 @@ from kdnas_core.data.tasks import PROXY
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Kind, Work
 from kdnas_core.search.stopping import Outlook
-from kdnas_core.spec import DistilSpec, ExportSpec, RunSpec, ScoreSpec, SweepSpec
+from kdnas_core.spec import METHOD, DistilSpec, ExportSpec, RunSpec, ScoreSpec, SweepSpec
 
 CandidateState = Literal["proposed", "over_budget", "distilling", "pruned", "done", "failed"]
 
@@ -36,13 +36,17 @@ class TeacherFacts:
 
 @dataclass(frozen=True)
 class Run(Work):
-    """One search; its outlook is that after its last episode, None before the first is over."""
+    """One search.
+
+    `outlook` is that after its last episode, None before the first is over; runs of one `method` compare.
+    """
 
     name: str
     spec: RunSpec
     episode: int
     teacher: TeacherFacts | None
     outlook: Outlook | None = None
+    method: int = METHOD
 
     @property
     def job(self) -> Job:

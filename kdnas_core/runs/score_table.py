@@ -140,6 +140,14 @@ def averages(scores: Sequence[Score]) -> Averages:
     )
 
 
+def average_error(scores: Sequence[Score]) -> float | None:
+    """Returns the standard error of a student's average over tasks, by seeds and rows; None if not known."""
+    tuned = [score for score in scores if not score.task.endswith(ZERO_SHOT)]
+    tasks = {score.task for score in tuned if score.subject == "student"}
+    noise = _by_tasks(tuned, "student", tasks)
+    return None if noise is None else math.sqrt(noise.variance)
+
+
 def figures_of(scores: Sequence[Score], subject: Scored = "student") -> dict[str, float]:
     """Returns one score for each task of a subject: the mean over metrics of the means over seeds.
 

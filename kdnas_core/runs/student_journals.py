@@ -15,11 +15,11 @@ from kdnas_core.hardware import chosen_device, computing_on
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.latency.sweep_bench import SweepListener, check_sweep, measure_sweep
 from kdnas_core.runs.jobs import Job
-from kdnas_core.runs.names import Source, score_again, source_named, source_of, weights_of
+from kdnas_core.runs.names import Source, as_before, source_named, source_of, weights_of
 from kdnas_core.runs.records import Candidate, LayerLoss, Score, Scored, Scoring, Student, Sweep
 from kdnas_core.runs.store import Store
 from kdnas_core.spec import DistilSpec, ScoreSpec, SweepSpec
-from kdnas_core.students.full import FullListener, FullResult, check_full, distil_fully
+from kdnas_core.students.full import CHECKPOINT, FullListener, FullResult, check_full, distil_fully
 from kdnas_core.students.scores import ScoreListener, check_scoring, score_models
 from kdnas_core.students.task_stage import distil_for_task
 
@@ -92,7 +92,7 @@ def check_distillation(store: Store, source: Source, how: DistilSpec) -> None:
         BadInput: the source cannot be distilled; says why.
     """
     chosen_device(how.device)
-    spec = store.run(source.candidate.run).spec
+    spec, how = store.run(source.candidate.run).spec, as_before(source, how)
     if how.task is None:
         check_full(spec, how, source.candidate.architecture)
     else:
@@ -119,7 +119,6 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
     """
     folder = store.student_files(student.run, student.id)
     if student.loss is not None and (folder / "model.safetensors").is_file():
-        score_again(store, student)
         return  # its worker ended after the last write, before it marked the work as finished
     folder.mkdir(parents=True, exist_ok=True)
     with computing_on(student.spec.device):
@@ -131,14 +130,15 @@ def distil(store: Store, student: Student, check: Callable[[], None], told: Told
         languages=result.languages,
         cut_from=[asdict(source) for source in result.cut_from],
     )
-    score_again(store, student)
 
 
 def _distilled(store: Store, student: Student, folder: Path, listener: FullListener) -> FullResult:
     spec = store.run(student.run).spec
     if student.spec.task is None:
         architecture = store.candidate(student.candidate).architecture
-        start = None if student.parent is None else _start(store, student)
+        # a checkpoint has all that was learnt, also where the student that it began with is gone
+        goes_on = student.parent is not None and not (folder / CHECKPOINT).exists()
+        start = _start(store, student) if goes_on else None
         return distil_fully(spec, student.spec, architecture, folder, listener, start)
     return distil_for_task(spec, student.spec, _start(store, student), folder, listener)
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.hardware import computing_on, return_memory
+from kdnas_core.hardware import computing_on, in_slot, return_memory
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
 from kdnas_core.runs.candidate_journal import CandidateJournal
@@ -308,10 +308,11 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
 
         def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
             say("estimating what another episode would bring")
-            surrogate = _surrogate(controller, prepared, earlier, outcomes)
-            outlook = surrogate.outlook(episode, spec.candidates)
+            with in_slot(1, check):  # it computes, and others may be timing
+                surrogate = _surrogate(controller, prepared, earlier, outcomes)
+                outlook = surrogate.outlook(episode, spec.candidates)
             store.set_outlook(run.id, outlook)
-            return spec.until == "no_gain" and outlook.no_gain
+            return spec.until == "no_gain" and episode >= spec.least_episodes and outlook.no_gain
 
         search(controller, journal, spec.episodes, spec.candidates, prepared.beside, is_over)
 

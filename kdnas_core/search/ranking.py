@@ -28,22 +28,26 @@ class Ranking:
 
 
 def ranked(
-    errors: Sequence[float], scores: Sequence[float], noise: Sequence[float], pairs: Sequence[tuple[int, int]]
+    errors: Sequence[float],
+    scores: Sequence[float],
+    noise: Sequence[float | None],
+    pairs: Sequence[tuple[int, int]],
 ) -> Ranking:
     """Compares the order of a measure with that of scores.
 
     Args:
         errors: the measure of each student; less is better.
         scores: of each student; more is better.
-        noise: standard error of each score.
-        pairs: of students to compare; those whose scores differ by no more than their noise do not count.
+        noise: standard error of each score; None if it is not known.
+        pairs: of students to compare; those do not count whose scores differ by no more than their noise, or
+            whose noise is not known.
     """
     rank = float(spearmanr([-error for error in errors], scores).statistic) if _vary(errors, scores) else None
-    told = [
-        (one, other)
-        for one, other in pairs
-        if abs(scores[one] - scores[other]) > math.hypot(noise[one], noise[other])
-    ]
+    told = []
+    for one, other in pairs:
+        errors_of_both = [error for error in (noise[one], noise[other]) if error is not None]
+        if len(errors_of_both) == 2 and abs(scores[one] - scores[other]) > math.hypot(*errors_of_both):
+            told.append((one, other))
     right = sum((errors[one] - errors[other]) * (scores[one] - scores[other]) < 0 for one, other in told)
     return Ranking(rank, right, len(told))
 

@@ -13,10 +13,12 @@ class Outlook:
 
     Attributes:
         episode: the last one.
-        gain: by what share another episode is expected to lower the best losses within the budgets; None if
-            no loss is known.
-        chances: for each budget, the largest first, the probability that the loss of an architecture not
-            judged yet is lower than the best by `NO_GAIN` of it; None within a budget that nothing is within.
+        gain: by what share another episode is expected to lower the best loss within a budget, the largest
+            share over the budgets; within one that nothing is within yet, the probability that something is.
+            None if no loss is known.
+        chances: for each budget, the largest first, the probability that the loss of one of the most
+            promising of 2,000 architectures not judged yet is lower than the best by `NO_GAIN` of it; None
+            within a budget that nothing is within.
     """
 
     episode: int

@@ -33,6 +33,7 @@ from kdnas_core.spec.objective import (
 )
 from kdnas_core.spec.run import (
     METHOD,
+    MOST_EPISODES,
     SUPERNET_BATCH,
     SUPERNET_SHAPES,
     SUPERNET_STEPS,
@@ -53,6 +54,7 @@ __all__ = [
     "KDNAS_SPACE",
     "LOGITS",
     "METHOD",
+    "MOST_EPISODES",
     "SAME_HEADS",
     "SOFTENED",
     "SUPERNET_BATCH",

@@ -41,6 +41,7 @@ class ProxySpec(Strict):
 
 # the training of a supernet: its steps, the shapes in each, and the texts that each of these reads
 SUPERNET_STEPS, SUPERNET_SHAPES, SUPERNET_BATCH = 400, 2, 32
+MOST_EPISODES = 1_000
 METHOD = 5  # increased when the same spec gives a candidate another loss than before
 
 
@@ -60,19 +61,20 @@ class SearchSpec(Strict):
     """How candidates are proposed, and how many.
 
     `prune` stops a mini-KD once a faster candidate is clearly better after as many steps; a run with tasks
-    stops none. `until` ends a search before its last episode once no gain is expected of another (`Outlook`).
-    `warm_start` lets a surrogate learn from searches in the same store whose losses compare: of the same
-    teacher, text, objective, proxy set, tasks and protocol. `remember` makes use of results of mini-KD that
-    earlier searches on this machine had in the same way. `slots` is how many candidates are judged side by
-    side, measured if it is `auto`; it changes no loss but by rounding. `static` adds a static student to the
-    first episode (`static_student`), beside which one sees what layers are worth; left out: where the
-    teacher's sentence vectors are means of its states.
+    stops none. `until` ends a search before its last episode once no gain is expected of another (`Outlook`),
+    though not before it has had `least_episodes`. `warm_start` lets a surrogate learn from searches in the
+    same store whose losses compare: of the same teacher, text, objective, proxy set, tasks and protocol.
+    `remember` makes use of results of mini-KD that earlier searches on this machine had in the same way.
+    `slots` is how many candidates are judged side by side, measured if it is `auto`; it changes no loss but
+    by rounding. `static` adds a static student to the first episode (`static_student`), beside which one sees
+    what layers are worth; left out: where the teacher's sentence vectors are means of its states.
     """
 
     controller: Literal["lstm", "random", "surrogate"] = "lstm"
-    episodes: int = Field(default=15, ge=1, le=1_000)
+    episodes: int = Field(default=15, ge=1, le=MOST_EPISODES)
     candidates: int = Field(default=20, ge=1, le=1_000)
     until: Literal["episodes", "no_gain"] = "episodes"
+    least_episodes: int = Field(default=1, ge=1)
     warm_start: bool = False
     pool: int = Field(default=150, ge=1, le=100_000)
     epsilon_start: float = Field(default=1.0, ge=0, le=1)

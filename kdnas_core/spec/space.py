@@ -64,7 +64,7 @@ class SpaceSpec(Strict):
         divisors = [own] if same_heads or own == 1 else [n for n in range(2, own + 1) if own % n == 0]
         heads = self.attention_heads or divisors
         usual = _steps(teacher.hidden_size // 4, teacher.hidden_size)
-        widths = self.hidden_size or [width for width in usual if any(width % n == 0 for n in heads)]
+        widths = self.hidden_size or [width for width in usual if any(width % n == 0 for n in heads)] or usual
         derived = SpaceSpec(
             layers=list(range(1, teacher.layers + 1)),
             hidden_size=widths,

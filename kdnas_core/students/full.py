@@ -122,7 +122,7 @@ def distil_fully(
     listener.say("loading the teacher")
     teacher = load_teacher(spec.teacher)
     spec = spec.filled_for(is_embedding_teacher(spec.teacher))
-    material = _material(spec, how, architecture, teacher, listener)
+    material = _material(spec, how, architecture, teacher, listener, is_new=start is None)
     steps = math.ceil(how.epochs * len(material.data.learnt) / how.batch_size)
     proxy = training_of(how.batch_size, how.learning_rate, steps)
     begun = begin(
@@ -134,12 +134,10 @@ def distil_fully(
         material.words,
         how.seed,
         material.importance,
+        student=None if start is None else read_student(start),
     )
-    if start is not None:
-        begun.student.load_state_dict(read_student(start).state_dict())
-    elif material.objective.start == "supernet":
-        listener.noted([CUT_OF_TEACHER])
-    listener.noted(begun.notes)
+    is_cut = start is None and material.objective.start == "supernet"
+    listener.noted([*begun.notes, *([CUT_OF_TEACHER] if is_cut else [])])
     listener.begun(steps)
     listener.say("distilling on the full corpus")
     autocast = autocast_dtype()
@@ -183,7 +181,12 @@ class _Material:
 
 
 def _material(
-    spec: RunSpec, how: DistilSpec, architecture: Architecture, teacher: Teacher, listener: FullListener
+    spec: RunSpec,
+    how: DistilSpec,
+    architecture: Architecture,
+    teacher: Teacher,
+    listener: FullListener,
+    is_new: bool,
 ) -> _Material:
     objective = objective_of(spec, how)
     own = own_head(objective, architecture, teacher)
@@ -192,12 +195,15 @@ def _material(
     texts = _texts(spec, how, teacher, listener)
     data = _data(teacher, texts, spec, how, planned, listener)
     say, waiting = listener.say, listener.waiting
+    importance = None
+    if is_new:
+        importance = importance_for(objective, teacher, profile.pooling, texts.learnt, say, waiting)
     return _Material(
         objective,
         profile,
         data,
         head_in_use(teacher, own, data, [planned], how.seed, say, waiting),
-        importance_for(objective, teacher, profile.pooling, texts.learnt, say, waiting),
+        importance,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kdnas_core.architecture import static_student
 from kdnas_core.runs.picks import pick_within, picks
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import opened
@@ -46,9 +47,14 @@ def test_each_budget_has_its_pick_and_how_far_it_is_ahead(filled: tuple[Run, Can
 def test_a_pick_says_how_likely_an_unseen_student_is_better(filled: tuple[Run, Candidate]) -> None:
     run, done = filled
     run = replace(run, spec=RunSpec(latency=LatencySpec(budget_ms=[9.0, 5.0])))
-    known = replace(run, outlook=Outlook(2, 0.04, (0.25, None)))
+    known = replace(run, outlook=Outlook(run.episode, 0.04, (0.25, None)))
     rows = candidates(done, (4.0, 0.5))
     assert [pick.chance_unseen for pick in picks(known, rows)] == [0.25, None]
+    # another episode is on its way, and what it has found is not in it
+    begun = replace(known, episode=run.episode + 1)
+    assert [pick.chance_unseen for pick in picks(begun, rows)] == [None, None]
+    static = replace(rows[0], architecture=static_student(384))
+    assert [pick.chance_unseen for pick in picks(known, [static])] == [None, None]
     assert [pick.chance_unseen for pick in picks(replace(run, outlook=None), rows)] == [None, None]
 
 

@@ -296,12 +296,40 @@ def test_a_student_goes_on_with_other_text_and_is_scored_on_what_the_one_before_
     assert full.starts == [None, store.student_files(1, before.id)]
     [queued] = store.scorings(student=student.id)
     assert (queued.state, queued.spec) == ("queued", TASKS)
-    assert names.score_again(store, student) == []  # it is once
     assert store.scorings(student=before.id)[0].state == "finished"
     # one that begins with nobody's weights has nothing to compare with
     other = claimed_student(store)
     worker.distil(store, other)
     assert store.scorings(student=other.id) == []
+
+
+def test_a_student_goes_on_as_the_one_before_was_distilled_but_for_what_is_given(
+    store: Store, full: Full
+) -> None:
+    before = claimed_student(store, recipe="kdnas", sequence_length=32, batch_size=8, epochs=5)
+    worker.distil(store, before)
+    student = claimed_student(store, "s1", corpus="other.txt", batch_size=16)
+    how = student.spec
+    assert (how.recipe, how.sequence_length, how.batch_size) == ("kdnas", 32, 16)
+    assert how.epochs == DistilSpec().epochs
+
+
+def test_a_student_that_went_on_resumes_though_the_one_before_is_gone(store: Store, full: Full) -> None:
+    before = claimed_student(store)
+    worker.distil(store, before)
+    student = claimed_student(store, "s1", corpus="other.txt")
+
+    def fail(step: int) -> None:
+        if step == 3:
+            raise RuntimeError("the machine is tired")
+
+    full.at = fail
+    assert worker.distil(store, student) == "failed"
+    full.at = lambda step: None
+    store.delete(before.job)
+    store.resume(student.job)
+    assert worker.distil(store, claim(store)) == "finished"
+    assert full.starts == [None, store.student_files(1, before.id), None]
 
 
 def test_a_student_whose_beginning_is_gone_fails_with_a_sentence(store: Store, full: Full) -> None:

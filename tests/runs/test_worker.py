@@ -273,6 +273,27 @@ def test_a_search_ends_where_no_gain_is_expected_if_its_spec_says_so(
             assert row.outlook is not None and row.outlook.episode == episodes and row.outlook.no_gain
 
 
+def test_a_warm_search_learns_from_the_one_before_it(
+    db: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(worker, "search", lambda controller, *rest: given.append(len(controller.earlier)))
+    for warm in (False, True):
+        chosen = prepared.spec.search.model_copy(update={"warm_start": warm, "controller": "surrogate"})
+        spec = prepared.spec.model_copy(update={"search": chosen})
+        with opened(db) as store:
+            before = store.create_run(spec, Worker.this_process())
+            store.set_teacher(before, spec, worker._facts(prepared))
+            store.begin_episode(before, 1, [(shape, None) for shape in list(prepared.space)[:3]])
+            for candidate in store.candidates(before):
+                store.update_candidate(candidate.id, state="done", loss=0.5, reward=0.4)
+            store.end_run(before, "finished")
+            run = claimed(store, spec)
+            assert worker.work_on(store, run, replace(prepared, spec=spec)) == "finished"
+            assert (store.earlier(run.id) is not None) == warm
+    assert given == [0, 6]  # of both runs before it
+
+
 # --- workers that are processes ---------------------------------------------------------------------------
 
 MOMENTS: list[Callable[[Run, list[Candidate]], bool]] = [

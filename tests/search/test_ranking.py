@@ -28,6 +28,10 @@ def test_scores_within_their_noise_are_no_pair() -> None:
         assert (found.right, found.pairs) == (pairs, pairs)
 
 
+def test_a_pair_whose_noise_is_not_known_does_not_count() -> None:
+    assert ranked([0.1, 0.2], [81, 70], [0.5, None], [(0, 1)]).pairs == 0
+
+
 def test_a_measure_that_is_the_same_for_all_has_no_correlation_and_is_right_in_no_pair() -> None:
     assert ranked([0.2, 0.2], [80, 90], [0, 0], [(0, 1)]) == Ranking(None, 0, 1)
 

@@ -191,6 +191,11 @@ def test_heads_that_divide_no_hidden_size_are_refused_by_their_number() -> None:
     assert is_one_sentence(str(caught.value))
 
 
+def test_heads_that_divide_no_derived_hidden_size_are_refused_by_their_number() -> None:
+    with pytest.raises(BadInput, match="49 attention heads divide none"):
+        SearchSpace.from_spec(SpaceSpec(attention_heads=[49]), TEACHER)
+
+
 def test_heads_that_divide_one_of_the_hidden_sizes_are_enough() -> None:
     space = SearchSpace.from_spec(SpaceSpec(hidden_size=[16, 21], attention_heads=[4, 7]), TEACHER)
     assert {(point.hidden_size, point.attention_heads) for point in space} == {(16, 4), (21, 7)}

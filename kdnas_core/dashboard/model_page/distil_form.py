@@ -150,10 +150,6 @@ def show_to_go_on(db: Path, run: Run, student: Student) -> None:
         "learning_rate": right.number_input(
             "Learning rate", 1e-7, 1.0, student.spec.learning_rate, 1e-4, format="%g"
         ),
-        "batch_size": student.spec.batch_size,
-        "recipe": student.spec.recipe,
-        "pairs": student.spec.pairs,
-        "cut": student.spec.cut,
     }
     ask_button.show(
         "Go on",

@@ -13,6 +13,7 @@ from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import widgets, work_controls
 from kdnas_core.runs.records import Run
+from kdnas_core.spec import METHOD, MOST_EPISODES
 
 
 def show(db: Path, snapshot: Snapshot) -> None:
@@ -23,7 +24,7 @@ def show(db: Path, snapshot: Snapshot) -> None:
         widgets.state_badge(run)
     widgets.say()
     work_controls.buttons(db, run)
-    if run.state == "finished" and run.teacher is not None:
+    if run.state == "finished" and run.method == METHOD:
         _extend(db, run)
     work_controls.trouble(run)
     _progress(snapshot)
@@ -32,13 +33,15 @@ def show(db: Path, snapshot: Snapshot) -> None:
 def _extend(db: Path, run: Run) -> None:
     """Draws what lets a finished search go on; `extend` on the command line can change its space as well."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        episodes = st.number_input("More episodes", 1, 1_000, 3, key=f"more_{run.id}", width=150)
+        key, most = f"more_{run.id}", max(1, MOST_EPISODES - run.episode)
+        st.number_input("More episodes", 1, most, min(3, most), key=key, width=150)
         st.button(
             "Extend",
             key=f"extend_{run.id}",
             icon=":material/play_arrow:",
             on_click=widgets.act,
-            args=(lambda path, job: controls.extend(path, job, int(episodes)), db, run.job),
+            # called before the page is drawn again, so it reads what was typed
+            args=(lambda path, job: controls.extend(path, job, int(st.session_state[key])), db, run.job),
             help="The search goes on with all that it knows.",
         )
 

@@ -25,6 +25,8 @@ JOB_COLUMNS = (
     *("activity", "step", "steps", "seconds", "error"),
 )
 
+LARGE = ("samples", "earlier")  # columns that are read on their own
+
 
 class LeaseLost(Exception):
     """Raised when a process writes for work that another process has claimed."""
@@ -155,9 +157,10 @@ class Base:
         return subject
 
     def _light_columns(self, table: str) -> list[str]:
-        """The columns of a table without the samples of latencies, which are large."""
+        """The columns of a table without those that are large."""
         if table not in self._columns:
-            self._columns[table] = [name for name in self._db.table(table).columns_dict if name != "samples"]
+            columns = self._db.table(table).columns_dict
+            self._columns[table] = [name for name in columns if name not in LARGE]
         return self._columns[table]
 
     def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:

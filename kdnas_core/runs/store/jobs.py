@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.extending import allows_more, check_can_go_on
+from kdnas_core.runs.extending import check_can_go_on, is_within_now
 from kdnas_core.runs.jobs import ACTIVE, LANES, RESUMABLE, Job, Kind, Lane, Lease, RunState, Worker
 from kdnas_core.runs.records import AnyWork, Run, Student
 from kdnas_core.runs.score_table import figures_of
@@ -106,7 +106,7 @@ class Jobs(Runs, Requests):
         """Ends work in the given state, and releases its lease.
 
         A finished scoring replaces earlier ones with the same spec; a candidate's results are added to its
-        `scores`.
+        `scores`. For a finished student that went on from another, what that one was scored on is queued.
         """
         job = _job(job)
         now = time.time()
@@ -116,6 +116,8 @@ class Jobs(Runs, Requests):
             self._set_job(job, {**ended, "heartbeat_at": now, "attempts": 0})
             if job.kind == "scorings" and state == "finished":
                 self._publish(job.id)
+            if job.kind == "students" and state == "finished":
+                self._score_again(job.id)
             fence = self.work(job).fence
         lease_locks.release(self._leases, Lease(job, fence))
 
@@ -171,24 +173,23 @@ class Jobs(Runs, Requests):
     def extend(self, run: int, spec: RunSpec, worker: Worker | None = None) -> None:
         """Queues a run that is not active with another spec, or assigns it to a worker at once.
 
-        Where the largest budget is larger than before, what was over it is judged again.
+        What was over the budget, and may be within that of the spec, is judged again.
 
         Raises:
-            BadInput: it does not exist, it is active, or another version judged candidates of it.
+            BadInput: it does not exist, it is active, or its losses do not compare with this version's.
         """
         job = Job("runs", run)
         with self._write():
             row = self.run(run)
             check_can_go_on(row)
             self._forget_unfinished(job)
-            self._take_up_method(run)
             self._set("runs", run, {"spec": spec.to_json(), "outlook": None})
-            if allows_more(row, spec):
-                self._db.execute(
-                    """UPDATE candidates SET state = 'proposed', reward = NULL, attempts = 0
-                    WHERE run = ? AND state = 'over_budget'""",
-                    [run],
-                )
+            for candidate in self.candidates(run) if row.teacher else []:
+                over = candidate.state == "over_budget"
+                if over and row.teacher and is_within_now(candidate, spec, row.teacher.latency.p50):
+                    self._set(
+                        "candidates", candidate.id, {"state": "proposed", "reward": None, "attempts": 0}
+                    )
             fresh = {"request": None, "error": None, "finished_at": None}
             self._set_job(job, {**fresh, "state": "queued", "owner": None})
             if worker is not None:
@@ -246,8 +247,8 @@ class Jobs(Runs, Requests):
         )
         if row["method"] != METHOD and row["judged"]:
             raise BadInput(
-                f"Run {run} was begun by another version of the product, whose losses do not compare with "
-                "those of this one; it can be looked at as it is, and a new search goes on."
+                f"Run {run} was begun elsewhere, or by another version of the product, whose losses do not "
+                "compare with those of this one; it can be looked at as it is, and a new search goes on."
             )
         self._db.table("runs").update(run, {"method": METHOD})
 
@@ -260,6 +261,18 @@ class Jobs(Runs, Requests):
         for other in self.scorings(candidate=row.candidate, student=row.student):
             if other.id < row.id and other.spec == row.spec and other.state not in ACTIVE:
                 self._db.table("scorings").delete(other.id)
+
+    def _score_again(self, student: int) -> None:
+        """Queues for a student each way in which the one that it went on from was scored."""
+        row = self.student(student)
+        if row.parent is None or row.spec.task is not None:
+            return
+        known = [scoring.spec for scoring in self.scorings(student=student) if scoring.state != "failed"]
+        for scoring in reversed(self.scorings(student=row.parent)):
+            if scoring.state == "finished" and scoring.spec not in known:
+                known.append(scoring.spec)
+                columns = self._row_of_model(scoring.spec, None, student)
+                self._inserted_work("scorings", {**columns, "state": "queued", "created_at": time.time()})
 
     def _forget_unfinished(self, job: Job, ended_well: bool = False) -> None:
         """Resets the unfinished candidate of a run; other kinds of work have nothing to reset.

@@ -191,4 +191,5 @@ def _version_8(db: Database) -> None:
 
 @migrations(name="9_outlook")
 def _version_9(db: Database) -> None:
-    db.execute("ALTER TABLE runs ADD COLUMN outlook TEXT")
+    for column in ("outlook", "earlier"):
+        db.execute(f"ALTER TABLE runs ADD COLUMN {column} TEXT")

@@ -43,11 +43,10 @@ def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> 
     spec = parse_stored_spec(row["spec"])
     if row["method"] < FIRST_YARDSTICKS and spec.objective.yardstick is None:
         spec = spec.judged_by_layers()
-    kept = {name: value for name, value in row.items() if name != "method"}
     facts = teacher and _teacher(teacher, samples)
     found = json.loads(row["outlook"]) if row["outlook"] else None
     outlook = found and Outlook(**{**found, "chances": tuple(found["chances"])})
-    return Run(**{**_served(kept, "runs", leases), "spec": spec, "teacher": facts, "outlook": outlook})
+    return Run(**{**_served(row, "runs", leases), "spec": spec, "teacher": facts, "outlook": outlook})
 
 
 def student_of(row: dict[str, Any], leases: Path) -> Student:

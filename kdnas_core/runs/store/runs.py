@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from kdnas_core.architecture import Architecture
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import Run, TeacherFacts
 from kdnas_core.runs.store.base import Base, apart, only
 from kdnas_core.runs.store.rows import run_of
+from kdnas_core.search.loop import Outcome
 from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import METHOD, RunSpec
 
@@ -37,6 +41,18 @@ class Runs(Base):
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Saves the teacher's measurements and the prepared spec."""
         self._update_work(Job("runs", run), {"spec": spec.to_json(), **teacher_columns(teacher)})
+
+    def earlier(self, run: int) -> list[Outcome] | None:
+        """Returns the outcomes of earlier searches that a run learns from; None if none were kept yet."""
+        (row,) = self._db.query("SELECT earlier FROM runs WHERE id = ?", [run])
+        if row["earlier"] is None:
+            return None
+        kept: list[dict[str, Any]] = json.loads(row["earlier"])
+        return [Outcome(**{**each, "architecture": Architecture(**each["architecture"])}) for each in kept]
+
+    def set_earlier(self, run: int, outcomes: Sequence[Outcome]) -> None:
+        """Keeps the outcomes of earlier searches that a run learns from."""
+        self._update_work(Job("runs", run), {"earlier": [asdict(outcome) for outcome in outcomes]})
 
     def set_outlook(self, run: int, outlook: Outlook) -> None:
         """Saves what another episode is expected to bring."""

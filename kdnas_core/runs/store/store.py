@@ -15,7 +15,9 @@ from kdnas_core.runs.records import TeacherFacts
 from kdnas_core.runs.store.candidates import candidate_columns
 from kdnas_core.runs.store.jobs import Jobs
 from kdnas_core.runs.store.runs import teacher_columns
-from kdnas_core.spec import METHOD, RunSpec
+from kdnas_core.spec import RunSpec
+
+ELSEWHERE = 0  # the method of a run that was not judged here
 
 
 class Store(Jobs):
@@ -52,7 +54,7 @@ class Store(Jobs):
             spec = spec.judged_by_layers()
         now = time.time()
         over = {"state": "finished", "created_at": now, "finished_at": now}
-        searched = {"name": spec.name, "spec": spec.to_json(), "method": METHOD, "episode": 1}
+        searched = {"name": spec.name, "spec": spec.to_json(), "method": ELSEWHERE, "episode": 1}
         facts = {} if teacher is None else teacher_columns(teacher)
         judged = {"key": architecture.key, "architecture": architecture.to_dict(), "episode": 1}
         with self._write():

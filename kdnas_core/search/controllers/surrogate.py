@@ -40,7 +40,8 @@ PRUNED_ERROR = 0.05  # standard deviation of the logarithm of a loss that a rung
 LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
 WORST_LOSS = 1.0  # within a budget that nothing is within yet
 SAMPLE = 512  # architectures by which features are scaled
-DRAWS, UNSEEN = 256, 500  # of the joint distribution of losses, and architectures in each
+DRAWS = 256  # of the joint distribution of losses
+UNSEEN, PROMISING = 2_000, 100  # architectures looked at, and for each budget taken into each draw
 
 Numbers = NDArray[np.float64]
 
@@ -101,56 +102,80 @@ class SurrogateController:
         return [Proposal(pool[index]) for index in choose(pool, ms, count)]
 
     def outlook(self, episode: int, count: int) -> Outlook:
-        """Returns what another episode is expected to bring.
+        """Returns what another episode is expected to bring, and what the space may hold.
+
+        Losses are drawn jointly from the surrogate, those of the best with them, since what was measured has
+        noise; latencies that were not measured are drawn too.
 
         Args:
             episode: the last one.
             count: candidates of an episode.
         """
         self._fit()
-        return Outlook(episode, self._gain_left(episode + 1, count), tuple(self._chances(episode + 1)))
-
-    def _gain_left(self, episode: int, count: int) -> float | None:
-        """By what share of their sum the best losses are expected to fall in an episode."""
-        pool = self._pool(random.Random(f"{self.seed}/{episode}"), count)
+        budgets = self.setting.budgets
+        known = [self._best_within(budget) for budget in budgets]
         if self._surrogate is None:
-            return None
-        if not pool:
-            return 0.0
-        ms = np.array([self._ms(architecture) for architecture in pool])
-        gains = self._gaining(pool, ms, count)
-        best = sum(self._best_loss(threshold) for threshold in self._thresholds())
-        return sum(gains.values()) / max(best, LEAST_LOSS)
+            return Outlook(episode, None, (None,) * len(budgets))
+        rng = random.Random(f"{self.seed}/{episode + 1}")
+        asked = self._pool(rng, count)
+        ms = np.array([self._ms(architecture) for architecture in asked])
+        proposed = [asked[index] for index in self._gaining(asked, ms, count)] if asked else []
+        gains = [gain for gain, _ in self._better(proposed, known, episode)]
+        promising = self._promising(rng, asked, known)
+        chances = [chance for _, chance in self._better(promising, known, episode)]
+        whole = zip(chances, known, strict=True)
+        return Outlook(episode, max(gains), tuple(None if best is None else chance for chance, best in whole))
 
-    def _chances(self, episode: int) -> list[float | None]:
-        """For each budget the probability that an architecture not judged yet beats the best by `NO_GAIN`.
+    def _promising(
+        self, rng: random.Random, pool: Sequence[Architecture], known: Sequence[Outcome | None]
+    ) -> list[Architecture]:
+        """Of many architectures that were not judged, those most likely to beat the best within a budget."""
+        assert self._surrogate is not None
+        seen = {*self.outcomes, *pool}
+        many = [*pool, *self.space.sample(rng, UNSEEN, seen)]
+        if not many:
+            return []
+        mean, deviation = self._surrogate.predict(self._scaled(many), return_std=True)
+        ms = np.log([self._ms(architecture) for architecture in many])
+        chosen: dict[int, None] = {}
+        for budget, best in zip(self.setting.budgets, known, strict=True):
+            if best is not None:
+                level = math.log(max(_loss(best), LEAST_LOSS))
+                within = norm.cdf((math.log(budget) - ms) / self._latency_error)
+                likely = norm.cdf((level - mean) / np.maximum(deviation, 1e-9)) * within
+                chosen |= dict.fromkeys(np.argsort(-likely, kind="stable")[:PROMISING].tolist())
+        return [many[index] for index in chosen]
 
-        Losses are drawn jointly from the surrogate, that of the best with them, since what was measured has
-        noise; latencies that were not measured are drawn too.
+    def _better(
+        self, architectures: Sequence[Architecture], known: Sequence[Outcome | None], episode: int
+    ) -> list[tuple[float, float]]:
+        """For each budget by what share architectures lower the best loss, and how likely by `NO_GAIN`.
+
+        Within a budget that nothing is within yet, both are the probability that one of them is.
         """
-        if self._surrogate is None:
-            return [None] * len(self.setting.budgets)
-        found = [self._best_within(budget) for budget in self.setting.budgets]
-        best = [each.architecture for each in found if each is not None]
-        unseen = self.space.sample(random.Random(f"{self.seed}/{episode}"), UNSEEN, self.outcomes)
-        if not unseen:
-            return [None if each is None else 0.0 for each in found]
-        mean, covariance = _predicted(self._surrogate, self._scaled([*unseen, *best]))
+        assert self._surrogate is not None
+        budgets = self.setting.budgets
+        if not architectures:
+            return [(0.0, 0.0)] * len(budgets)
+        best = [each.architecture for each in known if each is not None]
+        mean, covariance = _predicted(self._surrogate, self._scaled([*architectures, *best]))
         rng = np.random.default_rng([self.seed, episode])
-        losses = rng.multivariate_normal(mean, covariance, DRAWS, method="eigh", check_valid="ignore")
-        ms = np.array([self._ms(architecture) for architecture in unseen])
-        drawn_ms = ms * np.exp(self._latency_error * rng.standard_normal((DRAWS, len(unseen))))
-        chances: list[float | None] = []
-        place = len(unseen)
-        for budget, known in zip(self.setting.budgets, found, strict=True):
-            if known is None:
-                chances.append(None)
+        losses = np.exp(rng.multivariate_normal(mean, covariance, DRAWS, method="eigh", check_valid="ignore"))
+        count, place = len(architectures), len(architectures)
+        off = np.exp(self._latency_error * rng.standard_normal((DRAWS, count)))
+        ms = np.array([self._ms(architecture) for architecture in architectures]) * off
+        found = []
+        for budget, outcome in zip(budgets, known, strict=True):
+            within = ms <= budget
+            if outcome is None:
+                share = float(within.any(1).mean())
+                found.append((share, share))
                 continue
-            least = losses[:, [place]] + math.log1p(-NO_GAIN)
-            better = (losses[:, : len(unseen)] < least) & (drawn_ms <= budget)
-            chances.append(float(better.any(1).mean()))
+            least = np.where(within, losses[:, :count], np.inf).min(1)
+            fall = np.maximum(0.0, 1 - least / losses[:, place])
+            found.append((float(fall.mean()), float((fall > NO_GAIN).mean())))
             place += 1
-        return chances
+        return found
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Keeps the outcomes; latency model and surrogate are fitted on all when they are needed next."""
@@ -200,8 +225,8 @@ class SurrogateController:
         return list(found)
 
     def _best_within(self, threshold: float) -> Outcome | None:
-        """The outcome with the least loss within a latency."""
-        within = [each for each in self._judged() if self._known_ms(each) <= threshold]
+        """The outcome with the least loss within a latency, of those trained to the end."""
+        within = [each for each in self._judged() if not each.pruned and self._known_ms(each) <= threshold]
         return min(within, key=_loss, default=None)
 
     def _thresholds(self) -> Numbers:
