@@ -1,8 +1,8 @@
 """How many students must a controller have judged to know the best ones? Searches replayed on a table.
 
 Run it with `python -m benchmarks.search --seeds 100`. The table (`python -m benchmarks.table` makes one) has
-all students of a grid, each really distilled; a search runs through the product's own loop, with the table in the
-place of the trainer, and reads each loss with the noise of a repeated training. There are five budgets at
+all students of a grid, each really distilled; a search runs through the product's own loop, with the table in
+the place of the trainer, and reads each loss with the noise of a repeated training. There are five budgets at
 once: a half, a third, a fifth, a seventh and a tenth of the teacher's latency. The value of a search is the
 hypervolume over them: the mean of one minus the true loss of the best student within. Printed are by how much
 it falls short of the best of the table, in per cent, after so many judged students, and how many were needed
