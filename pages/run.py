@@ -6,7 +6,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model_page import students_section
 from kdnas_core.dashboard.read import live
@@ -15,6 +14,7 @@ from kdnas_core.dashboard.run import (
     frontier_section,
     model_section,
     notes_section,
+    outlook_section,
     progress_figures,
     proxies_section,
     run_header,
@@ -26,7 +26,7 @@ HYPERVOLUME = "The share of the area up to the run's budget and full agreement t
 UPDATES_HELP = "Switched off, the charts keep your zoom while the search goes on."
 
 
-def development(snapshot: Snapshot) -> None:
+def development(db: Path, snapshot: Snapshot) -> None:
     left, right = st.columns(2)
     with left:
         st.header("Hypervolume")
@@ -37,8 +37,7 @@ def development(snapshot: Snapshot) -> None:
             alt="Hypervolume of the frontier within the run's budget by candidates judged",
         )
         st.markdown(f":small[{HYPERVOLUME}]")
-        if snapshot.run.outlook is not None:
-            st.markdown(wording.outlook(snapshot.run.outlook))
+        outlook_section.show(db, snapshot.run)
     with right:
         st.header("Reward by episode")
         st.plotly_chart(
@@ -54,7 +53,7 @@ def findings(db: Path, snapshot: Snapshot) -> None:
         st.header("Accuracy against latency", width="content")
         st.toggle("Live updates", value=True, key="updates", help=UPDATES_HELP)
     limit = frontier_section.show(db, snapshot)
-    development(snapshot)
+    development(db, snapshot)
     frontier_section.show_table(snapshot, limit)
     students_section.show_best(db, snapshot, limit)
     proxies_section.show(db, snapshot.run.id)

@@ -8,12 +8,9 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import widgets, work_controls
-from kdnas_core.runs.records import Run
-from kdnas_core.spec import METHOD, MOST_EPISODES
 
 
 def show(db: Path, snapshot: Snapshot) -> None:
@@ -24,26 +21,8 @@ def show(db: Path, snapshot: Snapshot) -> None:
         widgets.state_badge(run)
     widgets.say()
     work_controls.buttons(db, run)
-    if run.state == "finished" and run.method == METHOD:
-        _extend(db, run)
     work_controls.trouble(run)
     _progress(snapshot)
-
-
-def _extend(db: Path, run: Run) -> None:
-    """Draws what lets a finished search go on; `extend` on the command line can change its space as well."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        key, most = f"more_{run.id}", max(1, MOST_EPISODES - run.episode)
-        st.number_input("More episodes", 1, most, min(3, most), key=key, width=150)
-        st.button(
-            "Extend",
-            key=f"extend_{run.id}",
-            icon=":material/play_arrow:",
-            on_click=widgets.act,
-            # called before the page is drawn again, so it reads what was typed
-            args=(lambda path, job: controls.extend(path, job, int(st.session_state[key])), db, run.job),
-            help="The search goes on with all that it knows.",
-        )
 
 
 def _progress(snapshot: Snapshot) -> None:
