@@ -19,6 +19,7 @@ import pytest
 
 from kdnas_core.dashboard.model.progress import JUDGED
 from kdnas_core.runs import launch, worker
+from kdnas_core.runs.extending import extended
 from kdnas_core.runs.jobs import Worker
 from kdnas_core.runs.records import Candidate, LayerLoss, Run
 from kdnas_core.runs.store import Store, files_of, opened
@@ -258,6 +259,7 @@ def test_the_controller_is_the_one_that_the_spec_names(prepared: Prepared) -> No
         assert isinstance(worker.make_controller(replace(prepared, spec=given)), kind)
 
 
+@pytest.mark.slow
 def test_a_search_ends_where_no_gain_is_expected_if_its_spec_says_so(
     db: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +273,11 @@ def test_a_search_ends_where_no_gain_is_expected_if_its_spec_says_so(
             row = store.run(run.id)
             assert row.episode == episodes
             assert row.outlook is not None and row.outlook.episode == episodes and row.outlook.no_gain
+            if until == "no_gain":  # it goes on all the same where it is asked to
+                more = extended(row, 1, [])
+                store.extend(run.id, more, Worker.this_process())
+                assert worker.work_on(store, store.run(run.id), replace(prepared, spec=more)) == "finished"
+                assert (store.run(run.id).episode, more.search.until) == (2, "no_gain")
 
 
 def test_a_warm_search_learns_from_the_one_before_it(
