@@ -295,7 +295,7 @@ def test_several_candidates_are_distilled_one_after_another(
 ) -> None:
     shapes = []
 
-    def distilled(spec: Any, how: Any, architecture: Architecture, folder: Path, listener: Any) -> FullResult:
+    def distilled(spec: Any, how: Any, architecture: Architecture, *rest: Any) -> FullResult:
         shapes.append(architecture)
         return FullResult(0.25, {}, None, ())
 

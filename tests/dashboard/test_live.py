@@ -330,7 +330,7 @@ def test_a_search_is_checked_then_queued_then_served(db: Path, served: Served) -
     [
         {"latency": {"budget_ms": -1}},
         {"space": {"layers": []}},
-        {"space": {"attention_heads": [7]}},
+        {"space": {"attention_heads": [49]}},
         {"teacher": "./no-such-folder"},
         {"corpus": "./no-such-file.txt"},
         {"nonsense": 1},

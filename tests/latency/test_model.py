@@ -63,7 +63,7 @@ def test_a_machine_whose_time_follows_the_work_is_estimated_exactly_in_its_whole
     assert model is not None
     assert model.readings == 24
     assert model.p90_error < 1e-3
-    for shape in SPACE:
+    for shape in SPACE.sample(random.Random(5), 300, ()):
         assert model.estimate(shape, 1, 128) == pytest.approx(made_up_ms(shape), rel=0.01)
 
 
