@@ -91,7 +91,10 @@ def test_noise_of_three_percent_stays_an_error_of_a_few() -> None:
     assert model is not None
     assert 0.005 < model.median_error < 0.06
     assert model.median_error < model.p90_error < 0.12
-    errors = [abs(model.estimate(shape, 1, 128) / made_up_ms(shape) - 1) for shape in SPACE]
+    errors = [
+        abs(model.estimate(shape, 1, 128) / made_up_ms(shape) - 1)
+        for shape in SPACE.sample(random.Random(6), 300, ())
+    ]
     assert np.percentile(errors, 90) < 0.06
 
 
