@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from kdnas_core.architecture import Architecture, LayerSource
 from kdnas_core.data.corpus import check_corpus
@@ -26,7 +27,7 @@ from kdnas_core.models.kept_outputs import kept_outputs
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.pooling import is_embedding_teacher
 from kdnas_core.models.sources import check_teacher
-from kdnas_core.models.student import read_student, save
+from kdnas_core.models.student import new_student, read_student, save
 from kdnas_core.models.targets import Targets, TokenizedTexts, tokenised
 from kdnas_core.models.teacher import Teacher, load_teacher
 from kdnas_core.models.teacher_outputs import NeededOutputs, OnlineTargets, teacher_targets
@@ -134,7 +135,7 @@ def distil_fully(
         material.words,
         how.seed,
         material.importance,
-        student=None if start is None else read_student(start),
+        student=None if start is None else _going_on(teacher, architecture, start, how.seed),
     )
     is_cut = start is None and material.objective.start == "supernet"
     listener.noted([*begun.notes, *([CUT_OF_TEACHER] if is_cut else [])])
@@ -150,6 +151,13 @@ def distil_fully(
     save(begun.student, teacher.tokenizer, folder)
     saved.unlink(missing_ok=True)
     return FullResult(result.loss, result.languages, result.standard_error, begun.sources)
+
+
+def _going_on(teacher: Teacher, architecture: Architecture, start: Path, seed: int) -> PreTrainedModel:
+    """A student with the weights of another one; of a static one, positions stay frozen."""
+    student = new_student(teacher, architecture, seed)
+    student.load_state_dict(read_student(start).state_dict())
+    return student
 
 
 def training_of(batch_size: int, learning_rate: float, steps: int) -> ProxySpec:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from kdnas_core.architecture import Architecture
+from kdnas_core.architecture import Architecture, static_student
 from kdnas_core.data.splits import proxy_texts
 from kdnas_core.data.tokens import Passage
 from kdnas_core.distillation import loop
@@ -18,7 +18,10 @@ from kdnas_core.errors import BadInput
 from kdnas_core.files import cache_folder
 from kdnas_core.hardware import device_lock
 from kdnas_core.models import teacher_outputs
+from kdnas_core.models.cut import POSITIONS
+from kdnas_core.models.student import new_student, save
 from kdnas_core.models.targets import tokenised
+from kdnas_core.models.teacher import load_teacher
 from kdnas_core.models.teacher_outputs import OnlineTargets
 from kdnas_core.spec import DistilSpec, ObjectiveSpec, ProxySpec, RunSpec, parse_spec
 from kdnas_core.students import full as module
@@ -239,6 +242,17 @@ def test_a_student_goes_on_from_the_weights_of_another(
     # its first evaluation is near the last of the other, but for the projection, which is fitted anew
     first, anew = (each.held_out[0][1]["yardstick"][2, 4] for each in (told, whole.told))
     assert first < (anew + whole.result.loss) / 2
+
+
+def test_a_static_student_that_goes_on_keeps_what_it_has_frozen(tiny_teacher: Path, tmp_path: Path) -> None:
+    teacher = load_teacher(str(tiny_teacher))
+    shape = static_student(teacher.architecture.hidden_size)
+    first = new_student(teacher, shape, seed=0)
+    save(first, teacher.tokenizer, tmp_path / "first")
+    again = module._going_on(teacher, shape, tmp_path / "first", seed=1)
+    assert not dict(again.named_parameters())[POSITIONS].requires_grad
+    before = first.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in again.state_dict().items())
 
 
 def test_its_loss_is_on_the_texts_that_judge_the_candidates_of_its_run(
