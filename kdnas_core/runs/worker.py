@@ -308,9 +308,13 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
 
         def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
             say("estimating what another episode would bring")
-            with in_slot(1, check):  # it computes, and others may be timing
-                surrogate = _surrogate(controller, prepared, earlier, outcomes)
-                outlook = surrogate.outlook(episode, spec.candidates)
+            try:
+                with in_slot(1, check):  # it computes, and others may be timing
+                    surrogate = _surrogate(controller, prepared, earlier, outcomes)
+                    outlook = surrogate.outlook(episode, spec.candidates)
+            except (ValueError, ArithmeticError):  # an estimate that cannot be made must not end a search
+                log.exception("nothing can be said of another episode")
+                return False
             store.set_outlook(run.id, outlook)
             return spec.until == "no_gain" and episode >= spec.least_episodes and outlook.no_gain
 

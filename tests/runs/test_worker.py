@@ -301,6 +301,22 @@ def test_a_warm_search_learns_from_the_one_before_it(
     assert given == [0, 6]  # of both runs before it
 
 
+def test_a_search_goes_on_where_nothing_can_be_said_of_another_episode(
+    db: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over: list[bool] = []
+
+    def singular(*arguments: Any) -> None:
+        raise ValueError("a matrix that is not positive definite")
+
+    monkeypatch.setattr(SurrogateController, "outlook", singular)
+    monkeypatch.setattr(worker, "search", lambda *arguments: over.append(arguments[-1](1, [])))
+    with opened(db) as store:
+        run = claimed(store, prepared.spec)
+        assert worker.work_on(store, run, prepared) == "finished"
+        assert (over, store.run(run.id).outlook) == ([False], None)
+
+
 # --- workers that are processes ---------------------------------------------------------------------------
 
 MOMENTS: list[Callable[[Run, list[Candidate]], bool]] = [
