@@ -212,4 +212,4 @@ def test_an_empty_store_leads_to_a_new_search(page: Page, server: Server) -> Non
     expect(page.get_by_text("No search has been started yet")).to_be_visible()
     page.get_by_role("button", name="New search").click()
     expect(page.get_by_role("heading", name="New search")).to_be_visible(timeout=10_000)
-    expect(page.get_by_text("180 architectures")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("122,718 architectures")).to_be_visible(timeout=10_000)
