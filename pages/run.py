@@ -56,7 +56,7 @@ def findings(db: Path, snapshot: Snapshot) -> None:
     development(db, snapshot)
     frontier_section.show_table(snapshot, limit)
     students_section.show_best(db, snapshot, limit)
-    proxies_section.show(db, snapshot.run.id)
+    proxies_section.show(db, snapshot)
     notes_section.show(snapshot.candidates)
     model_section.show(snapshot)
 

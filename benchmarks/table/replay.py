@@ -116,10 +116,8 @@ class Replay:
         shapes = [proposal.architecture for proposal in proposals]
         shapes.sort(key=lambda shape: shape.flops(128), reverse=episode > 1)
         before = list(self._peers)
-        outcomes = []
-        for shape in shapes:
-            outcomes.append(self._outcome(shape, self._peers if episode == 1 else before))
-        self.episodes[episode] = outcomes
+        peers = self._peers if episode == 1 else before
+        self.episodes[episode] = [self._outcome(shape, peers) for shape in shapes]
 
     def outcomes(self, episode: int) -> list[Outcome]:
         """The outcomes of an episode."""
@@ -139,12 +137,9 @@ class Replay:
         if row.ms > (budget := max(self.table.budgets)):  # what is far over is not measured in a search
             return Outcome(shape, 0.0, None, row.ms if row.ms <= FAR_OVER * budget else None)
         self._trained += 1
-        off, cost = self._off(shape), Cost(row.ms, row.ms / teacher_ms)
-        last = max(row.losses)
-        losses = {
-            step: loss + (off if step == last else self._off(shape, step))
-            for step, loss in row.losses.items()
-        }
+        cost, last = Cost(row.ms, row.ms / teacher_ms), self.table.steps
+        losses = {step: loss + self._off(shape, step) for step, loss in row.losses.items() if step < last}
+        final = losses[last] = self.loss_of(shape)
         for step, loss in sorted(losses.items())[:-1] if self.prune else []:
             if is_dominated(cost, step, loss, peers):
                 self.steps += step
@@ -154,7 +149,6 @@ class Replay:
                     shape, kdnas_reward(likely, row.ms, teacher_ms, constants), likely, row.ms, pruned=True
                 )
         self.steps += self.table.steps
-        final = self.loss_of(shape)
         self._peers.append(Peer(cost, losses, final))
         self.whole.append((self._judged, shape))
         return Outcome(shape, kdnas_reward(final, row.ms, teacher_ms, constants), final, row.ms)

@@ -132,21 +132,21 @@ def _read(db: Path, source: Source) -> list[ScoringView]:
 @widgets.sentences()
 def _results(db: Path, source: Source, refresh: float | None) -> None:
     widgets.say()
-    views = _read(db, source)
+    views, earlier = _read(db, source), _before(db, source)
     for view in views:
+        before = next((each.scores for each in earlier if each.scoring.spec == view.scoring.spec), [])
         with st.container(border=True, key=f"scoring_{view.scoring.id}"):
-            _scoring(db, view, _before(db, source, view))
+            _scoring(db, view, before)
     if live.refresh_s([view.scoring for view in views]) != refresh:
         st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
-def _before(db: Path, source: Source, view: ScoringView) -> list[Score]:
-    """What the student that this one goes on from scored in the same way."""
+def _before(db: Path, source: Source) -> list[ScoringView]:
+    """The scorings of the student that this one goes on from."""
     student = source.student
     if student is None or student.parent is None or student.spec.task is not None:
         return []
-    earlier = live_students.read_scorings(db, student=student.parent)
-    return next((each.scores for each in earlier if each.scoring.spec == view.scoring.spec), [])
+    return live_students.read_scorings(db, student=student.parent)
 
 
 def _scoring(db: Path, view: ScoringView, before: Sequence[Score]) -> None:

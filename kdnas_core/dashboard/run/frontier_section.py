@@ -168,7 +168,7 @@ def _picks(db: Path, snapshot: Snapshot) -> None:
         )
         st.download_button(
             "Download their configs (zip)",
-            controls.configs_of(db, run.id, found),
+            lambda: controls.configs_of(db, run.id, found),  # read at a press alone
             file_name=f"run-{run.id}-configs.zip",
             mime="application/zip",
             on_click="ignore",

@@ -9,6 +9,8 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.read import live_students
+from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.runs.proxies import FEWEST
 from kdnas_core.search.ranking import EQUAL, Ranking
 
 MEANING = (
@@ -18,9 +20,11 @@ MEANING = (
 NAMES = {"full": "Yardstick, after full distillation", "flops": "FLOPs", "parameters": "Parameters"}
 
 
-def show(db: Path, run: int) -> None:
+def show(db: Path, snapshot: Snapshot) -> None:
     """Draws a row for each measure; nothing while too few students of the run were scored on one task."""
-    found = live_students.read_proxies(db, run)
+    if sum(student.state == "finished" for student in snapshot.students) < FEWEST:
+        return  # without a look at losses and scores, at each update of the page
+    found = live_students.read_proxies(db, snapshot.run.id)
     if found is None:
         return
     st.header("How well it ranks")

@@ -166,8 +166,7 @@ class Jobs(Runs, Requests):
             self._forget_unfinished(job)
             if job.kind == "runs":
                 self._take_up_method(job.id)
-            fresh = {"request": None, "error": None, "finished_at": None}
-            self._set_job(job, {**fresh, "state": "queued", "owner": None})
+            self._queue_again(job)
             return "queued"
 
     def extend(self, run: int, spec: RunSpec, worker: Worker | None = None) -> None:
@@ -184,14 +183,9 @@ class Jobs(Runs, Requests):
             check_can_go_on(row)
             self._forget_unfinished(job)
             self._set("runs", run, {"spec": spec.to_json(), "outlook": None})
-            for candidate in self.candidates(run) if row.teacher else []:
-                over = candidate.state == "over_budget"
-                if over and row.teacher and is_within_now(candidate, spec, row.teacher.latency.p50):
-                    self._set(
-                        "candidates", candidate.id, {"state": "proposed", "reward": None, "attempts": 0}
-                    )
-            fresh = {"request": None, "error": None, "finished_at": None}
-            self._set_job(job, {**fresh, "state": "queued", "owner": None})
+            if row.teacher is not None:
+                self._propose_again(run, spec, row.teacher.latency.p50)
+            self._queue_again(job)
             if worker is not None:
                 self._lease_to(worker, job)
 
@@ -261,6 +255,18 @@ class Jobs(Runs, Requests):
         for other in self.scorings(candidate=row.candidate, student=row.student):
             if other.id < row.id and other.spec == row.spec and other.state not in ACTIVE:
                 self._db.table("scorings").delete(other.id)
+
+    def _queue_again(self, job: Job) -> None:
+        """Queues work that is not active; requires an open transaction."""
+        fresh = {"request": None, "error": None, "finished_at": None}
+        self._set_job(job, {**fresh, "state": "queued", "owner": None})
+
+    def _propose_again(self, run: int, spec: RunSpec, teacher_ms: float) -> None:
+        """Proposes what was over budget, and may be within that of a spec, once more."""
+        for candidate in self.candidates(run):
+            if candidate.state == "over_budget" and is_within_now(candidate, spec, teacher_ms):
+                again = {"state": "proposed", "reward": None, "attempts": 0}
+                self._set("candidates", candidate.id, again)
 
     def _score_again(self, student: int) -> None:
         """Queues for a student each way in which the one that it went on from was scored."""

@@ -271,18 +271,18 @@ class SurrogateController:
             chosen.append(int(distance.argmax()))
         return [within[index] for index in chosen]
 
-    def _gaining(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> dict[int, float]:
-        """The architectures with the largest expected gain, one after another, with their gains."""
+    def _gaining(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> list[int]:
+        """The architectures with the largest expected gain, one after another."""
         assert self._surrogate is not None
         mean, covariance = _predicted(self._surrogate, self._scaled(pool))
         thresholds = self._thresholds()
         best = np.array([self._best_loss(threshold) for threshold in thresholds])
-        chosen: dict[int, float] = {}
+        chosen: list[int] = []
         while len(chosen) < min(count, len(pool)):
             gains = expected_gain(mean, covariance.diagonal(), ms, thresholds, best, self._latency_error)
-            gains[list(chosen)] = -np.inf
+            gains[chosen] = -np.inf
             index = int(gains.argmax())
-            chosen[index] = float(gains[index])
+            chosen.append(index)
             # as if it had been judged and had its predicted loss
             best = np.where(ms[index] <= thresholds, np.minimum(best, np.exp(mean[index])), best)
             column = covariance[:, index].copy()
