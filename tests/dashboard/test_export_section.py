@@ -9,6 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from kdnas_core.dashboard.act import controls
+from kdnas_core.dashboard.model_page import export_section
+from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.ui import places
 from kdnas_core.package.checks import Checks, Exported, read_export
 from kdnas_core.package.layout import write_sums
@@ -111,6 +113,20 @@ def test_a_finished_export_says_what_was_checked_what_int8_lost_and_how_to_load_
     assert list(latencies["measured"]) == ["in the search", "this export", "this export"]
     [files] = [table for table in tables if "sha256" in table.columns]
     assert "model.safetensors" in set(files["file"])
+
+
+def test_a_complete_export_is_not_drawn_again_while_its_zip_may_be_asked_for(
+    db: Path, candidate: Source
+) -> None:
+    told = made(db, candidate, CHECKS)
+    with opened(db) as store:
+        export = store.export(
+            store.create_export(ExportSpec(folder=str(told.path)), candidate=candidate.candidate.id)
+        )
+    assert export_section.refresh_s(export, told) == live.BUSY_REFRESH_S, "another is at work"
+    assert export_section.refresh_s(replace(export, state="finished"), told) is None
+    assert export_section.refresh_s(None, told) is None
+    assert export_section.refresh_s(None, None) == live.IDLE_REFRESH_S
 
 
 @pytest.mark.usefixtures("served")

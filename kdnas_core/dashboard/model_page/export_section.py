@@ -12,6 +12,7 @@ from kdnas_core.dashboard.model_page import exported_section
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.ui import widgets, work_controls
 from kdnas_core.package.checks import Exported
+from kdnas_core.runs.jobs import ACTIVE
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.records import Export
 from kdnas_core.spec import Format
@@ -42,9 +43,19 @@ def show(db: Path, source: Source, folder: Path) -> None:
     if not has_weights(source):
         st.markdown(_why_not(source))
         return
-    export = live_students.read_export(db, source)
-    refresh = live.refresh_s([] if export is None else [export])
+    refresh = refresh_s(live_students.read_export(db, source), controls.earlier_export(db, source))
     st.fragment(_exports, run_every=refresh, key="exports")(db, source, refresh)
+
+
+def refresh_s(export: Export | None, told: Exported | None) -> float | None:
+    """Returns the seconds until an export is read again.
+
+    Returns None beside a complete export unless another is at work: Streamlit drops a deferred download
+    with each run of its fragment, and a click on the dropped one is lost.
+    """
+    work = [] if export is None else [export]
+    at_work = any(row.state in ACTIVE for row in work)
+    return live.refresh_s(work) if at_work or told is None else None
 
 
 def has_weights(source: Source) -> bool:
@@ -63,8 +74,11 @@ def _why_not(source: Source) -> str:
 @widgets.sentences()
 def _exports(db: Path, source: Source, refresh: float | None) -> None:
     """Draws the button or the running export, and the last complete export."""
-    widgets.say()
     export, told = live_students.read_export(db, source), controls.earlier_export(db, source)
+    if refresh_s(export, told) != refresh:
+        # only a run of the whole page changes the refresh time of a fragment; no download is drawn before
+        st.rerun()
+    widgets.say()
     is_over = export is None or export.state in ("finished", "failed", "stopped")
     if export is not None and export.state != "finished" and not (is_over and told is not None):
         _at_work(db, export)
@@ -72,8 +86,6 @@ def _exports(db: Path, source: Source, refresh: float | None) -> None:
         _offer(db, source, told)
     if told is not None:
         exported_section.show(told, source)
-    if live.refresh_s([] if export is None else [export]) != refresh:
-        st.rerun()  # only a run of the whole page changes the refresh time of a fragment
 
 
 def _at_work(db: Path, export: Export) -> None:
