@@ -49,8 +49,8 @@ def head(seen: CandidateView) -> None:
         st.info(over_budget(candidate))
     if candidate.stopped is not None:
         st.info(
-            f"{candidate.stopped.capitalize()}: a faster candidate was clearly better then, so this one could"
-            " not be the best for any budget. Its agreement is what it was then."
+            f"{candidate.stopped.capitalize()}: by its agreement then, and by how others went on from there,"
+            " this one would hardly be the best for any budget."
         )
     if candidate.state == "distilling":
         st.info(f"Being distilled: step {candidate.step} of {candidate.steps}.")

@@ -27,8 +27,8 @@ PAIRS_HELP = (
 )
 DEVICE_HELP = "Where teacher and students compute. Latency is measured in the runtime of the budget."
 PRUNE_HELP = (
-    "A candidate is stopped once a faster one is clearly better after as many steps: it could not be the best"
-    " for any budget. A search that judges by tasks stops none."
+    "A candidate is stopped once its loss so far makes it unlikely to be the best for any budget, as others"
+    " went on from there. A search that judges by tasks stops none."
 )
 CONTROLLER_HELP = (
     "Of KD-NAS: an LSTM that predicts rewards. Surrogate: predicts losses and their uncertainty, and proposes"

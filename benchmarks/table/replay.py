@@ -15,7 +15,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.latency.model import FAR_OVER
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.reward import kdnas_reward
-from kdnas_core.search.rungs import Cost, Peer, expected_loss, is_dominated
+from kdnas_core.search.rungs import Cost, Peer, is_beaten, predicted_loss
 from kdnas_core.search.space import KNOBS, SearchSpace
 from kdnas_core.spec import RewardSpec
 
@@ -62,6 +62,11 @@ class Table:
     def budgets(self) -> tuple[float, ...]:
         """In milliseconds, the largest first."""
         return tuple(self.teacher_ms / speedup for speedup in SPEEDUPS)
+
+    @property
+    def costs(self) -> list[Cost]:
+        """The budgets by both readings of a latency."""
+        return [Cost(budget, budget / self.teacher_ms) for budget in self.budgets]
 
     @cached_property
     def steps(self) -> int:
@@ -140,14 +145,15 @@ class Replay:
         cost, last = Cost(row.ms, row.ms / teacher_ms), self.table.steps
         losses = {step: loss + self._off(shape, step) for step, loss in row.losses.items() if step < last}
         final = losses[last] = self.loss_of(shape)
-        for step, loss in sorted(losses.items())[:-1] if self.prune else []:
-            if is_dominated(cost, step, loss, peers):
+        rungs = sorted(losses)[1:-1] if self.prune else []  # the start of a plain cut tells nothing
+        for step, loss in ((rung, losses[rung]) for rung in rungs):
+            if is_beaten(cost, step, loss, peers, self.table.costs):
+                predicted = predicted_loss(step, loss, peers)
+                assert predicted is not None
                 self.steps += step
                 self._peers.append(Peer(cost, {at: losses[at] for at in losses if at <= step}, None))
-                likely = expected_loss(step, loss, peers)
-                return Outcome(
-                    shape, kdnas_reward(likely, row.ms, teacher_ms, constants), likely, row.ms, pruned=True
-                )
+                reward = kdnas_reward(predicted.loss, row.ms, teacher_ms, constants)
+                return Outcome(shape, reward, predicted.loss, row.ms, pruned=True)
         self.steps += self.table.steps
         self._peers.append(Peer(cost, losses, final))
         self.whole.append((self._judged, shape))

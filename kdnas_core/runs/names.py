@@ -144,7 +144,7 @@ def _warnings(candidate: Candidate) -> list[str]:
     if candidate.state == "over_budget":
         return [f"Candidate {candidate.id} is over the latency budget of its run."]
     if candidate.state == "pruned":
-        return [f"Candidate {candidate.id} was stopped early in its run: a faster one was better."]
+        return [f"Candidate {candidate.id} was stopped early in its run: others promised more."]
     if candidate.state == "failed":
         return [
             f"Candidate {candidate.id} failed in its run: {(candidate.error or 'no reason').rstrip('.')}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.latency.model import FAR_OVER, MOST_ERROR, model_here
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import parameters
-from kdnas_core.search.reward import kdnas_reward, within_budget
-from kdnas_core.search.rungs import Cost, Peer, expected_loss, is_dominated
+from kdnas_core.search.reward import budgets_ms, kdnas_reward, within_budget
+from kdnas_core.search.rungs import Cost, Peer, is_beaten, predicted_loss
 from kdnas_core.spec import RunSpec
 
 POLL_S = 0.1
@@ -44,9 +45,9 @@ class Judgement:
     """The outcome of one candidate.
 
     Attributes:
-        state: "done"; "over_budget"; or "pruned", stopped at a rung since a faster one was better there.
+        state: "done"; "over_budget"; or "pruned", stopped at a rung since it would hardly be picked.
         loss: L of the reward, at the rung if it was pruned; None if it is over budget.
-        reward: of the loss and the latency; if it was pruned, of the loss that its peers make likely.
+        reward: of the loss and the latency; if it was pruned, of the predicted loss.
         languages: the held-out loss by language, if there are several.
         scores: on the proxies of the run's tasks, by name.
         estimated_ms: its estimated latency, if that was so far over the budget that it was not measured.
@@ -93,8 +94,8 @@ class OverBudget(Exception):
         self.rung = rung
 
 
-class Dominated(Exception):
-    """Raised at a rung where a faster candidate is better."""
+class Beaten(Exception):
+    """Raised at a rung after which a candidate would hardly be picked."""
 
     def __init__(self, look: HeldOut) -> None:
         super().__init__(look.step)
@@ -153,6 +154,18 @@ def estimate(
 def cost_of(latency: LatencyReading) -> Cost:
     """Returns the cost of a measured latency."""
     return Cost(latency.p50, 1 / latency.speedup)
+
+
+def costs_of_budgets(spec: RunSpec, teacher_ms: float) -> list[Cost]:
+    """Returns the most that a candidate may cost within each budget.
+
+    Args:
+        spec: of the search.
+        teacher_ms: the teacher's latency when the search began.
+    """
+    budget = spec.latency
+    shares = [math.inf if budget.budget_speedup is None else 1 / amount for amount in budget.amounts]
+    return list(map(Cost, budgets_ms(budget, teacher_ms), shares))
 
 
 class CandidateUnderJudgement:
@@ -241,7 +254,7 @@ class CandidateUnderJudgement:
         """Takes an evaluation in; the rungs are those before the last step, of a supernet the start too.
 
         Raises:
-            Dominated: a faster candidate is better at a rung.
+            Beaten: by its loss at a rung it would hardly be picked.
             OverBudget: it passes its first rung, and its latency turns out to be over the budget.
         """
         self.looks.append(look)
@@ -272,17 +285,21 @@ class CandidateUnderJudgement:
 
     def _decide_rung(self, look: HeldOut, peers: Sequence[Peer]) -> None:
         cost = self._least_cost
-        if cost and is_dominated(cost, look.step, look.loss, peers):
-            raise Dominated(look)
+        if cost and is_beaten(
+            cost, look.step, look.loss, peers, costs_of_budgets(self.spec, self.teacher_ms)
+        ):
+            raise Beaten(look)
         try:
             self.measure()
         except OverBudget:
             raise OverBudget(look.step) from None
 
-    def pruned(self, stopped: Dominated) -> Judgement:
+    def pruned(self, stopped: Beaten) -> Judgement:
         """Returns the judgement of a candidate that was stopped at a rung."""
         look, constants = stopped.look, self.spec.search.reward
-        likely = expected_loss(look.step, look.loss, self.peers() or [])
+        predicted = predicted_loss(look.step, look.loss, self.peers() or [])
+        assert predicted is not None, "it was stopped by a prediction"
+        likely = predicted.loss
         if self.latency is not None:
             reward = kdnas_reward(likely, self.latency.p50, self.latency.teacher_p50, constants)
         else:

@@ -27,8 +27,8 @@ from kdnas_core.models.importance import Importance
 from kdnas_core.models.mlm_head import TeacherHead
 from kdnas_core.models.student import new_student, read_student, save, student_config
 from kdnas_core.search.candidate import (
+    Beaten,
     CandidateUnderJudgement,
-    Dominated,
     Judgement,
     KnownPeers,
     Listener,
@@ -128,7 +128,7 @@ class Judge:
             scores = self._scores(folder, candidate)
         except OverBudget as vetoed:
             return Judgement("over_budget", None, None, rung=vetoed.rung)
-        except Dominated as stopped:
+        except Beaten as stopped:
             return candidate.pruned(stopped)
         result, constants = mini_kd.result, self.spec.search.reward
         # the published reward, or that of KD-NAS's first version with accuracy instead of 1 - L
@@ -187,7 +187,7 @@ class Judge:
                 return mini_kd
         try:
             mini_kd = self._trained(architecture, folder, candidate)
-        except Dominated as stopped:
+        except Beaten as stopped:
             looks, notes = tuple(candidate.looks), tuple(candidate.notes)
             if not candidate.is_split:
                 remember(question, MiniKD(stopped.look, looks, notes, candidate.sources), None)

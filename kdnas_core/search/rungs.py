@@ -1,17 +1,23 @@
-"""Rungs: the evaluations of a mini-KD at which a candidate is stopped if it cannot be on the frontier.
+"""Rungs: the evaluations of a mini-KD at which a candidate is stopped if it will hardly be picked.
 
-Successive halving (arXiv 1502.07943) for two objectives: not a share of the candidates is stopped, but those
-that a faster candidate of the same search beats at the same rung by more than the noise of that rung.
+The loss at the end is predicted from the loss at the rung by a regression over the candidates of the same
+search that were trained to the end (performance prediction, Baker et al., arXiv 1705.10823, section 3). A
+candidate is stopped if even one standard error below the prediction another is better wherever it could be
+picked: within each budget of the search, or where there is one budget, among those that are no slower.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 
-FEWEST = 4  # candidates trained to the end, by which the noise of a rung is known
-SPREADS = 2.0  # standard deviations; replays of two whole searches lose no pick with it, nor with 1.5
+import numpy as np
+
+FEWEST = 4  # candidates trained to the end, by which the others are predicted
+ERRORS = 1.0  # standard errors; README has what more of them save, and what fewer lose
+RIDGE = 0.03  # in squares of logarithms: some losses that hardly differ say nothing of a slope
+LEAST_LOSS = 1e-6  # smaller ones count as this, since logarithms are taken
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,26 @@ class Peer:
     final: float | None
 
 
-def is_dominated(cost: Cost, step: int, loss: float, peers: Sequence[Peer]) -> bool:
-    """Returns whether a faster peer was better after as many steps, by more than the rung's noise.
+@dataclass(frozen=True)
+class Prediction:
+    """The loss after all steps: its logarithm, and the standard error of that."""
+
+    log_loss: float
+    error: float
+
+    @property
+    def loss(self) -> float:
+        """The median."""
+        return math.exp(self.log_loss)
+
+    @property
+    def least(self) -> float:
+        """The least that is still likely."""
+        return math.exp(self.log_loss - ERRORS * self.error)
+
+
+def is_beaten(cost: Cost, step: int, loss: float, peers: Sequence[Peer], budgets: Sequence[Cost]) -> bool:
+    """Returns whether a candidate will hardly be picked, by its loss at a rung.
 
     Never true before `FEWEST` peers were trained to the end.
 
@@ -51,27 +75,43 @@ def is_dominated(cost: Cost, step: int, loss: float, peers: Sequence[Peer]) -> b
         step: steps taken.
         loss: its held-out loss after them.
         peers: the candidates judged before.
+        budgets: of the search, as the most that a pick may cost.
     """
-    noise = _noise(step, peers)
-    if noise is None:
+    predicted = predicted_loss(step, loss, peers)
+    if predicted is None:
         return False
-    return any(peer.cost.is_at_most(cost) and peer.losses.get(step, loss) + noise < loss for peer in peers)
+    limits = [budget for budget in budgets if cost.is_at_most(budget)] if len(budgets) > 1 else [cost]
+    better = [peer.cost for peer in peers if peer.final is not None and peer.final < predicted.least]
+    return bool(limits) and all(any(each.is_at_most(limit) for each in better) for limit in limits)
 
 
-def expected_loss(step: int, loss: float, peers: Sequence[Peer]) -> float:
-    """Estimates the loss after all steps of a candidate that was stopped at a rung."""
-    gains = _gains(step, peers)
-    return max(0.0, loss - fmean(gains)) if gains else loss
+def predicted_loss(step: int, loss: float, peers: Sequence[Peer]) -> Prediction | None:
+    """Predicts the loss after all steps; None if too few peers were trained to the end.
 
-
-def _noise(step: int, peers: Sequence[Peer]) -> float | None:
-    """How much more than another a candidate may still gain; None if too few were trained to the end."""
-    gains = _gains(step, peers)
-    return SPREADS * stdev(gains) if len(gains) >= FEWEST else None
-
-
-def _gains(step: int, peers: Sequence[Peer]) -> list[float]:
-    """By how much the loss of each peer fell between the rung and the end."""
-    return [
-        peer.losses[step] - peer.final for peer in peers if peer.final is not None and step in peer.losses
+    Args:
+        step: steps taken.
+        loss: the held-out loss after them.
+        peers: the candidates judged before.
+    """
+    whole = [
+        (_log(peer.losses[step]), _log(peer.final))
+        for peer in peers
+        if peer.final is not None and step in peer.losses
     ]
+    if len(whole) < FEWEST:
+        return None
+    rungs, finals = np.array(whole).T
+    left = finals - rungs  # of the loss, in logarithms: all candidates alike where the ridge rules
+    off, spread = rungs - rungs.mean(), float(np.square(rungs - rungs.mean()).sum()) + RIDGE
+    slope = float(off @ left) / spread
+    residuals = left - left.mean() - slope * off
+    variance = float(residuals @ residuals) / (len(whole) - 2)
+    away = _log(loss) - float(rungs.mean())
+    return Prediction(
+        _log(loss) + float(left.mean()) + slope * away,
+        math.sqrt(variance * (1 + 1 / len(whole) + away**2 / spread)),
+    )
+
+
+def _log(loss: float) -> float:
+    return math.log(max(loss, LEAST_LOSS))

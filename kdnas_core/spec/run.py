@@ -60,7 +60,7 @@ class RewardSpec(Strict):
 class SearchSpec(Strict):
     """How candidates are proposed, and how many.
 
-    `prune` stops a mini-KD once a faster candidate is clearly better after as many steps; a run with tasks
+    `prune` stops a mini-KD once its candidate would hardly be picked (`search/rungs.py`); a run with tasks
     stops none. `until` ends a search before its last episode once no gain is expected of another (`Outlook`),
     though not before it has had `least_episodes`. `warm_start` lets a surrogate learn from searches in the
     same store whose losses compare: of the same teacher, text, objective, proxy set, tasks and protocol.

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from kdnas_core.search.rungs import FEWEST, Cost, Peer, expected_loss, is_dominated
+from kdnas_core.search.rungs import FEWEST, Cost, Peer, Prediction, is_beaten, predicted_loss
 
 
 def cost(ms: float) -> Cost:
@@ -10,51 +13,80 @@ def cost(ms: float) -> Cost:
     return Cost(ms, ms / 10)
 
 
-def peers(*falls: float, ms: float = 5.0, rung: float = 0.5) -> list[Peer]:
-    """Peers with this loss after 40 of 200 steps, and one lower by each of `falls` at the end."""
-    return [Peer(cost(ms), {0: 1.0, 40: rung, 200: rung - fall}, rung - fall) for fall in falls]
+def peer(ms: float, rung: float, final: float | None) -> Peer:
+    """A candidate with this loss after 40 of 200 steps."""
+    return Peer(cost(ms), {0: 1.0, 40: rung} | ({} if final is None else {200: final}), final)
 
 
-EVEN = peers(0.10, 0.10, 0.12, 0.12)  # standard deviation 0.011547
+# what is left at the end is 0.8 of the loss at the rung, nearly
+RUNGS = (0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
+PEERS = [
+    peer(5.0, rung, 0.8 * rung * (1 + off)) for rung, off in zip(RUNGS, [0.004, -0.004] * 3, strict=True)
+]
+ONE = [cost(9.0)]
+SEVERAL = [cost(9.0), cost(6.0), cost(3.0)]
 
 
-@pytest.mark.parametrize(("loss", "dominated"), [(0.5230, False), (0.5232, True)])
-def test_a_candidate_is_dominated_beyond_two_standard_deviations_of_what_is_left_to_gain(
-    loss: float, dominated: bool
-) -> None:
-    assert is_dominated(cost(5.0), 40, loss, EVEN) == dominated
+def test_the_loss_at_the_end_is_predicted_as_by_least_squares_over_those_trained_to_the_end() -> None:
+    predicted = predicted_loss(40, 0.65, [*PEERS, peer(1.0, 0.1, None)])
+    assert predicted is not None
+    x, y = np.log(RUNGS), np.log([each.losses[200] for each in PEERS])
+    slope, intercept = np.polyfit(x, y, 1)
+    assert predicted.log_loss == pytest.approx(intercept + slope * math.log(0.65), abs=1e-3)
+    residual = float(np.std(y - slope * x - intercept, ddof=2))
+    assert 0.5 * residual < predicted.error < 2 * residual
 
 
-def test_only_a_faster_candidate_dominates() -> None:
-    assert is_dominated(cost(5.0), 40, 0.9, EVEN)
-    assert not is_dominated(cost(4.99), 40, 0.9, EVEN)
+def test_a_prediction_is_less_sure_far_from_what_was_seen() -> None:
+    near, far = predicted_loss(40, 0.65, PEERS), predicted_loss(40, 5.0, PEERS)
+    assert near is not None and far is not None
+    assert near.error < far.error
 
 
-def test_a_candidate_is_dominated_only_if_it_is_slower_by_both_readings_of_a_latency() -> None:
-    # its session had a slower teacher: within a budget as a speed-up it may be the only one
-    assert not is_dominated(Cost(5.5, 0.49), 40, 0.9, EVEN)
-    assert not is_dominated(Cost(4.9, 0.55), 40, 0.9, EVEN)
-    assert is_dominated(Cost(5.0, 0.5), 40, 0.9, EVEN)
+def test_the_least_likely_loss_is_a_standard_error_below_the_prediction() -> None:
+    predicted = Prediction(math.log(0.4), 0.1)
+    assert predicted.loss == pytest.approx(0.4)
+    assert predicted.least == pytest.approx(0.4 * math.exp(-0.1))
 
 
-def test_nothing_is_known_before_enough_peers_were_trained_to_the_end() -> None:
-    stopped = [Peer(cost(1.0), {0: 1.0, 40: 0.1}, None)] * 10
-    assert len(EVEN) == FEWEST
-    assert not is_dominated(cost(5.0), 40, 0.9, [*EVEN[1:], *stopped])
-    assert is_dominated(cost(5.0), 40, 0.9, [*EVEN, *stopped])
-
-
-def test_a_candidate_that_was_stopped_itself_dominates_others() -> None:
-    slow = peers(0.10, 0.10, 0.12, 0.12, ms=9.0)
-    assert not is_dominated(cost(5.0), 40, 0.9, slow)
-    assert is_dominated(cost(5.0), 40, 0.9, [*slow, Peer(cost(4.0), {40: 0.3}, None)])
+def test_nothing_is_predicted_before_enough_peers_were_trained_to_the_end() -> None:
+    stopped = [peer(1.0, 0.1, None)] * 10
+    few = [*PEERS[: FEWEST - 1], *stopped]
+    assert predicted_loss(40, 0.9, few) is None
+    assert not is_beaten(cost(9.0), 40, 0.9, few, ONE)
+    assert is_beaten(cost(9.0), 40, 0.9, PEERS[:FEWEST], ONE)
 
 
 def test_a_rung_that_no_peer_has_says_nothing() -> None:
-    assert not is_dominated(cost(5.0), 80, 0.9, EVEN)
-    assert expected_loss(80, 0.9, EVEN) == 0.9
+    assert predicted_loss(80, 0.9, PEERS) is None
+    assert not is_beaten(cost(9.0), 80, 0.9, PEERS, ONE)
 
 
-def test_the_loss_to_expect_is_lower_by_what_the_peers_gained_on_average_and_never_below_zero() -> None:
-    assert expected_loss(40, 0.9, EVEN) == pytest.approx(0.79)
-    assert expected_loss(40, 0.05, EVEN) == 0.0
+def test_with_one_budget_a_candidate_is_beaten_only_by_one_that_is_no_slower_by_either_reading() -> None:
+    assert is_beaten(cost(5.0), 40, 0.9, PEERS, ONE)
+    assert not is_beaten(cost(4.99), 40, 0.9, PEERS, ONE)
+    # its session had a slower teacher: within a budget as a speed-up it may be the only one
+    assert not is_beaten(Cost(5.5, 0.49), 40, 0.9, PEERS, ONE)
+    assert not is_beaten(Cost(4.9, 0.55), 40, 0.9, PEERS, ONE)
+
+
+def test_with_several_budgets_a_candidate_is_beaten_if_another_is_better_within_each_it_is_within() -> None:
+    assert is_beaten(cost(4.0), 40, 0.9, PEERS, SEVERAL), "one of 5 ms is within 6 ms too"
+    assert not is_beaten(cost(3.0), 40, 0.9, PEERS, SEVERAL), "nothing else is within 3 ms"
+    assert is_beaten(cost(3.0), 40, 0.9, [*PEERS, peer(2.9, 0.6, 0.48)], SEVERAL)
+    assert not is_beaten(cost(9.1), 40, 0.9, PEERS, SEVERAL), (
+        "over all of them by an estimate: not measured yet"
+    )
+
+
+def test_a_candidate_that_may_still_be_the_best_is_not_beaten() -> None:
+    best = min(each.final for each in PEERS if each.final is not None)
+    predicted = predicted_loss(40, 0.5, PEERS)
+    assert predicted is not None
+    assert predicted.least < best < 1.01 * predicted.loss
+    assert not is_beaten(cost(9.0), 40, 0.5, PEERS, ONE)
+    assert is_beaten(cost(9.0), 40, 0.52, PEERS, ONE)
+
+
+def test_a_loss_of_zero_is_predicted_from() -> None:
+    assert predicted_loss(40, 0.0, [peer(5.0, 0.0, 0.0)] * FEWEST) is not None

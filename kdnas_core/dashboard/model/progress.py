@@ -47,7 +47,7 @@ def skipped(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def pruned(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Returns the candidates that were stopped at a rung, since a faster one was better there."""
+    """Returns the candidates that were stopped at a rung, since they would hardly be picked."""
     return [row for row in candidates if row.state == "pruned"]
 
 

@@ -40,7 +40,7 @@ def show(db: Path, run: Run, candidate: Candidate) -> None:
     if candidate.state == "over_budget":
         st.warning("This candidate misses the run's latency budget, and so will a student made from it.")
     if candidate.state == "pruned":
-        st.warning("A faster candidate of this run was clearly better than this one.")
+        st.warning("This candidate was stopped early: by its first steps, others of this run are better.")
     fields = _choices(run)
     st.markdown(reading(fields, run, candidate))
     ask_button.show(
