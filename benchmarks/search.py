@@ -6,7 +6,8 @@ the place of the trainer, and reads each loss with the noise of a repeated train
 once: a half, a third, a fifth, a seventh and a tenth of the teacher's latency. The value of a search is the
 hypervolume over them: the mean of one minus the true loss of the best student within. Printed are by how much
 it falls short of the best of the table, in per cent, after so many judged students, and how many were needed
-to come within one per cent. Optuna's samplers take part if it is installed; it is no dependency.
+to come within one per cent, in how many searches that was so at the end, and to how many whole trainings the
+steps taken amount.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from typing import Any
 
 from benchmarks.table.__main__ import OUT as TABLE
 from benchmarks.table.replay import Replay, Table, read_table
-from kdnas_core.architecture import Architecture
 from kdnas_core.runs.picks import TWO_SIDED
 from kdnas_core.search.controllers.lstm import LstmController
+from kdnas_core.search.controllers.optuna import SAMPLERS, OptunaController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
-from kdnas_core.search.loop import Controller, Outcome, Proposal, search
-from kdnas_core.search.space import KNOBS
+from kdnas_core.search.loop import Controller, Outcome, search
 from kdnas_core.spec import SearchSpec
 
 SHOWN = (5, 10, 15, 20, 30, 45, 60)
@@ -38,61 +38,8 @@ NEAR = 0.01  # of the best
 Make = Callable[[Table, int], Controller]
 
 
-class OptunaController:
-    """A sampler of Optuna by ask and tell: latency and loss are two objectives, the budget a constraint."""
-
-    def __init__(self, table: Table, sampler: str, seed: int) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-        samplers = optuna.samplers
-        made = {
-            "tpe": lambda: samplers.TPESampler(seed=seed),
-            "nsga2": lambda: samplers.NSGAIISampler(seed=seed, population_size=20),
-            "gp": lambda: samplers.GPSampler(seed=seed),
-        }
-        self.table, space = table, table.space
-        self.space = space
-        self.study = optuna.create_study(sampler=made[sampler](), directions=["minimize", "minimize"])
-        # sizes in order, so that a sampler may know that they are
-        self.distributions: dict[str, Any] = {
-            knob: optuna.distributions.IntDistribution(0, len(getattr(space, knob)) - 1) for knob in KNOBS
-        }
-        self.asked: dict[Architecture, Any] = {}
-
-    def ask(self, episode: int, count: int) -> list[Proposal]:
-        """Asks until `count` new points of the grid are named; repeats are told what is known."""
-        found: list[Proposal] = []
-        for _ in range(20 * count):
-            trial = self.study.ask(self.distributions)
-            shape_of = {knob: getattr(self.space, knob)[trial.params[knob]] for knob in KNOBS}
-            if shape_of["hidden_size"] % shape_of["attention_heads"]:
-                self.study.tell(trial, state=_failed())
-                continue
-            shape = Architecture(**shape_of)
-            if shape in self.asked:
-                self.study.tell(trial, state=_failed())
-                continue
-            self.asked[shape] = trial
-            found.append(Proposal(shape))
-            if len(found) == count:
-                break
-        return found
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Tells latency and loss; of a student over the budget the worst loss, and that it is infeasible."""
-        for outcome in outcomes:
-            trial = self.asked[outcome.architecture]
-            ms = self.table.rows[outcome.architecture].ms
-            trial.set_constraint("over the budget", ms - max(self.table.budgets))
-            self.study.tell(trial, [ms, 1.0 if outcome.loss is None else outcome.loss])
-
-
-def _failed() -> Any:
-    import optuna
-
-    return optuna.trial.TrialState.FAIL
+def _optuna(sampler: str) -> Make:
+    return lambda table, seed: OptunaController(table.space, sampler, max(table.budgets), seed)
 
 
 CONTROLLERS: dict[str, Make] = {
@@ -103,9 +50,7 @@ CONTROLLERS: dict[str, Make] = {
     "lstm": lambda table, seed: LstmController(
         table.space, SearchSpec(episodes=12, candidates=5, epsilon_decay=0.08), seed
     ),
-    "optuna tpe": lambda table, seed: OptunaController(table, "tpe", seed),
-    "optuna nsga2": lambda table, seed: OptunaController(table, "nsga2", seed),
-    "optuna gp": lambda table, seed: OptunaController(table, "gp", seed),
+    **{sampler: _optuna(sampler) for sampler in SAMPLERS},
 }
 
 
@@ -118,6 +63,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=5)
     parser.add_argument("--noise", type=float, default=0.003, help="standard deviation of a repeated loss")
     parser.add_argument("--prune", action="store_true", help="stop students at rungs")
+    parser.add_argument(
+        "--until-no-gain", action="store_true", help="end a surrogate's search as its outlook says"
+    )
     parser.add_argument("--only", nargs="+", choices=list(CONTROLLERS), default=list(CONTROLLERS))
     given = parser.parse_args()
     if not given.table.is_file():
@@ -129,34 +77,37 @@ def main() -> None:
     print(f"{len(table.rows)} students, {trained} within the largest budget; in per cent short of the best,")
     print(f"median of {given.seeds} seeds (and 90th percentile), after so many judged students")
     head = "".join(f"{count:>14}" for count in SHOWN)
-    print(f"{'controller':<14}{head}{'within 1 %':>12}{'steps':>8}{'s':>6}")
+    print(f"{'controller':<14}{head}{'within 1 %':>12}{'at the end':>12}{'trainings':>11}{'s':>6}")
     summary = {}
     for name in given.only:
         began = time.perf_counter()
-        try:
-            replays = [_replayed(table, CONTROLLERS[name], seed, given) for seed in range(given.seeds)]
-        except ImportError as missing:
-            print(f"{name:<14} left out: {missing}")
-            continue
+        replays = [_replayed(table, CONTROLLERS[name], seed, given) for seed in range(given.seeds)]
         row = _summary(replays, given.evaluations)
         seconds = (time.perf_counter() - began) / given.seeds
         cells = "".join(
             f"{f'{100 * row[at][0]:.2f} ({100 * row[at][1]:.2f})':>14}" for at in map(str, SHOWN) if at in row
         )
         needed = "more" if row["needed"] is None else f"{row['needed']:.0f}"
-        print(f"{name:<14}{cells}{needed:>12}{row['steps_share']:>8.0%}{seconds:>6.1f}", flush=True)
+        near, trainings = row["near_at_the_end"], row["trainings"]
+        print(f"{name:<14}{cells}{needed:>12}{near:>12.0%}{trainings:>11.1f}{seconds:>6.1f}", flush=True)
         summary[name] = row
     print(json.dumps({"seeds": given.seeds, "students": len(table.rows), "controllers": summary}))
 
 
 def _replayed(table: Table, make: Make, seed: int, given: argparse.Namespace) -> Replay:
-    replay = Replay(table, seed, given.noise, given.prune)
-    search(make(table, seed), replay, given.evaluations // given.batch, given.batch)
+    controller, replay = make(table, seed), Replay(table, seed, given.noise, given.prune)
+
+    def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
+        if not given.until_no_gain or not isinstance(controller, SurrogateController):
+            return False
+        return controller.outlook(episode, given.batch).no_gain
+
+    search(controller, replay, given.evaluations // given.batch, given.batch, is_over=is_over)
     return replay
 
 
 def _summary(replays: Sequence[Replay], evaluations: int) -> dict[str, Any]:
-    """Over seeds: shortfalls, students needed, the share of steps taken, and what the picks are worth."""
+    """Over seeds: shortfalls, students needed, the steps taken, and what the picks are worth."""
     curves = [replay.shortfalls(evaluations) for replay in replays]
     needed = [
         next((count for count, short in enumerate(curve, 1) if short <= NEAR), math.inf) for curve in curves
@@ -173,7 +124,7 @@ def _summary(replays: Sequence[Replay], evaluations: int) -> dict[str, Any]:
         },
         "needed": None if math.isinf(middle) else middle,
         "never": sum(map(math.isinf, needed)),
-        "steps_share": fmean(replay.steps_share for replay in replays),
+        "trainings": fmean(replay.steps for replay in replays) / replays[0].table.steps,
         "near_at_the_end": fmean(curve[-1] <= NEAR for curve in curves),
         **_picks(replays),
     }

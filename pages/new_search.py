@@ -31,8 +31,9 @@ PRUNE_HELP = (
     " went on from there. A search that judges by tasks stops none."
 )
 CONTROLLER_HELP = (
-    "Of KD-NAS: an LSTM that predicts rewards. Surrogate: predicts losses and their uncertainty, and proposes"
-    " what is expected to improve the best students within all budgets."
+    "Surrogate: predicts losses and their uncertainty, and proposes what is expected to improve the best"
+    " students within all budgets. LSTM: as in KD-NAS, it predicts rewards. Optuna's samplers are there to"
+    " compare with; latency and loss are their objectives."
 )
 WARM_HELP = (
     "The surrogate, if it is the controller, begins with the losses of searches in this store of the same"

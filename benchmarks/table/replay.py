@@ -110,7 +110,7 @@ class Replay:
 
     def __post_init__(self) -> None:
         self._peers: list[Peer] = []
-        self._judged = self._trained = 0
+        self._judged = 0
 
     def has(self, episode: int) -> bool:
         """Whether it was begun."""
@@ -141,7 +141,6 @@ class Replay:
         self._judged += 1
         if row.ms > (budget := max(self.table.budgets)):  # what is far over is not measured in a search
             return Outcome(shape, 0.0, None, row.ms if row.ms <= FAR_OVER * budget else None)
-        self._trained += 1
         cost, last = Cost(row.ms, row.ms / teacher_ms), self.table.steps
         losses = {step: loss + self._off(shape, step) for step, loss in row.losses.items() if step < last}
         final = losses[last] = self.loss_of(shape)
@@ -158,11 +157,6 @@ class Replay:
         self._peers.append(Peer(cost, losses, final))
         self.whole.append((self._judged, shape))
         return Outcome(shape, kdnas_reward(final, row.ms, teacher_ms, constants), final, row.ms)
-
-    @property
-    def steps_share(self) -> float:
-        """The steps taken as a share of those that all students within the largest budget would take."""
-        return self.steps / max(1, self._trained * self.table.steps)
 
     def shortfalls(self, evaluations: int) -> list[float]:
         """After each judged student, the share by which the value falls short of the best of the table."""

@@ -56,7 +56,14 @@ RECIPES = {
     "mobilebert": "MobileBERT",
     "custom": "Your own terms",
 }
-CONTROLLERS = {"lstm": "LSTM, of KD-NAS", "surrogate": "Surrogate", "random": "Random"}
+CONTROLLERS = {
+    "surrogate": "Surrogate",
+    "lstm": "LSTM, of KD-NAS",
+    "random": "Random",
+    "optuna-tpe": "TPE, of Optuna",
+    "optuna-nsga2": "NSGA-II, of Optuna",
+    "optuna-gp": "Gaussian process, of Optuna",
+}
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "ONNX Runtime",
     "onnxruntime-int8": "ONNX Runtime, 8-bit weights",

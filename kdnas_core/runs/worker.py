@@ -47,7 +47,7 @@ from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
 from kdnas_core.search.loop import Controller, Outcome, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
-from kdnas_core.search.reward import budgets_ms
+from kdnas_core.search.reward import budget_ms, budgets_ms
 
 HEARTBEAT_S = 1.0
 MOST_WORKED_S = 10.0  # counted between two heartbeats; in longer gaps the process or machine slept
@@ -352,6 +352,12 @@ def make_controller(prepared: Prepared, earlier: Sequence[Outcome] = ()) -> Cont
             return RandomController(space, spec.seed)
         case "surrogate":
             return _new_surrogate(prepared, earlier)
+        case "optuna-tpe" | "optuna-nsga2" | "optuna-gp":
+            # imported where it is used: few searches load it
+            from kdnas_core.search.controllers.optuna import OptunaController
+
+            largest = budget_ms(spec.latency, prepared.teacher_latency.p50)
+            return OptunaController(space, spec.search.controller, largest, spec.seed)
 
 
 def _new_surrogate(prepared: Prepared, earlier: Sequence[Outcome]) -> SurrogateController:

@@ -195,6 +195,17 @@ class SearchSpace:
             choices.index(getattr(architecture, knob)) for knob, choices in self._choices_by_knob().items()
         )
 
+    def at(self, indices: Sequence[int]) -> Architecture | None:
+        """Returns the architecture with these choices, as `indices` has them; None if they do not fit."""
+        if self.presets:
+            return self.presets[indices[0]]
+        knobs = self._choices_by_knob().items()
+        chosen: dict[str, Any] = {
+            knob: choices[index] for (knob, choices), index in zip(knobs, indices, strict=True)
+        }
+        fit = (chosen["attention_heads"], chosen["hidden_act"], chosen.get("embedding_size"))
+        return Architecture(**chosen) if fit in self._fits[chosen["hidden_size"]] else None
+
     def choices(self) -> list[int]:
         """Returns the number of choices of each knob of this space."""
         if self.presets:

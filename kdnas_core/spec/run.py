@@ -19,6 +19,7 @@ from kdnas_core.spec.objective import USUAL_PAIRS, ObjectiveSpec
 from kdnas_core.spec.space import KDNAS_SPACE, SpaceSpec
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Controller = Literal["surrogate", "lstm", "random", "optuna-tpe", "optuna-nsga2", "optuna-gp"]
 
 
 class ProxySpec(Strict):
@@ -70,7 +71,7 @@ class SearchSpec(Strict):
     what layers are worth; left out: where the teacher's sentence vectors are means of its states.
     """
 
-    controller: Literal["lstm", "random", "surrogate"] = "lstm"
+    controller: Controller = "surrogate"
     episodes: int = Field(default=15, ge=1, le=MOST_EPISODES)
     candidates: int = Field(default=20, ge=1, le=1_000)
     until: Literal["episodes", "no_gain"] = "episodes"

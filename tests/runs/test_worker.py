@@ -25,6 +25,7 @@ from kdnas_core.runs.records import Candidate, LayerLoss, Run
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search import stopping
 from kdnas_core.search.controllers.lstm import LstmController
+from kdnas_core.search.controllers.optuna import SAMPLERS, OptunaController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import SurrogateController
 from kdnas_core.search.prepare import Prepared, prepare
@@ -253,6 +254,7 @@ def test_a_run_that_cannot_be_searched_fails_with_one_sentence_and_the_worker_li
 
 def test_the_controller_is_the_one_that_the_spec_names(prepared: Prepared) -> None:
     kinds = {"lstm": LstmController, "random": RandomController, "surrogate": SurrogateController}
+    kinds |= dict.fromkeys(SAMPLERS, OptunaController)
     for name, kind in kinds.items():
         chosen = prepared.spec.search.model_copy(update={"controller": name})
         given = prepared.spec.model_copy(update={"search": chosen})

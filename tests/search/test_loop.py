@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
 from kdnas_core.architecture import Architecture, static_student
 from kdnas_core.search.controllers.lstm import LstmController
+from kdnas_core.search.controllers.optuna import OptunaController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.loop import Controller, Outcome, Proposal, search
 from kdnas_core.search.space import SearchSpace
@@ -19,6 +21,7 @@ EPISODES, CANDIDATES = 3, 4
 CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "lstm": lambda: LstmController(SPACE, SPEC, seed=3),
     "random": lambda: RandomController(SPACE, seed=3),
+    **{name: partial(OptunaController, SPACE, name, 2.0, seed=3) for name in ("optuna-tpe", "optuna-nsga2")},
 }
 
 
@@ -60,7 +63,12 @@ class FakeJournal:
                 raise PlugPulled
             self.judged[architecture] = reward(architecture)
             self.order.append(architecture)
-        return [Outcome(architecture, self.judged[architecture]) for architecture in architectures]
+        return [self._outcome(architecture) for architecture in architectures]
+
+    def _outcome(self, architecture: Architecture) -> Outcome:
+        known = self.judged[architecture]
+        loss = 1 - known if known else None
+        return Outcome(architecture, known, loss, None if known is None else float(architecture.layers))
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
