@@ -29,6 +29,7 @@ from kdnas_core.search.controllers.optuna import SAMPLERS, OptunaController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
 from kdnas_core.search.loop import Controller, Outcome, search
+from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import SearchSpec
 
 SHOWN = (5, 10, 15, 20, 30, 45, 60)
@@ -96,11 +97,13 @@ def main() -> None:
 
 def _replayed(table: Table, make: Make, seed: int, given: argparse.Namespace) -> Replay:
     controller, replay = make(table, seed), Replay(table, seed, given.noise, given.prune)
+    outlooks: list[Outlook] = []
 
     def is_over(episode: int, outcomes: Sequence[Outcome]) -> bool:
         if not given.until_no_gain or not isinstance(controller, SurrogateController):
             return False
-        return controller.outlook(episode, given.batch).no_gain
+        outlooks.append(controller.outlook(episode, given.batch).after(outlooks[-1] if outlooks else None))
+        return outlooks[-1].no_gain
 
     search(controller, replay, given.evaluations // given.batch, given.batch, is_over=is_over)
     return replay

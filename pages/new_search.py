@@ -42,7 +42,7 @@ WARM_HELP = (
 )
 UNTIL_HELP = (
     "After each episode a surrogate of all losses estimates by how much another would lower the best loss"
-    " within each budget. The search ends where that is less than one per cent for all of them."
+    " within each budget. The search ends once that is less than 0.3 % for all of them, twice in a row."
 )
 PASSES_HELP = "Gradients of so many batches are averaged into one step: a larger batch in less memory."
 LANGUAGES_HELP = (

@@ -654,7 +654,7 @@ def test_a_run_says_what_another_episode_is_expected_to_bring(db: Path) -> None:
     [table] = [frame.value for frame in app.dataframe if "Better unseen" in frame.value]
     assert list(table["Better unseen"]) == ["31%", wording.UNKNOWN]
     with opened(db) as store:
-        store.set_outlook(run, Outlook(4, 0.002, (0.0, 0.0)))
+        store.set_outlook(run, Outlook(4, 0.002, (0.0, 0.0), gain_before=0.001))
     assert "**No gain is expected** after episode 4" in words(shown(places.RUN, run=run))
 
 

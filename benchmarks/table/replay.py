@@ -139,7 +139,9 @@ class Replay:
     def _outcome(self, shape: Architecture, peers: Sequence[Peer]) -> Outcome:
         row, constants, teacher_ms = self.table.rows[shape], RewardSpec(), self.table.teacher_ms
         self._judged += 1
-        if row.ms > (budget := max(self.table.budgets)):  # what is far over is not measured in a search
+        budget = max(self.table.budgets)
+        if row.ms > budget or not row.losses:  # or was over it when the table was made
+            # what is far over is not measured in a search
             return Outcome(shape, 0.0, None, row.ms if row.ms <= FAR_OVER * budget else None)
         cost, last = Cost(row.ms, row.ms / teacher_ms), self.table.steps
         losses = {step: loss + self._off(shape, step) for step, loss in row.losses.items() if step < last}

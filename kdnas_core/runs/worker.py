@@ -315,6 +315,7 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
             except (ValueError, ArithmeticError):  # an estimate that cannot be made must not end a search
                 log.exception("nothing can be said of another episode")
                 return False
+            outlook = outlook.after(store.run(run.id).outlook)
             store.set_outlook(run.id, outlook)
             return spec.until == "no_gain" and episode >= spec.least_episodes and outlook.no_gain
 

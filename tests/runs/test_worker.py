@@ -265,9 +265,9 @@ def test_the_controller_is_the_one_that_the_spec_names(prepared: Prepared) -> No
 def test_a_search_ends_where_no_gain_is_expected_if_its_spec_says_so(
     db: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "NO_GAIN", math.inf)
-    for until, episodes in (("episodes", 2), ("no_gain", 1)):
-        chosen = prepared.spec.search.model_copy(update={"until": until, "controller": "surrogate"})
+    monkeypatch.setattr(stopping, "LITTLE", math.inf)
+    for until, episodes in (("episodes", 3), ("no_gain", 2)):
+        chosen = prepared.spec.search.model_copy(update={"until": until, "episodes": 3})
         spec = prepared.spec.model_copy(update={"search": chosen})
         with opened(db) as store:
             run = claimed(store, spec)
@@ -279,7 +279,7 @@ def test_a_search_ends_where_no_gain_is_expected_if_its_spec_says_so(
                 more = extended(row, 1, [])
                 store.extend(run.id, more, Worker.this_process())
                 assert worker.work_on(store, store.run(run.id), replace(prepared, spec=more)) == "finished"
-                assert (store.run(run.id).episode, more.search.until) == (2, "no_gain")
+                assert (store.run(run.id).episode, more.search.until) == (3, "no_gain")
 
 
 def test_a_warm_search_learns_from_the_one_before_it(

@@ -194,7 +194,7 @@ def test_a_space_that_was_judged_has_no_gain_left() -> None:
     controller.tell([Outcome(shape, 0.5, 0.4, 2.0) for shape in space])
     outlook = controller.outlook(1, 5)
     assert (outlook.gain, outlook.chances) == (0.0, (0.0,) * len(BUDGETS))
-    assert outlook.no_gain
+    assert controller.outlook(2, 5).after(outlook).no_gain
 
 
 # The expected gain
