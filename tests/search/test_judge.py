@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from kdnas_core.models.student import new_student, start_student
 from kdnas_core.models.teacher import Teacher
 from kdnas_core.search import candidate as candidate_module
 from kdnas_core.search import judge as module
-from kdnas_core.search.candidate import Costs, Judgement, Listener
+from kdnas_core.search.candidate import Costs, Judgement, Listener, costs_of_budgets
 from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import REMEMBERED
 from kdnas_core.search.reward import kdnas_reward
@@ -607,6 +608,25 @@ def test_a_candidate_that_will_hardly_be_picked_is_stopped_at_its_rung(judge: Ju
     expected = kdnas_reward(judgement.loss / 6, 5.0, 10.0, judge.spec.search.reward)
     assert judgement.reward == pytest.approx(expected)
     assert [path.name for path in (tmp_path / "files").iterdir()] == ["config.json"]
+
+
+def test_with_several_budgets_a_slower_one_within_the_same_stops_a_candidate(
+    judge: Judge, tmp_path: Path
+) -> None:
+    others = peers(GOOD, GOOD, GOOD, GOOD, ms=5.1)  # it takes 5 ms
+    for budgets, state in (([1.5, 4.0], "pruned"), ([1.98, 4.0], "done")):  # 6.7 and 5.05 ms
+        spec = parse_spec(judge.spec.model_dump() | {"latency": {"budget_speedup": budgets}})
+        several = dataclasses.replace(judge, spec=spec)
+        folder = tmp_path / state
+        assert several.judge(SMALL, folder, Told().listener, others).state == state
+
+
+def test_budgets_are_costs_by_both_readings(judge: Judge) -> None:
+    def costs(latency: dict[str, Any]) -> list[Cost]:
+        return costs_of_budgets(parse_spec(judge.spec.model_dump() | {"latency": latency}), 10.0)
+
+    assert costs({"budget_speedup": [2.0, 4.0]}) == [Cost(5.0, 0.5), Cost(2.5, 0.25)]
+    assert costs({"budget_ms": [3.0, 6.0]}) == [Cost(6.0, math.inf), Cost(3.0, math.inf)]
 
 
 def test_out_of_a_supernet_a_candidate_is_stopped_before_its_first_step(judge: Judge, tmp_path: Path) -> None:

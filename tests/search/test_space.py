@@ -72,7 +72,14 @@ def test_indices_lead_back_to_the_point(space: SearchSpace) -> None:
             space.hidden_act[act],
             space.embedding_size[rest[0]] if rest else None,
         )
+        assert space.at(space.indices(point)) == point
         assert all(index < count for index, count in zip(space.indices(point), space.choices(), strict=True))
+
+
+def test_choices_that_do_not_go_together_are_no_point() -> None:
+    assert SPACE.at((0, 0, 0, 1, 0)) is None, "3 heads do not divide 16"
+    presets = SearchSpace((), (), (), (), (), presets=(PRESETS["tinybert4"], PRESETS["tinybert6"]))
+    assert presets.at((1,)) == PRESETS["tinybert6"]
 
 
 @given(spaces)

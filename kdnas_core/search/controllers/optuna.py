@@ -56,8 +56,7 @@ class OptunaController:
                 self._ask()
         left = before + count - len(self.trials)
         for shape in self.space.sample(random.Random(f"{self.seed}/{before}"), left, self.trials):
-            self.study.enqueue_trial(dict(zip(self.distributions, self.space.indices(shape), strict=True)))
-            self._ask()
+            self._ask_for(shape)
         return list(map(Proposal, list(self.trials)[before:]))
 
     def _ask(self) -> None:
@@ -69,17 +68,30 @@ class OptunaController:
         else:
             self.trials[shape] = trial
 
+    def _ask_for(self, shape: Architecture) -> None:
+        self.study.enqueue_trial(dict(zip(self.distributions, self.space.indices(shape), strict=True)))
+        self._ask()
+
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Tells latencies and losses; where a search is resumed, asks first what was asked then."""
         if not self.has_asked:
-            self.ask(0, len(outcomes))
+            self._ask_again([outcome.architecture for outcome in outcomes])
         self.has_asked = False
         for outcome in outcomes:
             trial, ms, loss = self.trials.get(outcome.architecture), outcome.ms, outcome.loss
-            if trial is None:  # of a search that was extended, and had another controller or space
+            if trial is None:  # the search was extended, and had another space
                 continue
             if ms is None or (loss is not None and not math.isfinite(loss)):
                 self.study.tell(trial, state=TrialState.FAIL)
                 continue
             trial.set_constraint("over the budget", ms - self.budget_ms)
             self.study.tell(trial, [ms, WORST_LOSS if loss is None else loss])
+
+    def _ask_again(self, shapes: Sequence[Architecture]) -> None:
+        """Asks as in an earlier process; for what another controller proposed, if one did before."""
+        for proposal in self.ask(0, len(shapes)):
+            if proposal.architecture not in shapes:
+                self.study.tell(self.trials.pop(proposal.architecture), state=TrialState.FAIL)
+        for shape in shapes:
+            if shape in self.space and shape not in self.trials:
+                self._ask_for(shape)

@@ -51,6 +51,15 @@ def test_a_sampler_is_told_latencies_losses_and_what_is_over_the_budget() -> Non
     assert [best.values for best in controller.study.best_trials] == [[4.0, 0.3]]
 
 
+def test_a_search_that_another_controller_began_goes_on_with_what_it_found() -> None:
+    controller, known = OptunaController(SPACE, "optuna-tpe", 5.0, seed=1), list(SPACE)[:20]
+    controller.tell([Outcome(shape, 0.5, 0.3, float(shape.layers)) for shape in known])
+    told = [each for each in controller.study.trials if each.state == TrialState.COMPLETE]
+    assert len(told) == len(known)
+    proposals = controller.ask(2, 4)
+    assert {proposal.architecture for proposal in proposals} == set(SPACE) - set(known)
+
+
 def test_a_space_of_presets_is_one_knob() -> None:
     space = SearchSpace((), (), (), (), (), presets=(PRESETS["tinybert4"], PRESETS["tinybert6"]))
     proposals = OptunaController(space, "optuna-nsga2", 5.0, seed=1).ask(1, 3)
