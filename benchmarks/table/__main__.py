@@ -15,6 +15,9 @@ loss before the first step and after each rung, `loss` at the end, its standard 
 Latencies are the teacher's, as measured first, over speed-ups, so that the machine's drift is left out.
 In the two further runtimes up to eight students take turns with the teacher. What is over the largest budget
 was not distilled and has no loss; where it is far over, its latency is an estimate.
+
+The committed file is of two cores of an AMD EPYC, in bfloat16, seed 0, on the packaged corpus: torch 2.13.0
+(CPU), transformers 5.23.0, onnxruntime 1.31.1, Python 3.11.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST = 4  # candidates trained to the end, by which the others are predicted
-ERRORS = 1.0  # standard errors; README has what more of them save, and what fewer lose
+ERRORS = 1.0  # standard errors; of 40 replays one misses the best by over 1 % with 0.7, none with 1
 RIDGE = 0.03  # in squares of logarithms: some losses that hardly differ say nothing of a slope
 LEAST_LOSS = 1e-6  # smaller ones count as this, since logarithms are taken
 
