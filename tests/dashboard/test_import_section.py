@@ -67,7 +67,7 @@ def test_a_dropped_search_is_said_in_words_and_started_as_it_is(db: Path, served
     assert "The search \\*\\*mine\\*\\*" in told
     assert "2× faster than the teacher in ONNX Runtime" in told
     assert "4 episodes of 4 candidates" in told
-    assert "LSTM, of KD-NAS" in told
+    assert "Controller: Surrogate" in told
     assert IMPORT not in labels(app)
     app = press(app, START)
     assert [check.spec for check in served.checks] == [spec]
