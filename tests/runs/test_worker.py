@@ -179,11 +179,14 @@ def test_a_running_search_obeys_within_a_step_and_goes_on_where_it_was(
 
 
 @pytest.mark.slow
-def test_a_finished_search_is_what_the_spec_asked_for(db: Path, spec: RunSpec, prepared: Prepared) -> None:
+def test_a_finished_search_is_what_the_spec_asked_for(db: Path, prepared: Prepared) -> None:
     told: list[Candidate] = []
+    # at random, so that some are over the budget
+    chosen = prepared.spec.search.model_copy(update={"controller": "random"})
+    spec = prepared.spec.model_copy(update={"search": chosen})
     with opened(db) as store:
         run = claimed(store, spec)
-        assert worker.work_on(store, run, prepared, told.append) == "finished"
+        assert worker.work_on(store, run, replace(prepared, spec=spec), told.append) == "finished"
         row, candidates = store.run(run.id), store.candidates(run.id)
         assert (row.state, row.episode, row.error) == ("finished", 2, None)
         assert row.finished_at is not None
