@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from kdnas_core.runs.losses import losses_by_step
 from kdnas_core.runs.store import Store, opened
 from kdnas_core.search.candidate import cost_of
-from kdnas_core.search.rungs import Cost, Peer, is_beaten
+from kdnas_core.search.rungs import Cost, Peer, beaten
 
 REPLAYS = 100
 BUDGETS = (0.1, 0.3, 0.5, 0.7, 0.95)  # quantiles of the candidates' latencies
@@ -110,7 +110,7 @@ def _replay(episodes: Sequence[Sequence[Trained]]) -> tuple[list[Trained], int]:
             rungs = (step for step in sorted(each.losses) if 0 < step < last)
             known = earlier if number else peers  # in the first episode, also those before it
             one = [each.cost]  # as with one budget
-            at = next((s for s in rungs if is_beaten(each.cost, s, each.losses[s], known, one)), last)
+            at = next((s for s in rungs if beaten(each.cost, s, each.losses[s], known, one)), last)
             seen = {step: loss for step, loss in each.losses.items() if step <= at}
             peers.append(Peer(each.cost, seen, each.final if at == last else None))
             steps += at

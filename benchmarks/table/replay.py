@@ -15,7 +15,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.latency.model import FAR_OVER
 from kdnas_core.search.loop import Outcome, Proposal
 from kdnas_core.search.reward import kdnas_reward
-from kdnas_core.search.rungs import Cost, Peer, is_beaten, predicted_loss
+from kdnas_core.search.rungs import Cost, Peer, beaten
 from kdnas_core.search.space import KNOBS, SearchSpace
 from kdnas_core.spec import RewardSpec
 
@@ -148,9 +148,7 @@ class Replay:
         final = losses[last] = self.loss_of(shape)
         rungs = sorted(losses)[1:-1] if self.prune else []  # the start of a plain cut tells nothing
         for step, loss in ((rung, losses[rung]) for rung in rungs):
-            if is_beaten(cost, step, loss, peers, self.table.costs):
-                predicted = predicted_loss(step, loss, peers)
-                assert predicted is not None
+            if predicted := beaten(cost, step, loss, peers, self.table.costs):
                 self.steps += step
                 self._peers.append(Peer(cost, {at: losses[at] for at in losses if at <= step}, None))
                 reward = kdnas_reward(predicted.loss, row.ms, teacher_ms, constants)

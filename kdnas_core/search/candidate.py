@@ -19,7 +19,7 @@ from kdnas_core.latency.model import FAR_OVER, MOST_ERROR, model_here
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.models.student import parameters
 from kdnas_core.search.reward import budgets_ms, kdnas_reward, within_budget
-from kdnas_core.search.rungs import Cost, Peer, is_beaten, predicted_loss
+from kdnas_core.search.rungs import Cost, Peer, Prediction, beaten
 from kdnas_core.spec import RunSpec
 
 POLL_S = 0.1
@@ -97,9 +97,9 @@ class OverBudget(Exception):
 class Beaten(Exception):
     """Raised at a rung after which a candidate would hardly be picked."""
 
-    def __init__(self, look: HeldOut) -> None:
+    def __init__(self, look: HeldOut, predicted: Prediction) -> None:
         super().__init__(look.step)
-        self.look = look
+        self.look, self.predicted = look, predicted
 
 
 @dataclass(frozen=True)
@@ -284,11 +284,9 @@ class CandidateUnderJudgement:
         return 0 if self.spec.objective.start == "supernet" else 1
 
     def _decide_rung(self, look: HeldOut, peers: Sequence[Peer]) -> None:
-        cost = self._least_cost
-        if cost and is_beaten(
-            cost, look.step, look.loss, peers, costs_of_budgets(self.spec, self.teacher_ms)
-        ):
-            raise Beaten(look)
+        cost, budgets = self._least_cost, costs_of_budgets(self.spec, self.teacher_ms)
+        if cost and (predicted := beaten(cost, look.step, look.loss, peers, budgets)):
+            raise Beaten(look, predicted)
         try:
             self.measure()
         except OverBudget:
@@ -297,9 +295,7 @@ class CandidateUnderJudgement:
     def pruned(self, stopped: Beaten) -> Judgement:
         """Returns the judgement of a candidate that was stopped at a rung."""
         look, constants = stopped.look, self.spec.search.reward
-        predicted = predicted_loss(look.step, look.loss, self.peers() or [])
-        assert predicted is not None, "it was stopped by a prediction"
-        likely = predicted.loss
+        likely = stopped.predicted.loss
         if self.latency is not None:
             reward = kdnas_reward(likely, self.latency.p50, self.latency.teacher_p50, constants)
         else:

@@ -65,10 +65,12 @@ class Prediction:
         return math.exp(self.log_loss - ERRORS * self.error)
 
 
-def is_beaten(cost: Cost, step: int, loss: float, peers: Sequence[Peer], budgets: Sequence[Cost]) -> bool:
-    """Returns whether a candidate will hardly be picked, by its loss at a rung.
+def beaten(
+    cost: Cost, step: int, loss: float, peers: Sequence[Peer], budgets: Sequence[Cost]
+) -> Prediction | None:
+    """Returns what is predicted of a candidate that will hardly be picked; None if it may be picked.
 
-    Never true before `FEWEST` peers were trained to the end.
+    Always None before `FEWEST` peers were trained to the end.
 
     Args:
         cost: of the candidate; the least that it may be, where it is estimated.
@@ -79,10 +81,12 @@ def is_beaten(cost: Cost, step: int, loss: float, peers: Sequence[Peer], budgets
     """
     predicted = predicted_loss(step, loss, peers)
     if predicted is None:
-        return False
+        return None
     limits = [budget for budget in budgets if cost.is_at_most(budget)] if len(budgets) > 1 else [cost]
     better = [peer.cost for peer in peers if peer.final is not None and peer.final < predicted.least]
-    return bool(limits) and all(any(each.is_at_most(limit) for each in better) for limit in limits)
+    if limits and all(any(each.is_at_most(limit) for each in better) for limit in limits):
+        return predicted
+    return None
 
 
 def predicted_loss(step: int, loss: float, peers: Sequence[Peer]) -> Prediction | None:

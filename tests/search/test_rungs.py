@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kdnas_core.search.rungs import FEWEST, Cost, Peer, Prediction, is_beaten, predicted_loss
+from kdnas_core.search.rungs import FEWEST, Cost, Peer, Prediction, beaten, predicted_loss
 
 
 def cost(ms: float) -> Cost:
@@ -53,30 +53,28 @@ def test_nothing_is_predicted_before_enough_peers_were_trained_to_the_end() -> N
     stopped = [peer(1.0, 0.1, None)] * 10
     few = [*PEERS[: FEWEST - 1], *stopped]
     assert predicted_loss(40, 0.9, few) is None
-    assert not is_beaten(cost(9.0), 40, 0.9, few, ONE)
-    assert is_beaten(cost(9.0), 40, 0.9, PEERS[:FEWEST], ONE)
+    assert not beaten(cost(9.0), 40, 0.9, few, ONE)
+    assert beaten(cost(9.0), 40, 0.9, PEERS[:FEWEST], ONE)
 
 
 def test_a_rung_that_no_peer_has_says_nothing() -> None:
     assert predicted_loss(80, 0.9, PEERS) is None
-    assert not is_beaten(cost(9.0), 80, 0.9, PEERS, ONE)
+    assert not beaten(cost(9.0), 80, 0.9, PEERS, ONE)
 
 
 def test_with_one_budget_a_candidate_is_beaten_only_by_one_that_is_no_slower_by_either_reading() -> None:
-    assert is_beaten(cost(5.0), 40, 0.9, PEERS, ONE)
-    assert not is_beaten(cost(4.99), 40, 0.9, PEERS, ONE)
+    assert beaten(cost(5.0), 40, 0.9, PEERS, ONE)
+    assert not beaten(cost(4.99), 40, 0.9, PEERS, ONE)
     # its session had a slower teacher: within a budget as a speed-up it may be the only one
-    assert not is_beaten(Cost(5.5, 0.49), 40, 0.9, PEERS, ONE)
-    assert not is_beaten(Cost(4.9, 0.55), 40, 0.9, PEERS, ONE)
+    assert not beaten(Cost(5.5, 0.49), 40, 0.9, PEERS, ONE)
+    assert not beaten(Cost(4.9, 0.55), 40, 0.9, PEERS, ONE)
 
 
 def test_with_several_budgets_a_candidate_is_beaten_if_another_is_better_within_each_it_is_within() -> None:
-    assert is_beaten(cost(4.0), 40, 0.9, PEERS, SEVERAL), "one of 5 ms is within 6 ms too"
-    assert not is_beaten(cost(3.0), 40, 0.9, PEERS, SEVERAL), "nothing else is within 3 ms"
-    assert is_beaten(cost(3.0), 40, 0.9, [*PEERS, peer(2.9, 0.6, 0.48)], SEVERAL)
-    assert not is_beaten(cost(9.1), 40, 0.9, PEERS, SEVERAL), (
-        "over all of them by an estimate: not measured yet"
-    )
+    assert beaten(cost(4.0), 40, 0.9, PEERS, SEVERAL), "one of 5 ms is within 6 ms too"
+    assert not beaten(cost(3.0), 40, 0.9, PEERS, SEVERAL), "nothing else is within 3 ms"
+    assert beaten(cost(3.0), 40, 0.9, [*PEERS, peer(2.9, 0.6, 0.48)], SEVERAL)
+    assert not beaten(cost(9.1), 40, 0.9, PEERS, SEVERAL), "over all of them by an estimate: not measured yet"
 
 
 def test_a_candidate_that_may_still_be_the_best_is_not_beaten() -> None:
@@ -84,8 +82,8 @@ def test_a_candidate_that_may_still_be_the_best_is_not_beaten() -> None:
     predicted = predicted_loss(40, 0.5, PEERS)
     assert predicted is not None
     assert predicted.least < best < 1.01 * predicted.loss
-    assert not is_beaten(cost(9.0), 40, 0.5, PEERS, ONE)
-    assert is_beaten(cost(9.0), 40, 0.52, PEERS, ONE)
+    assert not beaten(cost(9.0), 40, 0.5, PEERS, ONE)
+    assert beaten(cost(9.0), 40, 0.52, PEERS, ONE)
 
 
 def test_a_loss_of_zero_is_predicted_from() -> None:
