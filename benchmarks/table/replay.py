@@ -44,11 +44,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All students of a grid, and their teacher."""
+    """All students of a grid, their teacher, and the budgets of a search, in times as fast as the teacher."""
 
     rows: dict[Architecture, Row]
     teacher: Architecture
     teacher_ms: float
+    speedups: tuple[float, ...] = SPEEDUPS
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -61,7 +62,7 @@ class Table:
     @property
     def budgets(self) -> tuple[float, ...]:
         """In milliseconds, the largest first."""
-        return tuple(self.teacher_ms / speedup for speedup in SPEEDUPS)
+        return tuple(self.teacher_ms / speedup for speedup in self.speedups)
 
     @property
     def costs(self) -> list[Cost]:

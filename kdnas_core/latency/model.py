@@ -21,10 +21,11 @@ from kdnas_core.latency.protocol import question
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec
 
-FEWEST = 8  # architectures needed to fit a model
+FEWEST, FEWEST_ROUGH = 8, 3  # architectures needed to fit a model, and a rough one
 FAR_OVER = 1.5  # times the budget: shapes estimated above are not measured ...
 MOST_ERROR = 0.25  # ... if the model's p90 error is at most this
 ACTIVATIONS = ("gelu", "relu", "silu")
+KINDS = 8 + len(ACTIVATIONS)  # of work
 
 Numbers = NDArray[np.float64]
 
@@ -98,13 +99,27 @@ def fitted(known: Sequence[MeasuredLatency]) -> LatencyModel | None:
 
     Its errors are those of leave-one-out cross-validation, by architecture with all its readings.
     """
-    groups = np.unique([reading.architecture.key for reading in known], return_inverse=True)[1]
-    if len(set(groups)) < FEWEST:
+    return _fitted(known, np.eye(KINDS), FEWEST)
+
+
+def fitted_roughly(known: Sequence[MeasuredLatency]) -> LatencyModel | None:
+    """Fits only a constant, a time for each layer and one for each multiply-add, from `FEWEST_ROUGH` on."""
+    groups = np.zeros((KINDS, 3))
+    groups[0, 0] = groups[1, 1] = 1
+    groups[2:5, 2] = 1  # projections, feed-forward, attention
+    return _fitted(known, groups, FEWEST_ROUGH)
+
+
+def _fitted(known: Sequence[MeasuredLatency], groups: Numbers, fewest: int) -> LatencyModel | None:
+    """Fits a model in which all kinds of work of a group, (kinds, groups), have one coefficient."""
+    shapes = np.unique([reading.architecture.key for reading in known], return_inverse=True)[1]
+    if len(set(shapes)) < fewest:
         return None
     shares = np.array([work(at.architecture, at.batch_size, at.sequence_length) / at.ms for at in known])
-    errors = np.concatenate([_left_out(shares, groups == group) for group in set(groups)])
+    shares = shares @ groups
+    errors = np.concatenate([_left_out(shares, shapes == shape) for shape in set(shapes)])
     median, p90 = np.percentile(errors, [50, 90])
-    return LatencyModel(tuple(map(float, _fit(shares))), len(known), float(median), float(p90))
+    return LatencyModel(tuple(map(float, groups @ _fit(shares))), len(known), float(median), float(p90))
 
 
 def _fit(shares: Numbers) -> Numbers:

@@ -16,8 +16,10 @@ from kdnas_core.hardware import device_name
 from kdnas_core.latency import model as module
 from kdnas_core.latency.model import (
     FEWEST,
+    FEWEST_ROUGH,
     MeasuredLatency,
     fitted,
+    fitted_roughly,
     known_here,
     model_here,
     without_drift,
@@ -65,6 +67,20 @@ def test_a_machine_whose_time_follows_the_work_is_estimated_exactly_in_its_whole
     assert model.p90_error < 1e-3
     for shape in SPACE.sample(random.Random(5), 300, ()):
         assert model.estimate(shape, 1, 128) == pytest.approx(made_up_ms(shape), rel=0.01)
+
+
+def test_a_rough_model_comes_near_from_few_architectures_where_none_was_fitted() -> None:
+    teacher = MeasuredLatency(TEACHER, 1, 128, made_up_ms(TEACHER))
+    known = [*known_of(FEWEST_ROUGH - 1), teacher]
+    assert fitted(known) is None and fitted_roughly(known[1:]) is None
+    rough = fitted_roughly(known)
+    assert rough is not None
+    shapes = SPACE.sample(random.Random(5), 300, ())
+    errors = [abs(rough.estimate(shape, 1, 128) / made_up_ms(shape) - 1) for shape in shapes]
+    by_flops = [
+        abs(teacher.ms * shape.flops(128) / TEACHER.flops(128) / made_up_ms(shape) - 1) for shape in shapes
+    ]
+    assert float(np.median(errors)) < 0.5 * float(np.median(by_flops))
 
 
 def test_other_batches_lengths_and_activations_are_estimated_where_some_were_measured() -> None:

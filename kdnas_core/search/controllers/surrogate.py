@@ -1,31 +1,28 @@
 """A controller with a surrogate: it proposes what is expected to improve the frontier most.
 
-A Gaussian process over the logarithms of an architecture's dimensions and costs predicts the logarithm of its
-loss, with the uncertainty: a linear trend plus a smooth deviation from it. A latency model is fitted on the
-latencies that were measured. A proposal is worth the improvement of the best loss that it is expected to
-bring within each budget (expected improvement, Jones et al., 1998), times the probability that it is within;
-the sum over budgets is the expected gain of hypervolume under a staircase. Within a batch, each proposal
-takes those before it for judged, at their predicted loss (the Kriging believer, Ginsbourger et al., 2010).
+A loss model predicts the losses of architectures with the uncertainty, a latency model their latencies; both
+learn from what was judged, and have a prior for the first episode. A proposal is worth the improvement of the
+best loss that it is expected to bring within each budget (expected improvement, Jones et al., 1998), times
+the probability that it is within; the sum over budgets is the expected gain of hypervolume under a staircase.
+Within a batch, each proposal takes those before it for judged, at their predicted loss (the Kriging believer,
+Ginsbourger et al., 2010).
 """
 
 from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.latency.model import LatencyModel, MeasuredLatency, fitted
+from kdnas_core.latency.model import LatencyModel, MeasuredLatency, fitted, fitted_roughly
 from kdnas_core.search.loop import Outcome, Proposal
+from kdnas_core.search.loss_model import LEAST_LOSS, LossModel
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.search.stopping import NO_GAIN, Outlook
 
@@ -37,9 +34,7 @@ LEAST_ERROR, BY_FLOPS_ERROR = (
 )  # of latencies, in logarithms: of a model at the least, and without one
 P90 = 1.645  # standard deviations
 PRUNED_ERROR = 0.05  # standard deviation of the logarithm of a loss that a rung makes likely
-LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
 WORST_LOSS = 1.0  # within a budget that nothing is within yet
-SAMPLE = 512  # architectures by which features are scaled
 DRAWS = 256  # of the joint distribution of losses
 UNSEEN, PROMISING = 2_000, 100  # architectures looked at, and for each budget taken into each draw
 
@@ -83,28 +78,25 @@ class SurrogateController:
         self.setting = setting
         self.seed = seed
         self.outcomes: dict[Architecture, Outcome] = {}
-        drawn = np.array([_features(each) for each in space.sample(random.Random(0), SAMPLE, ())])
-        self._centre, self._scale = drawn.mean(0), drawn.std(0)
-        self._scale[self._scale < 1e-12] = 1.0
         self._latency: LatencyModel | None = None
-        self._surrogate: GaussianProcessRegressor | None = None
+        self._losses = LossModel.of(space)
+        self._knows_losses = False
         self._is_fitted = not self.earlier
 
     def ask(self, episode: int, count: int) -> list[Proposal]:
-        """Returns up to `count` new architectures, the first episode's spread over the space."""
+        """Returns up to `count` new architectures, those with the largest expected gain."""
         self._fit()
         rng = random.Random(f"{self.seed}/{episode}")
         pool = self._pool(rng, count)
         if not pool:
             return []
         ms = np.array([self._ms(architecture) for architecture in pool])
-        choose = self._spread if self._surrogate is None else self._gaining
-        return [Proposal(pool[index]) for index in choose(pool, ms, count)]
+        return [Proposal(pool[index]) for index in self._gaining(pool, ms, count)]
 
     def outlook(self, episode: int, count: int) -> Outlook:
         """Returns what another episode is expected to bring, and what the space may hold.
 
-        Losses are drawn jointly from the surrogate, those of the best with them, since what was measured has
+        Losses are drawn jointly from the loss model, those of the best with them, since what was measured has
         noise; latencies that were not measured are drawn too.
 
         Args:
@@ -114,7 +106,7 @@ class SurrogateController:
         self._fit()
         budgets = self.setting.budgets
         known = [self._best_within(budget) for budget in budgets]
-        if self._surrogate is None:
+        if not self._knows_losses:
             return Outlook(episode, None, (None,) * len(budgets))
         rng = random.Random(f"{self.seed}/{episode + 1}")
         asked = self._pool(rng, count)
@@ -130,19 +122,18 @@ class SurrogateController:
         self, rng: random.Random, pool: Sequence[Architecture], known: Sequence[Outcome | None]
     ) -> list[Architecture]:
         """Of many architectures that were not judged, those most likely to beat the best within a budget."""
-        assert self._surrogate is not None
         seen = {*self.outcomes, *pool}
         many = [*pool, *self.space.sample(rng, UNSEEN, seen)]
         if not many:
             return []
-        mean, deviation = self._surrogate.predict(self._scaled(many), return_std=True)
+        mean, deviation = self._losses.predict_each(many)
         ms = np.log([self._ms(architecture) for architecture in many])
         chosen: dict[int, None] = {}
         for budget, best in zip(self.setting.budgets, known, strict=True):
             if best is not None:
                 level = math.log(max(_loss(best), LEAST_LOSS))
                 within = norm.cdf((math.log(budget) - ms) / self._latency_error)
-                likely = norm.cdf((level - mean) / np.maximum(deviation, 1e-9)) * within
+                likely = norm.cdf((level - mean) / deviation) * within
                 chosen |= dict.fromkeys(np.argsort(-likely, kind="stable")[:PROMISING].tolist())
         return [many[index] for index in chosen]
 
@@ -153,12 +144,11 @@ class SurrogateController:
 
         Within a budget that nothing is within yet, both are the probability that one of them is.
         """
-        assert self._surrogate is not None
         budgets = self.setting.budgets
         if not architectures:
             return [(0.0, 0.0)] * len(budgets)
         best = [each.architecture for each in known if each is not None]
-        mean, covariance = _predicted(self._surrogate, self._scaled([*architectures, *best]))
+        mean, covariance = self._losses.predict([*architectures, *best])
         rng = np.random.default_rng([self.seed, episode])
         losses = np.exp(rng.multivariate_normal(mean, covariance, DRAWS, method="eigh", check_valid="ignore"))
         count, place = len(architectures), len(architectures)
@@ -178,7 +168,7 @@ class SurrogateController:
         return found
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Keeps the outcomes; latency model and surrogate are fitted on all when they are needed next."""
+        """Keeps the outcomes; both models are fitted on all of them when they are needed next."""
         self.outcomes |= {outcome.architecture: outcome for outcome in outcomes}
         self._is_fitted = False
 
@@ -186,19 +176,23 @@ class SurrogateController:
         if self._is_fitted:
             return
         self._is_fitted, setting = True, self.setting
-        self._latency = fitted(
-            [
-                MeasuredLatency(each.architecture, setting.batch_size, setting.sequence_length, each.ms)
-                for each in (*self.earlier, *self.outcomes.values())
-                if each.ms is not None and math.isfinite(each.ms)
-            ]
-        )
+        known = [(setting.teacher, setting.teacher_ms)] + [
+            (each.architecture, each.ms)
+            for each in (*self.earlier, *self.outcomes.values())
+            if each.ms is not None and math.isfinite(each.ms)
+        ]
+        readings = [
+            MeasuredLatency(architecture, setting.batch_size, setting.sequence_length, ms)
+            for architecture, ms in known
+        ]
+        self._latency = fitted(readings) or fitted_roughly(readings)
         judged = [*(each for each in self.earlier if each.architecture not in self.outcomes), *self._judged()]
         if judged:
-            self._surrogate = _fitted(
-                self._scaled([each.architecture for each in judged]),
-                np.array([math.log(max(_loss(each), LEAST_LOSS)) for each in judged]),
-                np.array([PRUNED_ERROR**2 if each.pruned else 0.0 for each in judged]),
+            self._knows_losses = True
+            self._losses = self._losses.fitted(
+                [each.architecture for each in judged],
+                [_loss(each) for each in judged],
+                [PRUNED_ERROR if each.pruned else 0.0 for each in judged],
             )
 
     def _judged(self) -> list[Outcome]:
@@ -254,34 +248,16 @@ class SurrogateController:
     def _known_ms(self, outcome: Outcome) -> float:
         return self._ms(outcome.architecture) if outcome.ms is None else outcome.ms
 
-    def _scaled(self, architectures: Sequence[Architecture]) -> Numbers:
-        features = np.array([_features(architecture) for architecture in architectures])
-        return (features - self._centre) / self._scale
-
-    def _spread(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> list[int]:
-        """Architectures within the largest budget, each as far as it can be from those before it."""
-        within = np.flatnonzero(ms <= max(self.setting.budgets)).tolist()
-        if len(within) < count:  # all that is over the budget by the estimate too, the fastest first
-            return [int(index) for index in np.argsort(ms, kind="stable")[:count]]
-        features = self._scaled([pool[index] for index in within])
-        chosen = [0]
-        distance = np.full(len(within), np.inf)
-        while len(chosen) < count:
-            distance = np.minimum(distance, np.linalg.norm(features - features[chosen[-1]], axis=1))
-            chosen.append(int(distance.argmax()))
-        return [within[index] for index in chosen]
-
     def _gaining(self, pool: Sequence[Architecture], ms: Numbers, count: int) -> list[int]:
-        """The architectures with the largest expected gain, one after another."""
-        assert self._surrogate is not None
-        mean, covariance = _predicted(self._surrogate, self._scaled(pool))
+        """The architectures with the largest expected gain, one after another; without any, the fastest."""
+        mean, covariance = self._losses.predict(pool)
         thresholds = self._thresholds()
         best = np.array([self._best_loss(threshold) for threshold in thresholds])
         chosen: list[int] = []
         while len(chosen) < min(count, len(pool)):
             gains = expected_gain(mean, covariance.diagonal(), ms, thresholds, best, self._latency_error)
-            gains[chosen] = -np.inf
-            index = int(gains.argmax())
+            gains[chosen] = -1.0
+            index = int(np.lexsort((-ms, gains))[-1])
             chosen.append(index)
             # as if it had been judged and had its predicted loss
             best = np.where(ms[index] <= thresholds, np.minimum(best, np.exp(mean[index])), best)
@@ -321,41 +297,6 @@ def expected_gain(
     return gains
 
 
-def _features(architecture: Architecture) -> list[float]:
-    """Logarithms of dimensions and costs; an activation is a constant or a step."""
-    width = architecture.hidden_size
-    sizes = (
-        architecture.layers,
-        width,
-        architecture.intermediate_size,
-        architecture.attention_heads,
-        architecture.embedding_size or width,
-        architecture.intermediate_size / width,
-        architecture.flops(128),
-    )
-    acts = [float(architecture.hidden_act == act) for act in ("relu", "silu")]
-    return [*map(math.log, sizes), *acts]
-
-
 def _loss(outcome: Outcome) -> float:
     assert outcome.loss is not None
     return outcome.loss
-
-
-def _fitted(features: Numbers, targets: Numbers, noise: Numbers) -> GaussianProcessRegressor:
-    """A Gaussian process with the most likely kernel; `noise` is variance beside that which is fitted."""
-    trend = ConstantKernel(1.0, (1e-3, 1e3)) * DotProduct(1.0, (1e-2, 1e2))
-    smooth = ConstantKernel(0.1, (1e-4, 1e2)) * Matern(2.0, (0.3, 30.0), nu=2.5)
-    kernel = trend + smooth + WhiteKernel(1e-2, (1e-6, 1.0))
-    spread = float(targets.std()) or 1.0
-    surrogate = GaussianProcessRegressor(kernel, alpha=1e-8 + noise / spread**2, normalize_y=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no fault
-        return surrogate.fit(features, targets)
-
-
-def _predicted(surrogate: GaussianProcessRegressor, features: Numbers) -> tuple[Numbers, Numbers]:
-    """The mean (n,) and covariance (n, n) of what is predicted, without the noise of a measurement."""
-    mean, covariance = surrogate.predict(features, return_cov=True)
-    of_noise = np.eye(len(features)) * surrogate.kernel_.k2.noise_level * surrogate._y_train_std**2
-    return mean, covariance - of_noise

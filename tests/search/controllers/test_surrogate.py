@@ -69,8 +69,15 @@ def surrogate(seed: int = 0, space: SearchSpace = SPACE) -> SurrogateController:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_thirty_evaluations_come_near_the_best_of_a_thousand_and_random_ones_do_not(seed: int) -> None:
-    assert excess_after(surrogate(seed), 30, seed) < 0.03
+    assert excess_after(surrogate(seed), 30, seed) < 0.01
     assert excess_after(RandomController(SPACE, seed), 30, seed) > 0.03
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_episodes_are_enough_to_come_near(seed: int) -> None:
+    assert (
+        excess_after(surrogate(seed), 10, seed) < 0.1 < excess_after(RandomController(SPACE, seed), 10, seed)
+    )
 
 
 def test_what_it_proposes_follows_from_its_seed_and_from_what_it_was_told() -> None:
@@ -109,7 +116,7 @@ def test_it_begins_with_what_earlier_searches_have_found() -> None:
     shapes = SPACE.sample(random.Random(2), 60, ())
     earlier = [Outcome(shape, 0.5, loss_of(shape), ms_of(shape)) for shape in shapes]
     warm = SurrogateController(SPACE, Setting(BUDGETS, TEACHER, TEACHER_MS), 0, earlier)
-    assert excess_after(warm, 10, 0) < 0.03 < excess_after(surrogate(), 10, 0)
+    assert excess_after(warm, 5, 0) < 0.03 < excess_after(surrogate(), 5, 0)
     # what is known may be proposed, since only what was judged in this search is on its frontier
     layers, width, inner, heads = (*shapes[0].shape, shapes[0].attention_heads)
     one = SearchSpace((layers,), (width,), (inner,), (heads,), ("gelu",))
@@ -148,9 +155,11 @@ def test_it_goes_on_whatever_became_of_all_candidates(kind: str) -> None:
 
 def test_where_nothing_seems_to_be_within_the_budget_the_fastest_are_tried() -> None:
     controller = SurrogateController(SPACE, Setting((0.001,), TEACHER, TEACHER_MS), 0)
-    shapes = [proposal.architecture for proposal in controller.ask(1, 5)]
     flops = sorted(shape.flops(128) for shape in SPACE)
-    assert max(shape.flops(128) for shape in shapes) < flops[len(flops) // 10]
+    for episode in (1, 2, 3):
+        shapes = [proposal.architecture for proposal in controller.ask(episode, 5)]
+        assert max(shape.flops(128) for shape in shapes) < flops[len(flops) // 10]
+        controller.tell([Outcome(shape, 0.0, None, ms_of(shape)) for shape in shapes])
 
 
 # What is left to gain

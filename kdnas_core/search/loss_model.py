@@ -1,0 +1,127 @@
+"""A loss model: predicts the losses of architectures from those that were judged, with the uncertainty.
+
+A Gaussian process (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006) over the logarithms
+of an architecture's dimensions predicts the logarithm of its loss. Its prior mean falls with every dimension,
+since a larger student is seldom a worse one; around it the prior has a linear trend and a smooth deviation.
+So it says something before anything was judged, and a few losses are enough to correct it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
+
+from kdnas_core.architecture import Architecture
+from kdnas_core.search.space import SearchSpace
+
+SLOPE = 0.1  # by which the prior mean falls, for each standard deviation of a dimension in the space
+LEVEL = math.log(0.4)  # of the prior mean before anything was judged
+LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
+SAMPLE = 512  # architectures by which dimensions are scaled
+SIZES = 6  # how many features grow with a student
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LossModel:
+    """A Gaussian process, before or after it learnt losses.
+
+    Attributes:
+        centre: (d,) of the features of architectures.
+        scale: (d,) of them.
+        process: of the difference between the logarithm of a loss and the prior mean.
+        level: of the prior mean at the centre.
+    """
+
+    centre: Numbers
+    scale: Numbers
+    process: GaussianProcessRegressor
+    level: float = LEVEL
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> LossModel:
+        """Returns the prior for a space."""
+        drawn = np.array([_features(each) for each in space.sample(random.Random(0), SAMPLE, ())])
+        scale = drawn.std(0)
+        return cls(drawn.mean(0), np.where(scale < 1e-12, 1.0, scale), GaussianProcessRegressor(_kernel()))
+
+    def fitted(
+        self, architectures: Sequence[Architecture], losses: Sequence[float], errors: Sequence[float]
+    ) -> LossModel:
+        """Returns a model that has learnt losses.
+
+        Args:
+            architectures: those that were judged, at least one.
+            losses: of each.
+            errors: standard deviation of the logarithm of each loss, beside the noise of a measurement.
+        """
+        features = self._scaled(architectures)
+        rest = np.log(np.maximum(losses, LEAST_LOSS)) - _fall(features)
+        level = float(rest.mean())
+        process = GaussianProcessRegressor(_kernel(), alpha=1e-8 + np.square(errors))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no fault
+            process.fit(features, rest - level)
+        return LossModel(self.centre, self.scale, process, level)
+
+    def predict(self, architectures: Sequence[Architecture]) -> tuple[Numbers, Numbers]:
+        """Predicts logarithms of losses: their mean (n,) and covariance (n, n), without measuring noise."""
+        features = self._scaled(architectures)
+        mean, covariance = self.process.predict(features, return_cov=True)
+        return self._mean(mean, features), covariance - np.eye(len(features)) * self._noise
+
+    def predict_each(self, architectures: Sequence[Architecture]) -> tuple[Numbers, Numbers]:
+        """Predicts logarithms of losses: their mean (n,) and standard deviation (n,), at less cost."""
+        features = self._scaled(architectures)
+        mean, deviation = self.process.predict(features, return_std=True)
+        return self._mean(mean, features), np.sqrt(np.maximum(deviation**2 - self._noise, 1e-12))
+
+    def _mean(self, difference: Numbers, features: Numbers) -> Numbers:
+        mean: Numbers = self.level + _fall(features) + difference
+        return mean
+
+    def _scaled(self, architectures: Sequence[Architecture]) -> Numbers:
+        return (np.array([_features(each) for each in architectures]) - self.centre) / self.scale
+
+    @property
+    def _noise(self) -> float:
+        """The variance of a measurement."""
+        kernel = getattr(self.process, "kernel_", self.process.kernel)
+        return float(kernel.k2.noise_level)
+
+
+def _kernel() -> Kernel:
+    """Of a linear trend and a smooth deviation, scaled together, and the noise of a measurement."""
+    shape = DotProduct(1.0, "fixed") + ConstantKernel(0.3, "fixed") * Matern(1.5, "fixed", nu=2.5)
+    return ConstantKernel(0.09, (1e-2, 1.0)) * shape + WhiteKernel(1e-4, (1e-5, 1e-2))
+
+
+def _fall(features: Numbers) -> Numbers:
+    """By how much the prior mean differs from its level."""
+    fall: Numbers = -SLOPE * features[:, :SIZES].sum(1)
+    return fall
+
+
+def _features(architecture: Architecture) -> list[float]:
+    """Logarithms of dimensions; an activation is a constant or a step."""
+    width = architecture.hidden_size
+    sizes = (
+        architecture.layers,
+        width,
+        architecture.intermediate_size * (architecture.feed_forward_networks or 1),
+        architecture.attention_heads,
+        (architecture.embedding_size or width) / width,
+        (architecture.bottleneck_size or width) / width,
+    )
+    acts = [float(architecture.hidden_act == act) for act in ("relu", "silu")]
+    return [*map(math.log, sizes), *acts]
