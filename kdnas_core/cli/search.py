@@ -336,7 +336,8 @@ def _pick_line(found: Pick) -> str:
     ahead = ""
     if found.next is not None and found.margin is not None:
         spread = "" if found.margin_se is None else f" ± {found.margin_se:.4f}"
-        ahead = f"  ahead of {found.next.id} by {found.margin:.4f}{spread}"
+        is_ahead = "ahead of" if found.margin >= 0 else "behind the slower"
+        ahead = f"  {is_ahead} {found.next.id} by {abs(found.margin):.4f}{spread}"
     if found.chance_unseen is not None:
         ahead += f"  {found.chance_unseen:.0%} that an unseen one is better"
     return (

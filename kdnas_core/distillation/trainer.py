@@ -32,6 +32,7 @@ from kdnas_core.models.mapping import YARDSTICK, judging_term, mean_over_layers
 from kdnas_core.models.targets import Batch, Targets, Texts, make_batch
 from kdnas_core.models.teacher_outputs import OnlineTargets
 from kdnas_core.models.vocabulary import Vocabulary
+from kdnas_core.resampling import standard_error
 from kdnas_core.spec import ProxySpec
 
 EVALUATIONS = 6  # of the held-out loss, besides the one before the first step
@@ -48,13 +49,13 @@ class HeldOut:
         step: steps taken.
         terms: the value at each place (student layer, teacher layer), by the name of the term; includes the
             yardstick unless it is a mean of other terms.
-        standard_error: of the yardstick over texts; only at the end.
+        resampled: the yardstick on samples of the texts; only at the end.
         languages: the loss by language; only at the end, and if there are several.
     """
 
     step: int
     terms: dict[str, Places]
-    standard_error: float | None = None
+    resampled: tuple[float, ...] = ()
     languages: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -63,6 +64,11 @@ class HeldOut:
         name = judging_term(self.terms)
         assert name is not None, "every evaluation has one of these terms"
         return mean_over_layers(self.terms[name])
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the yardstick over texts; None if it is not known."""
+        return standard_error(self.resampled)
 
 
 @dataclass(frozen=True)
@@ -304,13 +310,13 @@ class _Training:
         held_out, size = self.data.held_out, self.proxy.batch_size
         meter, terms = self.objective.meter(), self.objective.all_terms(with_probe)
         losses = evaluate(self.forward, terms, held_out, range(len(held_out)), size, meter)
-        error = None if meter is None else measured(meter, with_standard_error=last)
+        error = None if meter is None else measured(meter, with_resampled=last)
         if error is not None:
             losses[YARDSTICK] = {(self.forward.layers, len(held_out.variance) - 1): error.value}
         if not all(math.isfinite(value) for places in losses.values() for value in places.values()):
             raise Diverged(f"a held-out loss was not a number at step {step}; a lower learning rate may help")
         languages = self._languages() if last else {}
-        return HeldOut(step, losses, None if error is None else error.standard_error, languages)
+        return HeldOut(step, losses, () if error is None else error.resampled, languages)
 
     def _languages(self) -> dict[str, float]:
         """The loss by language; empty for one language, without those that have too few texts."""
@@ -323,7 +329,7 @@ class _Training:
             needed = self.objective.all_terms() if meter is None else []
             terms = evaluate(self.forward, needed, held_out, texts, size, meter)
             if meter is not None:
-                terms = {YARDSTICK: {(0, 0): measured(meter, with_standard_error=False).value}}
+                terms = {YARDSTICK: {(0, 0): measured(meter, with_resampled=False).value}}
             losses[name] = HeldOut(0, terms).loss
         return {name: loss for name, loss in losses.items() if math.isfinite(loss)}
 

@@ -31,11 +31,11 @@ class Error:
 
     Attributes:
         value: on all texts; NaN if there are too few.
-        standard_error: over texts; None if not computed.
+        resampled: on the samples of a bootstrap over texts; empty if not computed.
     """
 
     value: float
-    standard_error: float | None = None
+    resampled: tuple[float, ...] = ()
 
 
 class Meter(Protocol):
@@ -96,19 +96,21 @@ class LastLayerMeter:
         return lambda texts: float(squares[texts].sum() / tokens[texts].sum()), len(tokens)
 
 
-def measured(meter: Meter, with_standard_error: bool) -> Error:
+def measured(meter: Meter, with_resampled: bool) -> Error:
     """Computes the error on all texts that a meter has read."""
     error, count = meter.error()
     if count < FEWEST_TEXTS:
         return Error(math.nan)
-    return Error(error(np.arange(count)), bootstrap(error, count) if with_standard_error else None)
+    return Error(error(np.arange(count)), bootstrap(error, count) if with_resampled else ())
 
 
-def bootstrap(error: OfTexts, count: int) -> float:
-    """Computes the standard error of an error over `count` texts by the bootstrap (Efron, 1979)."""
+def bootstrap(error: OfTexts, count: int) -> tuple[float, ...]:
+    """Computes an error on samples of `count` texts drawn with replacement (Efron, 1979).
+
+    Of as many texts the samples are always the same, so the errors of two students may be subtracted.
+    """
     rng = np.random.default_rng(0)
-    values = [error(rng.integers(count, size=count)) for _ in range(SAMPLES)]
-    return float(np.std(values, ddof=1))
+    return tuple(error(rng.integers(count, size=count)) for _ in range(SAMPLES))
 
 
 def vectors_error(student: torch.Tensor, teacher: torch.Tensor) -> OfTexts:

@@ -19,6 +19,7 @@ from kdnas_core.search.judge import Judge
 from kdnas_core.search.rungs import Peer
 
 MOST_ATTEMPTS = 3  # for a candidate that ends its process
+RESAMPLED_DIGITS = 5  # of the losses that a standard error of a difference is computed from
 STEP_SECONDS = 0.5  # between two progress rows of one mini-KD, and between two looks at its peers
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class CandidateJournal:
                 state=judgement.state,
                 loss=judgement.loss,
                 loss_se=judgement.loss_se,
+                resampled=[round(loss, RESAMPLED_DIGITS) for loss in judgement.resampled],
                 cut_from=[asdict(source) for source in judgement.cut_from],
                 reward=judgement.reward,
                 languages=judgement.languages,

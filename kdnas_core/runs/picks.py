@@ -1,4 +1,11 @@
-"""The best candidate within each budget of a run, and how far it is ahead of the next."""
+"""The candidate to pick within each budget of a run, and how far it is ahead of the next.
+
+It is the best one, by its loss or, where a run has tasks, by its scores; or the fastest of those that are
+tied with the best: worse by no more than the noise of the difference (95 %). The noise is that of held-out
+texts. Candidates are read on the same ones, so much of it is in both losses and cancels out. Where this is
+not known, as in a run of an earlier version, the noise counts as if each was read on texts of its own; it is
+then too large, ties are only told, and the best is picked.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdnas_core.resampling import standard_error_of_difference
 from kdnas_core.runs.records import Candidate, Run
-from kdnas_core.search.pareto import frontier, pick
+from kdnas_core.search.pareto import pick
 from kdnas_core.search.reward import within_budget
 from kdnas_core.spec import LatencySpec
 
@@ -21,11 +29,9 @@ class Pick:
 
     Attributes:
         budget: one of those of the run.
-        best: the candidate with the least loss, or where a run has tasks, with the best scores; None if
-            nothing that was measured is within the budget.
+        best: the candidate to pick; None if nothing that was measured is within the budget.
         next: the best of the others within it.
-        tied: others within it that are worse than the best by no more than the noise of both losses (95 %),
-            as if each was read on texts of its own.
+        tied: others within it that no better student can be told from.
         chance_unseen: the probability that an architecture not judged yet is better; None if unknown.
     """
 
@@ -43,12 +49,15 @@ class Pick:
 
     @property
     def margin(self) -> float | None:
-        """By how much the next is worse, in units of the loss; None without a next."""
+        """By how much the next is worse, in units of the loss; None without a next.
+
+        It is negative where the next is better by no more than the noise, and slower.
+        """
         return None if self.best is None or self.next is None else self.next.point[1] - self.best.point[1]
 
     @property
     def margin_se(self) -> float | None:
-        """The margin's standard error, as if both losses were read on texts of their own; None if unknown."""
+        """The margin's standard error; None if unknown."""
         return None if self.best is None or self.next is None else _noise(self.best, self.next)
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,13 +98,21 @@ def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) 
         and run.teacher
         and within_budget(candidate.latency, budget, run.teacher.latency.p50)
     ]
-    index = pick([candidate.point for candidate in within], math.inf)
+    best, tied = picked(within)
+    others = [each for each in within if each is not best]
+    place = pick([each.point for each in others], math.inf)
+    return Pick(budget, best, None if place is None else others[place], tied)
+
+
+def picked(candidates: Sequence[Candidate]) -> tuple[Candidate | None, tuple[Candidate, ...]]:
+    """Returns the one of measured candidates to pick, None without any, and those tied with it."""
+    index = pick([candidate.point for candidate in candidates], math.inf)
     if index is None:
-        return Pick(budget, None, None)
-    best = within.pop(index)
-    others = frontier([candidate.point for candidate in within])
-    tied = tuple(each for each in within if _is_tied(best, each))
-    return Pick(budget, best, within[others[-1]] if others else None, tied)
+        return None, ()
+    best = candidates[index]
+    tied = [each for each in candidates if each is best or _is_tied(best, each)]
+    fastest = min([best, *(each for each in tied if _paired_noise(best, each))], key=lambda each: each.point)
+    return fastest, tuple(each for each in tied if each is not fastest)
 
 
 def _is_tied(best: Candidate, other: Candidate) -> bool:
@@ -105,6 +122,16 @@ def _is_tied(best: Candidate, other: Candidate) -> bool:
 
 def _noise(one: Candidate, other: Candidate) -> float | None:
     """The standard error of the difference of two losses; None if it is not known."""
+    paired = _paired_noise(one, other)
+    if paired is not None:
+        return paired
     errors = [each.loss_se for each in (one, other) if each.proxy_score is None]
     known = [error for error in errors if error is not None]
     return math.hypot(*known) if len(known) == 2 else None
+
+
+def _paired_noise(one: Candidate, other: Candidate) -> float | None:
+    """The same, of losses on the same texts; None if it is not known."""
+    if one.proxy_score is not None or other.proxy_score is not None or one.run != other.run:
+        return None
+    return standard_error_of_difference(one.resampled, other.resampled)

@@ -52,6 +52,7 @@ class Judgement:
         scores: on the proxies of the run's tasks, by name.
         estimated_ms: its estimated latency, if that was so far over the budget that it was not measured.
         loss_se: standard error of the loss over held-out texts; None if the loss is the mean over layers.
+        resampled: the loss on samples of those texts, the same for each candidate; empty as above.
         cut_from: the sources of its layers; empty for random weights.
         rung: the steps after which it was pruned, or measured and over the budget.
     """
@@ -63,6 +64,7 @@ class Judgement:
     scores: dict[str, float] = field(default_factory=dict)
     estimated_ms: float | None = None
     loss_se: float | None = None
+    resampled: tuple[float, ...] = ()
     cut_from: tuple[LayerSource, ...] = ()
     rung: int | None = None
 

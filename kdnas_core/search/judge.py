@@ -140,6 +140,7 @@ class Judge:
             result.languages,
             scores,
             loss_se=result.standard_error,
+            resampled=result.resampled,
             cut_from=mini_kd.sources,
         )
 

@@ -140,4 +140,4 @@ def _held_out(look: dict[str, Any]) -> HeldOut:
     terms = {
         name: {(layer, of): value for layer, of, value in places} for name, places in look["terms"].items()
     }
-    return HeldOut(look["step"], terms, look["standard_error"], look["languages"])
+    return HeldOut(look["step"], terms, tuple(look["resampled"]), look["languages"])

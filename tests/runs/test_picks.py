@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kdnas_core.architecture import static_student
@@ -63,6 +64,47 @@ def test_the_only_student_within_a_budget_is_ahead_of_none(filled: tuple[Run, Ca
     found = pick_within(run, candidates(done, (4.0, 0.5), (6.0, 0.1)), LatencySpec(budget_ms=5.0))
     assert found.best is not None
     assert (found.best.id, found.next, found.margin) == (1, None, None)
+
+
+def read_alike(rows: list[Candidate], own: float) -> list[Candidate]:
+    """The same with losses on samples of the same texts: most of their noise is common, `own` is not."""
+    rng = np.random.default_rng(0)
+    common = 0.03 * rng.standard_normal(400)
+    drawn = [common + own * rng.standard_normal(400) / math.sqrt(2) for _ in rows]
+    return [
+        replace(row, resampled=tuple((row.point[1] + noise).tolist()))
+        for row, noise in zip(rows, drawn, strict=True)
+    ]
+
+
+def test_losses_on_the_same_texts_are_told_apart_by_the_noise_of_their_difference(
+    filled: tuple[Run, Candidate],
+) -> None:
+    run, done = filled
+    rows = candidates(done, (4.0, 0.5), (8.0, 0.48))
+    apart, alike = (
+        pick_within(run, some, LatencySpec(budget_ms=9.0)) for some in (rows, read_alike(rows, 0.005))
+    )
+    assert (apart.best, apart.tied) == (rows[1], (rows[0],))
+    assert alike.best is not None and (alike.best.id, alike.tied) == (2, ())
+    assert alike.margin_se == pytest.approx(0.005, rel=0.1)
+
+
+def test_of_tied_students_the_fastest_is_picked(filled: tuple[Run, Candidate]) -> None:
+    run, done = filled
+    rows = read_alike(candidates(done, (4.0, 0.5), (6.0, 0.484), (8.0, 0.48), (3.0, 0.52)), 0.005)
+    found = pick_within(run, rows, LatencySpec(budget_ms=9.0))
+    assert found.best is not None and found.next is not None
+    assert (found.best.id, [each.id for each in found.tied], found.next.id) == (2, [3], 3)
+    assert found.margin == pytest.approx(-0.004)
+
+
+def test_scores_of_tasks_are_not_tied_by_the_noise_of_losses(filled: tuple[Run, Candidate]) -> None:
+    run, done = filled
+    rows = read_alike(candidates(done, (4.0, 0.5), (8.0, 0.498)), 0.005)
+    scored = [replace(row, scores={"sst2 (proxy)": 0.7 + 0.001 * row.id}) for row in rows]
+    found = pick_within(run, scored, LatencySpec(budget_ms=9.0))
+    assert (found.best, found.tied, found.margin_se) == (scored[1], (), None)
 
 
 def test_what_was_not_judged_to_the_end_is_never_picked(filled: tuple[Run, Candidate]) -> None:

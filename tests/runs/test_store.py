@@ -44,6 +44,7 @@ VERSIONS = [
     "7_checks_exports",
     "8_errors_of_scores",
     "9_outlook",
+    "10_resampled",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

@@ -14,7 +14,7 @@ from kdnas_core.search.remembered import MiniKD, recall, remember
 
 LOOKS = (
     HeldOut(0, {"hidden": {(1, 2): 0.75, (2, 4): 0.1 + 0.2}}),
-    HeldOut(12, {"hidden": {(1, 2): 0.5, (2, 4): 0.25}}, 0.01, {"de": 0.5, "en": 0.25}),
+    HeldOut(12, {"hidden": {(1, 2): 0.5, (2, 4): 0.25}}, (0.37, 0.38), {"de": 0.5, "en": 0.25}),
 )
 RESULT = MiniKD(LOOKS[-1], LOOKS, ("A term is left out.",), (LayerSource(2, (1, 3)), LayerSource(4, ())))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from kdnas_core.runs.picks import picked
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.search import pareto
 from kdnas_core.search.loop import REMEMBERED
@@ -76,10 +77,8 @@ def frontier(candidates: Sequence[Candidate], budget: float | None) -> list[Cand
 
 
 def best_within(candidates: Sequence[Candidate], budget: float) -> Candidate | None:
-    """Returns the distilled candidate with the least error within the budget; None if there is none."""
-    rows = distilled(candidates)
-    index = pareto.pick([row.point for row in rows], budget)
-    return None if index is None else rows[index]
+    """Returns the distilled candidate to pick within the budget; None if there is none."""
+    return picked([row for row in distilled(candidates) if row.point[0] <= budget])[0]
 
 
 def budget_of(run: Run) -> float | None:

@@ -20,10 +20,10 @@ from kdnas_core.runs.picks import picks
 from kdnas_core.runs.records import Candidate, Run
 
 TIED = (
-    "Ties are candidates within the budget whose agreement is no lower than that of the pick by more than the"
-    " noise of both, as if each was read on held-out texts of its own. Better unseen is the probability, by a"
-    " surrogate of all losses, that one of the most promising of 2,000 architectures that were not judged has"
-    " a loss lower by one per cent."
+    "The best candidate within a budget is tied with those whose agreement is lower by no more than the noise"
+    " of the difference, as held-out texts show it; the fastest of them is picked. Better unseen is the"
+    " probability, by a surrogate of all losses, that one of the most promising of 2,000 architectures that"
+    " were not judged has a loss lower by one per cent."
 )
 _FINEST_MS = 0.01  # as shown
 

@@ -90,6 +90,8 @@ def _ahead(pick: Pick) -> str:
     if pick.next is None or pick.margin is None:
         return wording.UNKNOWN
     spread = "" if pick.margin_se is None else f" ± {100 * pick.margin_se:.1f}"
+    if pick.margin < 0:
+        return f"{-100 * pick.margin:.1f}{spread} points behind candidate {pick.next.id}, which is slower"
     return f"{100 * pick.margin:.1f}{spread} points (candidate {pick.next.id})"
 
 

@@ -193,3 +193,8 @@ def _version_8(db: Database) -> None:
 def _version_9(db: Database) -> None:
     for column in ("outlook", "earlier"):
         db.execute(f"ALTER TABLE runs ADD COLUMN {column} TEXT")
+
+
+@migrations(name="10_resampled")
+def _version_10(db: Database) -> None:
+    db.execute("ALTER TABLE candidates ADD COLUMN resampled TEXT NOT NULL DEFAULT '[]'")
