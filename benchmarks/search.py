@@ -35,6 +35,7 @@ from kdnas_core.search.loop import Controller, Outcome, search
 from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import SearchSpec
 
+PAIRED_ERROR = 0.0066  # of a difference of two losses on the same texts, median of `benchmarks.ties`
 SHOWN = (5, 10, 15, 20, 30, 45, 60)
 DRAWN = (1.9, 14.0)  # times as fast as the teacher: between them budgets are drawn
 NEAR = 0.01  # of the best
@@ -145,10 +146,10 @@ def _summary(replays: Sequence[Replay], evaluations: int) -> dict[str, Any]:
 def _picks(replays: Sequence[Replay]) -> dict[str, float]:
     """By how much the picks' true losses exceed the best of the table, and whether ties are told.
 
-    A tie is told rightly if a repeat of both measurements turns pick and next round, and the next was called
-    tied (a difference within 1.96 standard errors of both losses).
+    The pick is the fastest of those tied with the best: worse by at most 1.96 standard errors. A tie is told
+    rightly if a repeat of both measurements turns the two best round, and they were called tied.
     """
-    excess, turned, told, called = [], 0, 0, 0
+    excess, faster, turned, told, called = list[float](), list[float](), 0, 0, 0
     for replay in replays:
         table = replay.table
         judged = [shape for _, shape in replay.whole]
@@ -157,17 +158,21 @@ def _picks(replays: Sequence[Replay]) -> dict[str, float]:
             best = min(row.loss for row in table.rows.values() if row.ms <= budget)
             if not within:
                 continue
-            excess.append(table.rows[within[0]].loss / best - 1)
+            most = replay.loss_of(within[0]) + TWO_SIDED * PAIRED_ERROR
+            tied = [shape for shape in within if replay.loss_of(shape) <= most]
+            pick = min(tied, key=lambda shape: table.rows[shape].ms)
+            excess.append(table.rows[pick].loss / best - 1)
+            faster.append(table.rows[pick].ms / table.rows[within[0]].ms)
             if len(within) < 2:
                 continue
-            pick, other = within[:2]
-            errors = math.hypot(table.rows[pick].error, table.rows[other].error)
-            is_tied = replay.loss_of(other) - replay.loss_of(pick) <= TWO_SIDED * errors
+            is_tied = len(tied) > 1
             called += is_tied
-            if replay.loss_of(other, repeat=1) < replay.loss_of(pick, repeat=1):
+            first, other = within[:2]
+            if replay.loss_of(other, repeat=1) < replay.loss_of(first, repeat=1):
                 turned, told = turned + 1, told + is_tied
     return {
         "pick_excess": median(excess) if excess else math.nan,
+        "pick_latency": fmean(faster) if faster else math.nan,  # over that of the best
         "turned_round": turned,
         "told_as_ties": told,
         "called_ties": called / max(1, len(excess)),
