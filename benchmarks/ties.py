@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,14 +23,12 @@ from statistics import fmean, median
 import torch
 
 from benchmarks.table.__main__ import OUT as TABLE
-from benchmarks.table.longer import SPEC
+from benchmarks.table.longer import SPEC, distilled
 from benchmarks.table.replay import read_table
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.trainer import HeldOut, Watcher, distil
-from kdnas_core.resampling import standard_error_of_difference
+from kdnas_core.distillation.trainer import HeldOut
+from kdnas_core.resampling import packed, standard_error_of_difference
 from kdnas_core.runs.picks import TWO_SIDED
-from kdnas_core.search.judge import Judge
 from kdnas_core.search.prepare import make_judge, prepare
 from kdnas_core.spec import parse_spec_json
 
@@ -56,7 +55,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     shapes = _chosen(given.students)
-    first, again = ([_distilled(shape, judge) for shape in shapes] for judge in map(_judge, (0, 1)))
+    first, again = (_losses(shapes, seed) for seed in (0, 1))
     for shape, one, other in zip(shapes, first, again, strict=True):
         print(f"{shape.key:<24}{one.loss:>8.4f}{other.loss:>8.4f}")
     summary = {
@@ -73,33 +72,17 @@ def _chosen(count: int) -> list[Architecture]:
     return random.Random(5).sample(shapes, count)
 
 
-def _judge(seed: int) -> Judge:
+def _losses(shapes: Sequence[Architecture], seed: int) -> list[HeldOut]:
     spec = parse_spec_json(SPEC.read_text()).model_copy(update={"seed": seed})
-    return make_judge(prepare(spec, lambda said: None), lambda said: None)
-
-
-def _distilled(shape: Architecture, judge: Judge) -> HeldOut:
-    spec = judge.spec
-    given = (spec.objective, judge.profile, judge.data, judge.words, spec.seed, judge.importance)
-    start = begin(judge.bench.teacher, shape, *given)
-    watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
-    return distil(
-        start.student,
-        start.objective,
-        judge.data,
-        spec.proxy,
-        spec.seed,
-        judge.autocast,
-        watcher,
-        looks=1,
-    )
+    judge = make_judge(prepare(spec, lambda said: None), lambda said: None)
+    return [distilled(shape, seed, judge)[1] for shape in shapes]
 
 
 def _told(first: list[HeldOut], again: list[HeldOut], is_paired: bool) -> Told:
     turned, told, called, errors, changes = 0, 0, 0, list[float](), list[float]()
     for one, other in combinations(range(len(first)), 2):
         a, b = first[one], first[other]
-        error = standard_error_of_difference(a.resampled, b.resampled)
+        error = standard_error_of_difference(packed(a.resampled), packed(b.resampled))
         if not is_paired:
             error = math.hypot(a.standard_error or 0, b.standard_error or 0)
         assert error is not None

@@ -96,7 +96,7 @@ def all_runs(db: Path) -> None:
         column_config=tables.RUN_COLUMNS,
         on_select=remember_row,
         selection_mode="single-row",
-        alt="Searches, newest first: state, episode, candidates judged and the best within budget",
+        alt="Searches, newest first: state, episode, candidates judged and the pick within budget",
     )
     actions(db, snapshots)
     if len(snapshots) >= SHOWN:

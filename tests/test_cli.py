@@ -804,7 +804,7 @@ def test_the_same_spec_and_seed_give_the_same_students_in_the_same_order(
 
 
 def test_another_seed_gives_other_students(spec_file: Path) -> None:
-    # at random: the surrogate's first episode is spread over a space, which in so small a one is its corners
+    # at random: in so small a space the surrogate's first episode is the same whatever the seed
     short = ["--set", "proxy.steps=1", "--set", "search.episodes=1", "--set", "search.controller=random"]
     for seed in (7, 8):
         call("search", "--spec", spec_file, "--seed", seed, *short)

@@ -121,7 +121,7 @@ def test_home_lists_the_runs_newest_first_with_what_each_has_found(db: Path) -> 
     table = shown(places.HOME).dataframe[0].value
     assert list(table["State"]) == ["paused", "finished"]
     assert list(table["Judged"]) == ["4 of 16", "16 of 16"]
-    assert all("agreement" in best for best in table["Best within budget"])
+    assert all("agreement" in best for best in table["Pick within budget"])
 
 
 def test_home_counts_the_students_of_each_run(db: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_run_shows_its_state_its_progress_and_its_frontier(db: Path) -> None:
     app = shown(places.RUN, run=run)
     told = words(app)
     assert f"Run {run} · quick" in told
-    assert "Best within 9.54 ms" in told
+    assert "Pick within 9.54 ms" in told
     with opened(db, read_only=True) as store:
         rows = store.candidates(run)
     front = progress.frontier(rows, progress.budget_of(live_run(db, run)))

@@ -7,7 +7,8 @@ the same latency; within a group they differ in depth. Each is distilled six tim
 four times the text, from two seeds. A score is Spearman's correlation of similarities on STS-B, without
 training, and the accuracy of a logistic regression on frozen vectors on each other task, in per cent.
 `--summary FILE ...` only reads CSVs, and prints how the table's losses, at each step, and costs rank the mean
-score over seeds and tasks: Spearman over all, and pairs of equal latency that are ranked right.
+score over seeds and tasks: Spearman over all, pairs of equal latency that are ranked right, and Spearman with
+the score of each task. A row says how the scores of one seed rank those of the other.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
+from scipy.stats import spearmanr
+from transformers import PreTrainedModel
 
 from benchmarks.rows import append, read
 from benchmarks.table.__main__ import OUT as TABLE
@@ -29,7 +33,7 @@ from benchmarks.table.replay import Table, read_table
 from kdnas_core.architecture import Architecture
 from kdnas_core.data.tasks import Task, read_task
 from kdnas_core.distillation.beginning import begin
-from kdnas_core.distillation.trainer import Watcher, distil
+from kdnas_core.distillation.trainer import HeldOut, Watcher, distil
 from kdnas_core.evaluation.zero_shot import probe_accuracy, similarity_score
 from kdnas_core.files import cache_folder
 from kdnas_core.search.judge import Judge
@@ -104,23 +108,26 @@ def _spec(table: Table) -> RunSpec:
     return spec.model_copy(update={"proxy": spec.proxy.model_copy(update=longer)})
 
 
-def _row(shape: Architecture, seed: int, judge: Judge, tasks: dict[str, Task]) -> dict[str, float]:
-    teacher, spec, began = judge.bench.teacher, judge.spec, time.perf_counter()
+def distilled(shape: Architecture, seed: int, judge: Judge) -> tuple[PreTrainedModel, HeldOut]:
+    """Distils a student as a search would, without stopping it; returns it with its last held-out values."""
+    spec = judge.spec
     given = (spec.objective, judge.profile, judge.data, judge.words, seed, judge.importance)
-    start = begin(teacher, shape, *given)
+    start = begin(judge.bench.teacher, shape, *given)
     watcher = Watcher(step=lambda step: None, held_out=lambda result: None)
     how = (judge.data, spec.proxy, seed, judge.autocast, watcher)
-    result = distil(start.student, start.objective, *how, looks=1)
-    length = spec.proxy.sequence_length
-    scores = {
-        "stsb": similarity_score(start.student, teacher.tokenizer, tasks["stsb"].splits["test"], length)
-    }
+    return start.student, distil(start.student, start.objective, *how, looks=1)
+
+
+def _row(shape: Architecture, seed: int, judge: Judge, tasks: dict[str, Task]) -> dict[str, float]:
+    teacher, length, began = judge.bench.teacher, judge.spec.proxy.sequence_length, time.perf_counter()
+    student, result = distilled(shape, seed, judge)
+    scores = {"stsb": similarity_score(student, teacher.tokenizer, tasks["stsb"].splits["test"], length)}
     for name in PROBED:
         train, judged = (
             [(row.first, int(row.label)) for row in tasks[name].splits[split][:PROBE_ROWS]]
             for split in ("train", "validation")
         )
-        scores[name] = probe_accuracy(start.student, teacher.tokenizer, train, judged, length)
+        scores[name] = probe_accuracy(student, teacher.tokenizer, train, judged, length)
     return {
         "loss": round(result.loss, 4),
         **{name: round(100 * score, 2) for name, score in scores.items()},
@@ -132,23 +139,48 @@ def _tell(table: Table, of_table: Sequence[dict[str, str]], rows: Sequence[dict[
     by_student: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         by_student.setdefault(row["student"], []).append(row)
-    of_student = {row["student"]: row for row in of_table}
     students = list(by_student)
-    scores = [fmean(float(row[task]) for row in by_student[each] for task in TASKS) for each in students]
-    errors = {name: [-float(of_student[each][name]) for each in students] for name in ("parameters", "flops")}
-    for name in (name for name in of_table[0] if name.removeprefix("loss_").isdigit()):
-        errors[name] = [float(of_student[each][name]) for each in students]
+    seen = [{row["student"]: row for row in of_table}[student] for student in students]
+    scores = _columns([_scores(by_student[student]) for student in students])
+    errors = {name: [-float(row[name]) for row in seen] for name in ("parameters", "flops")}
+    for name in of_table[0]:
+        if name == "loss" or name.removeprefix("loss_").isdigit():
+            errors[name] = [float(row[name]) for row in seen]
     errors["loss after longer"] = [fmean(float(row["loss"]) for row in by_student[each]) for each in students]
-    pairs = pairs_of_equal_latency([float(of_student[each]["ms"]) for each in students])
-    print(
-        f"{len(students)} students, {len(rows)} distillations; Spearman, pairs of equal latency ranked right"
-    )
-    summary = {}
+    pairs = pairs_of_equal_latency([float(row["ms"]) for row in seen])
+    print(f"{len(students)} students, {len(rows)} distillations")
+    print(_line("", list(scores), "pairs"))
+    summary: dict[str, Any] = {}
     for name, values in errors.items():
-        found = ranked(values, scores, [0.0] * len(scores), pairs)
-        summary[name] = asdict(found)
-        print(f"{name:<20}{found.spearman or 0:>6.2f}{found.right:>6} of {found.pairs}")
+        found = ranked(values, scores["mean"], [0.0] * len(students), pairs)
+        by_task = {task: _spearman([-value for value in values], scores[task]) for task in scores}
+        summary[name] = {**asdict(found), **by_task}
+        print(_line(name, [f"{value:.2f}" for value in by_task.values()], f"{found.right} of {found.pairs}"))
+    both = [found for found in by_student.values() if len(found) == len(SEEDS)]
+    one, other = (_columns([_scores([found[place]]) for found in both]) for place in range(len(SEEDS)))
+    summary["other seed"] = {task: _spearman(one[task], other[task]) for task in one}
+    print(_line("the other seed", [f"{value:.2f}" for value in summary["other seed"].values()], ""))
+    summary["longer"] = _spearman(errors["loss"], errors["loss after longer"])
+    print(f"the table's loss ranks the loss after longer by {summary['longer']:.2f}")
     print(json.dumps({"students": len(students), **summary}))
+
+
+def _scores(rows: Sequence[dict[str, str]]) -> dict[str, float]:
+    """The scores of one student, averaged over seeds, and their mean."""
+    by_task = {task: fmean(float(row[task]) for row in rows) for task in TASKS}
+    return {"mean": fmean(by_task.values()), **by_task}
+
+
+def _columns(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in ("mean", *TASKS)}
+
+
+def _line(name: str, cells: Sequence[str], pairs: str) -> str:
+    return f"{name:<20}{pairs:>10}" + "".join(f"{cell:>9}" for cell in cells)
+
+
+def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    return float(spearmanr(first, second).statistic)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def pick_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pick the best candidate of a run within a budget, or within each of its own, from what was measured."""
+    """Pick a candidate of a run within a budget, or within each of its own, from what was measured."""
     given = parse_spec({"latency": {"budget_ms": budget_ms, "budget_speedup": speedup}}).latency
     with opened(db, read_only=True) as store:
         row, candidates = store.run(run), store.candidates(run)
@@ -336,10 +336,10 @@ def _pick_line(found: Pick) -> str:
     ahead = ""
     if found.next is not None and found.margin is not None:
         spread = "" if found.margin_se is None else f" ± {found.margin_se:.4f}"
-        is_ahead = "ahead of" if found.margin >= 0 else "behind the slower"
-        ahead = f"  {is_ahead} {found.next.id} by {abs(found.margin):.4f}{spread}"
+        relation = "ahead of" if found.margin >= 0 else "behind the slower"
+        ahead = f"  {relation} {found.next.id} by {abs(found.margin):.4f}{spread}"
     if found.chance_unseen is not None:
-        ahead += f"  {found.chance_unseen:.0%} that an unseen one is better"
+        ahead += f"  {found.chance_unseen:.0%} that an unseen one beats the best"
     return (
         f"{limit:>9}  {_candidate_line(found.best).strip()}{ahead}{_tied([each.id for each in found.tied])}"
     )

@@ -128,6 +128,13 @@ def judged(candidate: Candidate) -> str:
     return f"agreement {agreement(candidate.loss, candidate.loss_se)}"
 
 
+def tie(better: Sequence[Candidate]) -> str:
+    """Says that a pick is tied with candidates that are better and slower."""
+    ids = ", ".join(str(each.id) for each in better)
+    slower = f"candidate {ids}, which is" if len(better) == 1 else f"candidates {ids}, which are"
+    return f"Tied with {slower} slower: the difference is within the noise of the held-out texts."
+
+
 def agreement(loss: float | None, standard_error: float | None = None) -> str:
     """Formats one minus a loss with its standard error, for example "58.8 ± 0.4 %"."""
     if loss is None or not math.isfinite(loss):

@@ -25,7 +25,6 @@ FEWEST, FEWEST_ROUGH = 8, 3  # architectures needed to fit a model, and a rough 
 FAR_OVER = 1.5  # times the budget: shapes estimated above are not measured ...
 MOST_ERROR = 0.25  # ... if the model's p90 error is at most this
 ACTIVATIONS = ("gelu", "relu", "silu")
-KINDS = 8 + len(ACTIVATIONS)  # of work
 
 Numbers = NDArray[np.float64]
 
@@ -94,20 +93,24 @@ def work(architecture: Architecture, batch_size: int, sequence_length: int) -> N
     return np.array(kinds, dtype=np.float64)
 
 
+# (kinds, 3): what is told apart of the work above in a rough model
+ROUGH = np.array([[1, 0, 0], [0, 1, 0], *3 * [[0, 0, 1]], *(3 + len(ACTIVATIONS)) * [[0, 0, 0]]], np.float64)
+
+
 def fitted(known: Sequence[MeasuredLatency]) -> LatencyModel | None:
     """Fits the model with the least squared relative error; None for fewer than `FEWEST` architectures.
 
     Its errors are those of leave-one-out cross-validation, by architecture with all its readings.
     """
-    return _fitted(known, np.eye(KINDS), FEWEST)
+    return _fitted(known, np.eye(len(ROUGH)), FEWEST)
 
 
 def fitted_roughly(known: Sequence[MeasuredLatency]) -> LatencyModel | None:
-    """Fits only a constant, a time for each layer and one for each multiply-add, from `FEWEST_ROUGH` on."""
-    groups = np.zeros((KINDS, 3))
-    groups[0, 0] = groups[1, 1] = 1
-    groups[2:5, 2] = 1  # projections, feed-forward, attention
-    return _fitted(known, groups, FEWEST_ROUGH)
+    """Fits a constant, a time for each layer and one for each multiply-add; otherwise as `fitted`.
+
+    None for fewer than `FEWEST_ROUGH` architectures.
+    """
+    return _fitted(known, ROUGH, FEWEST_ROUGH)
 
 
 def _fitted(known: Sequence[MeasuredLatency], groups: Numbers, fewest: int) -> LatencyModel | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kdnas_core.distillation.objective import Places
 from kdnas_core.hardware import return_memory
+from kdnas_core.resampling import packed
 from kdnas_core.runs.losses import losses_by_step
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.store import Store
@@ -19,7 +20,6 @@ from kdnas_core.search.judge import Judge
 from kdnas_core.search.rungs import Peer
 
 MOST_ATTEMPTS = 3  # for a candidate that ends its process
-RESAMPLED_DIGITS = 5  # of the losses that a standard error of a difference is computed from
 STEP_SECONDS = 0.5  # between two progress rows of one mini-KD, and between two looks at its peers
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class CandidateJournal:
                 state=judgement.state,
                 loss=judgement.loss,
                 loss_se=judgement.loss_se,
-                resampled=[round(loss, RESAMPLED_DIGITS) for loss in judgement.resampled],
+                resampled=packed(judgement.resampled),
                 cut_from=[asdict(source) for source in judgement.cut_from],
                 reward=judgement.reward,
                 languages=judgement.languages,

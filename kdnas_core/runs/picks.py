@@ -4,7 +4,7 @@ It is the best one, by its loss or, where a run has tasks, by its scores; or the
 tied with the best: worse by no more than the noise of the difference (95 %). The noise is that of held-out
 texts. Candidates are read on the same ones, so much of it is in both losses and cancels out. Where this is
 not known, as in a run of an earlier version, the noise counts as if each was read on texts of its own; it is
-then too large, ties are only told, and the best is picked.
+then too large; ties are reported, and the best is picked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from kdnas_core.resampling import standard_error_of_difference
 from kdnas_core.runs.records import Candidate, Run
-from kdnas_core.search.pareto import pick
+from kdnas_core.search.pareto import frontier, pick
 from kdnas_core.search.reward import within_budget
 from kdnas_core.spec import LatencySpec
 
@@ -31,8 +31,9 @@ class Pick:
         budget: one of those of the run.
         best: the candidate to pick; None if nothing that was measured is within the budget.
         next: the best of the others within it.
-        tied: others within it that no better student can be told from.
-        chance_unseen: the probability that an architecture not judged yet is better; None if unknown.
+        tied: the others of which the best within it is one, or which are tied with that.
+        chance_unseen: the probability that an architecture not judged yet has a lower loss than the best
+            within the budget; None if unknown.
     """
 
     budget: LatencySpec
@@ -111,12 +112,20 @@ def picked(candidates: Sequence[Candidate]) -> tuple[Candidate | None, tuple[Can
         return None, ()
     best = candidates[index]
     tied = [each for each in candidates if each is best or _is_tied(best, each)]
-    fastest = min([best, *(each for each in tied if _paired_noise(best, each))], key=lambda each: each.point)
+    on_frontier = [candidates[place] for place in frontier([each.point for each in candidates])]
+    fastest = next(each for each in on_frontier if each is best or _is_surely_tied(best, each))
     return fastest, tuple(each for each in tied if each is not fastest)
 
 
+def _is_surely_tied(best: Candidate, other: Candidate) -> bool:
+    return _paired_noise(best, other) is not None and _is_tied(best, other)
+
+
 def _is_tied(best: Candidate, other: Candidate) -> bool:
-    noise, worse = _noise(best, other), other.point[1] - best.point[1]
+    worse = other.point[1] - best.point[1]
+    if worse > TWO_SIDED * ((best.loss_se or 0) + (other.loss_se or 0)):  # no difference has more noise
+        return False
+    noise = _noise(best, other)
     return worse == 0 if noise is None else worse <= TWO_SIDED * noise
 
 

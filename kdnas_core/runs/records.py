@@ -68,8 +68,8 @@ class Candidate:
     on each language of the corpus. `estimated_ms` is its estimated latency, if it was not measured, or not
     before its first rung. The loss of a pruned candidate is that of its rung, and its reward an estimate.
     `loss_se` is the standard error of the loss over held-out texts, if the yardstick has one, and `resampled`
-    the loss on samples of these texts, the same samples for each candidate of a run; `cut_from` has the
-    source of each layer, if the student was cut out of the teacher.
+    the loss on samples of these texts, packed, the same samples for each candidate of a run; `cut_from` has
+    the source of each layer, if the student was cut out of the teacher.
     `attempts` counts the attempts that ended their process.
     """
 
@@ -94,7 +94,7 @@ class Candidate:
     weights: bool
     estimated_ms: float | None = None
     loss_se: float | None = None
-    resampled: tuple[float, ...] = ()
+    resampled: bytes = b""
     cut_from: tuple[LayerSource, ...] = ()
     attempts: int = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from kdnas_core.runs.candidate_journal import drop_weights
+from kdnas_core.runs.picks import picks
 from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import Store
 from kdnas_core.search.loop import Outcome, Proposal
@@ -68,13 +69,14 @@ class StoreJournal:
         return [outcome_of(candidate, constants, teacher_ms) for candidate in judged]
 
     def _drop_weights(self) -> None:
-        """Deletes the weights of students that are no longer on the frontier, unless the spec keeps all."""
+        """Deletes weights of what is neither on the frontier nor picked, unless the spec keeps all."""
         if self.spec.search.keep_weights == "all":
             return
         done = [candidate for candidate in self.store.candidates(self.run) if candidate.state == "done"]
         kept = frontier([candidate.point for candidate in done])
         kept += frontier([_by_speedup(candidate) for candidate in done])  # what `pick --speedup` may take
-        used = self.store.candidates_in_use(self.run)
+        picked = {pick.best.id for pick in picks(self.store.run(self.run), done) if pick.best}
+        used = {*self.store.candidates_in_use(self.run), *picked}
         for index, candidate in enumerate(done):
             if candidate.weights and index not in kept and candidate.id not in used:
                 drop_weights(self.store.files(self.run, candidate.id))

@@ -36,7 +36,7 @@ from kdnas_core.search.candidate import (
     estimate,
 )
 from kdnas_core.search.loop import REMEMBERED
-from kdnas_core.search.remembered import MiniKD, recall, remember
+from kdnas_core.search.remembered import FORMAT, MiniKD, recall, remember
 from kdnas_core.search.reward import budget_ms, kdnas_reward
 from kdnas_core.spec import METHOD, RunSpec
 
@@ -234,6 +234,7 @@ class Judge:
         spec = self.spec
         return {
             "method": METHOD,
+            "format": FORMAT,
             "versions": [torch.__version__, transformers.__version__],
             "device": compute_name(),
             "threads": torch.get_num_threads(),

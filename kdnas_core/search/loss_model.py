@@ -1,9 +1,9 @@
 """A loss model: predicts the losses of architectures from those that were judged, with the uncertainty.
 
 A Gaussian process (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006) over the logarithms
-of an architecture's dimensions predicts the logarithm of its loss. Its prior mean falls with every dimension,
-since a larger student is seldom a worse one; around it the prior has a linear trend and a smooth deviation.
-So it says something before anything was judged, and a few losses are enough to correct it.
+of an architecture's dimensions predicts the logarithm of its loss. Its prior mean falls with depth, widths
+and heads, since a larger student is seldom a worse one; around it the prior has a linear trend and a smooth
+deviation. So it says something before anything was judged, and a few losses are enough to correct it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SLOPE = 0.1  # by which the prior mean falls, for each standard deviation of a d
 LEVEL = math.log(0.4)  # of the prior mean before anything was judged
 LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
 SAMPLE = 512  # architectures by which dimensions are scaled
-SIZES = 6  # how many features grow with a student
+SIZES = 4  # features of which a larger one makes a larger student: layers, widths, heads
 
 Numbers = NDArray[np.float64]
 

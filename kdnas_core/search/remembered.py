@@ -16,6 +16,7 @@ from kdnas_core.architecture import LayerSource
 from kdnas_core.distillation.trainer import HeldOut
 from kdnas_core.files import cache_folder, delete_beyond, discard, own_folder, sync_files
 
+FORMAT = 2  # of what is kept: asked for by another, earlier results are not found, and age out
 MOST_BYTES = 4 * 2**30  # of all results together; those not used for longest are deleted
 log = logging.getLogger(__name__)
 _RESULT = "result.json"

@@ -3,7 +3,8 @@
 The loss at the end is predicted from the loss at the rung by a regression over the candidates of the same
 search that were trained to the end (performance prediction, Baker et al., arXiv 1705.10823, section 3). A
 candidate is stopped if even one standard error below the prediction another is better wherever it could be
-picked: within each budget of the search, or where there is one budget, among those that are no slower.
+picked: within each budget of the search, or where there is one budget, among those that are no slower. With
+several budgets a faster candidate that would have been tied with the best may be stopped so.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def fill_in_the_form(page: Page, server: Server, teacher: Path, corpus: Path) ->
 def best_within(page: Page) -> tuple[float, float]:
     """(budget, latency of the student picked within it), both in ms, as the page says."""
     text = page.locator(".st-key-best").inner_text()
-    found = re.search(r"Best within ([\d.]+) ms.*?([\d.]+) ms p50", text, re.S)
+    found = re.search(r"Pick within ([\d.]+) ms.*?([\d.]+) ms p50", text, re.S)
     assert found is not None, text
     return float(found[1]), float(found[2])
 

@@ -70,6 +70,17 @@ def test_the_picks_of_several_budgets_are_a_table() -> None:
     assert (rows[1]["Budget"], rows[1]["Student"]) == ("7×", wording.UNKNOWN)
 
 
+def test_a_pick_that_is_tied_with_a_better_and_slower_one_says_so() -> None:
+    pick, better = candidate(2, 6.0, 0.5, loss_se=0.03), candidate(1, 8.0, 0.49, loss_se=0.04)
+    (row,) = tables.picks_table([Pick(LatencySpec(budget_ms=9.0), pick, better, (better,))]).to_dict(
+        "records"
+    )
+    assert row["Ahead of the next"] == "1.0 ± 5.0 points behind candidate 1, which is slower"
+    assert row["Tied with"] == "1"
+    assert wording.tie([better]).startswith("Tied with candidate 1, which is slower")
+    assert wording.tie([better, pick]).startswith("Tied with candidates 1, 2, which are slower")
+
+
 def test_the_frontier_is_drawn_through_the_undominated_students_within_budget() -> None:
     line = trace(frontier(), "Pareto frontier")
     assert (list(line.x), list(line.y)) == ([4.0, 6.0], [40.0, 50.0])
@@ -82,11 +93,11 @@ def test_a_point_carries_the_id_of_its_candidate_as_a_plain_number() -> None:
 
 def test_a_student_over_the_budget_is_neither_on_the_frontier_nor_best() -> None:
     assert list(trace(frontier(), "over this budget").customdata) == [4]
-    assert list(trace(frontier(), "best within budget").customdata) == [2]
+    assert list(trace(frontier(), "pick within budget").customdata) == [2]
 
 
 def test_a_larger_budget_makes_the_same_student_best() -> None:
-    assert list(trace(frontier(budget_ms=13.0), "best within budget").customdata) == [4]
+    assert list(trace(frontier(budget_ms=13.0), "pick within budget").customdata) == [4]
 
 
 def test_a_candidate_that_was_never_distilled_is_a_tick_at_the_bottom_edge() -> None:
@@ -151,7 +162,7 @@ def test_a_candidate_that_was_only_estimated_moves_no_axis_and_is_never_picked_b
     for budget in (2.0, 9.0, 1e3):
         with_it, without = frontier(rows, budget_ms=budget), frontier(budget_ms=budget)
         assert with_it.layout.xaxis.range == without.layout.xaxis.range
-        for name in ("Pareto frontier", "best within budget", "within budget"):
+        for name in ("Pareto frontier", "pick within budget", "within budget"):
             ids = [list(line.customdata) for line in with_it.data if line.name == name]
             assert ids == [list(line.customdata) for line in without.data if line.name == name]
     assert progress.best_within(rows, 2.0) is None

@@ -201,7 +201,7 @@ def test_the_tables_hold_a_row_for_each_run_and_candidate_and_its_units(db: Path
     seen = live.read_run(db, fill(db))
     runs = tables.runs_table([seen], now=time.time())
     assert runs.loc[0, "Judged"] == "16 of 16"
-    assert "ms" in str(runs.loc[0, "Best within budget"])
+    assert "ms" in str(runs.loc[0, "Pick within budget"])
     table = tables.candidates_table(seen.candidates)
     assert list(table["Candidate"]) == [row.id for row in seen.candidates]
 

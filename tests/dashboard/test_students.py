@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdnas_core.architecture import static_student
@@ -16,6 +17,7 @@ from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
+from kdnas_core.resampling import packed
 from kdnas_core.runs.records import Run, Score, Scored
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
@@ -111,6 +113,22 @@ def test_the_best_come_with_the_least_loss_first_and_without_those_that_are_dist
         store.ask(store.student(student).job, "stop")
     assert students_section.best_first(live.read_run(db, 1), 9.54)[0].id == first.id
     assert all(row.point[0] <= 3 for row in students_section.best_first(snapshot, 3.0))
+
+
+def test_the_pick_comes_before_what_is_better_and_tied_with_it(db: Path) -> None:
+    snapshot = live.read_run(db, 1)
+    best, next_ = students_section.best_first(snapshot, 9.54)[:2]
+    assert next_.point[0] < best.point[0]
+    noise = np.random.default_rng(0).standard_normal(100)
+    read = {
+        best.id: packed((best.point[1] + noise).tolist()),
+        next_.id: packed((next_.point[1] - noise).tolist()),
+    }
+    tied = [
+        dataclasses.replace(row, resampled=read.get(row.id, b""), loss_se=1.0) for row in snapshot.candidates
+    ]
+    rows = students_section.best_first(dataclasses.replace(snapshot, candidates=tied), 9.54)
+    assert [row.id for row in rows[:2]] == [next_.id, best.id]
 
 
 def test_the_time_of_a_text_is_told_only_from_a_mini_kd_on_this_device(db: Path) -> None:

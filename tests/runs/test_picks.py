@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kdnas_core.architecture import static_student
+from kdnas_core.resampling import packed
 from kdnas_core.runs.picks import pick_within, picks
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import opened
@@ -72,7 +73,7 @@ def read_alike(rows: list[Candidate], own: float) -> list[Candidate]:
     common = 0.03 * rng.standard_normal(400)
     drawn = [common + own * rng.standard_normal(400) / math.sqrt(2) for _ in rows]
     return [
-        replace(row, resampled=tuple((row.point[1] + noise).tolist()))
+        replace(row, resampled=packed((row.point[1] + noise).tolist()))
         for row, noise in zip(rows, drawn, strict=True)
     ]
 
@@ -97,6 +98,17 @@ def test_of_tied_students_the_fastest_is_picked(filled: tuple[Run, Candidate]) -
     assert found.best is not None and found.next is not None
     assert (found.best.id, [each.id for each in found.tied], found.next.id) == (2, [3], 3)
     assert found.margin == pytest.approx(-0.004)
+
+
+def test_a_tied_student_is_not_picked_if_one_that_is_not_tied_is_better_and_faster(
+    filled: tuple[Run, Candidate],
+) -> None:
+    run, done = filled
+    tied, other, best = read_alike(candidates(done, (6.0, 0.484), (5.0, 0.483), (8.0, 0.48)), 0.005)
+    # this one is always as much worse than the best
+    other = replace(other, resampled=best.resampled)
+    found = pick_within(run, [tied, other, best], LatencySpec(budget_ms=9.0))
+    assert (found.best, found.tied) == (best, (tied,))
 
 
 def test_scores_of_tasks_are_not_tied_by_the_noise_of_losses(filled: tuple[Run, Candidate]) -> None:

@@ -11,7 +11,10 @@ import pytest
 from kdnas_core.architecture import Architecture, LayerSource, static_student
 from kdnas_core.data.tasks import PROXY
 from kdnas_core.distillation.loop import Diverged
+from kdnas_core.resampling import packed
+from kdnas_core.runs import search_journal as module
 from kdnas_core.runs.candidate_journal import CandidateJournal
+from kdnas_core.runs.picks import Pick
 from kdnas_core.runs.records import Candidate, LayerLoss
 from kdnas_core.runs.search_journal import StoreJournal
 from kdnas_core.runs.store import Store, opened
@@ -149,14 +152,32 @@ def several_terms(architecture: Architecture, folder: Path, listener: Listener) 
 
 def of_the_yardstick(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
     listener.costs(Costs(1_000, 2_000, reading(2.0)))
-    return Judgement("done", 0.8, 0.2, loss_se=0.01, cut_from=(LayerSource(3, (1, 4)), LayerSource(6, (2,))))
+    return Judgement(
+        "done",
+        0.8,
+        0.2,
+        loss_se=0.01,
+        resampled=(0.19, 0.21),
+        cut_from=(LayerSource(3, (1, 4)), LayerSource(6, (2,))),
+    )
 
 
 def test_the_standard_error_and_what_it_was_cut_from_are_written(store: Store, run: int) -> None:
     journal, _ = journal_of(store, run, {A: of_the_yardstick, B: over_budget, C: several_terms})
     search(Scripted([A, B, C]), journal, 1, 3)
+    assert [row.resampled for row in store.candidates(run)] == [packed((0.19, 0.21)), b"", b""]
     told = [(row.loss_se, row.cut_from) for row in store.candidates(run)]
     assert told == [(0.01, (LayerSource(3, (1, 4)), LayerSource(6, (2,)))), (None, ()), (None, ())]
+
+
+def test_the_weights_of_a_pick_are_kept_with_those_of_the_frontier(
+    store: Store, run: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, _ = journal_of(store, run, {A: of_the_yardstick, B: of_the_yardstick, C: of_the_yardstick})
+    monkeypatch.setattr(module, "frontier", lambda points: [0])
+    monkeypatch.setattr(module, "picks", lambda run, rows: [Pick(run.spec.latency, rows[-1], None)])
+    search(Scripted([A, B, C]), journal, 1, 3)
+    assert [row.weights for row in store.candidates(run)] == [True, False, True]
 
 
 def test_every_term_with_its_layers_is_written(store: Store, run: int) -> None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.gaussian_process.kernels import Matern
 
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.search.loss_model import LEVEL, SLOPE, LossModel
@@ -31,6 +31,14 @@ def test_before_it_learnt_a_loss_it_expects_more_of_a_larger_student_and_knows_l
     assert whole.mean() == pytest.approx(LEVEL)
 
 
+@pytest.mark.parametrize("knob", ["layers", "hidden_size", "intermediate_size", "attention_heads"])
+def test_more_of_each_size_is_expected_to_be_better_in_a_space_with_embedding_sizes(knob: str) -> None:
+    space = SearchSpace((1, 2, 4), (96, 192, 384), (96, 384, 1536), (3, 6, 12), ("gelu",), (32, 96))
+    small = Architecture(2, 192, 384, 6, "gelu", 96)
+    mean, _ = LossModel.of(space).predict_each([small, replace(small, **{knob: 2 * getattr(small, knob)})])
+    assert mean[1] < mean[0]
+
+
 def test_a_few_losses_are_enough_to_predict_those_that_follow_a_power_law() -> None:
     shapes = SPACE.sample(random.Random(1), 60, ())
     known, others = shapes[:20], shapes[20:]
@@ -46,25 +54,26 @@ def test_it_is_the_posterior_of_its_prior() -> None:
     shapes = SPACE.sample(random.Random(2), 30, ())
     known, others, errors = shapes[:12], shapes[12:], np.linspace(0, 0.1, 12)
     losses = [loss_of(shape) * math.exp(0.02 * (-1) ** place) for place, shape in enumerate(known)]
-    prior = LossModel.of(SPACE)
-    model = prior.fitted(known, losses, errors.tolist())
+    model = LossModel.of(SPACE).fitted(known, losses, errors.tolist())
     mean, covariance = model.predict(others)
 
     def features(shape: Architecture) -> list[float]:
         sizes = (*shape.shape, shape.attention_heads, 1, 1)
         return [*map(math.log, sizes), float(shape.hidden_act == "relu"), 0.0]
 
+    drawn = np.array([features(each) for each in SPACE.sample(random.Random(0), 512, ())])
+    scale = np.where(drawn.std(0) == 0, 1.0, drawn.std(0))
     x, y = (
-        (np.array([features(shape) for shape in part]) - prior.centre) / prior.scale
-        for part in (known, others)
+        (np.array([features(shape) for shape in part]) - drawn.mean(0)) / scale for part in (known, others)
     )
     found = model.process.kernel_
     amplitude, noise = found.k1.k1.constant_value, found.k2.noise_level
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return amplitude * (1 + a @ b.T + 0.3 * Matern(1.5, nu=2.5)(a, b))
+        far = math.sqrt(5) * np.linalg.norm(a[:, None] - b[None], axis=2) / 1.5
+        return amplitude * (1 + a @ b.T + 0.3 * (1 + far + far**2 / 3) * np.exp(-far))
 
-    fall = [-SLOPE * part[:, :6].sum(1) for part in (x, y)]
+    fall = [-SLOPE * part[:, :4].sum(1) for part in (x, y)]
     rest = np.log(losses) - fall[0]
     level = rest.mean()
     solved = np.linalg.solve(

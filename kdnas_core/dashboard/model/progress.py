@@ -78,7 +78,14 @@ def frontier(candidates: Sequence[Candidate], budget: float | None) -> list[Cand
 
 def best_within(candidates: Sequence[Candidate], budget: float) -> Candidate | None:
     """Returns the distilled candidate to pick within the budget; None if there is none."""
-    return picked([row for row in distilled(candidates) if row.point[0] <= budget])[0]
+    return pick_within(candidates, budget)[0]
+
+
+def pick_within(
+    candidates: Sequence[Candidate], budget: float
+) -> tuple[Candidate | None, tuple[Candidate, ...]]:
+    """Returns the distilled candidate to pick within the budget, and those tied with it."""
+    return picked([row for row in distilled(candidates) if row.point[0] <= budget])
 
 
 def budget_of(run: Run) -> float | None:

@@ -59,10 +59,14 @@ def steps_words(student: Student) -> str:
 
 
 def best_first(snapshot: Snapshot, limit: float | None) -> list[Candidate]:
-    """Returns the frontier within a budget, best first, without candidates that have or await a student."""
+    """Returns the frontier within a budget, without candidates that have or await a student.
+
+    The pick comes first, then those with the least loss.
+    """
     taken = {row.candidate for row in snapshot.students if row.spec.task is None and row.state not in OVER}
     left = [row for row in progress.frontier(snapshot.candidates, limit) if row.id not in taken]
-    return sorted(left, key=lambda row: row.point[1])
+    pick = None if limit is None else progress.best_within(snapshot.candidates, limit)
+    return sorted(left, key=lambda row: (row != pick, row.point[1]))
 
 
 def show_best(db: Path, snapshot: Snapshot, limit: float | None) -> None:

@@ -125,7 +125,7 @@ def _add_best(
 ) -> None:
     best = None if budget_ms is None else progress.best_within(candidates, budget_ms)
     if best is not None:
-        _add_points(figure, axes, [best], "best within budget", GREEN, "star")
+        _add_points(figure, axes, [best], "pick within budget", GREEN, "star")
         figure.data[-1].marker.size = 17
 
 

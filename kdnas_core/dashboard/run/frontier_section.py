@@ -86,7 +86,7 @@ def _budget_slider(snapshot: Snapshot) -> float | None:
     if scale is None:
         return None
     position = st.slider(
-        "Latency budget (ms, p50): the best student within it is picked from what was measured",
+        "Latency budget (ms, p50): a student within it is picked from what was measured",
         min_value=scale.low,
         max_value=scale.high,
         value=scale.start,
@@ -142,11 +142,13 @@ def _cards(snapshot: Snapshot, limit: float | None) -> None:
 
 
 def _best_card(candidates: list[Candidate], limit: float | None) -> None:
-    best = None if limit is None else progress.best_within(candidates, limit)
+    best, tied = (None, ()) if limit is None else progress.pick_within(candidates, limit)
     if best is not None:
         widgets.candidate_card(
-            best, f"Best within {wording.milliseconds(limit)}: candidate {best.id}", "best"
+            best, f"Pick within {wording.milliseconds(limit)}: candidate {best.id}", "best"
         )
+        if better := [each for each in tied if each.point[1] < best.point[1]]:
+            st.markdown(f":small[{wording.tie(better)}]")
     elif limit is not None and progress.distilled(candidates):
         st.info(f"No student so far takes {wording.milliseconds(limit)} or less; raise the budget.")
     else:
@@ -164,7 +166,7 @@ def _picks(db: Path, snapshot: Snapshot) -> None:
             hide_index=True,
             placeholder=wording.UNKNOWN,
             column_config=tables.PICK_COLUMNS,
-            alt="The best student within each budget of the search, and how far it is ahead of the next",
+            alt="The pick for each budget of the search, and how far it is ahead of the next",
         )
         st.download_button(
             "Download their configs (zip)",

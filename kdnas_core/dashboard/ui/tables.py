@@ -117,7 +117,7 @@ def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
         "State": wording.state(run.state),
         "Episode": f"{run.episode} of {run.spec.search.episodes}",
         "Judged": f"{len(progress.judged(candidates))} of {progress.planned(run)}",
-        "Best within budget": _best(snapshot),
+        "Pick within budget": _best(snapshot),
         "Students": len(snapshot.students),
         "Budget": wording.budget(run.spec.latency, progress.budget_of(run)),
         "Last beat": wording.ago(run.heartbeat_at, now),

@@ -197,4 +197,4 @@ def _version_9(db: Database) -> None:
 
 @migrations(name="10_resampled")
 def _version_10(db: Database) -> None:
-    db.execute("ALTER TABLE candidates ADD COLUMN resampled TEXT NOT NULL DEFAULT '[]'")
+    db.execute("ALTER TABLE candidates ADD COLUMN resampled BLOB NOT NULL DEFAULT x''")

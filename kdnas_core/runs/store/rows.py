@@ -106,7 +106,6 @@ def candidate_of(row: dict[str, Any], samples: Sequence[float] = ()) -> Candidat
             "scores": json.loads(row["scores"]),
             "notes": tuple(json.loads(row["notes"])),
             "languages": json.loads(row["languages"]),
-            "resampled": tuple(json.loads(row["resampled"])),
             "cut_from": _sources(row),
             "weights": bool(row["weights"]),
         }

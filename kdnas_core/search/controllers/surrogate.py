@@ -185,7 +185,8 @@ class SurrogateController:
             MeasuredLatency(architecture, setting.batch_size, setting.sequence_length, ms)
             for architecture, ms in known
         ]
-        self._latency = fitted(readings) or fitted_roughly(readings)
+        models = [model for model in (fitted(readings), fitted_roughly(readings)) if model is not None]
+        self._latency = min(models, key=lambda model: model.p90_error, default=None)
         judged = [*(each for each in self.earlier if each.architecture not in self.outcomes), *self._judged()]
         if judged:
             self._knows_losses = True
