@@ -2,8 +2,10 @@
 
 A Gaussian process (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006) over the logarithms
 of an architecture's dimensions predicts the logarithm of its loss. Its prior mean falls with depth, widths
-and heads, since a larger student is seldom a worse one; around it the prior has a linear trend and a smooth
-deviation. So it says something before anything was judged, and a few losses are enough to correct it.
+and heads, since a larger student is seldom a worse one. It also knows what a cut of the teacher keeps: heads
+of the teacher's size are copied whole, and at the teacher's width so is the residual stream, which makes a
+step. Around the prior mean there is a linear trend and a smooth deviation. So the model says something
+before anything was judged, and a few losses are enough to correct it.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel,
 from kdnas_core.architecture import Architecture
 from kdnas_core.search.space import SearchSpace
 
-SLOPE = 0.1  # by which the prior mean falls, for each standard deviation of a dimension in the space
+SLOPE = 0.1  # by which the prior mean falls, for each standard deviation of a dimension in the space ...
+STEP = 0.2  # ... and at the teacher's width
 LEVEL = math.log(0.4)  # of the prior mean before anything was judged
 LEAST_LOSS = 1e-4  # smaller ones count as this, since logarithms are taken
 SAMPLE = 512  # architectures by which dimensions are scaled
-SIZES = 4  # features of which a larger one makes a larger student: layers, widths, heads
+SIZES = 5  # features of which more makes a better student, by the prior mean
 
 Numbers = NDArray[np.float64]
 
@@ -37,23 +40,27 @@ class LossModel:
     """A Gaussian process, before or after it learnt losses.
 
     Attributes:
+        teacher: its shape.
         centre: (d,) of the features of architectures.
         scale: (d,) of them.
         process: of the difference between the logarithm of a loss and the prior mean.
         level: of the prior mean at the centre.
     """
 
+    teacher: Architecture
     centre: Numbers
     scale: Numbers
     process: GaussianProcessRegressor
     level: float = LEVEL
 
     @classmethod
-    def of(cls, space: SearchSpace) -> LossModel:
-        """Returns the prior for a space."""
-        drawn = np.array([_features(each) for each in space.sample(random.Random(0), SAMPLE, ())])
-        scale = drawn.std(0)
-        return cls(drawn.mean(0), np.where(scale < 1e-12, 1.0, scale), GaussianProcessRegressor(_kernel()))
+    def of(cls, space: SearchSpace, teacher: Architecture) -> LossModel:
+        """Returns the prior for students of a teacher in a space."""
+        drawn = np.array([_features(each, teacher) for each in space.sample(random.Random(0), SAMPLE, ())])
+        centre, scale = drawn.mean(0), drawn.std(0)
+        scale[scale < 1e-12] = 1.0
+        centre[-1], scale[-1] = 0.0, 1.0  # a step of the same height however rare it is
+        return cls(teacher, centre, scale, GaussianProcessRegressor(_kernel()))
 
     def fitted(
         self, architectures: Sequence[Architecture], losses: Sequence[float], errors: Sequence[float]
@@ -72,7 +79,7 @@ class LossModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no fault
             process.fit(features, rest - level)
-        return LossModel(self.centre, self.scale, process, level)
+        return LossModel(self.teacher, self.centre, self.scale, process, level)
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Numbers, Numbers]:
         """Predicts logarithms of losses: their mean (n,) and covariance (n, n), without measuring noise."""
@@ -91,7 +98,8 @@ class LossModel:
         return mean
 
     def _scaled(self, architectures: Sequence[Architecture]) -> Numbers:
-        return (np.array([_features(each) for each in architectures]) - self.centre) / self.scale
+        features = np.array([_features(each, self.teacher) for each in architectures])
+        return (features - self.centre) / self.scale
 
     @property
     def _noise(self) -> float:
@@ -108,20 +116,28 @@ def _kernel() -> Kernel:
 
 def _fall(features: Numbers) -> Numbers:
     """By how much the prior mean differs from its level."""
-    fall: Numbers = -SLOPE * features[:, :SIZES].sum(1)
+    fall: Numbers = -SLOPE * features[:, :SIZES].sum(1) - STEP * features[:, -1]
     return fall
 
 
-def _features(architecture: Architecture) -> list[float]:
-    """Logarithms of dimensions; an activation is a constant or a step."""
+def _features(architecture: Architecture, teacher: Architecture) -> list[float]:
+    """Logarithms of dimensions; an activation is a constant or a step, and so is the teacher's width."""
     width = architecture.hidden_size
     sizes = (
         architecture.layers,
         width,
         architecture.intermediate_size * (architecture.feed_forward_networks or 1),
         architecture.attention_heads,
+    )
+    ratios = (
         (architecture.embedding_size or width) / width,
         (architecture.bottleneck_size or width) / width,
     )
-    acts = [float(architecture.hidden_act == act) for act in ("relu", "silu")]
-    return [*map(math.log, sizes), *acts]
+    likeness = -abs(math.log(_head_size(architecture) / _head_size(teacher)))
+    steps = (architecture.hidden_act == act for act in ("relu", "silu"))
+    is_whole = width >= teacher.hidden_size
+    return [*map(math.log, sizes), likeness, *map(math.log, ratios), *map(float, steps), float(is_whole)]
+
+
+def _head_size(architecture: Architecture) -> float:
+    return (architecture.bottleneck_size or architecture.hidden_size) / architecture.attention_heads

@@ -26,7 +26,7 @@ from kdnas_core.search.loss_model import LEAST_LOSS, LossModel
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.search.stopping import NO_GAIN, Outlook
 
-POOL = 400  # architectures drawn to choose from, beside the neighbours of the frontier
+POOL = 1_000  # architectures drawn to choose from, beside the neighbours of the frontier
 THRESHOLDS = 8  # latencies at which the frontier is to be improved, where there is one budget
 LEAST_ERROR, BY_FLOPS_ERROR = (
     0.02,
@@ -79,7 +79,7 @@ class SurrogateController:
         self.seed = seed
         self.outcomes: dict[Architecture, Outcome] = {}
         self._latency: LatencyModel | None = None
-        self._losses = LossModel.of(space)
+        self._losses = LossModel.of(space, setting.teacher)
         self._knows_losses = False
         self._is_fitted = not self.earlier
 
