@@ -171,8 +171,9 @@ def test_the_standard_error_and_what_it_was_cut_from_are_written(store: Store, r
 
 
 def test_the_weights_of_a_pick_are_kept_with_those_of_the_frontier(
-    store: Store, run: int, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run = begin_run(store, RunSpec(search=SearchSpec(keep_weights="frontier")))
     journal, _ = journal_of(store, run, {A: of_the_yardstick, B: of_the_yardstick, C: of_the_yardstick})
     monkeypatch.setattr(module, "frontier", lambda points: [0])
     monkeypatch.setattr(module, "picks", lambda run, rows: [Pick(run.spec.latency, rows[-1], None)])
