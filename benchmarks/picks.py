@@ -2,9 +2,9 @@
 
 Run it with `OMP_NUM_THREADS=1 python -m benchmarks.picks TASKS`, a folder with the local tasks stsb, trec and
 sst2. Two searches, equal but for what candidates are judged by (and the published recipe that goes with the
-mean over layers), in a store (`--db`) that can be looked at and gone on with. What each picks under each
-budget is then distilled in full in one and the same way, for as many minutes of one thread, and scored by its
-vectors. Rows are appended to a CSV, so that the benchmark can be ended and go on.
+mean over layers), in a store (`--db`) that can be looked at and gone on with. What has the least loss under
+each budget, ties aside, is then distilled in full in one and the same way, for as many minutes of one thread,
+and scored by its vectors. Rows are appended to a CSV, so that the benchmark can be ended and go on.
 """
 
 from __future__ import annotations
