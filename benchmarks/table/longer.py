@@ -140,7 +140,8 @@ def _tell(table: Table, of_table: Sequence[dict[str, str]], rows: Sequence[dict[
     for row in rows:
         by_student.setdefault(row["student"], []).append(row)
     students = list(by_student)
-    seen = [{row["student"]: row for row in of_table}[student] for student in students]
+    of_student = {row["student"]: row for row in of_table}
+    seen = [of_student[student] for student in students]
     scores = _columns([_scores(by_student[student]) for student in students])
     errors = {name: [-float(row[name]) for row in seen] for name in ("parameters", "flops")}
     for name in of_table[0]:

@@ -29,12 +29,10 @@ class Row:
     Attributes:
         ms: its latency.
         losses: by steps taken; empty if it is over the largest budget and was never trained.
-        error: standard error of the last loss over texts.
     """
 
     ms: float
     losses: dict[int, float]
-    error: float
 
     @property
     def loss(self) -> float:
@@ -184,6 +182,6 @@ def read_table(path: Path) -> Table:
                 for name, value in each.items()
                 if name.startswith("loss_") and name != "loss_se" and value
             }
-            rows[shape] = Row(float(each["ms"]), losses, float(each["loss_se"] or 0))
+            rows[shape] = Row(float(each["ms"]), losses)
     assert teacher is not None, "the table has no row of the teacher"
     return Table(rows, teacher, teacher_ms)

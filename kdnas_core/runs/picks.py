@@ -107,18 +107,17 @@ def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) 
 
 def picked(candidates: Sequence[Candidate]) -> tuple[Candidate | None, tuple[Candidate, ...]]:
     """Returns the one of measured candidates to pick, None without any, and those tied with it."""
-    index = pick([candidate.point for candidate in candidates], math.inf)
-    if index is None:
-        return None, ()
-    best = candidates[index]
-    tied = [each for each in candidates if each is best or _is_tied(best, each)]
     on_frontier = [candidates[place] for place in frontier([each.point for each in candidates])]
-    fastest = next(each for each in on_frontier if each is best or _is_surely_tied(best, each))
+    if not on_frontier:
+        return None, ()
+    best = on_frontier[-1]
+    fastest = next(
+        each
+        for each in on_frontier
+        if each is best or (_is_tied(best, each) and _paired_noise(best, each) is not None)
+    )
+    tied = (each for each in candidates if each is best or _is_tied(best, each))
     return fastest, tuple(each for each in tied if each is not fastest)
-
-
-def _is_surely_tied(best: Candidate, other: Candidate) -> bool:
-    return _paired_noise(best, other) is not None and _is_tied(best, other)
 
 
 def _is_tied(best: Candidate, other: Candidate) -> bool:

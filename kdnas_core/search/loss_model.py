@@ -14,7 +14,7 @@ import math
 import random
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class LossModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is no fault
             process.fit(features, rest - level)
-        return LossModel(self.teacher, self.centre, self.scale, process, level)
+        return replace(self, process=process, level=level)
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[Numbers, Numbers]:
         """Predicts logarithms of losses: their mean (n,) and covariance (n, n), without measuring noise."""
