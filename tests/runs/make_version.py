@@ -1,6 +1,6 @@
 """Makes fixtures/version_N.db by the code of that version: `python -m tests.runs.make_version N` in its tree.
 
-Versions 2, 3 and 5 to 9 were made so, once; later versions of the code must read these stores.
+Versions 2, 3 and 5 to 10 were made so, once; later versions of the code must read these stores.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ JOB_COLUMNS = (
     *("activity", "step", "steps", "seconds", "error"),
 )
 
-LARGE = ("samples", "earlier")  # columns that are read on their own
+APART = ("samples", "earlier", "revision")  # columns that are read on their own
 
 
 class LeaseLost(Exception):
@@ -157,10 +157,10 @@ class Base:
         return subject
 
     def _light_columns(self, table: str) -> list[str]:
-        """The columns of a table without those that are large."""
+        """The columns of a table without those that are read on their own."""
         if table not in self._columns:
             columns = self._db.table(table).columns_dict
-            self._columns[table] = [name for name in columns if name not in LARGE]
+            self._columns[table] = [name for name in columns if name not in APART]
         return self._columns[table]
 
     def _select(self, table: str, order: str = "id DESC", **wanted: int | None) -> list[dict[str, Any]]:

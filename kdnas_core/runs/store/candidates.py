@@ -38,6 +38,19 @@ class Candidates(Base):
         """Returns the candidates of a run or an episode, in order of proposal, without latency samples."""
         return [candidate_of(row) for row in self._select("candidates", order="id", run=run, episode=episode)]
 
+    def revision(self, run: int) -> int:
+        """Returns the number of the last change of a run's candidates, steps of mini-KD aside; 0 without."""
+        (found,) = self._db.query("SELECT max(revision) AS last FROM candidates WHERE run = ?", [run])
+        return found["last"] or 0
+
+    def candidates_since(self, run: int, revision: int) -> list[Candidate]:
+        """Returns the candidates of a run that were changed after a revision, as `candidates`."""
+        columns = ", ".join(self._light_columns("candidates"))
+        rows = self._db.query(
+            f"SELECT {columns} FROM candidates WHERE run = ? AND revision > ? ORDER BY id", [run, revision]
+        )
+        return [candidate_of(row) for row in rows]
+
     def candidate(self, candidate: int) -> Candidate:
         """Returns one candidate.
 
@@ -74,6 +87,15 @@ class Candidates(Base):
     def layer_losses(self, candidate: int) -> list[LayerLoss]:
         """Returns a candidate's held-out losses, ordered by step, term, layer and teacher layer."""
         return losses_in_order(self._db.query("SELECT * FROM layer_losses WHERE candidate = ?", [candidate]))
+
+    def final_losses(self, candidate: int) -> list[LayerLoss]:
+        """Returns the held-out losses of a candidate's last evaluation."""
+        rows = self._db.query(
+            """SELECT * FROM layer_losses WHERE candidate = :id
+            AND step = (SELECT max(step) FROM layer_losses WHERE candidate = :id)""",
+            {"id": candidate},
+        )
+        return losses_in_order(rows)
 
 
 def candidate_columns(fields: dict[str, Any]) -> dict[str, Any]:

@@ -198,3 +198,21 @@ def _version_9(db: Database) -> None:
 @migrations(name="10_resampled")
 def _version_10(db: Database) -> None:
     db.execute("ALTER TABLE candidates ADD COLUMN resampled BLOB NOT NULL DEFAULT x''")
+
+
+@migrations(name="11_revisions")
+def _version_11(db: Database) -> None:
+    """Numbers the changes of a run's candidates, so that a page reads only those that it does not know."""
+    db.execute("ALTER TABLE candidates ADD COLUMN revision INTEGER NOT NULL DEFAULT 0")
+    db.execute("CREATE INDEX candidates_by_run_revision ON candidates (run, revision)")
+    # not of step, which changes each second of a mini-KD and is shown on the candidate's own page alone
+    of = [
+        name for name in db.table("candidates").columns_dict if name not in ("id", "run", "revision", "step")
+    ]
+    for event in ("INSERT", f"UPDATE OF {', '.join(of)}"):
+        db.execute(f"""
+            CREATE TRIGGER candidates_revised_by_{event.split()[0].lower()} AFTER {event} ON candidates
+            BEGIN
+                UPDATE candidates SET revision =
+                    (SELECT max(revision) + 1 FROM candidates WHERE run = NEW.run) WHERE id = NEW.id;
+            END""")
