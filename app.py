@@ -11,6 +11,7 @@ from kdnas_core.dashboard import server
 app = st.App(
     Path(__file__).resolve().parent / "kdnas_core" / "dashboard" / "entry.py",
     lifespan=server.lifespan,
+    routes=server.routes,
     middleware=server.middleware,
 )
 

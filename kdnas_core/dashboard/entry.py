@@ -12,6 +12,9 @@ from kdnas_core.dashboard.ui import places
 # an emoji: any other icon would be loaded from an external host
 st.set_page_config(page_title="KD-NAS Studio", page_icon="⚗️", layout="wide")
 
+# the first row of a page begins right under the menu, so that a chart and its answer fit one screen
+st.html("<style>.stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 3rem; }</style>")
+
 st.navigation(
     [
         st.Page(places.HOME, title="Searches", default=True),

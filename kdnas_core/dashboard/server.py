@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import App, config
 
 from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.ui import live_chart
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import LANES
 from kdnas_core.runs.launch import ensure_worker
@@ -53,6 +54,7 @@ class SecurityHeaders:
 _NAMES = {name for name, _ in HEADERS}
 
 middleware = [Middleware(SecurityHeaders)]
+routes = live_chart.ROUTES
 
 
 @asynccontextmanager

@@ -135,6 +135,14 @@ def tie(better: Sequence[Candidate]) -> str:
     return f"Tied with {slower} slower: the difference is within the noise of the held-out texts."
 
 
+def exchange(pick: Candidate, other: Candidate) -> str:
+    """Says what a student that is slower or faster than a pick would change."""
+    ms, points = other.point[0] - pick.point[0], 100 * (pick.point[1] - other.point[1])
+    latency = f"{milliseconds(abs(ms))} {'more' if ms > 0 else 'less'}"
+    verb, change = ("buys", points) if ms > 0 else ("costs", -points)
+    return f"{latency} {verb} {change:.1f} points, {change / abs(ms):.1f} for each ms (candidate {other.id})."
+
+
 def agreement(loss: float | None, standard_error: float | None = None) -> str:
     """Formats one minus a loss with its standard error, for example "58.8 ± 0.4 %"."""
     if loss is None or not math.isfinite(loss):

@@ -75,18 +75,25 @@ class Pick:
         }
 
 
-def picks(run: Run, candidates: Sequence[Candidate]) -> list[Pick]:
-    """Returns the pick for each budget of a run, the largest budget first."""
-    budgets = run.spec.latency.budgets
+def picks(
+    run: Run, candidates: Sequence[Candidate], budgets: Sequence[LatencySpec] | None = None
+) -> list[Pick]:
+    """Returns the pick for each budget: of those of a run, the largest first, or of the budgets given."""
+    own = run.spec.latency.budgets
     outlook = run.outlook
     # of an episode that is not over, some candidates are known that the outlook does not know
-    chances = outlook.chances if outlook and outlook.episode == run.episode else (None,) * len(budgets)
-    found = [pick_within(run, candidates, budget) for budget in budgets]
+    known = outlook is not None and outlook.episode == run.episode
+    chances = dict(zip(own, outlook.chances, strict=True)) if outlook and known else {}
+    found = [pick_within(run, candidates, budget) for budget in (own if budgets is None else budgets)]
     return [
         # no surrogate is told of a static student
-        replace(pick, chance_unseen=None if pick.best and pick.best.architecture.is_static else chance)
-        for pick, chance in zip(found, chances, strict=True)
+        replace(pick, chance_unseen=None if _is_static(pick) else chances.get(pick.budget))
+        for pick in found
     ]
+
+
+def _is_static(pick: Pick) -> bool:
+    return pick.best is not None and pick.best.architecture.is_static
 
 
 def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) -> Pick:
@@ -118,6 +125,11 @@ def picked(candidates: Sequence[Candidate]) -> tuple[Candidate | None, tuple[Can
     )
     tied = (each for each in candidates if each is best or _is_tied(best, each))
     return fastest, tuple(each for each in tied if each is not fastest)
+
+
+def margin_of(one: Candidate, other: Candidate) -> tuple[float, float | None]:
+    """By how much the other's loss is worse, and the standard error of that; None if it is not known."""
+    return other.point[1] - one.point[1], _noise(one, other)
 
 
 def _is_tied(best: Candidate, other: Candidate) -> bool:

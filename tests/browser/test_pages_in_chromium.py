@@ -99,7 +99,7 @@ def test_the_budget_slider_picks_another_student_and_never_one_over_it(
     assert told is not None
     with opened(filled_server.db, read_only=True) as store:
         candidates = store.candidates(run)
-    expected = progress.best_within(candidates, float(told[1]))
+    expected = progress.best_within(candidates, progress.Limit(float(told[1])))
     assert expected is not None
     assert expected.id == int(told[2])
     assert expected.point[0] <= float(told[1])

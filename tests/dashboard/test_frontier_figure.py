@@ -13,6 +13,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.layer_terms import Depths
+from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import layer_figures
 from kdnas_core.dashboard.run import frontier_figure, progress_figures
 from kdnas_core.dashboard.ui import charts, tables
@@ -23,6 +24,7 @@ from kdnas_core.spec import LatencySpec, Use, Yardstick
 from tests.filled_store import fill, reading
 
 SMALL = Architecture(2, 96, 384, 3)
+NINE = Limit(9.0)
 
 
 def candidate(
@@ -54,7 +56,7 @@ def trace(figure: go.Figure, name: str) -> Any:
 
 
 def frontier(rows: list[Candidate] = ROWS, **more: Any) -> go.Figure:
-    return frontier_figure.frontier_figure(rows, **{"budget_ms": 9.0, "teacher_ms": 18.5, **more})
+    return frontier_figure.frontier_figure(rows, **{"limit": Limit(9.0), "teacher_ms": 18.5, **more})
 
 
 def test_the_picks_of_several_budgets_are_a_table() -> None:
@@ -97,7 +99,7 @@ def test_a_student_over_the_budget_is_neither_on_the_frontier_nor_best() -> None
 
 
 def test_a_larger_budget_makes_the_same_student_best() -> None:
-    assert list(trace(frontier(budget_ms=13.0), "pick within budget").customdata) == [4]
+    assert list(trace(frontier(limit=Limit(13.0)), "pick within budget").customdata) == [4]
 
 
 def test_a_candidate_that_was_never_distilled_is_a_tick_at_the_bottom_edge() -> None:
@@ -160,12 +162,12 @@ def test_a_candidate_that_was_only_estimated_is_a_cross_of_its_own_that_says_so(
 def test_a_candidate_that_was_only_estimated_moves_no_axis_and_is_never_picked_by_any_budget() -> None:
     rows = [*ROWS, candidate(9, None, None, "over_budget", reward=None, estimated_ms=1.0)]
     for budget in (2.0, 9.0, 1e3):
-        with_it, without = frontier(rows, budget_ms=budget), frontier(budget_ms=budget)
+        with_it, without = frontier(rows, limit=Limit(budget)), frontier(limit=Limit(budget))
         assert with_it.layout.xaxis.range == without.layout.xaxis.range
         for name in ("Pareto frontier", "pick within budget", "within budget"):
             ids = [list(line.customdata) for line in with_it.data if line.name == name]
             assert ids == [list(line.customdata) for line in without.data if line.name == name]
-    assert progress.best_within(rows, 2.0) is None
+    assert progress.best_within(rows, Limit(2.0)) is None
 
 
 PRUNED = candidate(9, None, 0.6, "pruned", estimated_ms=7.1, step=33, steps=200)
@@ -184,8 +186,8 @@ def test_a_candidate_that_was_stopped_early_is_drawn_at_its_agreement_then_and_s
 
 def test_a_candidate_that_was_stopped_early_is_never_on_the_frontier_nor_picked() -> None:
     best = dataclasses.replace(PRUNED, loss=0.01, latency=ROWS[0].latency)
-    assert progress.frontier([*ROWS, best], 9.0) == progress.frontier(ROWS, 9.0)
-    assert progress.best_within([*ROWS, best], 9.0) == progress.best_within(ROWS, 9.0)
+    assert progress.frontier([*ROWS, best], NINE) == progress.frontier(ROWS, NINE)
+    assert progress.best_within([*ROWS, best], NINE) == progress.best_within(ROWS, NINE)
     assert progress.hypervolumes([*ROWS, best], 9.0)[-1][1] == progress.hypervolumes(ROWS, 9.0)[-1][1]
 
 
@@ -246,7 +248,7 @@ def test_budget_and_teacher_are_named_with_their_milliseconds() -> None:
 def test_every_figure_of_a_run_is_drawn_whatever_the_rows_hold(rows: int, value: float | None) -> None:
     odd = [candidate(number, value, value, reward=value) for number in range(rows)]
     for budget in (None, 9.0):
-        frontier(odd, budget_ms=budget, teacher_ms=None, chosen=0).to_json()
+        frontier(odd, limit=budget and Limit(budget), teacher_ms=None, chosen=0).to_json()
         progress_figures.hypervolume_figure(odd, budget).to_json()
     progress_figures.reward_figure(odd).to_json()
 

@@ -14,7 +14,7 @@ from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests, starting
 from kdnas_core.dashboard.model import forecast, progress, time_estimate
 from kdnas_core.dashboard.read import live
-from kdnas_core.dashboard.run import frontier_section
+from kdnas_core.dashboard.run import budget_control
 from kdnas_core.dashboard.ui import tables
 from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
@@ -124,7 +124,7 @@ def test_the_best_within_a_budget_is_never_over_it(db: Path) -> None:
     rows = live.read_run(db, fill(db)).candidates
     latencies = sorted(row.point[0] for row in progress.distilled(rows))
     for limit in (0.1, *latencies, latencies[-1] + 1):
-        best = progress.best_within(rows, limit)
+        best = progress.best_within(rows, progress.Limit(limit))
         within = [row for row in progress.distilled(rows) if row.point[0] <= limit]
         assert (best is None) == (not within)
         if best is not None:
@@ -180,7 +180,7 @@ def test_no_time_left_is_told_before_a_candidate_is_judged_or_after_the_end(db: 
 
 def test_the_slider_starts_at_the_budget_of_the_run_to_the_last_digit(db: Path) -> None:
     run = live.read_run(db, fill(db, episodes=0)).run
-    scale = frontier_section.slider_scale(run)
+    scale = budget_control.slider_scale(run)
     assert scale is not None
     assert scale.budget(scale.start) == progress.budget_of(run)
     assert scale.budget(scale.low) == scale.low > 0
@@ -192,7 +192,7 @@ def test_the_slider_starts_at_the_budget_of_the_run_to_the_last_digit(db: Path) 
 @pytest.mark.parametrize("milliseconds", [0.02, 0.5, 9.99, 250.0, 40_000.0])
 def test_the_slider_has_room_on_both_sides_of_any_budget(db: Path, milliseconds: float) -> None:
     spec = quick_spec().model_copy(update={"latency": LatencySpec(budget_ms=milliseconds)})
-    scale = frontier_section.slider_scale(live.read_run(db, fill(db, episodes=0, spec=spec)).run)
+    scale = budget_control.slider_scale(live.read_run(db, fill(db, episodes=0, spec=spec)).run)
     assert scale is not None
     assert 0 < scale.low <= scale.start <= scale.high
 

@@ -12,6 +12,7 @@ from kdnas_core.architecture import static_student
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import time_estimate
+from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import distil_form, scores_section, student_loss, students_section
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import StudentView
@@ -103,21 +104,21 @@ def test_tasks_are_listed_by_commas_or_lines_each_once() -> None:
 
 def test_the_best_come_with_the_least_loss_first_and_without_those_that_are_distilled(db: Path) -> None:
     snapshot = live.read_run(db, 1)
-    losses = [row.point[1] for row in students_section.best_first(snapshot, 9.54)]
+    losses = [row.point[1] for row in students_section.best_first(snapshot, Limit(9.54))]
     assert losses == sorted(losses)
-    first = students_section.best_first(snapshot, 9.54)[0]
+    first = students_section.best_first(snapshot, Limit(9.54))[0]
     with opened(db) as store:
         student = store.create_student(first.id, DistilSpec())
-        after = students_section.best_first(live.read_run(db, 1), 9.54)
+        after = students_section.best_first(live.read_run(db, 1), Limit(9.54))
         assert first.id not in [row.id for row in after]
         store.ask(store.student(student).job, "stop")
-    assert students_section.best_first(live.read_run(db, 1), 9.54)[0].id == first.id
-    assert all(row.point[0] <= 3 for row in students_section.best_first(snapshot, 3.0))
+    assert students_section.best_first(live.read_run(db, 1), Limit(9.54))[0].id == first.id
+    assert all(row.point[0] <= 3 for row in students_section.best_first(snapshot, Limit(3.0)))
 
 
 def test_the_pick_comes_before_what_is_better_and_tied_with_it(db: Path) -> None:
     snapshot = live.read_run(db, 1)
-    best, next_ = students_section.best_first(snapshot, 9.54)[:2]
+    best, next_ = students_section.best_first(snapshot, Limit(9.54))[:2]
     assert next_.point[0] < best.point[0]
     noise = np.random.default_rng(0).standard_normal(100)
     read = {
@@ -127,7 +128,7 @@ def test_the_pick_comes_before_what_is_better_and_tied_with_it(db: Path) -> None
     tied = [
         dataclasses.replace(row, resampled=read.get(row.id, b""), loss_se=1.0) for row in snapshot.candidates
     ]
-    rows = students_section.best_first(dataclasses.replace(snapshot, candidates=tied), 9.54)
+    rows = students_section.best_first(dataclasses.replace(snapshot, candidates=tied), Limit(9.54))
     assert [row.id for row in rows[:2]] == [next_.id, best.id]
 
 

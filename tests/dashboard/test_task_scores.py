@@ -33,7 +33,7 @@ def scored(plain: Candidate) -> Candidate:
 
 def test_a_run_with_tasks_is_drawn_by_their_scores(plain: Candidate, scored: Candidate) -> None:
     titles = [
-        frontier_figure.frontier_figure([row], budget_ms=None, teacher_ms=10.0).layout.yaxis.title.text
+        frontier_figure.frontier_figure([row], limit=None, teacher_ms=10.0).layout.yaxis.title.text
         for row in (plain, scored)
     ]
     assert titles == ["agreement with the teacher, %", "score on the tasks, % (proxy)"]
@@ -46,7 +46,7 @@ def test_a_candidate_is_told_by_what_judges_it(plain: Candidate, scored: Candida
 
 
 def test_a_scored_candidate_is_drawn_at_its_score_in_per_cent(scored: Candidate) -> None:
-    figure = frontier_figure.frontier_figure([scored], budget_ms=None, teacher_ms=10.0)
+    figure = frontier_figure.frontier_figure([scored], limit=None, teacher_ms=10.0)
     assert list(figure.data[0].y) == [pytest.approx(70.0)]
 
 

@@ -17,6 +17,7 @@ from kdnas_core.runs.jobs import Job, lane_of
 from kdnas_core.runs.launch import ensure_worker
 from kdnas_core.runs.names import Source, source_named, weights_of
 from kdnas_core.runs.picks import Pick
+from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import ExportSpec
 
@@ -153,6 +154,13 @@ def configs_of(db: Path, run: int, found: Sequence[Pick]) -> bytes:
             if config and config.is_file():
                 archive.write(config, f"{pick.limit}/config.json")
     return buffer.getvalue()
+
+
+def config_of(db: Path, candidate: Candidate) -> bytes:
+    """Returns the config.json of a candidate; empty braces if it was not built."""
+    with opened(db, read_only=True) as store:
+        config = store.files(candidate.run, candidate.id) / "config.json"
+    return config.read_bytes() if config.is_file() else b"{}"
 
 
 def zipped(folder: Path) -> bytes:

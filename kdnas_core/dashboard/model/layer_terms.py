@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kdnas_core.dashboard import wording
-from kdnas_core.models.mapping import mean_over_layers
+from kdnas_core.models.mapping import HIDDEN, PROBE, mean_over_layers
 from kdnas_core.runs.records import Candidate, LayerLoss, Run
 
 # a loss that begins near 0, such as that of the embeddings of an exact cut, can rise a millionfold
@@ -67,6 +68,24 @@ def present(losses: Sequence[LayerLoss]) -> list[str]:
 def of_term(losses: Sequence[LayerLoss], term: str) -> list[LayerLoss]:
     """Returns the losses of one term."""
     return [loss for loss in losses if loss.term == term]
+
+
+def by_layer(losses: Mapping[int, Sequence[LayerLoss]]) -> dict[int, dict[int, float]]:
+    """Returns the error of each candidate's layers, which candidates of one run can be compared by.
+
+    It is that of hidden states, by a probe where all have one: the mean over the teacher layers of a layer.
+    """
+    terms = [{loss.term for loss in of} for of in losses.values()]
+    shared = set.intersection(*terms) if terms else set()
+    term = next((name for name in (PROBE, HIDDEN) if name in shared), None)
+    return {} if term is None else {row: _of_layers(of_term(of, term)) for row, of in losses.items()}
+
+
+def _of_layers(losses: Sequence[LayerLoss]) -> dict[int, float]:
+    return {
+        layer: fmean(loss.loss for loss in losses if loss.layer == layer)
+        for layer in sorted({loss.layer for loss in losses})
+    }
 
 
 def kind(term: str) -> str:

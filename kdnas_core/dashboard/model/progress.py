@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from kdnas_core.runs.picks import picked
 from kdnas_core.runs.records import Candidate, Run
@@ -15,7 +16,21 @@ from kdnas_core.search.reward import budget_ms
 from kdnas_core.search.space import SearchSpace
 
 JUDGED = ("over_budget", "pruned", "done", "failed")
+Reading = Literal["p50", "p95"]
 _RECENT = 20  # latest candidates, by which the time left is estimated
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A latency budget in ms, and the reading of a student's latency that has to be within it."""
+
+    ms: float
+    reading: Reading = "p50"
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Returns whether a measured candidate is within the budget."""
+        latency = candidate.latency
+        return latency is not None and (latency.p95 if self.reading == "p95" else latency.p50) <= self.ms
 
 
 @dataclass(frozen=True)
@@ -70,22 +85,22 @@ def teacher_ms(run: Run) -> float | None:
     return None if run.teacher is None else run.teacher.latency.p50
 
 
-def frontier(candidates: Sequence[Candidate], budget: float | None) -> list[Candidate]:
+def frontier(candidates: Sequence[Candidate], limit: Limit | None) -> list[Candidate]:
     """Returns the Pareto frontier of the candidates within the budget, by ascending latency."""
-    within = [row for row in distilled(candidates) if budget is None or row.point[0] <= budget]
+    within = [row for row in distilled(candidates) if limit is None or limit.allows(row)]
     return [within[index] for index in pareto.frontier([row.point for row in within])]
 
 
-def best_within(candidates: Sequence[Candidate], budget: float) -> Candidate | None:
+def best_within(candidates: Sequence[Candidate], limit: Limit) -> Candidate | None:
     """Returns the distilled candidate to pick within the budget; None if there is none."""
-    return pick_within(candidates, budget)[0]
+    return pick_within(candidates, limit)[0]
 
 
 def pick_within(
-    candidates: Sequence[Candidate], budget: float
+    candidates: Sequence[Candidate], limit: Limit
 ) -> tuple[Candidate | None, tuple[Candidate, ...]]:
     """Returns the distilled candidate to pick within the budget, and those tied with it."""
-    return picked([row for row in distilled(candidates) if row.point[0] <= budget])
+    return picked([row for row in distilled(candidates) if limit.allows(row)])
 
 
 def budget_of(run: Run) -> float | None:

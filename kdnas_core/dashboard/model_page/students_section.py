@@ -10,6 +10,7 @@ import streamlit as st
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import distil_form
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import ask_button, places, widgets
@@ -58,7 +59,7 @@ def steps_words(student: Student) -> str:
     return words if left is None or left < 1 else f"{words} · about {wording.duration(left)} left"
 
 
-def best_first(snapshot: Snapshot, limit: float | None) -> list[Candidate]:
+def best_first(snapshot: Snapshot, limit: Limit | None) -> list[Candidate]:
     """Returns the frontier within a budget, without candidates that have or await a student.
 
     The pick comes first, then those with the least loss.
@@ -69,7 +70,7 @@ def best_first(snapshot: Snapshot, limit: float | None) -> list[Candidate]:
     return sorted(left, key=lambda row: (row != pick, row.point[1]))
 
 
-def show_best(db: Path, snapshot: Snapshot, limit: float | None) -> None:
+def show_best(db: Path, snapshot: Snapshot, limit: Limit | None) -> None:
     """Draws the part of a run's page that distils the best candidates, and lists the students."""
     if not progress.distilled(snapshot.candidates) and not snapshot.students:
         return
@@ -84,8 +85,8 @@ def show_best(db: Path, snapshot: Snapshot, limit: float | None) -> None:
     listed(snapshot.students, snapshot.run)
 
 
-def _ask_for_best(db: Path, run: Run, best: Sequence[Candidate], limit: float | None) -> None:
-    within = "" if limit is None else f" within {wording.milliseconds(limit)}"
+def _ask_for_best(db: Path, run: Run, best: Sequence[Candidate], limit: Limit | None) -> None:
+    within = "" if limit is None else f" within {wording.milliseconds(limit.ms)}"
     left, right = st.columns(2)
     # the number typed for a larger budget may exceed the candidates left
     key = f"best_{run.id}_{len(best)}"

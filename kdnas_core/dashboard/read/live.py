@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdnas_core.dashboard.read.known_candidates import candidates_of
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import ACTIVE, Work
 from kdnas_core.runs.records import Candidate, LayerLoss, Run, Student
@@ -19,11 +20,15 @@ IDLE_REFRESH_S = 10.0  # a run may be resumed from the command line
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run, its candidates and its students, newest first, at one moment."""
+    """A run, its candidates and its students, newest first, at one moment.
+
+    `revision` is that of the candidates; it changes with each of them.
+    """
 
     run: Run
     candidates: list[Candidate]
     students: Sequence[Student] = ()
+    revision: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,28 @@ def read_run(db: Path, run: int) -> Snapshot:
         return _snapshot(store, store.run(run))
 
 
+def newer(db: Path, drawn: Snapshot) -> tuple[Run, bool]:
+    """Returns a run as it is now, and whether anything else of it differs from what was drawn.
+
+    Raises:
+        BadInput: the run is deleted.
+    """
+    with opened(db, read_only=True) as store:
+        run = store.run(drawn.run.id)
+        if (run.state, run.episode, run.outlook) != (drawn.run.state, drawn.run.episode, drawn.run.outlook):
+            return run, True
+        if store.revision(run.id) != drawn.revision:
+            return run, True
+        return run, _shown(store.students(run.id)) != _shown(drawn.students)
+
+
+def _shown(students: Sequence[Student]) -> list[tuple[int, str, int]]:
+    return [(row.id, row.state, row.step) for row in students]
+
+
 def _snapshot(store: Store, run: Run) -> Snapshot:
-    return Snapshot(run, store.candidates(run.id), store.students(run.id))
+    revision, candidates = candidates_of(store, run)
+    return Snapshot(run, candidates, store.students(run.id), revision)
 
 
 def newest_run(db: Path) -> int | None:
@@ -83,6 +108,12 @@ def read_candidate(db: Path, candidate: int) -> CandidateView:
         return CandidateView(
             row, store.run(row.run), store.layer_losses(candidate), store.files(row.run, candidate)
         )
+
+
+def read_final_losses(db: Path, candidates: Sequence[int]) -> dict[int, list[LayerLoss]]:
+    """Returns the losses by layer of candidates' last evaluations; empty lists for those without."""
+    with opened(db, read_only=True) as store:
+        return {candidate: store.final_losses(candidate) for candidate in candidates}
 
 
 def id_in_address(text: str | None, noun: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -9,18 +10,43 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import widgets, work_controls
 
+UPDATES = "updates"
+UPDATES_HELP = "Switched off, the page stays as it is while the search goes on."
 
-def show(db: Path, snapshot: Snapshot) -> None:
-    """Draws the header of a run's page."""
+
+@widgets.sentences()  # the run may be deleted while its page is open
+def show(db: Path, drawn: Snapshot, refresh: float | None) -> None:
+    """Draws the header of a run's page, and has the whole page drawn anew when the run has changed.
+
+    Args:
+        db: the store.
+        drawn: what the page shows.
+        refresh: seconds until this is called again, as the page asked for; None if it is not.
+    """
+    run, is_newer = live.newer(db, drawn)
+    _draw(db, dataclasses.replace(drawn, run=run))
+    if live.refresh_s([run, *drawn.students], live=updates()) != refresh or (is_newer and updates()):
+        st.rerun()
+
+
+def updates() -> bool:
+    """Whether the page follows the search."""
+    return bool(st.session_state.get(UPDATES, True))
+
+
+def _draw(db: Path, snapshot: Snapshot) -> None:
     run = snapshot.run
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", key="run_header"):
         st.title(f"Run {run.id} · {wording.plain(run.name)}", width="content")
         widgets.state_badge(run)
+        work_controls.change(db, run)
+        st.space("stretch")
+        st.toggle("Live", value=True, key=UPDATES, help=UPDATES_HELP)
     widgets.say()
-    work_controls.buttons(db, run)
     work_controls.trouble(run)
     _progress(snapshot)
 
@@ -39,7 +65,7 @@ def _progress(snapshot: Snapshot) -> None:
         f" {states['done']} distilled, {states['over_budget']} over budget{unmeasured},"
         f" {states['failed']} failed{saved if pruned else ''}",
     )
-    st.markdown(" · ".join(_facts(snapshot)))
+    st.markdown(f":small[{' · '.join(_facts(snapshot))}]")
 
 
 def _facts(snapshot: Snapshot) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import plotly.graph_objects as go
@@ -39,8 +40,9 @@ def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
 def marked(figure: go.Figure, x: float, label: str, colour: str, *, dash: str = "dash", row: int = 0) -> None:
     """Adds a vertical line with a label above the plot; `row` keeps labels from overlapping."""
     figure.add_vline(x=x, line={"color": colour, "width": 1.5, "dash": dash})
+    is_log = figure.layout.xaxis.type == "log"
     figure.add_annotation(
-        x=x,
+        x=math.log10(x) if is_log else x,  # unlike a line, a note is placed by the logarithm
         y=1,
         yref="paper",
         xanchor="right" if row else "center",  # near the right end, it would be cut off

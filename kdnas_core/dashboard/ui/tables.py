@@ -126,7 +126,7 @@ def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
 
 def _best(snapshot: Snapshot) -> str:
     budget = progress.budget_of(snapshot.run)
-    best = None if budget is None else progress.best_within(snapshot.candidates, budget)
+    best = None if budget is None else progress.best_within(snapshot.candidates, progress.Limit(budget))
     if best is None:
         return wording.UNKNOWN
     return f"{wording.judged(best)} at {wording.milliseconds(best.point[0])}"

@@ -11,11 +11,10 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import controls
-from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.ui import places
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.runs.jobs import Job, Work
-from kdnas_core.runs.records import Candidate, Run
+from kdnas_core.runs.records import Run
 
 TOLD = (BadInput, Failure)  # errors whose message is a sentence for the user
 _SAID = "said"
@@ -76,25 +75,3 @@ def with_work(facts: list[str], work: Run | Work) -> list[str]:
         now = f"**Now: {wording.plain(work.activity or 'starting')}**"
         return [now, *facts, f"last beat {wording.ago(work.heartbeat_at, time.time())}"]
     return [*facts, f"{wording.duration(work.seconds)} of work"] if work.seconds >= 1 else facts
-
-
-def candidate_card(candidate: Candidate, title: str, key: str) -> None:
-    """Draws a candidate in a card, with a link to its page."""
-    latency, _ = candidate.point
-    speedup = wording.times(progress.speedup_of(candidate))
-    with st.container(border=True, key=key):
-        st.markdown(f"**{title}**")
-        st.markdown(wording.shape(candidate.architecture))
-        if candidate.latency is None and candidate.estimated_ms is not None:
-            st.markdown(f"{wording.estimated(candidate.estimated_ms)}, not measured · not distilled")
-        else:
-            st.markdown(
-                f"{wording.milliseconds(latency)} p50 · {speedup} the teacher's speed"
-                f" · {wording.judged(candidate)} · {wording.count(candidate.parameters)} parameters"
-            )
-        st.page_link(
-            places.CANDIDATE,
-            label=f"Open candidate {candidate.id}",
-            icon=":material/arrow_forward:",
-            query_params={"candidate": str(candidate.id)},
-        )

@@ -1,0 +1,131 @@
+"""The part of a run's page that answers: the student to take within the budget, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.act import controls, requests
+from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.progress import Limit
+from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.dashboard.ui import ask_button, places, widgets
+from kdnas_core.runs.names import Source
+from kdnas_core.runs.picks import margin_of
+from kdnas_core.runs.records import Candidate
+
+
+def show(db: Path, snapshot: Snapshot, limit: Limit | None, chosen: Candidate | None) -> None:
+    """Draws the pick within the budget, and under it the candidate that was chosen, if it is another."""
+    candidates = snapshot.candidates
+    best, tied = (None, ()) if limit is None else progress.pick_within(candidates, limit)
+    if best is not None and limit is not None:
+        title = f"Pick within {_words(limit)}: candidate {best.id}"
+        with st.container(border=True, key="best"):
+            _facts(best, title)
+            st.markdown(
+                f":small[{'<br>'.join(_reasons(candidates, limit, best, tied))}]", unsafe_allow_html=True
+            )
+            _actions(db, best, snapshot)
+    elif limit is not None and progress.distilled(candidates):
+        st.info(f"No student so far takes {_words(limit)} or less; raise the budget.")
+    else:
+        st.info("No student has been distilled yet; the first appears here as soon as it is judged.")
+    if chosen is not None:
+        with st.container(border=True, key="choice"):
+            _facts(chosen, f"Your choice: candidate {chosen.id} ({wording.state(chosen.state)})")
+            _open(chosen)
+            st.button("Clear choice", on_click=clear_choice)
+
+
+def clear_choice() -> None:
+    """Forgets the chosen candidate."""
+    st.query_params.pop("candidate", None)
+
+
+def _words(limit: Limit) -> str:
+    return wording.milliseconds(limit.ms) + (" at p95" if limit.reading == "p95" else "")
+
+
+def _facts(row: Candidate, title: str) -> None:
+    st.markdown(f"**{title}**")
+    st.markdown(wording.shape(row.architecture))
+    if row.latency is None:
+        st.markdown(f"{wording.estimated(row.estimated_ms)}, not measured")
+    else:
+        speedup = wording.times(progress.speedup_of(row))
+        st.markdown(
+            f"**{wording.milliseconds(row.latency.p50)}** p50, {wording.milliseconds(row.latency.p95)} p95,"
+            f" **{speedup}** the teacher's speed"
+        )
+    judged = "not distilled" if math.isnan(row.point[1]) else wording.judged(row)
+    then = "" if row.stopped is None else f", {row.stopped}"
+    st.markdown(f"**{judged}**{then}; {wording.count(row.parameters)} parameters")
+
+
+def _reasons(
+    candidates: Sequence[Candidate], limit: Limit, best: Candidate, tied: Sequence[Candidate]
+) -> list[str]:
+    """Says with which a pick is tied, how far it is ahead, and what more and less latency would change."""
+    told = []
+    if better := [each for each in tied if each.point[1] < best.point[1]]:
+        told.append(wording.tie(better))
+    elif (margin := _margin(candidates, limit, best)) is not None:
+        told.append(margin)
+    front = progress.frontier(candidates, None)
+    faster = [row for row in front if row.point[0] < best.point[0]]
+    slower = [row for row in front if row.point[0] > best.point[0] and row.point[1] < best.point[1]]
+    if slower:
+        told.append(wording.exchange(best, slower[0]))
+    if faster:
+        told.append(wording.exchange(best, faster[-1]))
+    return told
+
+
+def _margin(candidates: Sequence[Candidate], limit: Limit, best: Candidate) -> str | None:
+    others = [row for row in progress.distilled(candidates) if limit.allows(row) and row.id != best.id]
+    if not others:
+        return None
+    following = min(others, key=lambda row: row.point[1])
+    margin, noise = margin_of(best, following)
+    spread = "" if noise is None else f" ± {100 * noise:.1f}"
+    return f"{100 * margin:.1f}{spread} points ahead of candidate {following.id}, the next within the budget."
+
+
+def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
+    with st.container(horizontal=True):
+        _open(best)
+        st.download_button(
+            "Config",
+            lambda: controls.config_of(db, best),  # read at a press alone
+            file_name=f"candidate-{best.id}-config.json",
+            mime="application/json",
+            on_click="ignore",
+            icon=":material/download:",
+            help="Its config.json, as stock transformers reads it.",
+        )
+        st.button(
+            "Export",
+            icon=":material/archive:",
+            disabled=not best.weights,
+            on_click=widgets.do,
+            args=(lambda: controls.export(db, Source(best), with_onnx=True),),
+            help="A folder with its weights, as its mini-KD left it, and ONNX; its page has the download.",
+        )
+    if best.id in {row.candidate for row in snapshot.students if row.spec.task is None}:
+        st.markdown(":small[It is distilled in full, or going to be: see below.]")
+    else:
+        ask_button.show("Distil in full", "distil_pick", db, lambda: requests.distil(db, [str(best.id)], {}))
+
+
+def _open(row: Candidate) -> None:
+    st.page_link(
+        places.CANDIDATE,
+        label=f"Open candidate {row.id}",
+        icon=":material/arrow_forward:",
+        query_params={"candidate": str(row.id)},
+    )

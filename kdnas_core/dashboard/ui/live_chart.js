@@ -1,0 +1,123 @@
+// Draws a Plotly figure in place, so that zoom and hidden traces stay while its data change.
+//
+// A zoom is kept here while the chart is on the page, and told to the page for its address. A zoom that comes
+// back from the page is applied only if it is not one that was told, as after the back button.
+
+let loading;
+
+function plotly() {
+  loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "/plotly.min.js";
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => reject(new Error("/plotly.min.js was not served"));
+    document.head.append(script);
+  });
+  return loading;
+}
+
+export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
+  const chart = parentElement.querySelector(".live-chart");
+  const given = chart.given;
+  chart.given = data;
+  chart.tell = setStateValue;
+  chart.trigger = setTriggerValue;
+  chart.told ??= [];
+  if (given?.view !== data.view) {
+    chart.zoom = data.zoom;
+    chart.told = [];
+  } else if (JSON.stringify(given.zoom) !== JSON.stringify(data.zoom)) {
+    const place = chart.told.indexOf(JSON.stringify(data.zoom));
+    if (place < 0) chart.zoom = data.zoom;
+    else chart.told.splice(0, place + 1);
+  }
+  chart.setAttribute("role", "figure");
+  chart.setAttribute("aria-label", data.alt);
+  chart.style.height = `${data.figure.layout.height}px`;
+  plotly().then((Plotly) => draw(Plotly, chart));
+}
+
+function draw(Plotly, chart) {
+  if (!chart.isConnected) return;
+  const { figure, view } = chart.given;
+  Plotly.react(chart, figure.data, layoutOf(chart, figure.layout, view), {
+    displaylogo: false,
+    doubleClick: false,
+    responsive: true,
+    toImageButtonOptions: { filename: chart.given.name, scale: 2 },
+    modeBarButtonsToRemove: ["lasso2d", "autoScale2d", "resetScale2d"],
+    modeBarButtonsToAdd: [
+      { name: "svg", title: "Download plot as an SVG", icon: Plotly.Icons.disk, click: () => save(Plotly, chart) },
+      { name: "reset", title: "Reset zoom", icon: Plotly.Icons.home, click: () => reset(Plotly, chart) },
+    ],
+  });
+  if (!chart.listens) listen(Plotly, chart);
+}
+
+function layoutOf(chart, layout, view) {
+  const style = getComputedStyle(chart);
+  const colour = (name) => style.getPropertyValue(`--st-${name}`).trim();
+  const axis = (own, range) => ({
+    ...own,
+    gridcolor: colour("border-color"),
+    linecolor: colour("border-color"),
+    ...(range ? { range, autorange: false } : {}),
+  });
+  const [x, y] = chart.zoom ? [chart.zoom.slice(0, 2), chart.zoom.slice(2)] : [];
+  return {
+    ...layout,
+    template: undefined,
+    uirevision: view,
+    paper_bgcolor: "transparent",
+    plot_bgcolor: "transparent",
+    font: { color: colour("text-color"), family: style.fontFamily, size: 13 },
+    hoverlabel: {
+      ...layout.hoverlabel,
+      bgcolor: colour("background-color"),
+      bordercolor: colour("border-color"),
+      font: { color: colour("text-color"), family: style.fontFamily },
+    },
+    modebar: { bgcolor: "transparent", color: colour("gray-text-color"), activecolor: colour("text-color") },
+    xaxis: axis(layout.xaxis, x),
+    yaxis: axis(layout.yaxis, y),
+  };
+}
+
+function listen(Plotly, chart) {
+  chart.listens = true;
+  chart.on("plotly_click", ({ points }) => {
+    const point = points.find((each) => Number.isInteger(each.customdata));
+    if (point) chart.trigger("clicked", point.customdata);
+  });
+  chart.on("plotly_selected", (selected) => {
+    const ids = (selected?.points ?? []).map((each) => each.customdata).filter(Number.isInteger);
+    if (selected) chart.trigger("boxed", [...new Set(ids)]);
+  });
+  chart.on("plotly_relayout", (changed) => {
+    if (Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) keep(chart);
+  });
+  chart.on("plotly_doubleclick", () => reset(Plotly, chart));
+  new ResizeObserver(() => chart.isConnected && Plotly.Plots.resize(chart)).observe(chart);
+}
+
+function keep(chart) {
+  const { xaxis, yaxis } = chart.layout;
+  chart.zoom = [...xaxis.range, ...yaxis.range];
+  told(chart);
+}
+
+function reset(Plotly, chart) {
+  if (!chart.zoom) return;
+  chart.zoom = null;
+  told(chart);
+  draw(Plotly, chart);
+}
+
+function told(chart) {
+  chart.told.push(JSON.stringify(chart.zoom));
+  chart.tell("zoom", chart.zoom ?? []); // null would not be told
+}
+
+function save(Plotly, chart) {
+  Plotly.downloadImage(chart, { format: "svg", filename: chart.given.name });
+}
