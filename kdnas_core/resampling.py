@@ -30,4 +30,4 @@ def standard_error_of_difference(first: bytes, second: bytes) -> float | None:
     if len(first) != len(second):
         return None
     values, others = (np.frombuffer(kept, _DTYPE).astype(np.float64) for kept in (first, second))
-    return standard_error((values - others).tolist())
+    return float((values - others).std(ddof=1)) if len(values) > 1 else None

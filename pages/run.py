@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model_page import students_section
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
@@ -38,13 +39,14 @@ def findings(db: Path, snapshot: Snapshot) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             limit = budget_control.show(run)
             view = frontier_section.view()
-        frontier_section.show(snapshot, limit, chosen, view)
+        found = Findings.of(snapshot.candidates, limit)
+        frontier_section.show(snapshot, found, chosen, view)
     with right:
-        answer_section.show(db, snapshot, limit, chosen)
-    layer_strip.show(db, snapshot, limit, chosen)
-    budgets_section.show(db, snapshot)
-    candidates_section.show(snapshot, limit)
-    students_section.show_best(db, snapshot, limit)
+        answer_section.show(db, snapshot, found, chosen)
+    layer_strip.show(db, snapshot, found, chosen)
+    budgets_section.show(db, snapshot, found)
+    candidates_section.show(snapshot, found)
+    students_section.show_best(db, snapshot, found)
     outlook_section.show(db, run)
     proxies_section.show(db, snapshot)
     how_it_went(snapshot)
@@ -53,7 +55,10 @@ def findings(db: Path, snapshot: Snapshot) -> None:
 
 
 def how_it_went(snapshot: Snapshot) -> None:
-    with st.expander("Hypervolume and reward"):
+    folded = st.expander("Hypervolume and reward", key="progress", on_change="rerun", bind="query-params")
+    if not folded.open:
+        return  # its figures take long, of many candidates
+    with folded:
         left, right = st.columns(2)
         with left:
             st.plotly_chart(

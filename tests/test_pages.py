@@ -91,7 +91,7 @@ def words(app: AppTest) -> str:
 def charts(app: AppTest) -> dict[str, Any]:
     live = [json.loads(chart.proto.json) for chart in app.get("bidi_component")]
     plain = {chart.proto.alt: json.loads(chart.proto.spec) for chart in app.get("plotly_chart")}
-    return {**plain, **{each["alt"]: each["figure"] for each in live}}
+    return {**plain, **{each["alt"]: json.loads(each["figure"]) for each in live}}
 
 
 def within(run: Run) -> progress.Limit | None:

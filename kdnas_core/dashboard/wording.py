@@ -135,6 +135,12 @@ def tie(better: Sequence[Candidate]) -> str:
     return f"Tied with {slower} slower: the difference is within the noise of the held-out texts."
 
 
+def ahead(following: Candidate, margin: float, noise: float | None) -> str:
+    """Says how far a pick is ahead of the next within the budget."""
+    spread = "" if noise is None else f" ± {100 * noise:.2g}"
+    return f"{100 * margin:.1f}{spread} points ahead of candidate {following.id}, the next within the budget."
+
+
 def exchange(pick: Candidate, other: Candidate) -> str:
     """Says what a student that is slower or faster than a pick would change."""
     ms, points = other.point[0] - pick.point[0], 100 * (pick.point[1] - other.point[1])

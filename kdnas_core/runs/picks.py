@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdnas_core.resampling import standard_error_of_difference
 from kdnas_core.runs.records import Candidate, Run
-from kdnas_core.search.pareto import frontier, pick
-from kdnas_core.search.reward import within_budget
+from kdnas_core.search.pareto import frontier
+from kdnas_core.search.reward import are_within
 from kdnas_core.spec import LatencySpec
 
 TWO_SIDED = 1.96  # standard errors of a 95 % interval
@@ -84,7 +87,8 @@ def picks(
     # of an episode that is not over, some candidates are known that the outlook does not know
     known = outlook is not None and outlook.episode == run.episode
     chances = dict(zip(own, outlook.chances, strict=True)) if outlook and known else {}
-    found = [pick_within(run, candidates, budget) for budget in (own if budgets is None else budgets)]
+    measured = _Measured.of(candidates)
+    found = [_pick(run, measured, budget) for budget in (own if budgets is None else budgets)]
     return [
         # no surrogate is told of a static student
         replace(pick, chance_unseen=None if _is_static(pick) else chances.get(pick.budget))
@@ -98,33 +102,69 @@ def _is_static(pick: Pick) -> bool:
 
 def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) -> Pick:
     """Returns the pick within a budget, from what was measured."""
-    within = [
-        candidate
-        for candidate in candidates
-        if candidate.state == "done"
-        and candidate.latency
-        and run.teacher
-        and within_budget(candidate.latency, budget, run.teacher.latency.p50)
-    ]
-    best, tied = picked(within)
-    others = [each for each in within if each is not best]
-    place = pick([each.point for each in others], math.inf)
-    return Pick(budget, best, None if place is None else others[place], tied)
+    return _pick(run, _Measured.of(candidates), budget)
 
 
 def picked(candidates: Sequence[Candidate]) -> tuple[Candidate | None, tuple[Candidate, ...]]:
     """Returns the one of measured candidates to pick, None without any, and those tied with it."""
-    on_frontier = [candidates[place] for place in frontier([each.point for each in candidates])]
-    if not on_frontier:
-        return None, ()
-    best = on_frontier[-1]
-    fastest = next(
-        each
-        for each in on_frontier
-        if each is best or (_is_tied(best, each) and _paired_noise(best, each) is not None)
-    )
-    tied = (each for each in candidates if each is best or _is_tied(best, each))
-    return fastest, tuple(each for each in tied if each is not fastest)
+    return _Measured.all_of(candidates).picked()
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Candidates with their points as an array of (latency in ms, error): there may be thousands."""
+
+    rows: Sequence[Candidate]
+    points: NDArray[np.float64]
+    speedups: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> _Measured:
+        """Those that were judged to the end."""
+        return cls.all_of([row for row in candidates if row.state == "done" and row.latency])
+
+    @classmethod
+    def all_of(cls, rows: Sequence[Candidate]) -> _Measured:
+        points = np.array([row.point for row in rows], dtype=np.float64).reshape(-1, 2)
+        speedups = [math.nan if row.latency is None else row.latency.speedup for row in rows]
+        return cls(rows, points, np.array(speedups, dtype=np.float64))
+
+    def where(self, is_kept: NDArray[np.bool_]) -> _Measured:
+        rows = [self.rows[place] for place in np.flatnonzero(is_kept).tolist()]
+        return _Measured(rows, self.points[is_kept], self.speedups[is_kept])
+
+    def picked(self) -> tuple[Candidate | None, tuple[Candidate, ...]]:
+        on_frontier = [self.rows[place] for place in frontier(self.points)]
+        if not on_frontier:
+            return None, ()
+        best = on_frontier[-1]
+        fastest = next(
+            each
+            for each in on_frontier
+            if each is best or (_is_tied(best, each) and _paired_noise(best, each) is not None)
+        )
+        # the noise of a difference is at most both errors together, and most of many are far from the best
+        noisiest = max(row.loss_se or 0.0 for row in self.rows)
+        near = self.where(self.points[:, 1] <= best.point[1] + TWO_SIDED * ((best.loss_se or 0.0) + noisiest))
+        tied = (row for row in near.rows if row is best or _is_tied(best, row))
+        return fastest, tuple(row for row in tied if row is not fastest)
+
+    def best_but(self, picked: Candidate | None) -> Candidate | None:
+        """The one with the least error besides another, of equal ones the fastest; None if there is none."""
+        order = np.lexsort((self.points[:, 0], self.points[:, 1]))
+        finite = np.isfinite(self.points[order]).all(axis=1)
+        others = (self.rows[place] for place in order[finite].tolist())
+        return next((row for row in others if row is not picked), None)
+
+
+def _pick(run: Run, measured: _Measured, budget: LatencySpec) -> Pick:
+    if run.teacher is None:
+        return Pick(budget, None, None)
+    teacher_ms = run.teacher.latency.p50
+    is_within = are_within(measured.points[:, 0], measured.speedups, budget, teacher_ms)
+    within = measured.where(is_within)
+    best, tied = within.picked()
+    return Pick(budget, best, within.best_but(best), tied)
 
 
 def margin_of(one: Candidate, other: Candidate) -> tuple[float, float | None]:

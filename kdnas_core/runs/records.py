@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
@@ -110,13 +111,13 @@ class Candidate:
             return None
         return f"stopped {f'after {self.rung}' if self.rung else 'before the first'} of {self.steps} steps"
 
-    @property
+    @cached_property
     def proxy_score(self) -> float | None:
         """The mean of its scores on the proxies of its run's tasks; None if there are none."""
         scores = [value for task, value in self.scores.items() if task.endswith(PROXY)]
         return fmean(scores) if scores else None
 
-    @property
+    @cached_property
     def point(self) -> tuple[float, float]:
         """Its point on the frontier, (latency in ms, error); unknown values are NaN, which is never on it.
 

@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 Point = tuple[float, float]  # (latency in ms, held-out loss)
 
 
-def frontier(points: Sequence[Point]) -> list[int]:
+def frontier(points: Sequence[Point] | NDArray[np.float64]) -> list[int]:
     """Returns the indices of the non-dominated points by ascending latency; of equal points, the first."""
-    finite = _finite(points)
-    if not finite:
+    array = _array(points)
+    finite = np.flatnonzero(np.isfinite(array).all(1))
+    if not len(finite):
         return []
-    kept = moocore.is_nondominated(_array(points, finite), keep_weakly=False)
-    best = [index for index, keep in zip(finite, kept, strict=True) if keep]
-    return sorted(best, key=lambda index: points[index])
+    best = finite[moocore.is_nondominated(array[finite], keep_weakly=False)]
+    order = np.lexsort((array[best, 1], array[best, 0]))
+    return [int(index) for index in best[order]]
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
     """Computes the area that the points dominate up to a reference point."""
-    finite = _finite(points)
-    return float(moocore.hypervolume(_array(points, finite), ref=np.array(reference))) if finite else 0.0
+    array = _array(points)
+    finite = array[np.isfinite(array).all(1)]
+    return float(moocore.hypervolume(finite, ref=np.array(reference))) if len(finite) else 0.0
 
 
 def pick(points: Sequence[Point], budget_ms: float) -> int | None:
@@ -37,9 +39,5 @@ def pick(points: Sequence[Point], budget_ms: float) -> int | None:
     return within[-1] if within else None
 
 
-def _finite(points: Sequence[Point]) -> list[int]:
-    return [index for index, point in enumerate(points) if np.isfinite(point).all()]
-
-
-def _array(points: Sequence[Point], indices: list[int]) -> NDArray[np.float64]:
-    return np.array([points[index] for index in indices], dtype=np.float64)
+def _array(points: Sequence[Point] | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array(points, dtype=np.float64).reshape(-1, 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.spec import LatencySpec, RewardSpec
 
@@ -37,9 +40,16 @@ def within_budget(latency: LatencyReading, budget: LatencySpec, teacher_ms: floa
         budget: in milliseconds or as a speed-up; of several, the largest.
         teacher_ms: the teacher's median in this run.
     """
-    if latency.p50 > budget_ms(budget, teacher_ms):
-        return False
-    return budget.budget_speedup is None or latency.speedup >= budget.amounts[0]
+    one = np.array([latency.p50]), np.array([latency.speedup])
+    return bool(are_within(*one, budget, teacher_ms)[0])
+
+
+def are_within(
+    ms: NDArray[np.float64], speedups: NDArray[np.float64], budget: LatencySpec, teacher_ms: float
+) -> NDArray[np.bool_]:
+    """As `within_budget`, of many latencies in ms and their speed-ups at once."""
+    fast_enough = ms <= budget_ms(budget, teacher_ms)
+    return fast_enough if budget.budget_speedup is None else fast_enough & (speedups >= budget.amounts[0])
 
 
 def budget_ms(budget: LatencySpec, teacher_ms: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -200,6 +201,7 @@ def parse_spec_json(text: str) -> RunSpec:
     return parse_spec(fields)
 
 
+@lru_cache(maxsize=1_024)  # pages read the same specs again and again
 def parse_stored_spec(text: str) -> RunSpec:
     """The spec of a run in a store; what its version did not know is as it was then.
 

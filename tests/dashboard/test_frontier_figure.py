@@ -12,6 +12,7 @@ import pytest
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.layer_terms import Depths
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import layer_figures
@@ -56,7 +57,10 @@ def trace(figure: go.Figure, name: str) -> Any:
 
 
 def frontier(rows: list[Candidate] = ROWS, **more: Any) -> go.Figure:
-    return frontier_figure.frontier_figure(rows, **{"limit": Limit(9.0), "teacher_ms": 18.5, **more})
+    limit = more.pop("limit", NINE)
+    found = Findings.of(rows, limit)
+    more["chosen"] = next((row for row in rows if row.id == more.get("chosen")), None)
+    return frontier_figure.frontier_figure(found, **{"teacher_ms": 18.5, **more})
 
 
 def test_the_picks_of_several_budgets_are_a_table() -> None:

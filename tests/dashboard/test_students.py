@@ -12,14 +12,16 @@ from kdnas_core.architecture import static_student
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import time_estimate
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import distil_form, scores_section, student_loss, students_section
 from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.errors import BadInput
 from kdnas_core.hardware import device_name
 from kdnas_core.resampling import packed
-from kdnas_core.runs.records import Run, Score, Scored
+from kdnas_core.runs.records import Candidate, Run, Score, Scored
 from kdnas_core.runs.store import opened
 from kdnas_core.spec import DistilSpec, ObjectiveSpec
 from tests.filled_store import fill
@@ -102,23 +104,28 @@ def test_tasks_are_listed_by_commas_or_lines_each_once() -> None:
         requests.tasks_of(" ,\n")
 
 
+def best_first(snapshot: Snapshot, budget: float) -> list[Candidate]:
+    found = Findings.of(snapshot.candidates, Limit(budget))
+    return students_section.best_first(snapshot, found)
+
+
 def test_the_best_come_with_the_least_loss_first_and_without_those_that_are_distilled(db: Path) -> None:
     snapshot = live.read_run(db, 1)
-    losses = [row.point[1] for row in students_section.best_first(snapshot, Limit(9.54))]
+    losses = [row.point[1] for row in best_first(snapshot, 9.54)]
     assert losses == sorted(losses)
-    first = students_section.best_first(snapshot, Limit(9.54))[0]
+    first = best_first(snapshot, 9.54)[0]
     with opened(db) as store:
         student = store.create_student(first.id, DistilSpec())
-        after = students_section.best_first(live.read_run(db, 1), Limit(9.54))
+        after = best_first(live.read_run(db, 1), 9.54)
         assert first.id not in [row.id for row in after]
         store.ask(store.student(student).job, "stop")
-    assert students_section.best_first(live.read_run(db, 1), Limit(9.54))[0].id == first.id
-    assert all(row.point[0] <= 3 for row in students_section.best_first(snapshot, Limit(3.0)))
+    assert best_first(live.read_run(db, 1), 9.54)[0].id == first.id
+    assert all(row.point[0] <= 3 for row in best_first(snapshot, 3.0))
 
 
 def test_the_pick_comes_before_what_is_better_and_tied_with_it(db: Path) -> None:
     snapshot = live.read_run(db, 1)
-    best, next_ = students_section.best_first(snapshot, Limit(9.54))[:2]
+    best, next_ = best_first(snapshot, 9.54)[:2]
     assert next_.point[0] < best.point[0]
     noise = np.random.default_rng(0).standard_normal(100)
     read = {
@@ -128,7 +135,7 @@ def test_the_pick_comes_before_what_is_better_and_tied_with_it(db: Path) -> None
     tied = [
         dataclasses.replace(row, resampled=read.get(row.id, b""), loss_se=1.0) for row in snapshot.candidates
     ]
-    rows = students_section.best_first(dataclasses.replace(snapshot, candidates=tied), Limit(9.54))
+    rows = best_first(dataclasses.replace(snapshot, candidates=tied), 9.54)
     assert [row.id for row in rows[:2]] == [next_.id, best.id]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model_page import scores_section
 from kdnas_core.dashboard.run import frontier_figure
 from kdnas_core.dashboard.ui import tables
@@ -33,7 +34,7 @@ def scored(plain: Candidate) -> Candidate:
 
 def test_a_run_with_tasks_is_drawn_by_their_scores(plain: Candidate, scored: Candidate) -> None:
     titles = [
-        frontier_figure.frontier_figure([row], limit=None, teacher_ms=10.0).layout.yaxis.title.text
+        frontier_figure.frontier_figure(Findings.of([row], None), teacher_ms=10.0).layout.yaxis.title.text
         for row in (plain, scored)
     ]
     assert titles == ["agreement with the teacher, %", "score on the tasks, % (proxy)"]
@@ -46,7 +47,7 @@ def test_a_candidate_is_told_by_what_judges_it(plain: Candidate, scored: Candida
 
 
 def test_a_scored_candidate_is_drawn_at_its_score_in_per_cent(scored: Candidate) -> None:
-    figure = frontier_figure.frontier_figure([scored], limit=None, teacher_ms=10.0)
+    figure = frontier_figure.frontier_figure(Findings.of([scored], None), teacher_ms=10.0)
     assert list(figure.data[0].y) == [pytest.approx(70.0)]
 
 

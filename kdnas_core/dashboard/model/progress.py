@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right, insort
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -41,6 +43,14 @@ class EpisodeReward:
     rewards: list[float]
     mean: float
     best_so_far: float
+
+
+def by_state(candidates: Sequence[Candidate]) -> Mapping[str, list[Candidate]]:
+    """Returns the candidates of each state, in the order given; none of a state that no candidate has."""
+    found: defaultdict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        found[candidate.state].append(candidate)
+    return found
 
 
 def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -132,16 +142,24 @@ def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
 
 def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[int, float]]:
     """Returns (candidates judged, share of the area up to the budget and a loss of 1 that is dominated)."""
-    front: list[pareto.Point] = []
+    front: list[pareto.Point] = []  # by ascending latency, and so by descending loss
     shares = []
     share = 0.0
     for order, candidate in enumerate(judged(candidates), start=1):
-        if candidate.state == "done":
-            points = [*front, candidate.point]
-            front = [points[index] for index in pareto.frontier(points)]
+        if candidate.state == "done" and _joins(front, candidate.point):
             share = pareto.hypervolume(front, (budget, 1.0)) / budget
         shares.append((order, share))
     return shares
+
+
+def _joins(front: list[pareto.Point], point: pareto.Point) -> bool:
+    """Adds a point to a frontier, and takes off what it dominates; returns False if it is dominated."""
+    place = bisect_right(front, point[0], key=lambda each: each[0])
+    if not all(map(math.isfinite, point)) or (place and front[place - 1][1] <= point[1]):
+        return False
+    front[:] = [each for each in front if each[0] < point[0] or each[1] < point[1]]
+    insort(front, point)
+    return True
 
 
 def episode_rewards(candidates: Sequence[Candidate]) -> list[EpisodeReward]:

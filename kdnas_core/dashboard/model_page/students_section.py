@@ -9,7 +9,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
-from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import distil_form
 from kdnas_core.dashboard.read.live import Snapshot
@@ -59,25 +59,24 @@ def steps_words(student: Student) -> str:
     return words if left is None or left < 1 else f"{words} · about {wording.duration(left)} left"
 
 
-def best_first(snapshot: Snapshot, limit: Limit | None) -> list[Candidate]:
+def best_first(snapshot: Snapshot, found: Findings) -> list[Candidate]:
     """Returns the frontier within a budget, without candidates that have or await a student.
 
     The pick comes first, then those with the least loss.
     """
     taken = {row.candidate for row in snapshot.students if row.spec.task is None and row.state not in OVER}
-    left = [row for row in progress.frontier(snapshot.candidates, limit) if row.id not in taken]
-    pick = None if limit is None else progress.best_within(snapshot.candidates, limit)
-    return sorted(left, key=lambda row: (row != pick, row.point[1]))
+    left = [row for row in found.frontier if row.id not in taken]
+    return sorted(left, key=lambda row: (row is not found.pick, row.point[1]))
 
 
-def show_best(db: Path, snapshot: Snapshot, limit: Limit | None) -> None:
+def show_best(db: Path, snapshot: Snapshot, found: Findings) -> None:
     """Draws the part of a run's page that distils the best candidates, and lists the students."""
-    if not progress.distilled(snapshot.candidates) and not snapshot.students:
+    if not (found.within or found.over or snapshot.students):
         return
     st.header("Full distillation")
-    best = best_first(snapshot, limit)
+    best = best_first(snapshot, found)
     if best:
-        _ask_for_best(db, snapshot.run, best, limit)
+        _ask_for_best(db, snapshot.run, best, found.limit)
     else:
         st.markdown(
             "Every student on the frontier within the budget is distilled in full, or is going to be."

@@ -51,7 +51,7 @@ def read_runs(db: Path, limit: int | None = None) -> list[Snapshot]:
     if not db.exists():
         return []
     with opened(db, read_only=True) as store:
-        return [_snapshot(store, run) for run in store.runs()[:limit]]
+        return [_snapshot(store, run) for run in store.runs(limit)]
 
 
 def read_run(db: Path, run: int) -> Snapshot:
@@ -93,7 +93,7 @@ def newest_run(db: Path) -> int | None:
     if not db.exists():
         return None
     with opened(db, read_only=True) as store:
-        runs = store.runs()
+        runs = store.runs(limit=1)
     return runs[0].id if runs else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -11,6 +10,7 @@ import streamlit as st
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import controls, requests
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import ask_button, places, widgets
@@ -19,19 +19,15 @@ from kdnas_core.runs.picks import margin_of
 from kdnas_core.runs.records import Candidate
 
 
-def show(db: Path, snapshot: Snapshot, limit: Limit | None, chosen: Candidate | None) -> None:
-    """Draws the pick within the budget, and under it the candidate that was chosen, if it is another."""
-    candidates = snapshot.candidates
-    best, tied = (None, ()) if limit is None else progress.pick_within(candidates, limit)
+def show(db: Path, snapshot: Snapshot, found: Findings, chosen: Candidate | None) -> None:
+    """Draws the pick within the budget, and under it the candidate that was chosen, if any."""
+    limit, best = found.limit, found.pick
     if best is not None and limit is not None:
-        title = f"Pick within {_words(limit)}: candidate {best.id}"
         with st.container(border=True, key="best"):
-            _facts(best, title)
-            st.markdown(
-                f":small[{'<br>'.join(_reasons(candidates, limit, best, tied))}]", unsafe_allow_html=True
-            )
+            _facts(best, f"Pick within {_words(limit)}: candidate {best.id}")
+            st.markdown("\n\n".join(f":small[{reason}]" for reason in _reasons(found, best)))
             _actions(db, best, snapshot)
-    elif limit is not None and progress.distilled(candidates):
+    elif limit is not None and found.over:
         st.info(f"No student so far takes {_words(limit)} or less; raise the budget.")
     else:
         st.info("No student has been distilled yet; the first appears here as soon as it is judged.")
@@ -67,33 +63,17 @@ def _facts(row: Candidate, title: str) -> None:
     st.markdown(f"**{judged}**{then}; {wording.count(row.parameters)} parameters")
 
 
-def _reasons(
-    candidates: Sequence[Candidate], limit: Limit, best: Candidate, tied: Sequence[Candidate]
-) -> list[str]:
+def _reasons(found: Findings, best: Candidate) -> list[str]:
     """Says with which a pick is tied, how far it is ahead, and what more and less latency would change."""
-    told = []
-    if better := [each for each in tied if each.point[1] < best.point[1]]:
+    told, following = [], found.ahead_of()
+    if better := [row for row in found.tied if row.point[1] < best.point[1]]:
         told.append(wording.tie(better))
-    elif (margin := _margin(candidates, limit, best)) is not None:
-        told.append(margin)
-    front = progress.frontier(candidates, None)
-    faster = [row for row in front if row.point[0] < best.point[0]]
-    slower = [row for row in front if row.point[0] > best.point[0] and row.point[1] < best.point[1]]
-    if slower:
-        told.append(wording.exchange(best, slower[0]))
-    if faster:
-        told.append(wording.exchange(best, faster[-1]))
+    elif following is not None:
+        told.append(wording.ahead(following, *margin_of(best, following)))
+    slower = [row for row in found.whole if row.point[0] > best.point[0] and row.point[1] < best.point[1]]
+    faster = [row for row in found.whole if row.point[0] < best.point[0]]
+    told += [wording.exchange(best, row) for row in (*slower[:1], *faster[-1:])]
     return told
-
-
-def _margin(candidates: Sequence[Candidate], limit: Limit, best: Candidate) -> str | None:
-    others = [row for row in progress.distilled(candidates) if limit.allows(row) and row.id != best.id]
-    if not others:
-        return None
-    following = min(others, key=lambda row: row.point[1])
-    margin, noise = margin_of(best, following)
-    spread = "" if noise is None else f" ± {100 * noise:.1f}"
-    return f"{100 * margin:.1f}{spread} points ahead of candidate {following.id}, the next within the budget."
 
 
 def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
@@ -125,7 +105,7 @@ def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
 def _open(row: Candidate) -> None:
     st.page_link(
         places.CANDIDATE,
-        label=f"Open candidate {row.id}",
+        label="Open",
         icon=":material/arrow_forward:",
         query_params={"candidate": str(row.id)},
     )

@@ -9,7 +9,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import controls
-from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run.budget_control import parsed
 from kdnas_core.dashboard.ui import tables, widgets
@@ -29,30 +29,30 @@ TIED = (
 )
 
 
-def show(db: Path, snapshot: Snapshot) -> None:
+def show(db: Path, snapshot: Snapshot, found: Findings) -> None:
     """Draws the budgets, a row for each, and a download of all their configurations; nothing too early."""
     run = snapshot.run
-    if run.teacher is None or not progress.distilled(snapshot.candidates):
+    if run.teacher is None or not (found.within or found.over):
         return
     st.header("For each budget")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         typed = st.text_input("Budgets", usual(run), key=KEY, bind="query-params", width=320, help=HELP)
         try:
-            found = picks(run, snapshot.candidates, budgets(typed or "", run))
+            chosen = picks(run, snapshot.candidates, budgets(typed or "", run))
         except BadInput as error:
             widgets.trouble(str(error))
-            found = picks(run, snapshot.candidates)
+            chosen = picks(run, snapshot.candidates)
         st.download_button(
             "Download their configs (zip)",
-            lambda: controls.configs_of(db, run.id, found),  # read at a press alone
+            lambda: controls.configs_of(db, run.id, chosen),  # read at a press alone
             file_name=f"run-{run.id}-configs.zip",
             mime="application/zip",
             on_click="ignore",
             icon=":material/download:",
-            disabled=all(pick.best is None for pick in found),
+            disabled=all(pick.best is None for pick in chosen),
         )
     st.dataframe(
-        tables.picks_table(found),
+        tables.picks_table(chosen),
         hide_index=True,
         placeholder=wording.UNKNOWN,
         column_config=tables.PICK_COLUMNS,

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import progress
-from kdnas_core.dashboard.model.progress import Limit
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run import frontier_section
@@ -18,7 +17,7 @@ from kdnas_core.runs.records import Candidate
 PAGE = 500  # rows of a table; more would have to be sent anew at each update
 
 
-def show(snapshot: Snapshot, limit: Limit | None) -> None:
+def show(snapshot: Snapshot, found: Findings) -> None:
     """Draws the table: all candidates, those of the frontier, or those in the box that was drawn."""
     run = snapshot.run
     boxed = frontier_section.boxed(run.id)
@@ -28,7 +27,7 @@ def show(snapshot: Snapshot, limit: Limit | None) -> None:
         if boxed:
             st.markdown(f"{len(boxed)} in the box")
             st.button("Show all", key="unbox", on_click=frontier_section.unbox, args=(run.id,))
-    rows = progress.frontier(snapshot.candidates, limit) if only_frontier else snapshot.candidates
+    rows = found.frontier if only_frontier else snapshot.candidates
     rows = [row for row in rows if not boxed or row.id in boxed]
     if not rows:
         st.markdown("None yet.")

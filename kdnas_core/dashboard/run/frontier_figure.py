@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.ui.charts import BLUE, GREEN, GREY, ORANGE, VIOLET, empty_figure, marked
 from kdnas_core.runs.records import Candidate
@@ -19,8 +20,8 @@ from kdnas_core.search import pareto
 HEIGHT = 460
 _WORST_SHOWN = -50.0  # per cent; one diverged student must not flatten all the others
 _SVG_LIMIT = 1_500  # with more points, browsers need WebGL
-_CELLS = (160, 80)  # of the plot: of several points in one, that would hide each other, one is drawn
-CROWD = 2_000  # points of one kind, from which on they are thinned so
+_CELLS = (120, 60)  # of the plot: of several points in one, that would hide each other, one is drawn
+CROWD = 1_000  # points of one kind, from which on they are thinned so
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,11 @@ def _percent(error: float) -> float:
 
 
 def frontier_figure(
-    candidates: Sequence[Candidate],
+    found: Findings,
     *,
-    limit: Limit | None,
     teacher_ms: float | None,
     yardstick: str | None = None,
-    chosen: int | None = None,
+    chosen: Candidate | None = None,
     view: View = View(),
 ) -> go.Figure:
     """Draws cost against agreement, the frontier within the budget, and the chosen candidate.
@@ -140,39 +140,38 @@ def frontier_figure(
     measured are drawn there as crosses, at their estimate. Those that were stopped early are drawn at their
     agreement then, those that failed as crosses along the bottom.
     """
-    figure = empty_figure(COSTS[view.cost].title, wording.criterion(candidates, yardstick), height=HEIGHT)
-    axes = _axes(candidates, None if limit is None else limit.ms, teacher_ms, view)
+    figure = empty_figure(
+        COSTS[view.cost].title, wording.criterion([*found.within, *found.over], yardstick), height=HEIGHT
+    )
+    axes = _axes(found, teacher_ms, view)
     figure.update_xaxes(range=axes.horizontal, type="log" if view.is_log else "linear")
     figure.update_yaxes(range=[axes.bottom - 0.02 * (axes.top - axes.bottom), axes.top])
-    front = _frontier(candidates, limit, view)
-    rows = progress.distilled(candidates)
-    slow = [row for row in rows if limit is not None and not limit.allows(row)]
-    ids = {row.id for row in (*front, *slow)}
+    front = _frontier(found, view)
+    on_it = {row.id for row in front}
+    over = found.states.get("over_budget", ())
     if "over budget" not in view.without:
+        measured = [row for row in over if row.latency is not None]
         style = _Style("over the search's budget, not distilled", GREY, "line-ns-open")
-        _add_points(figure, axes, _vetoed(candidates), style)
-        _add_points(
-            figure, axes, progress.skipped(candidates), _Style("over budget, estimated", GREY, "x-thin-open")
-        )
+        _add_points(figure, axes, measured, style)
+        style = _Style("over budget, estimated", GREY, "x-thin-open")
+        _add_points(figure, axes, progress.skipped(over), style)
     if "failed" not in view.without:
-        _add_points(figure, axes, _failed(candidates), _Style("failed", ORANGE, "x-open"))
+        _add_points(figure, axes, found.states.get("failed", ()), _Style("failed", ORANGE, "x-open"))
     if "stopped early" not in view.without:
-        _add_points(
-            figure, axes, progress.pruned(candidates), _Style("stopped early", GREY, "triangle-down-open")
-        )
+        style = _Style("stopped early", GREY, "triangle-down-open")
+        _add_points(figure, axes, found.states.get("pruned", ()), style)
     if "over budget" not in view.without:
-        _add_points(figure, axes, slow, _Style("over this budget", GREY, "circle-open", knob=view.knob))
-    others = [row for row in rows if row.id not in ids]
+        _add_points(figure, axes, found.over, _Style("over this budget", GREY, "circle-open", knob=view.knob))
+    others = [row for row in found.within if row.id not in on_it]
     _add_points(figure, axes, others, _Style("within budget", BLUE, "circle", knob=view.knob))
     _add_points(
         figure, axes, front, _Style("Pareto frontier", GREEN, "diamond", 11, is_line=True, knob=view.knob)
     )
-    best = None if limit is None else progress.best_within(candidates, limit)
-    if best is not None:
-        _add_points(figure, axes, [best], _Style("pick within budget", GREEN, "star", 17))
-    _add_choice(figure, axes, [row for row in candidates if row.id == chosen])
+    if found.pick is not None:
+        _add_points(figure, axes, [found.pick], _Style("pick within budget", GREEN, "star", 17))
+    _add_choice(figure, axes, [] if chosen is None else [chosen])
     if view.is_latency:
-        _add_lines(figure, limit, teacher_ms)
+        _add_lines(figure, found.limit, teacher_ms)
     return figure
 
 
@@ -181,13 +180,13 @@ def drawn(figure: go.Figure) -> int:
     return sum(len(trace.customdata) for trace in figure.data)
 
 
-def _frontier(candidates: Sequence[Candidate], limit: Limit | None, view: View) -> list[Candidate]:
+def _frontier(found: Findings, view: View) -> Sequence[Candidate]:
     """The frontier of what is drawn: of the axis of its cost, among what is within the budget."""
     if view.cost == "p50":
-        return progress.frontier(candidates, limit)
-    within = [row for row in progress.distilled(candidates) if limit is None or limit.allows(row)]
+        return found.frontier
     cost = COSTS[view.cost].of
-    return [within[index] for index in pareto.frontier([(cost(row), row.point[1]) for row in within])]
+    points = [(cost(row), row.point[1]) for row in found.within]
+    return [found.within[index] for index in pareto.frontier(points)]
 
 
 def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style: _Style) -> None:
@@ -272,10 +271,8 @@ def _add_lines(figure: go.Figure, limit: Limit | None, teacher_ms: float | None)
         marked(figure, teacher_ms, f"teacher {wording.milliseconds(teacher_ms)}", GREY, dash="dot", row=1)
 
 
-def _axes(
-    candidates: Sequence[Candidate], budget_ms: float | None, teacher_ms: float | None, view: View
-) -> _Axes:
-    rows = progress.distilled(candidates)
+def _axes(found: Findings, teacher_ms: float | None, view: View) -> _Axes:
+    rows = [*found.within, *found.over]
     heights = [max(_percent(row.point[1]), _WORST_SHOWN) for row in rows] or [0.0, 100.0]
     top = math.ceil((max(heights) + 2) / 5) * 5
     bottom = min(top - 10, math.floor((min(heights) - 2) / 5) * 5)
@@ -285,19 +282,11 @@ def _axes(
         return _Axes(view, left, 1.05 * max(costs, default=1.0), bottom, top)
     # the range is that of the data, and stays while a budget moves within it; a teacher far beyond it would
     # press the students together
-    known = [value for value in (budget_ms,) if value is not None]
+    known = [] if found.limit is None else [found.limit.ms]
     reach = max([*(1.15 * cost for cost in costs), *(1.05 * value for value in known)], default=0.0)
     if not costs or (teacher_ms is not None and teacher_ms <= 1.5 * reach):
         reach = max(reach, 1.15 * (teacher_ms or 1.0))
     return _Axes(view, min([left, *known]), reach, bottom, top)
-
-
-def _vetoed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [row for row in candidates if row.state == "over_budget" and row.latency is not None]
-
-
-def _failed(candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [row for row in candidates if row.state == "failed"]
 
 
 def _label(row: Candidate) -> str:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
-from kdnas_core.dashboard.model.progress import Limit
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read.live import Snapshot, id_in_address
 from kdnas_core.dashboard.run import frontier_figure
 from kdnas_core.dashboard.run.frontier_figure import COSTS, KINDS, KNOBS, View
@@ -18,24 +18,23 @@ from kdnas_core.runs.records import Candidate
 CHOSEN, ZOOM = "candidate", "zoom"  # in the address
 
 
-def show(snapshot: Snapshot, limit: Limit | None, chosen: Candidate | None, view: View) -> None:
+def show(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
     """Draws the chart, and under it how latencies were measured."""
     run, candidates = snapshot.run, snapshot.candidates
     figure = frontier_figure.frontier_figure(
-        candidates,
-        limit=limit,
+        found,
         teacher_ms=progress.teacher_ms(run),
         yardstick=run.spec.objective.yardstick,
-        chosen=None if chosen is None else chosen.id,
+        chosen=chosen,
         view=view,
     )
-    front = len(progress.frontier(candidates, limit))
-    criterion = wording.criterion(candidates, run.spec.objective.yardstick)
+    criterion = wording.criterion([*found.within, *found.over], run.spec.objective.yardstick)
     live_chart.show(
         figure,
         key=f"frontier_{run.id}",
         name=f"run-{run.id}-frontier",
-        alt=f"Latency against {criterion}; {front} students on the Pareto frontier within the budget",
+        alt=f"Latency against {criterion}; {len(found.frontier)} students on the Pareto frontier"
+        " within the budget",
         view=f"{run.id} {view.cost} {view.is_log}",
         zoom=_zoom(),
         on_zoom=_zoomed,

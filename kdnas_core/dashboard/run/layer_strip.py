@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import layer_terms, progress
-from kdnas_core.dashboard.model.progress import Limit
+from kdnas_core.dashboard.model import layer_terms
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run import frontier_section
@@ -31,14 +31,12 @@ _EDGE = "rgba(124, 138, 165, 0.35)"
 _SCALE = [[0.0, "#14a37f"], [0.5, "#9ad7c8"], [1.0, "#e8833a"]]
 
 
-def show(db: Path, snapshot: Snapshot, limit: Limit | None, chosen: Candidate | None) -> None:
+def show(db: Path, snapshot: Snapshot, found: Findings, chosen: Candidate | None) -> None:
     """Draws the strip; nothing while no student on the frontier has losses by layer."""
-    front = [row for row in progress.frontier(snapshot.candidates, limit) if not row.architecture.is_static]
-    rows = (
-        [front[round(index * (len(front) - 1) / (MOST - 1))] for index in range(MOST)]
-        if len(front) > MOST
-        else front
-    )
+    front = [row for row in found.whole if not row.architecture.is_static]
+    rows = front
+    if len(front) > MOST:
+        rows = [front[round(place * (len(front) - 1) / (MOST - 1))] for place in range(MOST)]
     losses = layer_terms.by_layer(live.read_final_losses(db, [row.id for row in rows]))
     rows = [row for row in rows if losses.get(row.id)]
     if not rows:
@@ -64,7 +62,7 @@ def strip(
         losses: of each candidate, by layer from 1.
         chosen: the candidate with a frame, if it is among them.
     """
-    figure = empty_figure("depth, from the embedding to the last layer", "", _ROOM + _ROW * len(rows))
+    figure = empty_figure("from the first layer to the last", "", _ROOM + _ROW * len(rows))
     names = [_name(row) for row in rows]
     cells = [(row, name, layer) for row, name in zip(rows, names, strict=True) for layer in _layers(row)]
     values = [losses[row.id].get(layer, math.nan) for row, _, layer in cells]
@@ -97,8 +95,7 @@ def strip(
     figure.update_layout(bargap=0.12, showlegend=False)
     figure.update_xaxes(
         range=[0, 1],
-        tickvals=[0, 0.25, 0.5, 0.75, 1],
-        ticktext=["first", "", "half", "", "last"],
+        showticklabels=False,
         fixedrange=True,
     )
     figure.update_yaxes(

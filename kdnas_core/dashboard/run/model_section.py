@@ -34,14 +34,18 @@ class Pair:
 
 
 def show(snapshot: Snapshot) -> None:
-    """Draws estimates against measurements, collapsed; nothing if there are too few readings."""
+    """Draws estimates against measurements, folded."""
+    folded = st.expander(TITLE, key="estimates", on_change="rerun", bind="query-params")
+    if not folded.open:
+        return  # a model is fitted to all readings
     found = pairs(known_of(snapshot))
     if not found:
+        folded.markdown("There are too few readings yet.")
         return
     median, p90 = (
         f"{100 * value:.0f} %" for value in np.percentile([pair.error for pair in found], (50, 90))
     )
-    with st.expander(TITLE):
+    with folded:
         st.markdown(
             f"Each candidate is estimated from the others of this run, a fifth of them left out at a time:"
             f" off by **{median}** at the median, {p90} at p90. An estimate only ever skips what is far over"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 
 import streamlit as st
@@ -53,17 +52,18 @@ def _draw(db: Path, snapshot: Snapshot) -> None:
 
 def _progress(snapshot: Snapshot) -> None:
     run, candidates = snapshot.run, snapshot.candidates
-    planned, judged = progress.planned(run), len(progress.judged(candidates))
-    states = Counter(row.state for row in candidates)
-    skipped = len(progress.skipped(candidates))
+    states = progress.by_state(candidates)
+    planned, judged = progress.planned(run), sum(len(states[state]) for state in progress.JUDGED)
+    skipped = len(progress.skipped(states["over_budget"]))
     unmeasured = f" ({skipped} by an estimate alone, not measured)" if skipped else ""
-    pruned = len(progress.pruned(candidates))
-    saved = f", {pruned} stopped early, which saved {progress.steps_saved(candidates):.0%} of the steps"
+    pruned = states["pruned"]
+    share = progress.steps_saved([*pruned, *states["done"]]) if pruned else 0.0
+    saved = f", {len(pruned)} stopped early, which saved {share:.0%} of the steps"
     st.progress(
         1.0 if run.state == "finished" else min(1.0, judged / max(1, planned)),
         text=f"Episode {run.episode} of {run.spec.search.episodes} · {judged} of {planned} candidates judged:"
-        f" {states['done']} distilled, {states['over_budget']} over budget{unmeasured},"
-        f" {states['failed']} failed{saved if pruned else ''}",
+        f" {len(states['done'])} distilled, {len(states['over_budget'])} over budget{unmeasured},"
+        f" {len(states['failed'])} failed{saved if pruned else ''}",
     )
     st.markdown(f":small[{' · '.join(_facts(snapshot))}]")
 

@@ -19,7 +19,7 @@ function plotly() {
 export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
   const chart = parentElement.querySelector(".live-chart");
   const given = chart.given;
-  chart.given = data;
+  chart.given = { ...data, figure: JSON.parse(data.figure) };
   chart.tell = setStateValue;
   chart.trigger = setTriggerValue;
   chart.told ??= [];
@@ -33,7 +33,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   }
   chart.setAttribute("role", "figure");
   chart.setAttribute("aria-label", data.alt);
-  chart.style.height = `${data.figure.layout.height}px`;
+  chart.style.height = `${chart.given.figure.layout.height}px`;
   plotly().then((Plotly) => draw(Plotly, chart));
 }
 

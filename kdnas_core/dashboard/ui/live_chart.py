@@ -6,7 +6,6 @@ component hands each new figure to the chart that is on the page already.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,11 +59,10 @@ def show(
     def told(field: str, act: Callable[[Any], None] | None) -> Callable[[], None]:
         return lambda: None if act is None else act(getattr(st.session_state[key], field, None))
 
-    drawn = json.loads(figure.to_json() or "{}")
-    drawn["layout"].pop("template", None)  # colours come from the theme of the page
+    figure.layout.template = {}  # colours come from the theme of the page
     _component(
         key=key,
-        data={"figure": drawn, "name": name, "alt": alt, "view": view, "zoom": zoom},
+        data={"figure": figure.to_json(), "name": name, "alt": alt, "view": view, "zoom": zoom},
         on_zoom_change=told("zoom", on_zoom and (lambda given: on_zoom(as_zoom(given)))),
         on_clicked_change=told("clicked", on_click and (lambda given: _if_id(given, on_click))),
         on_boxed_change=told("boxed", on_box and (lambda given: on_box(_ids(given)))),

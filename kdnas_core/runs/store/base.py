@@ -169,8 +169,10 @@ class Base:
         columns = ", ".join(self._light_columns(table))
         return list(self._db.query(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order}", given))
 
-    def _select_work(self, kind: Kind, **wanted: int | None) -> list[dict[str, Any]]:
-        """The rows of work with the columns of their jobs, newest first; as `_select`."""
+    def _select_work(
+        self, kind: Kind, limit: int | None = None, **wanted: int | None
+    ) -> list[dict[str, Any]]:
+        """The newest rows of work with the columns of their jobs, newest first; as `_select`."""
         where, given = _where(wanted, "work.")
         columns = ", ".join(f"work.{name}" for name in self._light_columns(kind))
         job = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
@@ -178,7 +180,7 @@ class Base:
             self._db.query(
                 f"""SELECT {columns}, {job} FROM {kind} AS work
                 JOIN jobs ON jobs.kind = '{kind}' AND jobs.subject = work.id
-                WHERE {where} ORDER BY work.id DESC""",
+                WHERE {where} ORDER BY work.id DESC LIMIT {-1 if limit is None else limit:d}""",
                 given,
             )
         )

@@ -24,9 +24,9 @@ class Runs(Base):
         """Queues a run, or assigns it to a worker at once; returns its id."""
         return self._create("runs", {"name": spec.name, "spec": spec.to_json(), "method": METHOD}, worker)
 
-    def runs(self) -> list[Run]:
-        """Returns all runs, newest first, without the samples of their teachers' latencies."""
-        return [run_of(row, self._leases) for row in self._select_work("runs")]
+    def runs(self, limit: int | None = None) -> list[Run]:
+        """Returns the newest runs, newest first, without the samples of their teachers' latencies."""
+        return [run_of(row, self._leases) for row in self._select_work("runs", limit=limit)]
 
     def run(self, run: int) -> Run:
         """Returns one run.
