@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdnas_core.distillation.cka import cka, gram_of
 from kdnas_core.distillation.terms import Pass, StateTerm
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch, pooled
@@ -114,36 +115,18 @@ def bootstrap(error: OfTexts, count: int) -> tuple[float, ...]:
 
 
 def vectors_error(student: torch.Tensor, teacher: torch.Tensor) -> OfTexts:
-    """Returns one minus the linear CKA of two sets of vectors (Kornblith et al., 1905.00414, section 3).
-
-    It uses the unbiased estimate of HSIC (Song et al., JMLR 13, 2012; Nguyen et al., 2010.15327, eq. 3),
-    since the biased one increases with a student's width alone. CKA is invariant to rotation, translation and
-    scaling, so no projection is needed.
+    """Returns one minus the linear CKA of two sets of vectors.
 
     Args:
         student: (texts, H_S).
         teacher: (texts, H_T), of the same texts.
     """
-    # centred first: equal in exact arithmetic, and float32 is then precise enough
-    grams = [
-        (centred @ centred.T).float().numpy()
-        for centred in (vectors.double() - vectors.double().mean(0) for vectors in (student, teacher))
-    ]
+    grams = [gram_of(vectors) for vectors in (student, teacher)]
 
     def error(texts: Indices) -> float:
         # excludes pairs of a text with itself, which resampling creates
         apart = texts[:, None] != texts[None, :]
         first, second = (gram[np.ix_(texts, texts)] * apart for gram in grams)
-        own = _hsic(first, first) * _hsic(second, second)
-        return 1 - _hsic(first, second) / math.sqrt(own) if own > 0 else 1.0
+        return 1 - cka(first, second)
 
     return error
-
-
-def _hsic(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """The unbiased estimate of HSIC for Gram matrices with a zero diagonal, times n (n - 3)."""
-    n = len(first)
-    sums = [gram.sum(0, dtype=np.float64) for gram in (first, second)]
-    trace = np.einsum("ij,ij->", first, second, dtype=np.float64)
-    whole = sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
-    return float(trace + whole - 2 * (sums[0] @ sums[1]) / (n - 2))

@@ -94,6 +94,7 @@ class CandidateJournal:
                 loss_se=judgement.loss_se,
                 resampled=packed(judgement.resampled),
                 cut_from=[asdict(source) for source in judgement.cut_from],
+                similarity=judgement.similarity,
                 reward=judgement.reward,
                 languages=judgement.languages,
                 scores=judgement.scores,

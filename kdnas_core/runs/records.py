@@ -36,6 +36,20 @@ class TeacherFacts:
 
 
 @dataclass(frozen=True)
+class TeacherLayerFacts:
+    """What the layers of a run's students are compared with.
+
+    Attributes:
+        floors: for each teacher layer 0..N, by width 1..H the least error of a student layer of that width;
+            NaN if not known.
+        similarity: CKA of each two teacher layers 0..N.
+    """
+
+    floors: list[list[float]]
+    similarity: list[list[float]]
+
+
+@dataclass(frozen=True)
 class Run(Work):
     """One search.
 

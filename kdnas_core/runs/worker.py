@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kdnas_core.distillation.layers import teacher_layers
 from kdnas_core.errors import BadInput, Failure
-from kdnas_core.hardware import computing_on, in_slot, return_memory
+from kdnas_core.hardware import computing_on, exclusive, in_slot, return_memory
 from kdnas_core.models.student import parameters
 from kdnas_core.runs import student_journals
 from kdnas_core.runs.candidate_journal import CandidateJournal
@@ -36,6 +37,7 @@ from kdnas_core.runs.records import (
     Student,
     Sweep,
     TeacherFacts,
+    TeacherLayerFacts,
 )
 from kdnas_core.runs.search_journal import Judged, StoreJournal
 from kdnas_core.runs.signals import put_off
@@ -326,6 +328,7 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
 def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say) -> Iterator[Judged]:
     """Yields what judges candidates: this process, or several that each have a share of the device."""
     judge = make_judge(prepared, say)
+    _compare_layers(store, run, prepared, say)
     slots = slots_for(judge.spec, judge.bench.teacher, say)
     if slots == 1:
         yield CandidateJournal(store, run.id, judge, check, say).judged
@@ -336,6 +339,17 @@ def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say)
     return_memory()
     with SlotPool(slot, check, say) as pool:
         yield pool.judged
+
+
+def _compare_layers(store: Store, run: Run, prepared: Prepared, say: Say) -> None:
+    """Keeps what a page shows of the teacher's own layers, once."""
+    if store.teacher_layers(run.id) is None:
+        say("comparing the teacher's layers")
+        with exclusive():
+            found = teacher_layers(*prepared.read_by_layer)
+        floors = [[round(value, 5) for value in row] for row in found.floors.tolist()]
+        similarity = [[round(value, 4) for value in row] for row in found.similarity.tolist()]
+        store.set_teacher_layers(run.id, TeacherLayerFacts(floors, similarity))
 
 
 def make_controller(prepared: Prepared, earlier: Sequence[Outcome] = ()) -> Controller:

@@ -16,6 +16,7 @@ import transformers
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.distillation.beginning import begin
+from kdnas_core.distillation.layers import LayerSample
 from kdnas_core.distillation.plan import TeacherProfile
 from kdnas_core.distillation.trainer import ProxySet, Watcher, distil
 from kdnas_core.evaluation.proxy_task import ProxyTask, proxy_score
@@ -59,6 +60,7 @@ class Judge:
         importance: of the teacher's heads and neurons, if students are cut out of it.
         shared: the weights of the supernet, if students are cut out of one.
         tasks: the proxies that each candidate is fine-tuned on.
+        layers: what their layers are compared with; None to leave that out.
     """
 
     spec: RunSpec
@@ -72,6 +74,7 @@ class Judge:
     importance: Importance | None = None
     shared: Weights | None = None
     tasks: Sequence[ProxyTask] = ()
+    layers: LayerSample | None = None
 
     def judge(
         self,
@@ -142,7 +145,14 @@ class Judge:
             loss_se=result.standard_error,
             resampled=result.resampled,
             cut_from=mini_kd.sources,
+            similarity=self._similarity(architecture, folder),
         )
+
+    def _similarity(self, architecture: Architecture, student: Path) -> tuple[tuple[float, ...], ...]:
+        if self.layers is None or architecture.is_static:
+            return ()
+        found = self.layers.similarity(read_student(student))
+        return tuple(tuple(round(value, 4) for value in row) for row in found.tolist())
 
     def _settled(
         self, architecture: Architecture, folder: Path, candidate: CandidateUnderJudgement

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdnas_core.architecture import Architecture, static_student
 from kdnas_core.data.corpus import check_corpus
 from kdnas_core.data.splits import SplitTexts, proxy_texts
 from kdnas_core.data.tasks import read_task
 from kdnas_core.data.tokens import Passage
+from kdnas_core.distillation.layers import LayerSample
 from kdnas_core.distillation.needs import (
     check_length,
     head_in_use,
@@ -97,6 +100,14 @@ class Prepared:
     def teacher(self) -> Teacher:
         """The teacher of the search."""
         return self.bench.teacher
+
+    @property
+    def read_by_layer(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str], int]:
+        """The teacher, and the held-out texts to compare layers on, mixed: some read the first alone."""
+        held_out = [text.text for text in self.texts.held_out]
+        random.Random(0).shuffle(held_out)
+        teacher = self.teacher
+        return teacher.model, teacher.tokenizer, held_out, self.spec.proxy.sequence_length
 
 
 def prepare(spec: RunSpec, report: Callable[[str], None], known: Known | None = None) -> Prepared:
@@ -210,6 +221,7 @@ def make_judge(prepared: Prepared, report: Callable[[str], None], slots: int = 1
         importance=importance,
         shared=shared,
         tasks=prepared.tasks,
+        layers=LayerSample.of(*prepared.read_by_layer),
     )
 
 

@@ -46,6 +46,7 @@ VERSIONS = [
     "9_outlook",
     "10_resampled",
     "11_revisions",
+    "12_layers",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

@@ -25,7 +25,7 @@ JOB_COLUMNS = (
     *("activity", "step", "steps", "seconds", "error"),
 )
 
-APART = ("samples", "earlier", "revision")  # columns that are read on their own
+APART = ("samples", "earlier", "revision", "layers", "similarity")  # columns that are read on their own
 
 
 class LeaseLost(Exception):

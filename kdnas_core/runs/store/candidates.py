@@ -97,6 +97,12 @@ class Candidates(Base):
         )
         return losses_in_order(rows)
 
+    def similarity(self, candidate: int) -> list[list[float]]:
+        """Returns the CKA of a candidate's layers 0..M with its teacher's 0..N; empty if not measured."""
+        (row,) = self._db.query("SELECT similarity FROM candidates WHERE id = ?", [candidate])
+        found: list[list[float]] = json.loads(row["similarity"] or "[]")
+        return found
+
 
 def candidate_columns(fields: dict[str, Any]) -> dict[str, Any]:
     """Converts fields of a candidate to columns, with the samples of its latency in a column of their own."""

@@ -216,3 +216,9 @@ def _version_11(db: Database) -> None:
                 UPDATE candidates SET revision =
                     (SELECT max(revision) + 1 FROM candidates WHERE run = NEW.run) WHERE id = NEW.id;
             END""")
+
+
+@migrations(name="12_layers")
+def _version_12(db: Database) -> None:
+    db.execute("ALTER TABLE runs ADD COLUMN layers TEXT")
+    db.execute("ALTER TABLE candidates ADD COLUMN similarity TEXT")

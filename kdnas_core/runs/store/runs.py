@@ -9,7 +9,7 @@ from typing import Any
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.runs.jobs import Job, Worker
-from kdnas_core.runs.records import Run, TeacherFacts
+from kdnas_core.runs.records import Run, TeacherFacts, TeacherLayerFacts
 from kdnas_core.runs.store.base import Base, apart, only
 from kdnas_core.runs.store.rows import run_of
 from kdnas_core.search.loop import Outcome
@@ -57,6 +57,15 @@ class Runs(Base):
     def set_outlook(self, run: int, outlook: Outlook) -> None:
         """Saves what another episode is expected to bring."""
         self._update_work(Job("runs", run), {"outlook": asdict(outlook)})
+
+    def set_teacher_layers(self, run: int, layers: TeacherLayerFacts) -> None:
+        """Saves what a run's students are compared with layer by layer."""
+        self._update_work(Job("runs", run), {"layers": asdict(layers)})
+
+    def teacher_layers(self, run: int) -> TeacherLayerFacts | None:
+        """Returns that; None if it was not measured."""
+        (row,) = self._db.query("SELECT layers FROM runs WHERE id = ?", [run])
+        return TeacherLayerFacts(**json.loads(row["layers"])) if row["layers"] else None
 
 
 def teacher_columns(teacher: TeacherFacts) -> dict[str, Any]:
