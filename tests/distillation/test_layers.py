@@ -68,10 +68,9 @@ def test_cka_is_that_of_a_float64_reference(seed: int) -> None:
     own = hsic_by_pairs(grams[0], grams[0]) * hsic_by_pairs(grams[1], grams[1])
     expected = hsic_by_pairs(*grams) / np.sqrt(own)
     ours = []
-    for vectors in (first, second):
-        gram = gram_of(vectors)
-        np.fill_diagonal(gram, 0)
-        ours.append(gram)
+    for states in (first, second):
+        ours.append(gram_of(states))
+        np.fill_diagonal(ours[-1], 0)
     assert cka(*ours) == pytest.approx(expected, abs=1e-5)
 
 

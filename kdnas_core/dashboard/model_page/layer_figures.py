@@ -6,16 +6,28 @@ import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from kdnas_core.dashboard import wording
+from kdnas_core.dashboard.model.layer_story import Standing
 from kdnas_core.dashboard.model.layer_terms import Depths
-from kdnas_core.dashboard.ui.charts import BLUE, CATEGORICAL, GREY, ORANGE, empty_figure, marked
+from kdnas_core.dashboard.ui.charts import (
+    BLUE,
+    CATEGORICAL,
+    GREEN,
+    GREY,
+    ORANGE,
+    VIOLET,
+    empty_figure,
+    marked,
+)
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.records import LayerLoss
 
 # from 0, learnt, to 1, no better than the mean of the target
 # all colours are light enough for dark numbers
 _SCALE = [[0.0, "#35b39c"], [0.5, "#93d9cb"], [1.0, "#eef1f6"]]
+_ALIKE = [[0.0, "#eef1f6"], [0.5, "#8fb8f5"], [1.0, "#1d4ed8"]]
 _ON_SCALE = "#16202e"
 _GROUND = "rgba(124, 138, 165, 0.13)"
 _MANY_LINES = 12  # the legend of more would push the plot off a phone's screen
@@ -88,6 +100,72 @@ def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: b
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
     return figure
+
+
+def standing_figure(rows: Sequence[Standing]) -> go.Figure:
+    """Draws the error of each layer in three parts, the first layer on top, and where it began."""
+    figure = empty_figure("error", "layer", height=max(220, 110 + _ROW * len(rows)))
+    names = [str(row.layer) for row in rows]
+    floors = [min(row.floor or 0.0, row.final) for row in rows]
+    parts = (
+        ("out of reach", floors, GREY),
+        ("not learnt", [row.final - floor for row, floor in zip(rows, floors, strict=True)], ORANGE),
+        ("learnt here", [max(0.0, row.start - row.final) for row in rows], GREEN),
+    )
+    for name, values, colour in parts:
+        figure.add_bar(
+            x=values,
+            y=names,
+            name=name,
+            orientation="h",
+            marker={"color": colour},
+            hovertemplate=f"layer %{{y}}: %{{x:.3f}} {name}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=[row.final for row in rows],
+        y=names,
+        mode="markers",
+        name="error now",
+        marker={"symbol": "line-ns-open", "size": 14, "color": VIOLET, "line": {"width": 3}},
+        hovertemplate="layer %{y}: error %{x:.3f}<extra></extra>",
+    )
+    figure.update_layout(barmode="stack", bargap=0.25)
+    figure.update_xaxes(
+        range=[0, 1.02 * max(1.0, *(row.start for row in rows), *(row.final for row in rows))]
+    )
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return figure
+
+
+def similarity_figure(student: Sequence[Sequence[float]], teacher: Sequence[Sequence[float]]) -> go.Figure:
+    """Draws the CKA of student layers with teacher layers, beside that of the teacher's own."""
+    figure = make_subplots(
+        cols=2, horizontal_spacing=0.08, subplot_titles=("student × teacher", "teacher × teacher")
+    )
+    for column, (name, cells) in enumerate((("student", student), ("teacher", teacher)), start=1):
+        figure.add_heatmap(
+            z=[list(row) for row in cells],
+            x=[_short(layer) for layer in range(len(teacher))],
+            y=[_short(layer) for layer in range(len(cells))],
+            zmin=0,
+            zmax=1,
+            colorscale=_ALIKE,
+            showscale=column == 2,
+            colorbar={"title": {"text": "CKA"}, "thickness": 10},
+            hovertemplate=f"{name} layer %{{y}}, teacher layer %{{x}}: CKA %{{z:.2f}}<extra></extra>",
+            row=1,
+            col=column,
+        )
+        figure.update_yaxes(type="category", autorange="reversed", automargin=True, row=1, col=column)
+        figure.update_xaxes(title="teacher layer", type="category", automargin=True, row=1, col=column)
+    figure.update_layout(height=330, margin={"l": 8, "r": 8, "t": 28, "b": 8})
+    figure.update_annotations(font={"size": 13})
+    return figure
+
+
+def _short(layer: int) -> str:
+    """A layer's number; the embedding has little room."""
+    return str(layer) if layer else "emb"
 
 
 def curves_figure(losses: Sequence[LayerLoss], depths: Depths, training: str = "mini-KD") -> go.Figure:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import layer_terms
+from kdnas_core.dashboard.model import layer_story, layer_terms
 from kdnas_core.dashboard.model.layer_terms import Depths
 from kdnas_core.dashboard.model_page import layer_figures
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.dashboard.ui import tables
 from kdnas_core.dashboard.ui.charts import CONFIG
-from kdnas_core.runs.records import LayerLoss
+from kdnas_core.runs.records import LayerLoss, TeacherLayerFacts
 
 NORMALISED = "A loss of 0 copies the teacher layer; 1 is no better than its mean."
 YARDSTICK = "1 − the agreement with the teacher: 0 is the teacher itself, 1 no relation."
 PROBE = "Through projections fitted to the student as it is at each evaluation, never trained. "
+STANDING = (
+    "Errors of hidden states in units of the teacher layer's variance. Out of reach is what no layer of this"
+    " width can hold: the variance outside the best subspace of as many dimensions."
+)
+SIMILARITY = "CKA is 1 for layers that hold the same, whatever their basis, and 0 for unrelated ones."
 OTHER = "Lower is better; each term has a scale of its own."
 
 
@@ -33,6 +38,9 @@ class Learnt:
         losses: held-out losses of all evaluations.
         languages: the final loss on each language, if there are several.
         depths: of student and teacher.
+        width: of the student.
+        teacher: what its layers are compared with; None if not known.
+        similarity: CKA of its layers 0..M with its teacher's 0..N; empty if not measured.
     """
 
     key: str
@@ -40,19 +48,27 @@ class Learnt:
     losses: Sequence[LayerLoss]
     languages: Mapping[str, float]
     depths: Depths
+    width: int
+    teacher: TeacherLayerFacts | None = None
+    similarity: Sequence[Sequence[float]] = ()
 
 
 def of_candidate(seen: CandidateView) -> Learnt:
     """Returns the losses of a candidate's mini-KD."""
     candidate = seen.candidate
     depths = Depths.of(seen.run, candidate)
-    return Learnt(f"{candidate.id}", "mini-KD", seen.losses, candidate.languages, depths)
+    width = candidate.architecture.hidden_size
+    name = f"{candidate.id}"
+    return Learnt(
+        name, "mini-KD", seen.losses, candidate.languages, depths, width, seen.layers, seen.similarity
+    )
 
 
 def of_student(seen: StudentView) -> Learnt:
     """Returns the losses of a student's distillation."""
     student, depths = seen.student, Depths.of(seen.run, seen.candidate)
-    return Learnt(student.name, "distillation", seen.losses, student.languages, depths)
+    width = seen.candidate.architecture.hidden_size
+    return Learnt(student.name, "distillation", seen.losses, student.languages, depths, width, seen.layers)
 
 
 def show(learnt: Learnt) -> None:
@@ -61,8 +77,47 @@ def show(learnt: Learnt) -> None:
     if not learnt.losses:
         return
     st.header("What each layer has learnt")
+    _standing(learnt)
     term = _term(learnt)
     _layers(term, layer_terms.of_term(learnt.losses, term), learnt)
+
+
+def _standing(learnt: Learnt) -> None:
+    """Draws how each layer stands, and which layers are alike; what is known of that."""
+    rows = layer_story.standings(learnt.losses, learnt.depths.student, learnt.width, learnt.teacher)
+    if not rows:
+        return
+    st.markdown(f"**{layer_story.told(rows, learnt.width)}**")
+    left, right = st.columns(2) if learnt.similarity and learnt.teacher else (st.container(), None)
+    with left:
+        st.plotly_chart(
+            layer_figures.standing_figure(rows),
+            key="standing",
+            config=CONFIG,
+            alt=f"Error of each of {len(rows)} layers: what is out of reach, not learnt, and learnt",
+        )
+        st.markdown(f":small[{STANDING}]")
+    if right is None or learnt.teacher is None:
+        return
+    with right:
+        st.plotly_chart(
+            layer_figures.similarity_figure(learnt.similarity, learnt.teacher.similarity),
+            key="similarity",
+            config=CONFIG,
+            alt="CKA of each student layer with each teacher layer, beside that of the teacher's layers",
+        )
+        st.markdown(f":small[{SIMILARITY} {_mapping_words(rows, learnt)}]")
+
+
+def _mapping_words(rows: Sequence[layer_story.Standing], learnt: Learnt) -> str:
+    others = layer_story.nearer(rows, learnt.similarity)
+    if not others:
+        return "No layer is clearly more like another teacher layer than like its own."
+    return " ".join(
+        f"Layer {layer} is more like teacher layer {best} ({alike:.2f}) than like its own ({own:.2f}):"
+        " another mapping may suit it better."
+        for layer, best, alike, own in others
+    )
 
 
 def _overview(learnt: Learnt) -> None:

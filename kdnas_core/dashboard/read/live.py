@@ -11,7 +11,7 @@ from typing import Any
 from kdnas_core.dashboard.read.known_candidates import candidates_of
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import ACTIVE, Work
-from kdnas_core.runs.records import Candidate, LayerLoss, Run, Student
+from kdnas_core.runs.records import Candidate, LayerLoss, Run, Student, TeacherLayerFacts
 from kdnas_core.runs.store import Store, opened
 
 BUSY_REFRESH_S = 2.0  # less than a candidate takes
@@ -33,12 +33,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class CandidateView:
-    """A candidate, its run, its losses and the folder of its files."""
+    """A candidate, its run, its losses and the folder of its files.
+
+    `layers` is what its layers are compared with, `similarity` how alike they are (`Store.similarity`).
+    """
 
     candidate: Candidate
     run: Run
     losses: list[LayerLoss]
     folder: Path
+    layers: TeacherLayerFacts | None = None
+    similarity: Sequence[Sequence[float]] = ()
 
 
 def database() -> Path:
@@ -106,7 +111,12 @@ def read_candidate(db: Path, candidate: int) -> CandidateView:
     with opened(db, read_only=True) as store:
         row = store.candidate(candidate)
         return CandidateView(
-            row, store.run(row.run), store.layer_losses(candidate), store.files(row.run, candidate)
+            row,
+            store.run(row.run),
+            store.layer_losses(candidate),
+            store.files(row.run, candidate),
+            store.teacher_layers(row.run),
+            store.similarity(candidate),
         )
 
 

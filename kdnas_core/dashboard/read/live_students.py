@@ -8,7 +8,17 @@ from pathlib import Path
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.proxies import Proxies, proxies_of, read_scored
-from kdnas_core.runs.records import Candidate, Export, LayerLoss, Run, Score, Scoring, Student, Sweep
+from kdnas_core.runs.records import (
+    Candidate,
+    Export,
+    LayerLoss,
+    Run,
+    Score,
+    Scoring,
+    Student,
+    Sweep,
+    TeacherLayerFacts,
+)
 from kdnas_core.runs.store import bytes_of, opened
 
 
@@ -23,6 +33,7 @@ class StudentView:
     folder: Path
     size: int
     children: list[Student]
+    layers: TeacherLayerFacts | None = None  # what its layers are compared with
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,8 @@ def read_student(db: Path, student: int) -> StudentView:
         children = [other for other in store.students(row.run) if other.parent == row.id]
         candidate, run = store.candidate(row.candidate), store.run(row.run)
         losses = store.student_losses(row.id)
-        return StudentView(row, candidate, run, losses, folder, bytes_of(folder), children)
+        layers = store.teacher_layers(row.run)
+        return StudentView(row, candidate, run, losses, folder, bytes_of(folder), children, layers)
 
 
 def read_students_of(db: Path, candidate: Candidate) -> list[Student]:
