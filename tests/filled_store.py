@@ -14,7 +14,7 @@ from pathlib import Path
 from kdnas_core.architecture import Architecture
 from kdnas_core.latency.reading import LatencyReading
 from kdnas_core.runs.jobs import Job, Worker
-from kdnas_core.runs.records import LayerLoss, Score, Scored, TeacherFacts
+from kdnas_core.runs.records import LayerLoss, Score, Scored, TeacherFacts, TeacherLayerFacts
 from kdnas_core.runs.store import Store, files_of, opened
 from kdnas_core.search.reward import kdnas_reward, within_budget
 from kdnas_core.search.space import SearchSpace
@@ -88,8 +88,23 @@ def begin_run(store: Store, spec: RunSpec | None = None) -> int:
         space = space.model_copy(update={**SIZES, **space.model_dump(exclude_none=True)})
     filled = spec.model_copy(update={"space": space.filled_from(TEACHER)})
     store.set_teacher(run, filled, teacher_facts())
+    store.set_teacher_layers(run, teacher_layer_facts())
     store.set_activity(run, "measuring latency of candidate 1")
     return run
+
+
+def teacher_layer_facts() -> TeacherLayerFacts:
+    """Floors that fall with width, and layers that are alike the nearer they are."""
+    width, layers = TEACHER.hidden_size, range(TEACHER.layers + 1)
+    floors = [[max(0.0, 0.9 - size / width) ** 2 for size in range(1, width + 1)] for _ in layers]
+    return TeacherLayerFacts(floors, [[0.9 ** abs(layer - other) for other in layers] for layer in layers])
+
+
+def similarity_of(architecture: Architecture) -> list[list[float]]:
+    """CKA of a student whose layers are spread evenly over its teacher's."""
+    step = TEACHER.layers / architecture.layers
+    layers = range(architecture.layers + 1)
+    return [[0.85 ** abs(layer * step - other) for other in range(TEACHER.layers + 1)] for layer in layers]
 
 
 def judge(store: Store, run: int, candidate: int) -> None:
@@ -118,6 +133,7 @@ def judge(store: Store, run: int, candidate: int) -> None:
         loss=loss,
         loss_se=0.006,
         cut_from=_cut(architecture),
+        similarity=similarity_of(architecture),
         reward=reward,
         seconds=14.2,
         step=STEPS,

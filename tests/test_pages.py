@@ -302,7 +302,8 @@ def test_a_candidate_shows_its_latency_with_the_device_and_its_layers(db: Path) 
     [agreement] = [card for card in app.metric if card.label == "Agreement"]
     assert done.loss is not None
     assert agreement.value == f"{100 * (1 - done.loss):.1f} ± 0.6 %"
-    assert len(charts(app)) == 3
+    assert len(charts(app)) == 5
+    assert "Layers 1 to" in words(app)
 
 
 def cuts(app: AppTest) -> list[Any]:
