@@ -10,9 +10,16 @@ import streamlit as st
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests, starting
+from kdnas_core.dashboard.home import import_section
 from kdnas_core.dashboard.model import time_estimate
 from kdnas_core.dashboard.model.forecast import Forecast
-from kdnas_core.dashboard.new_search import latency_form, objective_form, space_form, space_section
+from kdnas_core.dashboard.new_search import (
+    latency_form,
+    objective_form,
+    space_form,
+    space_section,
+    spec_form,
+)
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.errors import BadInput
@@ -162,22 +169,43 @@ def open_run(check: Check) -> None:
     st.switch_page(places.RUN, query_params={"run": str(check.made[0])})
 
 
-def page() -> None:
-    st.title("New search")
-    db = live.database()
+def by_form(db: Path) -> dict[str, Any]:
+    """Draws the form and returns the fields of its spec."""
     fields, shape = sources()
+    fields["latency"] = latency_form.show(fields["teacher"], shape)
+    above = st.container()
+    fields["objective"], refused = objective()
+    with above:
+        same_heads = ObjectiveSpec(**fields["objective"]).compares_heads
+        fields["space"] = space_form.show(fields["teacher"], shape, same_heads)
+        seen = None if shape is None else space_section.show(fields, shape)
+    if refused is not None:
+        raise refused
+    fields |= effort()
+    time_needed(db, fields, seen)
+    return fields
+
+
+def by_spec(db: Path) -> dict[str, Any]:
+    """Draws the text of a spec, and says what it asks for."""
+    left, right = st.columns(2)
+    with left:
+        fields = spec_form.show(db).model_dump()
+    with right:
+        spec = starting.checked(fields)
+        st.markdown(import_section.search_in_words(spec))
+        shape = starting.shape_of(spec.teacher)
+        time_needed(db, fields, None if shape is None else space_section.show(fields, shape))
+    return fields
+
+
+def page() -> None:
+    db = live.database()
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.title("New search", width="content")
+        as_spec = st.toggle("As JSON", "from" in st.query_params, key="as_json")
     try:
-        fields["latency"] = latency_form.show(fields["teacher"], shape)
-        above = st.container()
-        fields["objective"], refused = objective()
-        with above:
-            same_heads = ObjectiveSpec(**fields["objective"]).compares_heads
-            fields["space"] = space_form.show(fields["teacher"], shape, same_heads)
-            seen = None if shape is None else space_section.show(fields, shape)
-        if refused is not None:
-            raise refused
-        fields |= effort()
-        time_needed(db, fields, seen)
+        fields = by_spec(db) if as_spec else by_form(db)
     except BadInput as error:
         widgets.trouble(error)
         st.button("Start search", type="primary", disabled=True)

@@ -54,6 +54,7 @@ class Run(Work):
     """One search.
 
     `outlook` is that after its last episode, None before the first is over; runs of one `method` compare.
+    Name, note and tags are the user's; an archived run is not listed unless it is asked for.
     """
 
     name: str
@@ -62,6 +63,9 @@ class Run(Work):
     teacher: TeacherFacts | None
     outlook: Outlook | None = None
     method: int = METHOD
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    archived: bool = False
 
     @property
     def job(self) -> Job:

@@ -105,7 +105,9 @@ def test_the_budget_slider_picks_another_student_and_never_one_over_it(
     assert expected.point[0] <= float(told[1])
 
 
-@pytest.mark.parametrize("address", ["/", "/new", "/run?run=1", "/candidate?candidate=4"])
+@pytest.mark.parametrize(
+    "address", ["/", "/new", "/run?run=1", "/candidate?candidate=4", "/compare?candidates=2,4"]
+)
 def test_a_phone_shows_every_page_without_scrolling_sideways(
     page: Page, filled_server: Server, address: str
 ) -> None:
@@ -138,7 +140,9 @@ def test_home_is_drawn_quickly_and_asks_no_other_host(page: Page, server: Server
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("address", ["/", "/new", "/run?run=1", "/candidate?candidate=4"])
+@pytest.mark.parametrize(
+    "address", ["/", "/new", "/run?run=1", "/candidate?candidate=4", "/compare?candidates=2,4"]
+)
 def test_no_page_breaks_the_rules_of_accessibility(
     page: Page, filled_server: Server, address: str, scheme: str
 ) -> None:
@@ -198,9 +202,16 @@ def broken_rules(page: Page) -> list[str]:
 def test_deleting_a_run_asks_first(page: Page, server: Server) -> None:
     fill(server.db)
     open_page(page, server, "/")
+    table = page.locator(".st-key-runs canvas").first
+    box = table.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 17, box["y"] + 35 + 17)  # the first row; without one, nothing is deleted
     page.get_by_role("button", name="Delete run 1 …").click()
     with opened(server.db, read_only=True) as store:
         assert store.runs()
+    expect(page.get_by_role("button", name="Delete for good")).to_be_disabled()
+    page.get_by_role("textbox", name="Type 1 to confirm").fill("1")
+    page.keyboard.press("Enter")
     page.get_by_role("button", name="Delete for good").click()
     expect(page.get_by_text("No search has been started yet")).to_be_visible(timeout=10_000)
     with opened(server.db, read_only=True) as store:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,7 +198,7 @@ def test_the_slider_has_room_on_both_sides_of_any_budget(db: Path, milliseconds:
 
 def test_the_tables_hold_a_row_for_each_run_and_candidate_and_its_units(db: Path) -> None:
     seen = live.read_run(db, fill(db))
-    runs = tables.runs_table([seen], now=time.time())
+    runs = tables.runs_table([seen])
     assert runs.loc[0, "Judged"] == "16 of 16"
     assert "ms" in str(runs.loc[0, "Pick within budget"])
     table = tables.candidates_table(seen.candidates)

@@ -47,6 +47,7 @@ VERSIONS = [
     "10_resampled",
     "11_revisions",
     "12_layers",
+    "13_notes_tags",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

@@ -70,6 +70,28 @@ def extend(db: Path, job: Job, episodes: int) -> str:
     return f"{job.title} goes on for {episodes} more episode{'' if episodes == 1 else 's'}."
 
 
+def describe(db: Path, run: int, name: str, note: str, tags: Sequence[str]) -> str:
+    """Gives a run another name, note and tags.
+
+    Raises:
+        BadInput: as `Store.describe`.
+    """
+    with opened(db) as store:
+        store.describe(run, name, note, tags)
+    return f"Run {run} is described."
+
+
+def archive(db: Path, run: int, archived: bool) -> str:
+    """Takes a run out of the list of searches, or back.
+
+    Raises:
+        BadInput: there is no such run.
+    """
+    with opened(db) as store:
+        store.archive(run, archived)
+    return f"Run {run} is {'archived' if archived else 'listed again'}."
+
+
 def delete(db: Path, job: Job) -> str:
     """Deletes work with everything made in it, and its files.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -16,6 +16,7 @@ from kdnas_core.package.manifest import Found, Manifest, look
 from kdnas_core.spec import RunSpec, SpaceSpec
 
 LONGEST_TITLE = 80
+_LISTED = 12
 INTRODUCTION = (
     "Drop the **run.json** of a search to run the same search here, or the **zip** of an exported student to"
     " score it, distil it further and export it again. A zip of more than 1 GB:"
@@ -74,9 +75,15 @@ def space_in_words(space: SpaceSpec) -> str:
         return "derived from the teacher"
     knobs = {"presets": "published students"}
     return "; ".join(
-        f"{knobs.get(knob, knob.replace('_', ' '))} {', '.join(map(str, choices))}"
-        for knob, choices in chosen.items()
+        f"{knobs.get(knob, knob.replace('_', ' '))} {_in_short(choices)}" for knob, choices in chosen.items()
     )
+
+
+def _in_short(choices: Sequence[object]) -> str:
+    """Lists choices; of many, the first and the last."""
+    if len(choices) > _LISTED:
+        return f"{choices[0]} to {choices[-1]} ({len(choices)} sizes)"
+    return ", ".join(map(str, choices))
 
 
 def student_in_words(manifest: Manifest) -> str:

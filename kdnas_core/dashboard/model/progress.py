@@ -140,6 +140,16 @@ def seconds_left(run: Run, candidates: Sequence[Candidate]) -> float | None:
     return pace * max(0, planned(run) - len(judged(candidates)))
 
 
+def best_so_far(candidates: Sequence[Candidate], most: int = 40) -> list[float]:
+    """Returns one minus the least error so far, by candidates judged, at no more than so many of them."""
+    best, found = math.inf, []
+    for candidate in judged(candidates):
+        if candidate.state == "done" and math.isfinite(candidate.point[1]):
+            best = min(best, candidate.point[1])
+        found.append(0.0 if math.isinf(best) else 1 - best)
+    return found[:: max(1, -(-len(found) // most))]
+
+
 def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[int, float]]:
     """Returns (candidates judged, share of the area up to the budget and a loss of 1 that is dominated)."""
     front: list[pareto.Point] = []  # by ascending latency, and so by descending loss

@@ -11,9 +11,10 @@ from typing import Any
 from kdnas_core.dashboard.read.known_candidates import candidates_of
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import ACTIVE, Work
-from kdnas_core.runs.records import Candidate, LayerLoss, Run, Student, TeacherLayerFacts
+from kdnas_core.runs.records import AnyWork, Candidate, LayerLoss, Run, Student, TeacherLayerFacts
 from kdnas_core.runs.store import Store, opened
 
+_ORDER = {"running": 0, "queued": 1, "interrupted": 2, "paused": 3, "failed": 4}
 BUSY_REFRESH_S = 2.0  # less than a candidate takes
 IDLE_REFRESH_S = 10.0  # a run may be resumed from the command line
 
@@ -57,6 +58,38 @@ def read_runs(db: Path, limit: int | None = None) -> list[Snapshot]:
         return []
     with opened(db, read_only=True) as store:
         return [_snapshot(store, run) for run in store.runs(limit)]
+
+
+def find_runs(db: Path, wanted: str, limit: int | None, *, archived: bool) -> tuple[list[Snapshot], int]:
+    """Returns the newest of the runs that are wanted, with their candidates, and how many are.
+
+    Args:
+        db: the store.
+        wanted: words that all have to be in a run's name, note, tags, state or teacher; empty for all runs.
+        limit: the most runs; None for all.
+        archived: whether the runs that are archived are wanted, instead of the others.
+    """
+    if not db.exists():
+        return [], 0
+    words = wanted.lower().split()
+    with opened(db, read_only=True) as store:
+        found = [run for run in store.runs() if run.archived == archived and _has(run, words)]
+        return [_snapshot(store, run) for run in found[:limit]], len(found)
+
+
+def _has(run: Run, words: Sequence[str]) -> bool:
+    teacher = run.spec.teacher if run.teacher is None else run.teacher.name
+    text = " ".join([str(run.id), run.name, run.note, *run.tags, run.state, teacher]).lower()
+    return all(word in text for word in words)
+
+
+def read_jobs(db: Path) -> list[AnyWork]:
+    """Returns work that is running, then what is queued, in the order served, then what waits or failed."""
+    if not db.exists():
+        return []
+    with opened(db, read_only=True) as store:
+        works = [store.work(job) for job in store.unfinished()]
+        return sorted(works, key=lambda work: (_ORDER[work.state], work.created_at))
 
 
 def read_run(db: Path, run: int) -> Snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pandas as pd
 import streamlit as st
@@ -12,11 +13,25 @@ from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.layer_terms import TermLoss
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.runs.picks import Pick
-from kdnas_core.runs.records import Candidate
+from kdnas_core.runs.records import AnyWork, Candidate
 
 RUN_COLUMNS = {
     "Run": st.column_config.NumberColumn(pinned=True, format="%d", alignment="left"),
+    "Name": st.column_config.TextColumn(pinned=True),
+    "Done": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=110),
+    "Best so far": st.column_config.LineChartColumn(
+        help="The best agreement or score within the budget, by candidates judged",
+        y_min=0,
+        y_max=1,
+        width=110,
+    ),
+    "Tags": st.column_config.ListColumn(),
+    "Started": st.column_config.DatetimeColumn(format="distance"),
     "Students": st.column_config.NumberColumn(format="%d", help="distilled in full, or to be"),
+}
+JOB_COLUMNS = {
+    "Done": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=110),
+    "Asked for": st.column_config.DatetimeColumn(format="distance"),
 }
 CANDIDATE_COLUMNS = {
     "Candidate": st.column_config.NumberColumn(pinned=True, format="%d"),
@@ -48,9 +63,25 @@ TERM_COLUMNS = {
 }
 
 
-def runs_table(snapshots: Sequence[Snapshot], now: float) -> pd.DataFrame:
+def runs_table(snapshots: Sequence[Snapshot]) -> pd.DataFrame:
     """Returns one row for each run, in the given order."""
-    return pd.DataFrame([_run_row(snapshot, now) for snapshot in snapshots])
+    return pd.DataFrame([_run_row(snapshot) for snapshot in snapshots])
+
+
+def jobs_table(works: Sequence[AnyWork]) -> pd.DataFrame:
+    """Returns one row for each piece of work, in the given order."""
+    return pd.DataFrame([_job_row(work) for work in works])
+
+
+def _job_row(work: AnyWork) -> dict[str, object]:
+    return {
+        "Work": work.job.title,
+        "State": wording.state(work.state),
+        "Now": work.error if work.state == "failed" else work.activity,
+        "Done": work.step / work.steps if work.steps else None,
+        "Asked for": datetime.fromtimestamp(work.created_at, UTC),
+        "Time spent": wording.duration(work.seconds),
+    }
 
 
 def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
@@ -109,18 +140,24 @@ def _term_row(loss: TermLoss) -> dict[str, object]:
     }
 
 
-def _run_row(snapshot: Snapshot, now: float) -> dict[str, object]:
+def _run_row(snapshot: Snapshot) -> dict[str, object]:
     run, candidates = snapshot.run, snapshot.candidates
+    judged, planned = len(progress.judged(candidates)), progress.planned(run)
+    left = progress.seconds_left(run, candidates)
     return {
         "Run": run.id,
         "Name": run.name,
         "State": wording.state(run.state),
-        "Episode": f"{run.episode} of {run.spec.search.episodes}",
-        "Judged": f"{len(progress.judged(candidates))} of {progress.planned(run)}",
+        "Judged": f"{judged} of {planned}",
+        "Done": 1.0 if run.state == "finished" else judged / max(1, planned),
+        "Left": None if left is None else wording.duration(left),
         "Pick within budget": _best(snapshot),
+        "Best so far": progress.best_so_far(candidates),
         "Students": len(snapshot.students),
+        "Tags": list(run.tags),
+        "Note": run.note,
         "Budget": wording.budget(run.spec.latency, progress.budget_of(run)),
-        "Last beat": wording.ago(run.heartbeat_at, now),
+        "Started": datetime.fromtimestamp(run.created_at, UTC),
     }
 
 

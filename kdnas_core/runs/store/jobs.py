@@ -64,6 +64,15 @@ class Jobs(Runs, Requests):
         queued = self._db.query("SELECT DISTINCT kind FROM jobs WHERE state = 'queued'")
         return any(row["kind"] in LANES[lane] for row in queued)
 
+    def unfinished(self, most: int = 50) -> list[Job]:
+        """Returns the newest work that is running, queued, paused or failed; checks of requests aside."""
+        rows = self._db.query(
+            """SELECT kind, subject FROM jobs WHERE kind != 'checks'
+            AND state IN ('running', 'queued', 'paused', 'failed') ORDER BY created_at DESC LIMIT ?""",
+            [most],
+        )
+        return [Job(row["kind"], row["subject"]) for row in rows]
+
     def claim(self, worker: Worker, kinds: Collection[Kind] = LANES["long"]) -> AnyWork | None:
         """Assigns the oldest queued work of these kinds to a worker; returns None if there is none."""
         with self._write():

@@ -222,3 +222,10 @@ def _version_11(db: Database) -> None:
 def _version_12(db: Database) -> None:
     db.execute("ALTER TABLE runs ADD COLUMN layers TEXT")
     db.execute("ALTER TABLE candidates ADD COLUMN similarity TEXT")
+
+
+@migrations(name="13_notes_tags")
+def _version_13(db: Database) -> None:
+    db.execute("ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE runs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'")
+    db.execute("ALTER TABLE runs ADD COLUMN archived INTEGER NOT NULL DEFAULT 0")

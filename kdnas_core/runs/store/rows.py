@@ -46,7 +46,8 @@ def run_of(row: dict[str, Any], leases: Path, samples: Sequence[float] = ()) -> 
     facts = teacher and _teacher(teacher, samples)
     found = json.loads(row["outlook"]) if row["outlook"] else None
     outlook = found and Outlook(**{**found, "chances": tuple(found["chances"])})
-    return Run(**{**_served(row, "runs", leases), "spec": spec, "teacher": facts, "outlook": outlook})
+    own = {"tags": tuple(json.loads(row["tags"])), "archived": bool(row["archived"])}
+    return Run(**{**_served(row, "runs", leases), "spec": spec, "teacher": facts, "outlook": outlook, **own})
 
 
 def student_of(row: dict[str, Any], leases: Path) -> Student:

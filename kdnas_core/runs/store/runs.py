@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kdnas_core.architecture import Architecture
+from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import Run, TeacherFacts, TeacherLayerFacts
 from kdnas_core.runs.store.base import Base, apart, only
@@ -53,6 +54,27 @@ class Runs(Base):
     def set_earlier(self, run: int, outcomes: Sequence[Outcome]) -> None:
         """Keeps the outcomes of earlier searches that a run learns from."""
         self._update_work(Job("runs", run), {"earlier": [asdict(outcome) for outcome in outcomes]})
+
+    def describe(self, run: int, name: str, note: str, tags: Sequence[str]) -> None:
+        """Gives a run another name, note and tags.
+
+        Raises:
+            BadInput: there is no such run, or it has no name left.
+        """
+        self.run(run)
+        if not name.strip():
+            raise BadInput("A run needs a name; type one.")
+        own = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+        self._update_work(Job("runs", run), {"name": name.strip(), "note": note.strip(), "tags": own})
+
+    def archive(self, run: int, archived: bool) -> None:
+        """Takes a run out of the list, or back.
+
+        Raises:
+            BadInput: there is no such run.
+        """
+        self.run(run)
+        self._update_work(Job("runs", run), {"archived": int(archived)})
 
     def set_outlook(self, run: int, outlook: Outlook) -> None:
         """Saves what another episode is expected to bring."""

@@ -1,0 +1,1 @@
+"""Sections and figures of the page that compares candidates."""
