@@ -197,9 +197,11 @@ def test_a_run_says_how_many_candidates_were_stopped_early_and_what_that_saved(d
 
 
 def test_a_run_shows_how_far_estimates_of_latency_are_from_what_it_measured(db: Path) -> None:
-    app = shown(places.RUN, run=fill(db))
-    [box] = [box for box in app.expander if box.label == model_section.TITLE]
+    run = fill(db)
+    [box] = [box for box in shown(places.RUN, run=run).expander if box.label == model_section.TITLE]
     assert not box.proto.expanded
+    app = shown(places.RUN, run=run, estimates="true")
+    [box] = [box for box in app.expander if box.label == model_section.TITLE]
     assert "at the median" in box.markdown[0].value
     [figure] = [figure for alt, figure in charts(app).items() if "Estimated against measured" in alt]
     assert len(figure["data"][1]["x"]) == 16

@@ -94,13 +94,22 @@ class CandidateJournal:
                 loss_se=judgement.loss_se,
                 resampled=packed(judgement.resampled),
                 cut_from=[asdict(source) for source in judgement.cut_from],
-                similarity=judgement.similarity,
+                similarity=self._similarity(candidate) if judgement.state == "done" else [],
                 reward=judgement.reward,
                 languages=judgement.languages,
                 scores=judgement.scores,
                 weights=int(judgement.state == "done"),
                 **({} if judgement.rung is None else {"step": judgement.rung}),
             )
+
+    def _similarity(self, candidate: Candidate) -> list[list[float]]:
+        """How alike its layers are to its teacher's; what is only to be looked at must not fail it."""
+        try:
+            folder = self.store.files(self.run, candidate.id)
+            return self.judge.similarity(candidate.architecture, folder, self.check)
+        except (RuntimeError, ValueError, MemoryError):
+            log.exception(f"the layers of candidate {candidate.id} were not compared")
+            return []
 
     def _not_measured(self, candidate: Candidate, estimated_ms: float) -> None:
         """Writes the estimates of a candidate that was not built: it has no parameters and no latency."""

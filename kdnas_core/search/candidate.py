@@ -54,7 +54,6 @@ class Judgement:
         loss_se: standard error of the loss over held-out texts; None if the loss is the mean over layers.
         resampled: the loss on samples of those texts, the same for each candidate; empty as above.
         cut_from: the sources of its layers; empty for random weights.
-        similarity: CKA of each of its layers 0..M with each of its teacher's, 0..N; empty without layers.
         rung: the steps after which it was pruned, or measured and over the budget.
     """
 
@@ -67,7 +66,6 @@ class Judgement:
     loss_se: float | None = None
     resampled: tuple[float, ...] = ()
     cut_from: tuple[LayerSource, ...] = ()
-    similarity: tuple[tuple[float, ...], ...] = ()
     rung: int | None = None
 
 

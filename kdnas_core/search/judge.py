@@ -145,14 +145,23 @@ class Judge:
             loss_se=result.standard_error,
             resampled=result.resampled,
             cut_from=mini_kd.sources,
-            similarity=self._similarity(architecture, folder),
         )
 
-    def _similarity(self, architecture: Architecture, student: Path) -> tuple[tuple[float, ...], ...]:
+    def similarity(
+        self, architecture: Architecture, folder: Path, waiting: Callable[[], None]
+    ) -> list[list[float]]:
+        """Returns the CKA of each layer 0..M of a student with each of its teacher's; empty without layers.
+
+        Args:
+            architecture: of the student.
+            folder: of its weights.
+            waiting: called while another process holds the device; may raise to end it early.
+        """
         if self.layers is None or architecture.is_static:
-            return ()
-        found = self.layers.similarity(read_student(student))
-        return tuple(tuple(round(value, 4) for value in row) for row in found.tolist())
+            return []
+        with in_slot(self.slots, waiting):
+            found = self.layers.similarity(read_student(folder))
+        return [[round(value, 4) for value in row] for row in found.tolist()]
 
     def _settled(
         self, architecture: Architecture, folder: Path, candidate: CandidateUnderJudgement

@@ -40,6 +40,7 @@ class ActingJudge:
         self.acts = acts
         self.judged: list[Architecture] = []
         self.peers: list[list[Peer]] = []  # that each was judged beside
+        self.compared: list[Architecture] = []
 
     def judge(
         self, architecture: Architecture, folder: Path, listener: Listener, peers: KnownPeers
@@ -51,6 +52,14 @@ class ActingJudge:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         return self.acts[architecture](architecture, folder, listener)
+
+    def similarity(
+        self, architecture: Architecture, folder: Path, waiting: Callable[[], None]
+    ) -> list[list[float]]:
+        self.compared.append(architecture)
+        if architecture == B:
+            raise RuntimeError("not enough memory")
+        return [[1.0, 0.5], [0.25, 0.75]]
 
 
 def done(loss: float, milliseconds: float) -> Act:
@@ -140,6 +149,17 @@ def test_what_a_judgement_finds_is_written(store: Store, run: int) -> None:
         LayerLoss(2, 1, 3, 0.3),
     ]
     assert store.layer_losses(candidate.id) == expected
+
+
+def test_the_layers_of_what_was_distilled_are_compared_and_a_failure_of_that_fails_no_candidate(
+    store: Store, run: int
+) -> None:
+    journal, judge = journal_of(store, run, {A: done(0.3, 2.0), B: done(0.2, 3.0), C: over_budget})
+    search(Scripted([A, B, C]), journal, 1, 3)
+    assert judge.compared == [A, B]
+    assert states(store, run) == ["done", "done", "over_budget"]
+    ids = [candidate.id for candidate in store.candidates(run)]
+    assert [store.similarity(candidate) for candidate in ids] == [[[1.0, 0.5], [0.25, 0.75]], [], []]
 
 
 def several_terms(architecture: Architecture, folder: Path, listener: Listener) -> Judgement:
