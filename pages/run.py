@@ -27,7 +27,9 @@ from kdnas_core.dashboard.run import (
 )
 from kdnas_core.dashboard.ui import places, widgets
 from kdnas_core.dashboard.ui.charts import CONFIG
+from kdnas_core.runs.records import Run
 
+DRAWN = "run_drawn"  # the run whose page was drawn last in this session
 HYPERVOLUME = "The share of the area up to the run's budget and full agreement that the frontier dominates."
 
 
@@ -77,6 +79,16 @@ def how_it_went(snapshot: Snapshot) -> None:
             )
 
 
+def forget_other(run: Run) -> None:
+    """Takes back what was set on the page of another run, which Streamlit keeps in session and address."""
+    before = st.session_state.get(DRAWN)
+    st.session_state[DRAWN] = run.id
+    if before in (None, run.id):
+        return
+    budget_control.reset(run)
+    budgets_section.reset(run)
+
+
 def page() -> None:
     db = live.database()
     run = live.id_in_address(st.query_params.get("run"), "run") or live.newest_run(db)
@@ -87,6 +99,7 @@ def page() -> None:
         return
     st.query_params["run"] = str(run)
     snapshot = live.read_run(db, run)
+    forget_other(snapshot.run)
     refresh = live.refresh_s([snapshot.run, *snapshot.students], live=run_header.updates())
     st.fragment(run_header.show, run_every=refresh, key="header")(db, snapshot, refresh)
     if any(row.latency or row.estimated_ms for row in snapshot.candidates):

@@ -171,6 +171,52 @@ def test_moving_the_budget_picks_another_student_at_once(db: Path) -> None:
     assert "nothing was distilled" in words(app)
 
 
+def field(app: AppTest, label: str) -> Any:
+    [found] = [box for box in app.text_input if box.label == label]
+    return found
+
+
+def test_what_is_set_on_the_page_of_one_run_is_not_set_on_that_of_another(db: Path) -> None:
+    first, second = fill(db), fill(db, spec=quick_spec(seed=3))
+    app = shown(places.RUN, run=first)
+    own = field(app, "Latency budget").value
+    field(app, "Latency budget").set_value("5x").run()
+    assert "Pick within" in words(app)
+    app.query_params["run"] = str(second)  # what was typed is still in the address
+    app.run()
+    assert field(app, "Latency budget").value == own
+
+
+def test_a_typed_budget_that_is_none_is_refused_and_the_runs_own_is_used(db: Path) -> None:
+    app = shown(places.RUN, run=fill(db), budget="quickly")
+    assert "type ms, such as 7.5" in app.error[0].value
+    assert "Pick within 9.54 ms" in words(app)
+
+
+def test_another_axis_gives_up_the_zoom_of_the_address(db: Path) -> None:
+    app = shown(places.RUN, run=fill(db), zoom="1,2,3,4")
+    [axis] = [box for box in app.selectbox if box.label == "Horizontal axis"]
+    axis.set_value("parameters").run()
+    assert "zoom" not in app.query_params
+    assert not app.exception
+
+
+@pytest.mark.parametrize("zoom", ["", "1,2", "a,b,c,d", "1,2,3,nan", "1," * 999])
+def test_a_zoom_or_choice_that_is_none_blanks_no_page(db: Path, zoom: str) -> None:
+    app = shown(places.RUN, run=fill(db, episodes=1), zoom=zoom, candidate="<b>", x="nothing", log="perhaps")
+    assert "Pick within" in words(app)
+
+
+def test_a_run_that_was_deleted_under_its_page_is_said_to_be_gone(db: Path) -> None:
+    run = fill(db, episodes=1)
+    app = shown(places.RUN, run=run)
+    with opened(db) as store:
+        store.delete_run(run)
+    app.run()
+    assert not app.exception
+    assert f"no run {run}" in app.error[0].value
+
+
 def test_a_run_says_how_many_candidates_were_skipped_by_an_estimate(db: Path) -> None:
     with opened(db) as store:
         run = begin_run(store)

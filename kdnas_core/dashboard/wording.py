@@ -145,7 +145,7 @@ def exchange(pick: Candidate, other: Candidate) -> str:
     """Says what a student that is slower or faster than a pick would change."""
     ms, points = other.point[0] - pick.point[0], 100 * (pick.point[1] - other.point[1])
     latency = f"{milliseconds(abs(ms))} {'more' if ms > 0 else 'less'}"
-    verb, change = ("buys", points) if ms > 0 else ("costs", -points)
+    verb, change = ("gains", points) if ms > 0 else ("loses", -points)
     return f"{latency} {verb} {change:.1f} points, {change / abs(ms):.1f} for each ms (candidate {other.id})."
 
 

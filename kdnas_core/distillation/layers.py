@@ -5,6 +5,7 @@ Both are measured on the tokens of held-out texts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,25 +14,29 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdnas_core.distillation.cka import Gram, cka, gram_of
+from kdnas_core.distillation.cka import Gram, gram_of, hsic
 
 FLOOR_TOKENS, FEWEST = 8_000, 4  # of the latter, for each dimension
 SIMILARITY_TOKENS = 1_000  # a Gram matrix is as large as their number squared
-_BATCH = 32
+_BATCH = 8  # texts: no more than are needed are read
 
 
 @dataclass(frozen=True)
-class TeacherLayers:
-    """What students of a teacher are compared with.
+class _Alike:
+    """The Gram matrix of a layer's states with a zero diagonal, and its HSIC with itself."""
 
-    Attributes:
-        floors: for each layer 0..N, by width 1..H the least error of a student layer of that width, in units
-            of the layer's variance: the variance outside the best subspace of that many dimensions.
-        similarity: CKA of each two layers, (N + 1, N + 1).
-    """
+    gram: Gram
+    own: float
 
-    floors: NDArray[np.float64]
-    similarity: NDArray[np.float64]
+    @classmethod
+    def of(cls, states: torch.Tensor) -> _Alike:
+        gram = gram_of(states)
+        np.fill_diagonal(gram, 0)
+        return cls(gram, hsic(gram, gram))
+
+    def cka(self, other: _Alike) -> float:
+        own = self.own * other.own
+        return hsic(self.gram, other.gram) / math.sqrt(own) if own > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -42,35 +47,40 @@ class LayerSample:
         texts: enough for the tokens that are used.
         length: at which they are cut, in tokens.
         tokenizer: the teacher's, and its students'.
-        grams: of each teacher layer 0..N.
+        teacher: its layers 0..N.
     """
 
     texts: Sequence[str]
     length: int
     tokenizer: PreTrainedTokenizerBase
-    grams: Sequence[Gram]
+    teacher: Sequence[_Alike]
 
     @classmethod
     def of(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int
     ) -> LayerSample:
         """Reads the texts with the teacher."""
-        grams = [
-            gram_of(states) for states in layer_states(model, tokenizer, texts, length, SIMILARITY_TOKENS)
-        ]
-        return cls(texts, length, tokenizer, [_without_diagonal(gram) for gram in grams])
+        states = layer_states(model, tokenizer, texts, length, SIMILARITY_TOKENS)
+        return cls(texts, length, tokenizer, list(map(_Alike.of, states)))
 
     def similarity(self, student: PreTrainedModel) -> NDArray[np.float64]:
         """Returns the CKA of each layer 0..M of a student with each of its teacher, (M + 1, N + 1)."""
         states = layer_states(student, self.tokenizer, self.texts, self.length, SIMILARITY_TOKENS)
-        grams = [_without_diagonal(gram_of(each)) for each in states]
-        return np.array([[cka(gram, other) for other in self.grams] for gram in grams])
+        return np.array([[own.cka(other) for other in self.teacher] for own in map(_Alike.of, states)])
+
+    @property
+    def of_teacher(self) -> NDArray[np.float64]:
+        """CKA of each two teacher layers, (N + 1, N + 1)."""
+        return np.array([[own.cka(other) for other in self.teacher] for own in self.teacher])
 
 
-def teacher_layers(
+def floors(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int
-) -> TeacherLayers:
-    """Measures the layers of a teacher.
+) -> NDArray[np.float64]:
+    """Returns for each layer 0..N of a teacher, by width 1..H, the least error of a student of that width.
+
+    It is the share of the layer's variance outside the best subspace of so many dimensions: no linear map of
+    fewer comes nearer (Eckart and Young, 1936). It is NaN where there are too few tokens to tell.
 
     Args:
         model: the teacher.
@@ -78,24 +88,38 @@ def teacher_layers(
         texts: held out.
         length: at which texts are cut, in tokens.
     """
-    states = layer_states(model, tokenizer, texts, length, FLOOR_TOKENS)
-    sample = LayerSample.of(model, tokenizer, texts, length)
-    similarity = [[cka(gram, other) for other in sample.grams] for gram in sample.grams]
-    return TeacherLayers(np.array([floors(each) for each in states]), np.array(similarity))
+    spreads: list[_Spread] = []
+    for of_layers in _batches(model, tokenizer, texts, length, FLOOR_TOKENS):
+        spreads = spreads or [_Spread.empty(states.shape[1]) for states in of_layers]
+        spreads = [spread.with_more(states) for spread, states in zip(spreads, of_layers, strict=True)]
+    return np.array([spread.outside() for spread in spreads])
 
 
-def floors(states: torch.Tensor) -> NDArray[np.float64]:
-    """Returns the share of the variance of states (tokens, H) outside their best subspace of width 1..H.
+@dataclass(frozen=True)
+class _Spread:
+    """Sums over states, of which their covariance is made: the states of all layers would fill the memory."""
 
-    No linear map of fewer dimensions comes nearer to them (Eckart and Young, 1936). It is NaN where there are
-    too few tokens to tell.
-    """
-    if len(states) < FEWEST * states.shape[1]:
-        return np.full(states.shape[1], np.nan)
-    centred = states.double() - states.double().mean(0)
-    values = torch.linalg.eigvalsh(centred.T @ centred).flip(0).clamp(min=0).numpy()
-    total = values.sum()
-    return np.clip(1 - np.cumsum(values) / total, 0, 1) if total > 0 else np.zeros(len(values))
+    count: int
+    sums: torch.Tensor
+    products: torch.Tensor
+
+    @classmethod
+    def empty(cls, width: int) -> _Spread:
+        return cls(0, torch.zeros(width).double(), torch.zeros(width, width).double())
+
+    def with_more(self, states: torch.Tensor) -> _Spread:
+        more = states.double()
+        return _Spread(self.count + len(more), self.sums + more.sum(0), self.products + more.T @ more)
+
+    def outside(self) -> NDArray[np.float64]:
+        """The share of the variance outside the best subspace of width 1..H."""
+        width = len(self.sums)
+        if self.count < FEWEST * width:
+            return np.full(width, np.nan)
+        scatter = self.products - torch.outer(self.sums, self.sums) / self.count
+        values = torch.linalg.eigvalsh(scatter).flip(0).clamp(min=0).numpy()
+        total = values.sum()
+        return np.clip(1 - np.cumsum(values) / total, 0, 1) if total > 0 else np.zeros(width)
 
 
 def layer_states(
@@ -114,6 +138,7 @@ def layer_states(
 def _batches(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int, tokens: int
 ) -> Iterator[list[torch.Tensor]]:
+    """The states of each layer on the real tokens of some texts at a time, until there are enough tokens."""
     known = 0
     for first in range(0, len(texts), _BATCH):
         some = list(texts[first : first + _BATCH])
@@ -126,8 +151,3 @@ def _batches(
         known += int(is_real.sum())
         if known >= tokens:
             return
-
-
-def _without_diagonal(gram: Gram) -> Gram:
-    np.fill_diagonal(gram, 0)
-    return gram

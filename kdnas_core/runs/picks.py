@@ -31,7 +31,7 @@ class Pick:
     """What is picked within a budget.
 
     Attributes:
-        budget: one of those of the run.
+        budget: one of those of the run, or another under its protocol.
         best: the candidate to pick; None if nothing that was measured is within the budget.
         next: the best of the others within it.
         tied: the others of which the best within it is one, or which are tied with that.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdnas_core.distillation.layers import teacher_layers
+from kdnas_core.distillation.layers import floors
 from kdnas_core.errors import BadInput, Failure
 from kdnas_core.hardware import computing_on, exclusive, in_slot, return_memory
 from kdnas_core.models.student import parameters
@@ -47,6 +47,7 @@ from kdnas_core.runs.student_journals import Told
 from kdnas_core.search.controllers.lstm import LstmController
 from kdnas_core.search.controllers.random import RandomController
 from kdnas_core.search.controllers.surrogate import Setting, SurrogateController
+from kdnas_core.search.judge import Judge
 from kdnas_core.search.loop import Controller, Outcome, search
 from kdnas_core.search.prepare import Prepared, make_judge, prepare
 from kdnas_core.search.reward import budget_ms, budgets_ms
@@ -328,7 +329,7 @@ def _search(store: Store, run: Run, prepared: Prepared | None, check: Looks, tol
 def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say) -> Iterator[Judged]:
     """Yields what judges candidates: this process, or several that each have a share of the device."""
     judge = make_judge(prepared, say)
-    _compare_layers(store, run, prepared, say)
+    _compare_layers(store, run, prepared, judge, check)
     slots = slots_for(judge.spec, judge.bench.teacher, say)
     if slots == 1:
         yield CandidateJournal(store, run.id, judge, check, say).judged
@@ -341,15 +342,17 @@ def _judging(store: Store, run: Run, prepared: Prepared, check: Looks, say: Say)
         yield pool.judged
 
 
-def _compare_layers(store: Store, run: Run, prepared: Prepared, say: Say) -> None:
+def _compare_layers(store: Store, run: Run, prepared: Prepared, judge: Judge, check: Looks) -> None:
     """Keeps what a page shows of the teacher's own layers, once."""
-    if store.teacher_layers(run.id) is None:
-        say("comparing the teacher's layers")
-        with exclusive():
-            found = teacher_layers(*prepared.read_by_layer)
-        floors = [[round(value, 5) for value in row] for row in found.floors.tolist()]
-        similarity = [[round(value, 4) for value in row] for row in found.similarity.tolist()]
-        store.set_teacher_layers(run.id, TeacherLayerFacts(floors, similarity))
+    if judge.layers is None or store.teacher_layers(run.id) is not None:
+        return
+    with exclusive(check):
+        least = floors(*prepared.read_by_layer)
+    facts = TeacherLayerFacts(
+        [[round(value, 5) for value in row] for row in least.tolist()],
+        [[round(value, 4) for value in row] for row in judge.layers.of_teacher.tolist()],
+    )
+    store.set_teacher_layers(run.id, facts)
 
 
 def make_controller(prepared: Prepared, earlier: Sequence[Outcome] = ()) -> Controller:

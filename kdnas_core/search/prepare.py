@@ -209,6 +209,8 @@ def make_judge(prepared: Prepared, report: Callable[[str], None], slots: int = 1
     shared = supernet_for(
         spec.objective, prepared.teacher, data, importance, pooling, prepared.space, autocast, report
     )
+    with exclusive():
+        layers = LayerSample.of(*prepared.read_by_layer)
     return Judge(
         spec,
         prepared.bench,
@@ -221,7 +223,7 @@ def make_judge(prepared: Prepared, report: Callable[[str], None], slots: int = 1
         importance=importance,
         shared=shared,
         tasks=prepared.tasks,
-        layers=LayerSample.of(*prepared.read_by_layer),
+        layers=layers,
     )
 
 

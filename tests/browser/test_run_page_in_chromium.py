@@ -138,3 +138,31 @@ def test_a_row_of_the_layer_strip_is_a_choice(page: Page, filled_server: Server)
     expect(cell).to_be_attached(timeout=15_000)
     click_middle(page, cell)
     expect(page.locator(".st-key-choice")).to_contain_text("Your choice: candidate", timeout=10_000)
+
+
+def test_a_budget_of_one_run_is_not_that_of_the_next(page: Page, server: Server) -> None:
+    fill(server.db)
+    fill(server.db, episodes=1)
+    open_page(page, server, "/run?run=1")
+    typed = page.get_by_role("textbox", name="Latency budget")
+    own = typed.input_value()
+    typed.fill("5x")
+    typed.press("Enter")
+    expect(page).to_have_url(re.compile("budget=5x"), timeout=10_000)
+    page.get_by_role("link", name="Searches").click()
+    page.get_by_role("button", name="Open run 2").click()
+    expect(page.get_by_role("heading", name="Run 2 · quick")).to_be_visible(timeout=15_000)
+    expect(typed).to_have_value(own, timeout=10_000)
+    expect(page).not_to_have_url(re.compile("budget=5x"))
+
+
+def test_another_axis_shows_all_of_it_again(page: Page, filled_server: Server) -> None:
+    open_page(page, filled_server, "/run?run=1")
+    expect(page.locator(POINTS).first).to_be_attached(timeout=15_000)
+    zoom(page)
+    page.get_by_role("button", name="Axes and points").click()
+    page.get_by_text("Logarithmic").click()
+    expect(page).not_to_have_url(re.compile("zoom="), timeout=10_000)
+    settled(page)
+    low, high = shown_range(page)[:2]
+    assert -1 < low < high < 2  # powers of ten of milliseconds

@@ -17,6 +17,7 @@ from kdnas_core.dashboard.model.layer_terms import Depths
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import layer_figures
 from kdnas_core.dashboard.run import frontier_figure, progress_figures
+from kdnas_core.dashboard.run.frontier_figure import COSTS, KNOBS, View
 from kdnas_core.dashboard.ui import charts, tables
 from kdnas_core.runs.picks import Pick
 from kdnas_core.runs.records import Candidate, LayerLoss
@@ -143,6 +144,71 @@ def test_no_bar_is_drawn_where_no_loss_has_a_standard_error_or_a_score_is_drawn(
     scored = [candidate(1, 4.0, 0.6, loss_se=0.006, scores={"sst2 (proxy)": 0.8})]
     for figure in (frontier(), frontier(scored)):
         assert not any(line.error_y.visible for line in figure.data)
+
+
+def test_each_trace_has_an_identity_so_that_what_is_hidden_stays_hidden() -> None:
+    before, after = frontier(), frontier([*ROWS, PRUNED])
+    assert {line.uid for line in before.data} < {line.uid for line in after.data}
+
+
+def test_the_budget_is_drawn_on_the_axis_of_its_reading_alone() -> None:
+    def notes(cost: str, limit: Limit) -> list[str]:
+        figure = frontier(view=View(cost), limit=limit)
+        return [note.text.split()[0] for note in figure.layout.annotations]
+
+    assert notes("p50", Limit(9.0)) == ["budget", "teacher"]
+    assert notes("p95", Limit(9.0, "p95")) == ["budget"]
+    assert notes("p95", Limit(9.0)) == notes("parameters", Limit(9.0)) == []
+
+
+@pytest.mark.parametrize("cost", list(COSTS))
+@pytest.mark.parametrize("is_log", [False, True])
+def test_any_axis_is_drawn_with_any_knob(cost: str, is_log: bool) -> None:
+    for knob in (None, *KNOBS):
+        figure = frontier(view=View(cost, is_log, knob))
+        assert trace(figure, "Pareto frontier").x[0] > 0
+        low, high = figure.layout.xaxis.range
+        assert low < high
+        figure.to_json()
+
+
+def test_on_a_logarithmic_axis_a_note_stands_at_the_logarithm() -> None:
+    figure = frontier(view=View(is_log=True))
+    assert figure.layout.annotations[0].x == pytest.approx(math.log10(9.0))
+    assert figure.layout.shapes[0].x0 == 9.0
+
+
+def test_kinds_of_points_can_be_left_out() -> None:
+    rows = [*ROWS, PRUNED, SKIPPED]
+    every = {line.name for line in frontier(rows).data}
+    left = {line.name for line in frontier(rows, view=View(without=("over budget", "stopped early"))).data}
+    assert every - left == {
+        "over the search's budget, not distilled",
+        "over budget, estimated",
+        "over this budget",
+        "stopped early",
+    }
+
+
+def test_of_thousands_of_points_none_that_matters_is_left_out_and_the_rest_is_counted() -> None:
+    many = [candidate(100 + number, 5.0 + number / 1e5, 0.8) for number in range(3_000)]
+    figure = frontier([*ROWS, *many])
+    drawn = trace(figure, "within budget").customdata
+    assert len(drawn) < 50
+    assert frontier_figure.behind(figure) == len(many) + 1 - len(drawn)
+    assert list(trace(figure, "Pareto frontier").customdata) == [1, 2]
+    assert frontier_figure.behind(frontier()) == 0
+
+
+def test_the_gain_of_each_ms_is_over_the_pick_of_the_next_budget() -> None:
+    slow, fast = candidate(2, 6.0, 0.5), candidate(1, 4.0, 0.6)
+    one, two = LatencySpec(budget_ms=9.0), LatencySpec(budget_ms=5.0)
+    rows = tables.picks_table([Pick(one, slow, fast), Pick(two, fast, None), Pick(two, None, None)])
+    assert list(rows["Gain for each ms"]) == [
+        "5.0 points, over candidate 1",
+        wording.UNKNOWN,
+        wording.UNKNOWN,
+    ]
 
 
 def test_the_choice_is_a_ring_of_its_own() -> None:

@@ -49,10 +49,19 @@ def test_layers_are_told_in_runs_of_one_verdict() -> None:
         Standing(3, (3,), 0.5, 0.9, 0.6),
     ]
     assert told(rows, 96) == (
-        "Layers 1 to 2 follow the teacher (error 0.15); layer 3 is held back by width more than by training"
-        " (error 0.60, 0.50 of it out of reach of width 96)."
+        "Layers 1 to 2 follow the teacher (error 0.15); layer 3 is limited by width more than by training"
+        " (error 0.60, 0.50 of it beyond width 96)."
     )
     assert told([], 96) == ""
+    apart = [rows[0], Standing(4, (4,), 0.05, 0.5, 0.2)]
+    assert told(apart, 96) == (
+        "Layer 1 follows the teacher (error 0.10); layer 4 follows the teacher (error 0.20)."
+    )
+
+
+def test_layers_that_a_probe_compares_are_not_said_to_learn() -> None:
+    assert standings(losses(0.4), 1, 2, None)[0].is_learnt is False
+    assert standings(losses(0.4, term="hidden"), 1, 2, None)[0].is_learnt is True
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -43,3 +43,4 @@ def test_layers_are_compared_by_a_probe_where_all_have_one_else_by_what_they_lea
     assert by_layer({1: [*probed, *learnt], 2: learnt}) == {1: {1: 0.9, 2: 0.7}, 2: {1: 0.9, 2: 0.7}}
     assert by_layer({1: probed, 2: [LayerLoss(20, 3, 7, 8.0, "prediction")]}) == {}
     assert by_layer({}) == {}
+    assert by_layer({1: [], 2: learnt}) == {1: {}, 2: {1: 0.9, 2: 0.7}}

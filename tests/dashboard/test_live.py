@@ -102,17 +102,6 @@ def test_an_active_run_or_student_is_looked_at_more_often_and_none_without_live_
     assert live.refresh_s([running], live=False) is None
 
 
-def test_a_click_chooses_the_candidate_of_the_point() -> None:
-    assert live.clicked([{"point_index": 3, "customdata": 17}]) == 17
-
-
-@pytest.mark.parametrize(
-    "points", [[], [{"point_index": 0}], [{"customdata": {"0": 5}}], [{"customdata": None}]]
-)
-def test_a_selection_without_a_candidate_chooses_nothing(points: list[dict[str, object]]) -> None:
-    assert live.clicked(points) is None
-
-
 def test_a_selected_row_is_the_candidate_that_stood_there() -> None:
     assert live.selected([1], [11, 12, 13]) == 12
     assert live.selected([], [11]) is None

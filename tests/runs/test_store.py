@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -965,3 +966,14 @@ def test_opening_the_newest_version_again_writes_nothing(store: Store, db: Path)
     with opened(db) as again:
         assert asdict(again.run(1))["state"] == "queued"
     assert files_in(db.parent) == before
+
+
+def test_every_column_of_a_candidate_that_a_page_shows_counts_as_a_change(store: Store) -> None:
+    run = begin_run(store)
+    add_episode(store, run, 1, [A])
+    [trigger] = store._db.query(
+        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = 'candidates_revised_by_update'"
+    )
+    counted = set(re.search(r"UPDATE OF (.*?) ON", trigger["sql"])[1].split(", "))  # type: ignore[index]
+    columns = set(store._db.table("candidates").columns_dict)
+    assert columns - counted == {"id", "run", "revision", "step", "similarity"}

@@ -26,6 +26,7 @@ class Standing:
         floor: the least error that its width allows; None if not known.
         start: before the first step.
         final: after the last.
+        is_learnt: whether it learns from those teacher layers; else it is compared with them by a probe.
     """
 
     layer: int
@@ -33,6 +34,7 @@ class Standing:
     floor: float | None
     start: float
     final: float
+    is_learnt: bool = True
 
     @property
     def verdict(self) -> str:
@@ -66,7 +68,8 @@ def standings(
         start, final = ([row.loss for row in of if row.step == step] for step in (first, last))
         if not final or not start or not all(map(math.isfinite, (*start, *final))):
             continue
-        found.append(Standing(layer, targets, _floor(targets, width, teacher), fmean(start), fmean(final)))
+        floor = _floor(targets, width, teacher)
+        found.append(Standing(layer, targets, floor, fmean(start), fmean(final), term == HIDDEN))
     return found
 
 
@@ -81,24 +84,29 @@ def _floor(targets: Sequence[int], width: int, teacher: TeacherLayerFacts | None
 def told(rows: Sequence[Standing], width: int) -> str:
     """Says in words what the layers' errors show, for example "Layers 1 to 4 follow the teacher (...)"."""
     parts = []
-    for verdict, group in groupby(rows, key=lambda row: row.verdict):
-        some = list(group)
+    for (verdict, _), group in groupby(enumerate(rows), key=lambda each: _run(*each)):
+        some = [row for _, row in group]
         several, names = len(some) > 1, _names(some)
         error = fmean(row.final for row in some)
         if verdict == "follows":
             parts.append(f"{names} {'follow' if several else 'follows'} the teacher (error {error:.2f})")
             continue
         floors = [row.floor for row in some if row.floor is not None]
-        reach = f", {fmean(floors):.2f} of it out of reach of width {width}" if floors else ""
+        reach = f", {fmean(floors):.2f} of it beyond width {width}" if floors else ""
         if verdict == "width":
-            reason = f"{'are' if several else 'is'} held back by width more than by training"
+            reason = f"{'are' if several else 'is'} limited by width more than by training"
         else:
-            reason = f"{'have' if several else 'has'} yet to learn more than width keeps out"
+            reason = f"{'have' if several else 'has'} more to learn than lies beyond its width"
         if not floors:
             reason = f"{'have' if several else 'has'} yet to learn"
         parts.append(f"{names} {reason} (error {error:.2f}{reach})")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _run(place: int, row: Standing) -> tuple[str, int]:
+    """Equal for neighbouring layers of one verdict: layers that no loss is known of come in between."""
+    return row.verdict, row.layer - place
 
 
 def _names(rows: Sequence[Standing]) -> str:

@@ -75,7 +75,7 @@ def by_layer(losses: Mapping[int, Sequence[LayerLoss]]) -> dict[int, dict[int, f
 
     It is that of hidden states, by a probe where all have one: the mean over the teacher layers of a layer.
     """
-    terms = [{loss.term for loss in of} for of in losses.values()]
+    terms = [{loss.term for loss in of} for of in losses.values() if of]
     shared = set.intersection(*terms) if terms else set()
     term = next((name for name in (PROBE, HIDDEN) if name in shared), None)
     return {} if term is None else {row: _of_layers(of_term(of, term)) for row, of in losses.items()}

@@ -24,15 +24,25 @@ _RECENT = 20  # latest candidates, by which the time left is estimated
 
 @dataclass(frozen=True)
 class Limit:
-    """A latency budget in ms, and the reading of a student's latency that has to be within it."""
+    """A latency budget.
+
+    Attributes:
+        ms: the most milliseconds.
+        reading: of a student's latency, which has to be within it.
+        speedup: the least speed-up over the teacher's runs that alternated with the student's, if the budget
+            is one; None otherwise.
+    """
 
     ms: float
     reading: Reading = "p50"
+    speedup: float | None = None
 
     def allows(self, candidate: Candidate) -> bool:
         """Returns whether a measured candidate is within the budget."""
         latency = candidate.latency
-        return latency is not None and (latency.p95 if self.reading == "p95" else latency.p50) <= self.ms
+        if latency is None or (self.speedup is not None and latency.speedup < self.speedup):
+            return False
+        return (latency.p95 if self.reading == "p95" else latency.p50) <= self.ms
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def standing_figure(rows: Sequence[Standing]) -> go.Figure:
     names = [str(row.layer) for row in rows]
     floors = [min(row.floor or 0.0, row.final) for row in rows]
     parts = (
-        ("out of reach", floors, GREY),
+        ("beyond its width", floors, GREY),
         ("not learnt", [row.final - floor for row, floor in zip(rows, floors, strict=True)], ORANGE),
         ("learnt here", [max(0.0, row.start - row.final) for row in rows], GREEN),
     )

@@ -21,8 +21,8 @@ NORMALISED = "A loss of 0 copies the teacher layer; 1 is no better than its mean
 YARDSTICK = "1 − the agreement with the teacher: 0 is the teacher itself, 1 no relation."
 PROBE = "Through projections fitted to the student as it is at each evaluation, never trained. "
 STANDING = (
-    "Errors of hidden states in units of the teacher layer's variance. Out of reach is what no layer of this"
-    " width can hold: the variance outside the best subspace of as many dimensions."
+    "Errors of hidden states in units of the teacher layer's variance. Beyond its width is what no layer of"
+    " this width can hold: the variance outside the best subspace of as many dimensions."
 )
 SIMILARITY = "CKA is 1 for layers that hold the same, whatever their basis, and 0 for unrelated ones."
 OTHER = "Lower is better; each term has a scale of its own."
@@ -94,7 +94,7 @@ def _standing(learnt: Learnt) -> None:
             layer_figures.standing_figure(rows),
             key="standing",
             config=CONFIG,
-            alt=f"Error of each of {len(rows)} layers: what is out of reach, not learnt, and learnt",
+            alt=f"Error of each of {len(rows)} layers: what is beyond its width, not learnt, and learnt",
         )
         st.markdown(f":small[{STANDING}]")
     if right is None or learnt.teacher is None:
@@ -110,12 +110,14 @@ def _standing(learnt: Learnt) -> None:
 
 
 def _mapping_words(rows: Sequence[layer_story.Standing], learnt: Learnt) -> str:
+    if not any(row.is_learnt for row in rows):
+        return "Its layers learn from none of its teacher's one by one, so they may be alike in any order."
     others = layer_story.nearer(rows, learnt.similarity)
     if not others:
-        return "No layer is clearly more like another teacher layer than like its own."
+        return "No layer is clearly more like another teacher layer than like those it learns from."
     return " ".join(
-        f"Layer {layer} is more like teacher layer {best} ({alike:.2f}) than like its own ({own:.2f}):"
-        " another mapping may suit it better."
+        f"Layer {layer} is more like teacher layer {best} ({alike:.2f}) than like those it learns from"
+        f" ({own:.2f}): another mapping may suit it better."
         for layer, best, alike, own in others
     )
 

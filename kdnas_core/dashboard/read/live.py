@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdnas_core.dashboard.read.known_candidates import candidates_of
 from kdnas_core.errors import BadInput
@@ -23,13 +22,15 @@ IDLE_REFRESH_S = 10.0  # a run may be resumed from the command line
 class Snapshot:
     """A run, its candidates and its students, newest first, at one moment.
 
-    `revision` is that of the candidates; it changes with each of them.
+    `revision` is that of the candidates; it changes with each of them. `scored` is the number of scorings
+    that are finished.
     """
 
     run: Run
     candidates: list[Candidate]
     students: Sequence[Student] = ()
     revision: int = 0
+    scored: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,26 @@ def newer(db: Path, drawn: Snapshot) -> tuple[Run, bool]:
     """
     with opened(db, read_only=True) as store:
         run = store.run(drawn.run.id)
-        if (run.state, run.episode, run.outlook) != (drawn.run.state, drawn.run.episode, drawn.run.outlook):
+        if _shown(run) != _shown(drawn.run) or store.revision(run.id) != drawn.revision:
             return run, True
-        if store.revision(run.id) != drawn.revision:
+        students = [(row.id, row.state, row.step) for row in store.students(run.id)]
+        if students != [(row.id, row.state, row.step) for row in drawn.students]:
             return run, True
-        return run, _shown(store.students(run.id)) != _shown(drawn.students)
+        return run, _scored(store, run.id) != drawn.scored
 
 
-def _shown(students: Sequence[Student]) -> list[tuple[int, str, int]]:
-    return [(row.id, row.state, row.step) for row in students]
+def _shown(run: Run) -> tuple[object, ...]:
+    outlook = None if run.outlook is None else run.outlook.episode
+    return run.state, run.episode, outlook, run.name, run.spec.latency
+
+
+def _scored(store: Store, run: int) -> int:
+    return sum(row.state == "finished" for row in store.scorings(run))
 
 
 def _snapshot(store: Store, run: Run) -> Snapshot:
     revision, candidates = candidates_of(store, run)
-    return Snapshot(run, candidates, store.students(run.id), revision)
+    return Snapshot(run, candidates, store.students(run.id), revision, _scored(store, run.id))
 
 
 def newest_run(db: Path) -> int | None:
@@ -177,18 +184,6 @@ def refresh_s(work: Sequence[Run | Work], *, live: bool = True) -> float | None:
     if not live:
         return None
     return BUSY_REFRESH_S if any(row.state in ACTIVE for row in work) else IDLE_REFRESH_S
-
-
-def clicked(points: Sequence[Mapping[str, Any]]) -> int | None:
-    """Returns the candidate whose point was clicked.
-
-    Returns None for the empty selection of a redrawn chart, and for lines, which have no id.
-    """
-    for point in points:
-        candidate = point.get("customdata")
-        if isinstance(candidate, int):
-            return candidate
-    return None
 
 
 def selected(rows: Sequence[int], shown: Sequence[int]) -> int | None:

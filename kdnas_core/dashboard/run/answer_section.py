@@ -71,7 +71,7 @@ def _reasons(found: Findings, best: Candidate) -> list[str]:
     elif following is not None:
         told.append(wording.ahead(following, *margin_of(best, following)))
     slower = [row for row in found.whole if row.point[0] > best.point[0] and row.point[1] < best.point[1]]
-    faster = [row for row in found.whole if row.point[0] < best.point[0]]
+    faster = [row for row in found.whole if row.point[0] < best.point[0] and row.point[1] > best.point[1]]
     told += [wording.exchange(best, row) for row in (*slower[:1], *faster[-1:])]
     return told
 
@@ -90,6 +90,7 @@ def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
         )
         st.button(
             "Export",
+            key=f"export_pick_{best.id}",
             icon=":material/archive:",
             disabled=not best.weights,
             on_click=widgets.do,
@@ -99,7 +100,9 @@ def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
     if best.id in {row.candidate for row in snapshot.students if row.spec.task is None}:
         st.markdown(":small[It is distilled in full, or going to be: see below.]")
     else:
-        ask_button.show("Distil in full", "distil_pick", db, lambda: requests.distil(db, [str(best.id)], {}))
+        ask_button.show(
+            "Distil in full", f"distil_pick_{best.id}", db, lambda: requests.distil(db, [str(best.id)], {})
+        )
 
 
 def _open(row: Candidate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import streamlit as st
@@ -37,13 +37,13 @@ def show(run: Run) -> Limit | None:
             width=130,
             help=HELP,
         )
-        limit, refusal = scale.own, ""
+        limit, refusal = own_limit(run, scale.own), ""
         try:
-            limit = milliseconds(typed or "", run) or scale.own
+            limit = limit_of(typed or "", run) or limit
         except BadInput as error:
             refusal = str(error)
         # the slider follows what was typed; setting it to what it has would stop a hand that moves it
-        position = min(max(scale.near(limit), scale.low), scale.high)
+        position = min(max(scale.near(limit.ms), scale.low), scale.high)
         if st.session_state.get(SLID) != position:
             st.session_state[SLID] = position
         st.slider(
@@ -68,11 +68,19 @@ def show(run: Run) -> Limit | None:
         )
     if refusal:
         widgets.trouble(refusal)
-    if limit > scale.own:
+    if limit.ms > scale.own:
         st.markdown(
             f"Beyond the search's own budget of {wording.milliseconds(scale.own)} nothing was distilled."
         )
-    return Limit(limit, cast(Reading, reading))
+    return replace(limit, reading=cast(Reading, reading))
+
+
+def reset(run: Run) -> None:
+    """Takes back what was typed and chosen; called before the budget is drawn."""
+    own = progress.budget_of(run)
+    st.session_state[READING] = "p50"
+    if own is not None:
+        st.session_state[TYPED] = wording.milliseconds(own)
 
 
 def parsed(text: str, latency: LatencySpec) -> LatencySpec:
@@ -98,20 +106,26 @@ def parsed(text: str, latency: LatencySpec) -> LatencySpec:
     return latency.model_copy(update=own)
 
 
-def milliseconds(text: str, run: Run) -> float | None:
-    """Returns a typed budget in ms; the run's own if it is typed as it is shown.
+def own_limit(run: Run, ms: float) -> Limit:
+    """Returns a run's own largest budget, of so many ms."""
+    latency = run.spec.latency
+    return Limit(ms, speedup=None if latency.budget_speedup is None else latency.amounts[0])
+
+
+def limit_of(text: str, run: Run) -> Limit | None:
+    """Returns a typed budget; the run's own if it is typed as it is shown; None without a teacher.
 
     Raises:
         BadInput: as `parsed`.
     """
     own = progress.budget_of(run)
     if own is not None and text == wording.milliseconds(own):
-        return own  # which has more digits than are shown
+        return own_limit(run, own)  # which has more digits than are shown
     budget = parsed(text, run.spec.latency)
     if budget.budget_ms is not None:
-        return budget.amounts[0]
+        return Limit(budget.amounts[0])
     teacher = progress.teacher_ms(run)
-    return None if teacher is None else teacher / budget.amounts[0]
+    return None if teacher is None else Limit(teacher / budget.amounts[0], speedup=budget.amounts[0])
 
 
 def _slid(scale: Scale) -> None:

@@ -14,11 +14,12 @@ from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run.budget_control import parsed
 from kdnas_core.dashboard.ui import compare_link, tables, widgets
 from kdnas_core.errors import BadInput
-from kdnas_core.runs.picks import Pick, picks
+from kdnas_core.runs.picks import picks
 from kdnas_core.runs.records import Run
 from kdnas_core.spec import LatencySpec
 
 KEY = "budgets"
+MOST = 20
 USUAL = (2.0, 3.0, 5.0, 7.0, 10.0)  # speed-ups, where a search has one budget
 HELP = "Several, such as 2x, 5x, 7.5 ms. Nothing runs: students are picked from what was measured."
 TIED = (
@@ -57,9 +58,15 @@ def show(db: Path, snapshot: Snapshot, found: Findings) -> None:
         hide_index=True,
         placeholder=wording.UNKNOWN,
         column_config=tables.PICK_COLUMNS,
-        alt="The pick for each budget, how far it is ahead of the next, and what each further ms brings",
+        alt="The pick for each budget, how far it is ahead of the next, and the gain for each ms",
     )
     st.markdown(f":small[{TIED}]")
+
+
+def reset(run: Run) -> None:
+    """Takes back what was typed; called before the budgets are drawn."""
+    if run.teacher is not None:
+        st.session_state[KEY] = usual(run)
 
 
 def usual(run: Run) -> str:
@@ -78,13 +85,14 @@ def budgets(text: str, run: Run) -> list[LatencySpec]:
         BadInput: one of them is no budget, or there is none.
     """
     parts = [part for part in re.split(r"[,;]", text) if part.strip()]
-    if not parts:
-        raise BadInput("No budget is named; type some, such as 2x, 5x, 7.5 ms.")
+    if not 1 <= len(parts) <= MOST:
+        raise BadInput(f"Type 1 to {MOST} budgets, such as 2x, 5x, 7.5 ms.")
     return list(dict.fromkeys(parsed(part, run.spec.latency) for part in parts))
 
 
 def _words(budget: LatencySpec) -> str:
-    return Pick(budget, None, None).limit
+    """A budget so that it is read as the very same."""
+    return f"{budget.amounts[0]!r}{'x' if budget.budget_ms is None else ' ms'}".replace(".0x", "x")
 
 
 def _is_within(speedup: float, own: LatencySpec, run: Run) -> bool:

@@ -20,18 +20,18 @@ PAGE = 500  # rows of a table; more would have to be sent anew at each update
 def show(snapshot: Snapshot, found: Findings) -> None:
     """Draws the table: all candidates, those of the frontier, or those in the box that was drawn."""
     run = snapshot.run
-    boxed = frontier_section.boxed(run.id)
+    boxed = set(frontier_section.boxed(run.id))
     st.header("Candidates")
     with st.container(horizontal=True, vertical_alignment="center"):
         only_frontier = st.toggle("Frontier only", key="frontier_only", bind="query-params")
         if boxed:
             st.markdown(f"{len(boxed)} in the box")
             st.button("Show all", key="unbox", on_click=frontier_section.unbox, args=(run.id,))
-            compare_link.show(boxed)
+            compare_link.show(sorted(boxed))
     rows = found.frontier if only_frontier else snapshot.candidates
     rows = [row for row in rows if not boxed or row.id in boxed]
     if not rows:
-        st.markdown("None yet.")
+        st.markdown("None of the frontier is in the box." if boxed else "None yet.")
         return
     shown = _page(rows, run.id)
     ids = [row.id for row in shown]

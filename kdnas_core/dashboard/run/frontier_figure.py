@@ -21,7 +21,7 @@ HEIGHT = 460
 _WORST_SHOWN = -50.0  # per cent; one diverged student must not flatten all the others
 _SVG_LIMIT = 1_500  # with more points, browsers need WebGL
 _CELLS = (120, 60)  # of the plot: of several points in one, that would hide each other, one is drawn
-CROWD = 1_000  # points of one kind, from which on they are thinned so
+MANY = 1_000  # points of one kind, from which on they are thinned so
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,13 @@ def frontier_figure(
     if found.pick is not None:
         _add_points(figure, axes, [found.pick], _Style("pick within budget", GREEN, "star", 17))
     _add_choice(figure, axes, [] if chosen is None else [chosen])
-    if view.is_latency:
-        _add_lines(figure, found.limit, teacher_ms)
+    _add_lines(figure, found.limit, teacher_ms, view)
     return figure
 
 
-def drawn(figure: go.Figure) -> int:
-    """Returns how many points a figure has."""
-    return sum(len(trace.customdata) for trace in figure.data)
+def behind(figure: go.Figure) -> int:
+    """Returns how many points are not drawn, since others are at the same place."""
+    return int((figure.layout.meta or {}).get("behind", 0))
 
 
 def _frontier(found: Findings, view: View) -> Sequence[Candidate]:
@@ -193,7 +192,9 @@ def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style
     places = [axes.clipped(row) for row in rows]
     known = [index for index, place in enumerate(places) if all(map(math.isfinite, place))]
     if not style.is_line:
-        known = _thinned(known, places, axes)
+        shown = _thinned(known, places, axes)
+        figure.update_layout(meta={"behind": behind(figure) + len(known) - len(shown)})
+        known = shown
     if not known:  # no legend entry without points
         return
     rows, places = [rows[index] for index in known], [places[index] for index in known]
@@ -204,6 +205,7 @@ def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style
             y=[y for _, y in places],
             mode="lines+markers" if style.is_line else "markers",
             name=style.name,
+            uid=style.name,  # a trace that was hidden stays hidden when another comes before it
             customdata=[row.id for row in rows],  # a flat list: plain numbers in an event
             text=[_label(row) for row in rows],
             hovertemplate="%{text}<extra></extra>",
@@ -226,7 +228,7 @@ def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style
 
 def _thinned(known: list[int], places: Sequence[tuple[float, float]], axes: _Axes) -> list[int]:
     """Of many points, the last one in each cell of the plot, which is drawn above the others."""
-    if len(known) <= CROWD:
+    if len(known) <= MANY:
         return known
     points = np.array([places[index] for index in known])
     if axes.view.is_log:
@@ -264,10 +266,11 @@ def _add_choice(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate]) -> No
         _add_points(figure, axes, rows, _Style("your choice", VIOLET, "circle-open", 20, edge=3))
 
 
-def _add_lines(figure: go.Figure, limit: Limit | None, teacher_ms: float | None) -> None:
-    if limit is not None:
+def _add_lines(figure: go.Figure, limit: Limit | None, teacher_ms: float | None, view: View) -> None:
+    """Marks the budget on the axis of its reading, and the teacher on that of its own, p50."""
+    if limit is not None and view.cost == limit.reading:
         marked(figure, limit.ms, f"budget {wording.milliseconds(limit.ms)}", ORANGE)
-    if teacher_ms is not None:
+    if teacher_ms is not None and view.cost == "p50":
         marked(figure, teacher_ms, f"teacher {wording.milliseconds(teacher_ms)}", GREY, dash="dot", row=1)
 
 
@@ -281,8 +284,8 @@ def _axes(found: Findings, teacher_ms: float | None, view: View) -> _Axes:
     if not view.is_latency:
         return _Axes(view, left, 1.05 * max(costs, default=1.0), bottom, top)
     # the range is that of the data, and stays while a budget moves within it; a teacher far beyond it would
-    # press the students together
-    known = [] if found.limit is None else [found.limit.ms]
+    # leave the students little room
+    known = [] if found.limit is None or view.cost != found.limit.reading else [found.limit.ms]
     reach = max([*(1.15 * cost for cost in costs), *(1.05 * value for value in known)], default=0.0)
     if not costs or (teacher_ms is not None and teacher_ms <= 1.5 * reach):
         reach = max(reach, 1.15 * (teacher_ms or 1.0))

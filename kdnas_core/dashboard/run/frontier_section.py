@@ -20,7 +20,7 @@ CHOSEN, ZOOM = "candidate", "zoom"  # in the address
 
 def show(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
     """Draws the chart, and under it how latencies were measured."""
-    run, candidates = snapshot.run, snapshot.candidates
+    run = snapshot.run
     figure = frontier_figure.frontier_figure(
         found,
         teacher_ms=progress.teacher_ms(run),
@@ -39,11 +39,12 @@ def show(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: Vi
         zoom=_zoom(),
         on_zoom=_zoomed,
         on_click=choose,
+        is_boxed=bool(boxed(run.id)),
         on_box=lambda ids: _box(run.id, ids),
     )
     told = [] if run.teacher is None else [f"Measured on {wording.protocol(run.teacher.latency)}"]
-    if hidden := _hidden(candidates, frontier_figure.drawn(figure)):
-        told.append(f"{hidden:,} of {len(candidates):,} candidates lie behind others and are not drawn")
+    if behind := frontier_figure.behind(figure):
+        told.append(f"{behind:,} points are not drawn, since others are at the same place")
     st.markdown(f":small[{' · '.join(told)}]")
 
 
@@ -56,8 +57,10 @@ def view() -> View:
             format_func=lambda name: COSTS[name].title,
             key="x",
             bind="query-params",
+            on_change=_zoomed,
+            args=(None,),
         )
-        is_log = st.toggle("Logarithmic", key="log", bind="query-params")
+        is_log = st.toggle("Logarithmic", key="log", bind="query-params", on_change=_zoomed, args=(None,))
         knob = st.selectbox(
             "Colour by", list(KNOBS), index=None, placeholder="kind", key="colour", bind="query-params"
         )
@@ -111,9 +114,3 @@ def _zoomed(zoom: Zoom | None) -> None:
         st.query_params.pop(ZOOM, None)
     else:
         st.query_params[ZOOM] = ",".join(f"{value:.5g}" for value in zoom)
-
-
-def _hidden(candidates: list[Candidate], points: int) -> int:
-    """How many candidates with a place on the chart are not drawn, at least: some are drawn twice."""
-    placed = sum(row.latency is not None or row.estimated_ms is not None for row in candidates)
-    return max(0, placed - points) if placed > frontier_figure.CROWD else 0

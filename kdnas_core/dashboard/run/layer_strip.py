@@ -1,4 +1,4 @@
-"""The layers of all students on a run's frontier at a glance."""
+"""The layers of all students on a run's frontier in one figure."""
 
 from __future__ import annotations
 

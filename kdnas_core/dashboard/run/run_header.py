@@ -12,12 +12,12 @@ from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.ui import widgets, work_controls
+from kdnas_core.errors import BadInput
 
 UPDATES = "updates"
-UPDATES_HELP = "Switched off, the page stays as it is while the search goes on."
+UPDATES_HELP = "Switched off, the page is drawn anew only when you change something."
 
 
-@widgets.sentences()  # the run may be deleted while its page is open
 def show(db: Path, drawn: Snapshot, refresh: float | None) -> None:
     """Draws the header of a run's page, and has the whole page drawn anew when the run has changed.
 
@@ -26,10 +26,13 @@ def show(db: Path, drawn: Snapshot, refresh: float | None) -> None:
         drawn: what the page shows.
         refresh: seconds until this is called again, as the page asked for; None if it is not.
     """
-    run, is_newer = live.newer(db, drawn)
-    _draw(db, dataclasses.replace(drawn, run=run))
-    if live.refresh_s([run, *drawn.students], live=updates()) != refresh or (is_newer and updates()):
+    try:
+        run, is_newer = live.newer(db, drawn)
+    except BadInput:  # it was deleted meanwhile, which the page says
         st.rerun()
+    if live.refresh_s([run, *drawn.students], live=updates()) != refresh or (is_newer and updates()):
+        st.rerun()  # before a message is shown, which would be lost
+    _draw(db, dataclasses.replace(drawn, run=run))
 
 
 def updates() -> bool:

@@ -3,14 +3,20 @@
 // A zoom is kept here while the chart is on the page, and told to the page for its address. A zoom that comes
 // back from the page is applied only if it is not one that was told, as after the back button.
 
+const LIBRARY = "/plotly.min.js?v=PLOTLY_VERSION";
+const DIGITS = 5; // of a zoom, as in the address
+
 let loading;
 
 function plotly() {
   loading ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
-    script.src = "/plotly.min.js";
+    script.src = LIBRARY;
     script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("/plotly.min.js was not served"));
+    script.onerror = () => {
+      loading = undefined; // the next drawing tries again
+      reject(new Error(`${LIBRARY} was not served`));
+    };
     document.head.append(script);
   });
   return loading;
@@ -34,12 +40,16 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   chart.setAttribute("role", "figure");
   chart.setAttribute("aria-label", data.alt);
   chart.style.height = `${chart.given.figure.layout.height}px`;
-  plotly().then((Plotly) => draw(Plotly, chart));
+  plotly().then(
+    (Plotly) => draw(Plotly, chart),
+    (error) => (chart.textContent = `The chart cannot be drawn: ${error.message}. Reload the page.`),
+  );
 }
 
 function draw(Plotly, chart) {
   if (!chart.isConnected) return;
   const { figure, view } = chart.given;
+  if (!chart.listens) chart.textContent = "";
   Plotly.react(chart, figure.data, layoutOf(chart, figure.layout, view), {
     displaylogo: false,
     doubleClick: false,
@@ -67,6 +77,7 @@ function layoutOf(chart, layout, view) {
   return {
     ...layout,
     template: undefined,
+    selections: chart.given.isBoxed ? chart.layout?.selections : [],
     uirevision: view,
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
@@ -93,6 +104,7 @@ function listen(Plotly, chart) {
     const ids = (selected?.points ?? []).map((each) => each.customdata).filter(Number.isInteger);
     if (selected) chart.trigger("boxed", [...new Set(ids)]);
   });
+  chart.on("plotly_deselect", () => chart.trigger("boxed", []));
   chart.on("plotly_relayout", (changed) => {
     if (Object.keys(changed).some((name) => /^[xy]axis\.range/.test(name))) keep(chart);
   });
@@ -102,7 +114,7 @@ function listen(Plotly, chart) {
 
 function keep(chart) {
   const { xaxis, yaxis } = chart.layout;
-  chart.zoom = [...xaxis.range, ...yaxis.range];
+  chart.zoom = [...xaxis.range, ...yaxis.range].map((end) => Number(end.toPrecision(DIGITS)));
   told(chart);
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import plotly
 import plotly.graph_objects as go
 import streamlit as st
 from plotly.offline import get_plotlyjs
@@ -20,7 +21,7 @@ from starlette.routing import Route
 
 Zoom = tuple[float, float, float, float]  # both ends of the horizontal axis, then of the vertical one
 
-SCRIPT = Path(__file__).with_suffix(".js").read_text()
+SCRIPT = Path(__file__).with_suffix(".js").read_text().replace("PLOTLY_VERSION", plotly.__version__)
 _component = st.components.v2.component(
     "live_chart",
     html='<div class="live-chart"></div>',
@@ -40,6 +41,7 @@ def show(
     zoom: Zoom | None = None,
     on_zoom: Callable[[Zoom | None], None] | None = None,
     on_click: Callable[[int], None] | None = None,
+    is_boxed: bool = False,
     on_box: Callable[[list[int]], None] | None = None,
 ) -> None:
     """Draws a figure whose points have ids as their `customdata`.
@@ -53,7 +55,8 @@ def show(
         zoom: that the page begins with.
         on_zoom: called when it changes, with None when it is reset.
         on_click: called with the id of a point that was clicked.
-        on_box: called with the ids of the points in a box.
+        is_boxed: whether a box that was drawn is still in use; else it is taken off.
+        on_box: called with the ids of the points in a box, and with none when it is taken off.
     """
 
     def told(field: str, act: Callable[[Any], None] | None) -> Callable[[], None]:
@@ -62,7 +65,14 @@ def show(
     figure.layout.template = {}  # colours come from the theme of the page
     _component(
         key=key,
-        data={"figure": figure.to_json(), "name": name, "alt": alt, "view": view, "zoom": zoom},
+        data={
+            "figure": figure.to_json(),
+            "name": name,
+            "alt": alt,
+            "view": view,
+            "zoom": zoom,
+            "isBoxed": is_boxed,
+        },
         on_zoom_change=told("zoom", on_zoom and (lambda given: on_zoom(as_zoom(given)))),
         on_clicked_change=told("clicked", on_click and (lambda given: _if_id(given, on_click))),
         on_boxed_change=told("boxed", on_box and (lambda given: on_box(_ids(given)))),
