@@ -104,8 +104,8 @@ def make(db: Path, runs: int, candidates: int) -> int:
 
 
 def largest(db: Path) -> int:
-    """Returns the id of the newest run."""
-    with opened(db, read_only=True) as store:
+    """Returns the id of the newest run of a store, which may be of an earlier version."""
+    with opened(db) as store:
         return store.runs()[0].id
 
 
@@ -194,12 +194,16 @@ def _draw(page: str, db: Path) -> dict[str, float]:
         updates = []
         for repeat in range(REPEATS):
             with opened(db) as store:
-                store.update_candidate(drawn.candidates[repeat].id, loss=0.5)
+                store.update_candidate(_done(store, run)[repeat], loss=0.5)
             began = time.perf_counter()
             app.run()
             updates.append(time.perf_counter() - began)
         found["one_new"] = median(updates)
     return {key: round(value, 4) for key, value in found.items()}
+
+
+def _done(store: Store, run: int) -> list[int]:
+    return [row.id for row in store.candidates(run) if row.state == "done"]
 
 
 def _median(act: Any) -> float:
@@ -252,7 +256,7 @@ def _in_browser(db: Path, run: int, chromium: str, folder: Path) -> dict[str, fl
                     received.clear()
                     if changes:
                         with opened(db) as store:
-                            store.update_candidate(store.candidates(run)[repeat].id, loss=0.4 + repeat / 100)
+                            store.update_candidate(_done(store, run)[repeat], loss=0.1 - repeat / 100)
                     page.wait_for_timeout(13_000)  # a run that has ended is looked at each ten seconds
                     moved.append(sum(received))
                 found[name] = median(moved)

@@ -243,6 +243,14 @@ def shape(architecture: Architecture) -> str:
     )
 
 
+def short_shape(architecture: Architecture) -> str:
+    """Describes an architecture in short, for example "4 x 192, FFN 768, 6 heads"."""
+    if architecture.is_static:
+        return f"static, {architecture.hidden_size} wide"
+    size, heads = architecture.intermediate_size, architecture.attention_heads
+    return f"{architecture.layers} x {architecture.hidden_size}, FFN {size}, {heads} heads"
+
+
 def budget(latency: LatencySpec, budget_ms: float | None) -> str:
     """Describes the latency budgets: as given, the largest in milliseconds if known, and the runtime."""
     where = f" in {runtime(latency.runtime)}"

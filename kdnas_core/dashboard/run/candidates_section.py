@@ -14,7 +14,7 @@ from kdnas_core.dashboard.run import frontier_section
 from kdnas_core.dashboard.ui import compare_link, tables
 from kdnas_core.runs.records import Candidate
 
-PAGE = 500  # rows of a table; more would have to be sent anew at each update
+PAGE = 200  # rows of a table; more would have to be sent anew at each update
 
 
 def show(snapshot: Snapshot, found: Findings) -> None:

@@ -20,7 +20,7 @@ from kdnas_core.search import pareto
 HEIGHT = 460
 _WORST_SHOWN = -50.0  # per cent; one diverged student must not flatten all the others
 _SVG_LIMIT = 1_500  # with more points, browsers need WebGL
-_CELLS = (120, 60)  # of the plot: of several points in one, that would hide each other, one is drawn
+_CELLS = (80, 40)  # of the plot: of several points in one, that would hide each other, one is drawn
 MANY = 1_000  # points of one kind, from which on they are thinned so
 
 
@@ -201,14 +201,15 @@ def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style
     scatter = go.Scattergl if len(rows) > _SVG_LIMIT else go.Scatter
     figure.add_trace(
         scatter(
-            x=[x for x, _ in places],
-            y=[y for _, y in places],
+            # rounded, since each update sends all of them
+            x=[float(f"{x:.6g}") for x, _ in places],
+            y=[float(f"{y:.6g}") for _, y in places],
             mode="lines+markers" if style.is_line else "markers",
             name=style.name,
             uid=style.name,  # a trace that was hidden stays hidden when another comes before it
             customdata=[row.id for row in rows],  # a flat list: plain numbers in an event
             text=[_label(row) for row in rows],
-            hovertemplate="%{text}<extra></extra>",
+            hovertemplate="<b>Candidate %{customdata}</b><br>%{text}<extra></extra>",
             marker={
                 "color": style.colour,
                 "symbol": style.symbol,
@@ -256,7 +257,7 @@ def _colour(figure: go.Figure, rows: Sequence[Candidate], knob: str) -> None:
 
 def _error_bars(rows: Sequence[Candidate], colour: str) -> dict[str, object]:
     """The standard error of each loss over texts; none for scores, or if no row has one."""
-    errors = [0.0 if row.proxy_score is not None else 100 * (row.loss_se or 0.0) for row in rows]
+    errors = [0.0 if row.proxy_score is not None else round(100 * (row.loss_se or 0.0), 2) for row in rows]
     return {"array": errors, "visible": any(errors), "thickness": 1, "width": 3, "color": colour}
 
 
@@ -302,4 +303,4 @@ def _label(row: Candidate) -> str:
         judged = wording.judged(row)
     if row.stopped is not None:
         judged = f"{row.stopped}, {judged} then"
-    return f"<b>Candidate {row.id}</b><br>{wording.shape(row.architecture)}<br>{cost} · {judged}"
+    return f"{wording.short_shape(row.architecture)}<br>{cost} · {judged}"
