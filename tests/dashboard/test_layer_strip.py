@@ -24,23 +24,21 @@ def test_each_row_is_as_long_as_any_other_and_each_layer_an_equal_part_of_it() -
     assert list(bars.marker.color[:3]) == [0.2, 0.4, 0.5]
 
 
-def test_a_layer_without_a_loss_is_a_gap_and_a_diverged_one_has_the_last_colour() -> None:
-    bars = strip([SHALLOW], {1: {2: 1e9}}, None).data[0]
-    assert math.isnan(bars.marker.color[0])
-    assert bars.marker.color[1] == 1.0
-    strip([SHALLOW], {1: {1: math.nan, 2: math.inf}}, 1).to_json()
+def test_a_layer_without_a_number_is_a_gap_and_a_diverged_one_has_the_last_colour() -> None:
+    bars = strip([SHALLOW], {1: {1: math.nan, 2: 1e9}}, None).data[0]
+    assert (list(bars.base), list(bars.marker.color)) == ([0.5], [1.0])
+    assert not strip([SHALLOW], {1: {1: math.nan, 2: math.inf}}, 1).data[0].x
+    assert not strip([], {}, 1).data[0].x
 
 
 def test_the_chosen_row_has_a_frame() -> None:
     line = strip([SHALLOW, DEEP], {1: {1: 0.2}, 2: {1: 0.2}}, 1).data[0].marker.line
-    assert line.width[0] > line.width[2]
+    assert line.width[0] > line.width[1]
 
 
-def test_layers_are_compared_by_a_probe_where_all_have_one_else_by_what_they_learn() -> None:
+def test_a_layer_has_the_error_of_a_probe_if_there_is_one_else_of_what_it_learns() -> None:
     probed = [LayerLoss(20, 1, 2, 0.3, "hidden_probe"), LayerLoss(20, 1, 4, 0.5, "hidden_probe")]
     learnt = [LayerLoss(20, 1, 3, 0.9), LayerLoss(20, 2, 6, 0.7)]
-    assert by_layer({1: [*probed, *learnt], 2: probed}) == {1: {1: 0.4}, 2: {1: 0.4}}
-    assert by_layer({1: [*probed, *learnt], 2: learnt}) == {1: {1: 0.9, 2: 0.7}, 2: {1: 0.9, 2: 0.7}}
-    assert by_layer({1: probed, 2: [LayerLoss(20, 3, 7, 8.0, "prediction")]}) == {}
+    assert by_layer({1: [*probed, *learnt], 2: learnt}) == {1: {1: 0.4}, 2: {1: 0.9, 2: 0.7}}
+    assert by_layer({1: [], 2: [LayerLoss(20, 3, 7, 8.0, "prediction")]}) == {1: {}, 2: {}}
     assert by_layer({}) == {}
-    assert by_layer({1: [], 2: learnt}) == {1: {}, 2: {1: 0.9, 2: 0.7}}

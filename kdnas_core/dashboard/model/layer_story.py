@@ -96,7 +96,7 @@ def told(rows: Sequence[Standing], width: int) -> str:
         if verdict == "width":
             reason = f"{'are' if several else 'is'} limited by width more than by training"
         else:
-            reason = f"{'have' if several else 'has'} more to learn than lies beyond its width"
+            reason = f"{'have' if several else 'has'} more to learn than lies beyond {'their' if several else 'its'} width"
         if not floors:
             reason = f"{'have' if several else 'has'} yet to learn"
         parts.append(f"{names} {reason} (error {error:.2f}{reach})")

@@ -71,14 +71,17 @@ def of_term(losses: Sequence[LayerLoss], term: str) -> list[LayerLoss]:
 
 
 def by_layer(losses: Mapping[int, Sequence[LayerLoss]]) -> dict[int, dict[int, float]]:
-    """Returns the error of each candidate's layers, which candidates of one run can be compared by.
+    """Returns the error of each candidate's hidden states by layer, in units of the teacher's variance.
 
-    It is that of hidden states, by a probe where all have one: the mean over the teacher layers of a layer.
+    Of candidates whose recipe does not train every layer it is that of a probe; of several teacher layers,
+    the mean.
     """
-    terms = [{loss.term for loss in of} for of in losses.values() if of]
-    shared = set.intersection(*terms) if terms else set()
-    term = next((name for name in (PROBE, HIDDEN) if name in shared), None)
-    return {} if term is None else {row: _of_layers(of_term(of, term)) for row, of in losses.items()}
+    found = {}
+    for candidate, rows in losses.items():
+        terms = {loss.term for loss in rows}
+        term = next((name for name in (PROBE, HIDDEN) if name in terms), "")
+        found[candidate] = _of_layers(of_term(rows, term))
+    return found
 
 
 def _of_layers(losses: Sequence[LayerLoss]) -> dict[int, float]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -64,8 +63,13 @@ def strip(
     """
     figure = empty_figure("from the first layer to the last", "", _ROOM + _ROW * len(rows))
     names = [_name(row) for row in rows]
-    cells = [(row, name, layer) for row, name in zip(rows, names, strict=True) for layer in _layers(row)]
-    values = [losses[row.id].get(layer, math.nan) for row, _, layer in cells]
+    cells = [  # a layer without a number is a gap
+        (row, name, layer)
+        for row, name in zip(rows, names, strict=True)
+        for layer in _layers(row)
+        if math.isfinite(losses[row.id].get(layer, math.nan))
+    ]
+    values = [losses[row.id][layer] for row, _, layer in cells]
     figure.add_bar(
         orientation="h",
         base=[(layer - 1) / row.architecture.layers for row, _, layer in cells],
@@ -80,8 +84,7 @@ def strip(
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
         marker={
-            # an array: a list may not have gaps
-            "color": np.minimum(values, 1.0),
+            "color": [min(value, 1.0) for value in values],
             "colorscale": _SCALE,
             "cmin": 0,
             "cmax": 1,
