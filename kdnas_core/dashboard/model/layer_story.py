@@ -93,12 +93,12 @@ def told(rows: Sequence[Standing], width: int) -> str:
             continue
         floors = [row.floor for row in some if row.floor is not None]
         reach = f", {fmean(floors):.2f} of it beyond width {width}" if floors else ""
+        have, are, their = ("have", "are", "their") if several else ("has", "is", "its")
+        reason = f"{have} more to learn than lies beyond {their} width"
         if verdict == "width":
-            reason = f"{'are' if several else 'is'} limited by width more than by training"
-        else:
-            reason = f"{'have' if several else 'has'} more to learn than lies beyond {'their' if several else 'its'} width"
+            reason = f"{are} limited by width more than by training"
         if not floors:
-            reason = f"{'have' if several else 'has'} yet to learn"
+            reason = f"{have} yet to learn"
         parts.append(f"{names} {reason} (error {error:.2f}{reach})")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
