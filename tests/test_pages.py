@@ -18,6 +18,7 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.new_search import latency_form, objective_form
 from kdnas_core.dashboard.run import model_section
 from kdnas_core.dashboard.ui import places
@@ -156,7 +157,7 @@ def test_a_run_shows_its_state_its_progress_and_its_frontier(db: Path) -> None:
     assert "Pick within 9.54 ms" in told
     with opened(db, read_only=True) as store:
         rows = store.candidates(run)
-    front = progress.frontier(rows, within(live_run(db, run)))
+    front = Findings.of(rows, within(live_run(db, run))).frontier
     [figure] = [figure for alt, figure in charts(app).items() if "Pareto" in alt]
     [line] = [line for line in figure["data"] if line["name"] == "Pareto frontier"]
     assert line["customdata"] == [row.id for row in front]

@@ -256,7 +256,7 @@ def test_a_candidate_that_was_stopped_early_is_drawn_at_its_agreement_then_and_s
 
 def test_a_candidate_that_was_stopped_early_is_never_on_the_frontier_nor_picked() -> None:
     best = dataclasses.replace(PRUNED, loss=0.01, latency=ROWS[0].latency)
-    assert progress.frontier([*ROWS, best], NINE) == progress.frontier(ROWS, NINE)
+    assert Findings.of([*ROWS, best], NINE).frontier == Findings.of(ROWS, NINE).frontier
     assert progress.best_within([*ROWS, best], NINE) == progress.best_within(ROWS, NINE)
     assert progress.hypervolumes([*ROWS, best], 9.0)[-1][1] == progress.hypervolumes(ROWS, 9.0)[-1][1]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,16 @@ def test_a_store_that_was_put_back_is_read_anew(db: Path, tmp_path: Path) -> Non
     assert live.read_run(db, run).candidates[1].loss == 0.123
     shutil.copyfile(tmp_path / "before.db", db)
     assert live.read_run(db, run).candidates == whole(db, run)
+
+
+def test_sessions_that_read_at_once_see_what_was_written(db: Path) -> None:
+    run = fill(db)
+    with opened(db) as store, ThreadPoolExecutor(8) as pool:
+        for round_ in range(10):
+            store.update_candidate(2, loss=round_ / 10)
+            read = list(pool.map(lambda _: live.read_run(db, run).candidates, range(8)))
+            assert {rows[1].loss for rows in read} == {round_ / 10}
+            assert {len(rows) for rows in read} == {16}
 
 
 def test_no_more_runs_are_known_than_some(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

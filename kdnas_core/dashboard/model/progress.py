@@ -105,22 +105,9 @@ def teacher_ms(run: Run) -> float | None:
     return None if run.teacher is None else run.teacher.latency.p50
 
 
-def frontier(candidates: Sequence[Candidate], limit: Limit | None) -> list[Candidate]:
-    """Returns the Pareto frontier of the candidates within the budget, by ascending latency."""
-    within = [row for row in distilled(candidates) if limit is None or limit.allows(row)]
-    return [within[index] for index in pareto.frontier([row.point for row in within])]
-
-
 def best_within(candidates: Sequence[Candidate], limit: Limit) -> Candidate | None:
     """Returns the distilled candidate to pick within the budget; None if there is none."""
-    return pick_within(candidates, limit)[0]
-
-
-def pick_within(
-    candidates: Sequence[Candidate], limit: Limit
-) -> tuple[Candidate | None, tuple[Candidate, ...]]:
-    """Returns the distilled candidate to pick within the budget, and those tied with it."""
-    return picked([row for row in distilled(candidates) if limit.allows(row)])
+    return picked([row for row in distilled(candidates) if limit.allows(row)])[0]
 
 
 def budget_of(run: Run) -> float | None:
