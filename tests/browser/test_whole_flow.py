@@ -58,7 +58,7 @@ def test_a_search_goes_from_the_form_to_a_student_that_stock_transformers_loads(
     # click a point, read its layers
     page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
     page.locator(".js-plotly-plot").first.locator(".points path.point").last.click(force=True)
-    page.get_by_role("link", name=re.compile(r"Open candidate \d+")).last.click()
+    page.locator(".st-key-choice").get_by_role("link", name="Open").click()
     expect(page.get_by_role("heading", name=re.compile(r"Candidate \d+"))).to_be_visible()
     expect(page.get_by_text("Layer mapping, student ← teacher")).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()

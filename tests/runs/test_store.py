@@ -46,9 +46,7 @@ VERSIONS = [
     "8_errors_of_scores",
     "9_outlook",
     "10_resampled",
-    "11_revisions",
-    "12_layers",
-    "13_notes_tags",
+    "11_revisions_layers_notes",
 ]
 A, B, C = (Architecture(layers, 192, 768, 12) for layers in (2, 3, 4))
 SPAWN: SpawnContext = multiprocessing.get_context("spawn")

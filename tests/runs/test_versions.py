@@ -17,7 +17,7 @@ from kdnas_core.runs.store.migrations import migrations
 from kdnas_core.spec import DistilSpec, quick_spec
 
 FIXTURES = Path(__file__).parent / "fixtures"
-VERSIONS = sorted(FIXTURES.glob("version_*.db"))
+VERSIONS = sorted(FIXTURES.glob("version_*.db"), key=lambda path: int(path.stem.rpartition("_")[2]))
 
 
 @pytest.fixture(params=VERSIONS, ids=lambda path: path.stem)

@@ -200,8 +200,17 @@ def _version_10(db: Database) -> None:
     db.execute("ALTER TABLE candidates ADD COLUMN resampled BLOB NOT NULL DEFAULT x''")
 
 
-@migrations(name="11_revisions")
+@migrations(name="11_revisions_layers_notes")
 def _version_11(db: Database) -> None:
+    _number_changes(db)
+    db.execute("ALTER TABLE runs ADD COLUMN layers TEXT")
+    db.execute("ALTER TABLE candidates ADD COLUMN similarity TEXT")
+    db.execute("ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE runs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'")
+    db.execute("ALTER TABLE runs ADD COLUMN archived INTEGER NOT NULL DEFAULT 0")
+
+
+def _number_changes(db: Database) -> None:
     """Numbers the changes of a run's candidates, so that a page reads only those that it does not know."""
     db.execute("ALTER TABLE candidates ADD COLUMN revision INTEGER NOT NULL DEFAULT 0")
     db.execute("CREATE INDEX candidates_by_run_revision ON candidates (run, revision)")
@@ -216,16 +225,3 @@ def _version_11(db: Database) -> None:
                 UPDATE candidates SET revision =
                     (SELECT max(revision) + 1 FROM candidates WHERE run = NEW.run) WHERE id = NEW.id;
             END""")
-
-
-@migrations(name="12_layers")
-def _version_12(db: Database) -> None:
-    db.execute("ALTER TABLE runs ADD COLUMN layers TEXT")
-    db.execute("ALTER TABLE candidates ADD COLUMN similarity TEXT")
-
-
-@migrations(name="13_notes_tags")
-def _version_13(db: Database) -> None:
-    db.execute("ALTER TABLE runs ADD COLUMN note TEXT NOT NULL DEFAULT ''")
-    db.execute("ALTER TABLE runs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'")
-    db.execute("ALTER TABLE runs ADD COLUMN archived INTEGER NOT NULL DEFAULT 0")
