@@ -36,7 +36,7 @@ def done(db: Path, run: int) -> list[int]:
 def test_candidates_of_one_run_are_compared_by_shape_loss_layers_and_latency(db: Path) -> None:
     ids = done(db, fill(db))[:3]
     app = shown(places.COMPARE, candidates=", ".join(map(str, ids)))
-    assert list(app.dataframe[0].value.columns) == ["≠", *map(str, ids)]
+    assert list(app.dataframe[0].value.columns) == ["Fact", "≠", *map(str, ids)]
     assert "is the best of them" in words(app)
     assert len(charts(app)) == 3
 

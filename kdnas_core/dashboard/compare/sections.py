@@ -27,9 +27,10 @@ def shapes(seen: Sequence[CandidateView]) -> None:
     table = pd.DataFrame(columns)
     differs = table.nunique(axis=1) > 1
     table.insert(0, DIFFERS, differs.map({True: DIFFERS, False: ""}))
-    table = table.sort_values(DIFFERS, ascending=False, kind="stable")
+    table = table.loc[differs.sort_values(ascending=False, kind="stable").index]
     st.dataframe(
-        table,
+        table.reset_index(names="Fact"),
+        hide_index=True,
         height="content",
         column_config={DIFFERS: st.column_config.TextColumn(width=40)},
         alt="Facts of each candidate, those in which they differ first",
