@@ -10,7 +10,7 @@ from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.ui import places, tables
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import Job
-from kdnas_core.runs.store import opened
+from kdnas_core.runs.store import Store, opened
 from tests.dashboard.test_frontier_figure import candidate
 from tests.filled_store import fill
 from tests.test_pages import db, shown, words
@@ -81,7 +81,8 @@ def test_the_best_so_far_never_falls_and_is_short() -> None:
     line = progress.best_so_far([candidate(400, 4.0, None, "over_budget"), *rows])
     assert len(line) <= 40
     assert line == sorted(line)
-    assert line[0] == 0.0
+    assert line[-1] == pytest.approx(0.4)  # what the search has now
+    assert progress.best_so_far([candidate(400, 4.0, None, "over_budget")]) == [0.0]
     assert progress.best_so_far([]) == []
 
 
@@ -97,6 +98,14 @@ def test_work_of_every_kind_is_listed_in_the_order_in_which_it_is_served(db: Pat
     table = tables.jobs_table(works)
     assert "Diverged: the loss was nan at step 12." in list(table["Now"])
     assert "Work" in words(shown(places.HOME))
+
+
+def test_work_that_ends_or_is_deleted_while_it_is_listed_is_left_out(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(db, episodes=1)  # it is finished
+    monkeypatch.setattr(Store, "unfinished", lambda store: [Job("runs", 1), Job("runs", 99)])
+    assert live.read_jobs(db) == []
 
 
 def test_a_search_is_started_anew_from_the_text_of_an_earlier_one(db: Path) -> None:

@@ -45,8 +45,7 @@ def test_what_is_no_budget_is_refused_in_a_sentence_that_says_what_to_type(run: 
 def test_a_runs_own_budget_as_it_is_shown_is_the_exact_one(run: Run) -> None:
     own = progress.budget_of(run)
     assert own is not None
-    assert budget_control.limit_of(f"{own:.2f} ms", run) == budget_control.own_limit(run, own)
-    assert budget_control.own_limit(run, own).speedup == 2.0
+    assert budget_control.limit_of(f"{own:.2f} ms", run) == Limit(own, speedup=2.0)
 
 
 def test_several_budgets_keep_their_order_and_lose_repeats(run: Run) -> None:

@@ -118,6 +118,14 @@ def budget_of(run: Run) -> float | None:
     return None if run.teacher is None else budget_ms(latency, run.teacher.latency.p50)
 
 
+def own_limit(run: Run) -> Limit | None:
+    """Returns the run's largest budget as it is held; None as of `budget_of`."""
+    ms, latency = budget_of(run), run.spec.latency
+    if ms is None:
+        return None
+    return Limit(ms, speedup=None if latency.budget_speedup is None else latency.amounts[0])
+
+
 def planned(run: Run) -> int:
     """Returns how many candidates the run will judge: its total, or the whole space if that is smaller."""
     if run.teacher is None:
@@ -144,7 +152,7 @@ def best_so_far(candidates: Sequence[Candidate], most: int = 40) -> list[float]:
         if candidate.state == "done" and math.isfinite(candidate.point[1]):
             best = min(best, candidate.point[1])
         found.append(0.0 if math.isinf(best) else 1 - best)
-    return found[:: max(1, -(-len(found) // most))]
+    return found[:: -max(1, -(-len(found) // most))][::-1]  # with the last one
 
 
 def hypervolumes(candidates: Sequence[Candidate], budget: float) -> list[tuple[int, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,12 @@ def read_jobs(db: Path) -> list[AnyWork]:
     if not db.exists():
         return []
     with opened(db, read_only=True) as store:
-        works = [store.work(job) for job in store.unfinished()]
-        return sorted(works, key=lambda work: (_ORDER[work.state], work.created_at))
+        works: list[AnyWork] = []
+        for job in store.unfinished():
+            with suppress(BadInput):  # it was deleted meanwhile
+                works.append(store.work(job))
+    unfinished = [work for work in works if work.state in _ORDER]  # it may have ended meanwhile
+    return sorted(unfinished, key=lambda work: (_ORDER[work.state], work.created_at))
 
 
 def read_run(db: Path, run: int) -> Snapshot:

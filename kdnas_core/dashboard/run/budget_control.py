@@ -37,7 +37,7 @@ def show(run: Run) -> Limit | None:
             width=130,
             help=HELP,
         )
-        limit, refusal = own_limit(run, scale.own), ""
+        limit, refusal = progress.own_limit(run) or Limit(scale.own), ""
         try:
             limit = limit_of(typed or "", run) or limit
         except BadInput as error:
@@ -106,12 +106,6 @@ def parsed(text: str, latency: LatencySpec) -> LatencySpec:
     return latency.model_copy(update=own)
 
 
-def own_limit(run: Run, ms: float) -> Limit:
-    """Returns a run's own largest budget, of so many ms."""
-    latency = run.spec.latency
-    return Limit(ms, speedup=None if latency.budget_speedup is None else latency.amounts[0])
-
-
 def limit_of(text: str, run: Run) -> Limit | None:
     """Returns a typed budget; the run's own if it is typed as it is shown; None without a teacher.
 
@@ -120,7 +114,7 @@ def limit_of(text: str, run: Run) -> Limit | None:
     """
     own = progress.budget_of(run)
     if own is not None and text == wording.milliseconds(own):
-        return own_limit(run, own)  # which has more digits than are shown
+        return progress.own_limit(run)  # which has more digits than are shown
     budget = parsed(text, run.spec.latency)
     if budget.budget_ms is not None:
         return Limit(budget.amounts[0])

@@ -178,8 +178,8 @@ def _run_row(snapshot: Snapshot) -> dict[str, object]:
 
 
 def _best(snapshot: Snapshot) -> str:
-    budget = progress.budget_of(snapshot.run)
-    best = None if budget is None else progress.best_within(snapshot.candidates, progress.Limit(budget))
+    limit = progress.own_limit(snapshot.run)
+    best = None if limit is None else progress.best_within(snapshot.candidates, limit)
     if best is None:
         return wording.UNKNOWN
     return f"{wording.judged(best)} at {wording.milliseconds(best.point[0])}"
