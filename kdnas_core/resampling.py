@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 _DTYPE = np.dtype("<f4")  # as kept: a run may have 20,000 candidates
 
 
-def standard_error(resampled: Sequence[float]) -> float | None:
+def standard_error(resampled: Sequence[float] | NDArray[np.float64]) -> float | None:
     """Computes the standard error of what was resampled; None if it was not."""
     return float(np.std(resampled, ddof=1)) if len(resampled) > 1 else None
 
@@ -30,4 +31,4 @@ def standard_error_of_difference(first: bytes, second: bytes) -> float | None:
     if len(first) != len(second):
         return None
     values, others = (np.frombuffer(kept, _DTYPE).astype(np.float64) for kept in (first, second))
-    return float((values - others).std(ddof=1)) if len(values) > 1 else None
+    return standard_error(values - others)

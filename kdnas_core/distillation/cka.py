@@ -7,6 +7,7 @@ increases with width alone. CKA is invariant to rotation, translation and scalin
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,13 +23,26 @@ def gram_of(vectors: torch.Tensor) -> Gram:
     return (centred @ centred.T).float().numpy()
 
 
-def cka(first: Gram, second: Gram) -> float:
-    """Returns the CKA of two sets of vectors by their Gram matrices with a zero diagonal.
+@dataclass(frozen=True)
+class Vectors:
+    """The Gram matrix of vectors with a zero diagonal, and its HSIC with itself."""
+
+    gram: Gram
+    own: float
+
+    @classmethod
+    def of(cls, gram: Gram) -> Vectors:
+        """Vectors with this Gram matrix."""
+        return cls(gram, hsic(gram, gram))
+
+
+def cka(first: Vectors, second: Vectors) -> float:
+    """Returns the CKA of two sets of vectors.
 
     It is 1 for equal vectors, about 0 for unrelated ones, by chance a little below, and 0 if one is constant.
     """
-    own = hsic(first, first) * hsic(second, second)
-    return hsic(first, second) / math.sqrt(own) if own > 0 else 0.0
+    own = first.own * second.own
+    return hsic(first.gram, second.gram) / math.sqrt(own) if own > 0 else 0.0
 
 
 def hsic(first: Gram, second: Gram) -> float:

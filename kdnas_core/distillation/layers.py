@@ -5,7 +5,6 @@ Both are measured on the tokens of held-out texts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,29 +13,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdnas_core.distillation.cka import Gram, gram_of, hsic
+from kdnas_core.distillation.cka import Vectors, cka, gram_of
 
 FLOOR_TOKENS, FEWEST = 8_000, 4  # of the latter, for each dimension
 SIMILARITY_TOKENS = 1_000  # a Gram matrix is as large as their number squared
 _BATCH = 8  # texts: no more than are needed are read
-
-
-@dataclass(frozen=True)
-class _Alike:
-    """The Gram matrix of a layer's states with a zero diagonal, and its HSIC with itself."""
-
-    gram: Gram
-    own: float
-
-    @classmethod
-    def of(cls, states: torch.Tensor) -> _Alike:
-        gram = gram_of(states)
-        np.fill_diagonal(gram, 0)
-        return cls(gram, hsic(gram, gram))
-
-    def cka(self, other: _Alike) -> float:
-        own = self.own * other.own
-        return hsic(self.gram, other.gram) / math.sqrt(own) if own > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +34,7 @@ class LayerSample:
     texts: Sequence[str]
     length: int
     tokenizer: PreTrainedTokenizerBase
-    teacher: Sequence[_Alike]
+    teacher: Sequence[Vectors]
 
     @classmethod
     def of(
@@ -61,17 +42,23 @@ class LayerSample:
     ) -> LayerSample:
         """Reads the texts with the teacher."""
         states = layer_states(model, tokenizer, texts, length, SIMILARITY_TOKENS)
-        return cls(texts, length, tokenizer, list(map(_Alike.of, states)))
+        return cls(texts, length, tokenizer, list(map(_vectors, states)))
 
     def similarity(self, student: PreTrainedModel) -> NDArray[np.float64]:
         """Returns the CKA of each layer 0..M of a student with each of its teacher, (M + 1, N + 1)."""
         states = layer_states(student, self.tokenizer, self.texts, self.length, SIMILARITY_TOKENS)
-        return np.array([[own.cka(other) for other in self.teacher] for own in map(_Alike.of, states)])
+        return np.array([[cka(own, other) for other in self.teacher] for own in map(_vectors, states)])
 
     @property
     def of_teacher(self) -> NDArray[np.float64]:
         """CKA of each two teacher layers, (N + 1, N + 1)."""
-        return np.array([[own.cka(other) for other in self.teacher] for own in self.teacher])
+        return np.array([[cka(own, other) for other in self.teacher] for own in self.teacher])
+
+
+def _vectors(states: torch.Tensor) -> Vectors:
+    gram = gram_of(states)
+    np.fill_diagonal(gram, 0)
+    return Vectors.of(gram)
 
 
 def floors(

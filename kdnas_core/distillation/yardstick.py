@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdnas_core.distillation.cka import cka, gram_of
+from kdnas_core.distillation.cka import Vectors, cka, gram_of
 from kdnas_core.distillation.terms import Pass, StateTerm
 from kdnas_core.models.pooling import Mode
 from kdnas_core.models.targets import Batch, pooled
@@ -126,7 +126,7 @@ def vectors_error(student: torch.Tensor, teacher: torch.Tensor) -> OfTexts:
     def error(texts: Indices) -> float:
         # excludes pairs of a text with itself, which resampling creates
         apart = texts[:, None] != texts[None, :]
-        first, second = (gram[np.ix_(texts, texts)] * apart for gram in grams)
+        first, second = (Vectors.of(gram[np.ix_(texts, texts)] * apart) for gram in grams)
         return 1 - cka(first, second)
 
     return error

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdnas_core.architecture import Architecture
-from kdnas_core.distillation.cka import cka, gram_of
+from kdnas_core.distillation.cka import Vectors, cka, gram_of
 from kdnas_core.distillation.layers import FEWEST, LayerSample, _Spread, floors, layer_states
 from kdnas_core.models.student import new_student
 from kdnas_core.models.teacher import Teacher, load_teacher
@@ -79,7 +79,7 @@ def test_cka_is_that_of_a_float64_reference(seed: int) -> None:
     for states in (first, second):
         ours.append(gram_of(states))
         np.fill_diagonal(ours[-1], 0)
-    assert cka(*ours) == pytest.approx(expected, abs=1e-5)
+    assert cka(*map(Vectors.of, ours)) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
