@@ -137,8 +137,13 @@ def tie(better: Sequence[Candidate]) -> str:
 
 def ahead(following: Candidate, margin: float, noise: float | None) -> str:
     """Says how far a pick is ahead of the next within the budget."""
+    return f"{lead(margin, noise)} ahead of candidate {following.id}, the next within the budget."
+
+
+def lead(margin: float, noise: float | None) -> str:
+    """Formats a difference of two losses with its standard error, for example "1.6 ± 0.23 points"."""
     spread = "" if noise is None else f" ± {100 * noise:.2g}"
-    return f"{100 * margin:.1f}{spread} points ahead of candidate {following.id}, the next within the budget."
+    return f"{100 * margin:.1f}{spread} points"
 
 
 def exchange(pick: Candidate, other: Candidate) -> str:

@@ -116,11 +116,9 @@ def _differences(seen: Sequence[CandidateView]) -> list[str]:
     for row in sorted(rows, key=lambda row: row.point[1]):
         if row is best:
             continue
-        margin, noise = margin_of(best, row)
-        spread = "" if noise is None else f" ± {100 * noise:.2g}"
         ms = row.point[0] - best.point[0]
         told.append(
-            f"Candidate {row.id} is {100 * margin:.1f}{spread} points behind,"
+            f"Candidate {row.id} is {wording.lead(*margin_of(best, row))} behind,"
             f" {wording.milliseconds(abs(ms))} {'faster' if ms < 0 else 'slower'}."
         )
     return told

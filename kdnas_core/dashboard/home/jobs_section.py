@@ -42,6 +42,6 @@ def show(db: Path) -> None:
 
 
 def _remember() -> None:
-    rows, shown = st.session_state["jobs"].selection.rows, st.session_state[_IDS]
-    if rows and 0 <= rows[0] < len(shown):
-        st.session_state[_CHOSEN] = shown[rows[0]]
+    job = live.selected(st.session_state["jobs"].selection.rows, st.session_state[_IDS])
+    if job is not None:
+        st.session_state[_CHOSEN] = job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdnas_core.dashboard.read.live import CandidateView
+from kdnas_core.dashboard.read.live import CandidateView, is_id
 from kdnas_core.errors import BadInput
 
 FEWEST, MOST = 2, 6
@@ -18,7 +18,7 @@ def ids_of(text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
     for part in parts:
-        if not (part.isascii() and part.isdecimal() and len(part) < 16):
+        if not is_id(part):
             raise BadInput(f"{part!r} is no candidate; name some by their numbers, such as 4, 7, 12.")
     ids = list(dict.fromkeys(map(int, parts)))
     if not FEWEST <= len(ids) <= MOST:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
-from kdnas_core.models.mapping import HIDDEN, PROBE
+from kdnas_core.dashboard.model import layer_terms
+from kdnas_core.models.mapping import HIDDEN
 from kdnas_core.runs.records import LayerLoss, TeacherLayerFacts
 
 FOLLOWS = 0.3  # the most error of a layer that follows its teacher
@@ -55,9 +56,7 @@ def standings(
         width: the student's.
         teacher: its layers; None if not known.
     """
-    terms = {loss.term for loss in losses}
-    term = next((name for name in (PROBE, HIDDEN) if name in terms), None)
-    rows = [loss for loss in losses if loss.term == term and 1 <= loss.layer <= depth]
+    rows = [loss for loss in layer_terms.of_states(losses) if 1 <= loss.layer <= depth]
     if not rows:
         return []
     first, last = min(row.step for row in rows), max(row.step for row in rows)
@@ -69,7 +68,7 @@ def standings(
         if not final or not start or not all(map(math.isfinite, (*start, *final))):
             continue
         floor = _floor(targets, width, teacher)
-        found.append(Standing(layer, targets, floor, fmean(start), fmean(final), term == HIDDEN))
+        found.append(Standing(layer, targets, floor, fmean(start), fmean(final), of[0].term == HIDDEN))
     return found
 
 

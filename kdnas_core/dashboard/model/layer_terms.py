@@ -76,12 +76,12 @@ def by_layer(losses: Mapping[int, Sequence[LayerLoss]]) -> dict[int, dict[int, f
     Of candidates whose recipe does not train every layer it is that of a probe; of several teacher layers,
     the mean.
     """
-    found = {}
-    for candidate, rows in losses.items():
-        terms = {loss.term for loss in rows}
-        term = next((name for name in (PROBE, HIDDEN) if name in terms), "")
-        found[candidate] = _of_layers(of_term(rows, term))
-    return found
+    return {candidate: _of_layers(of_states(rows)) for candidate, rows in losses.items()}
+
+
+def of_states(losses: Sequence[LayerLoss]) -> list[LayerLoss]:
+    """Returns the losses of hidden states: by a probe if there is one, else of those that are learnt."""
+    return of_term(losses, PROBE) or of_term(losses, HIDDEN)
 
 
 def _of_layers(losses: Sequence[LayerLoss]) -> dict[int, float]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from kdnas_core.dashboard.read.known_candidates import candidates_of
 from kdnas_core.errors import BadInput
@@ -14,6 +15,7 @@ from kdnas_core.runs.jobs import ACTIVE, Work
 from kdnas_core.runs.records import AnyWork, Candidate, LayerLoss, Run, Student, TeacherLayerFacts
 from kdnas_core.runs.store import Store, opened
 
+Id = TypeVar("Id")
 _ORDER = {"running": 0, "queued": 1, "interrupted": 2, "paused": 3, "failed": 4}
 BUSY_REFRESH_S = 2.0  # less than a candidate takes
 IDLE_REFRESH_S = 10.0  # a run may be resumed from the command line
@@ -179,9 +181,14 @@ def id_in_address(text: str | None, noun: str) -> int | None:
     """
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+    if not is_id(text):
         raise BadInput(f"The address names no {noun}: an id is a whole number, such as ?{noun}=1.")
     return int(text)
+
+
+def is_id(text: str) -> bool:
+    """Returns whether a text is a number that may be an id."""
+    return text.isascii() and text.isdecimal() and len(text) < 16
 
 
 def refresh_s(work: Sequence[Run | Work], *, live: bool = True) -> float | None:
@@ -191,6 +198,6 @@ def refresh_s(work: Sequence[Run | Work], *, live: bool = True) -> float | None:
     return BUSY_REFRESH_S if any(row.state in ACTIVE for row in work) else IDLE_REFRESH_S
 
 
-def selected(rows: Sequence[int], shown: Sequence[int]) -> int | None:
+def selected(rows: Sequence[int], shown: Sequence[Id]) -> Id | None:
     """Returns the id of the selected row of a table that showed these ids."""
     return shown[rows[0]] if rows and 0 <= rows[0] < len(shown) else None

@@ -13,6 +13,7 @@ from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.read.live import Snapshot
+from kdnas_core.dashboard.run import frontier_section
 from kdnas_core.dashboard.ui import ask_button, places, widgets
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.picks import margin_of
@@ -35,12 +36,7 @@ def show(db: Path, snapshot: Snapshot, found: Findings, chosen: Candidate | None
         with st.container(border=True, key="choice"):
             _facts(chosen, f"Your choice: candidate {chosen.id} ({wording.state(chosen.state)})")
             _open(chosen)
-            st.button("Clear choice", on_click=clear_choice)
-
-
-def clear_choice() -> None:
-    """Forgets the chosen candidate."""
-    st.query_params.pop("candidate", None)
+            st.button("Clear choice", on_click=frontier_section.clear_choice)
 
 
 def _words(limit: Limit) -> str:

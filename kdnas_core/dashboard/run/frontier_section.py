@@ -28,13 +28,12 @@ def show(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: Vi
         chosen=chosen,
         view=view,
     )
-    criterion = wording.criterion([*found.within, *found.over], run.spec.objective.yardstick)
     live_chart.show(
         figure,
         key=f"frontier_{run.id}",
         name=f"run-{run.id}-frontier",
-        alt=f"Latency against {criterion}; {len(found.frontier)} students on the Pareto frontier"
-        " within the budget",
+        alt=f"Latency against {figure.layout.yaxis.title.text};"
+        f" {len(found.frontier)} students on the Pareto frontier within the budget",
         view=f"{run.id} {view.cost} {view.is_log}",
         zoom=_zoom(),
         on_zoom=_zoomed,
@@ -80,6 +79,11 @@ def chosen_of(snapshot: Snapshot) -> Candidate | None:
 def choose(candidate: int) -> None:
     """Names a candidate in the address."""
     st.query_params[CHOSEN] = str(candidate)
+
+
+def clear_choice() -> None:
+    """Names no candidate in the address."""
+    st.query_params.pop(CHOSEN, None)
 
 
 def boxed(run: int) -> list[int]:
