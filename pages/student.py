@@ -1,4 +1,4 @@
-"""The page of a student: its distillation, losses, scores and export."""
+"""The page of a student: its distillation, losses, latency, scores and export."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from kdnas_core.dashboard.model_page import (
     distil_form,
     export_section,
     layers_section,
+    model_tabs,
     scores_section,
     student_header,
     student_loss,
     students_section,
     sweeps_section,
 )
+from kdnas_core.dashboard.model_page.model_tabs import ModelTabs
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.dashboard.ui import places, widgets
@@ -24,27 +26,59 @@ from kdnas_core.runs.names import Source
 
 
 @widgets.sentences()  # the student may be deleted while its page is open
-def facts(db: Path, student: int, refresh: float | None) -> None:
+def header(db: Path, student: int, refresh: float | None) -> None:
     seen = live_students.read_student(db, student)
-    student_header.show(db, seen)
-    student_loss.show(seen)
-    layers_section.show(layers_section.of_student(seen))
-    cut_section.show(seen.student.cut_from)
     if live.refresh_s([seen.student]) != refresh:
         st.rerun()  # it is finished, and can be scored and exported now
+    student_header.show(db, seen)
 
 
-def go_on(db: Path, seen: StudentView) -> None:
+@widgets.sentences()
+def overview(db: Path, student: int) -> None:
+    seen = live_students.read_student(db, student)
+    student_header.measurements(seen)
+    students_section.linked(seen.children)
+    student_loss.show(seen)
+    cut_section.show(seen.student.cut_from)
+
+
+@widgets.sentences()
+def layers(db: Path, student: int) -> None:
+    layers_section.show(layers_section.of_student(live_students.read_student(db, student)))
+
+
+def distil(db: Path, seen: StudentView) -> None:
     student = seen.student
-    scores_section.show(db, Source(seen.candidate, student))
-    if student.spec.task is None and student.state == "finished":
+    if student.state != "finished":
+        st.markdown(
+            "Once its distillation is finished, it can be made task-specific, or go on with other text."
+        )
+    elif student.spec.task is not None:
+        st.markdown("It was made for one task. Go on with the student that it was made from.")
+    else:
         distil_form.show_for_task(db, student)
         distil_form.show_to_go_on(db, seen.run, student)
-    sweeps_section.show(db, student.candidate, of_student=True)
     if seen.children:
         st.header("Made from this student")
         students_section.listed(seen.children, seen.run)
-    export_section.show(db, Source(seen.candidate, student), seen.folder)
+
+
+def contents(db: Path, seen: StudentView, refresh: float | None, tabs: ModelTabs) -> None:
+    student, source = seen.student, Source(seen.candidate, seen.student)
+    with tabs["Overview"]:
+        st.fragment(overview, run_every=refresh, key="overview")(db, student.id)
+    if tabs.opened == "Layers":
+        with tabs["Layers"]:
+            st.fragment(layers, run_every=refresh, key="layers")(db, student.id)
+    if tabs.opened == "Latency":
+        with tabs["Latency"]:
+            sweeps_section.show(db, student.candidate, of_student=True)
+    with tabs["Distil"]:
+        distil(db, seen)
+    with tabs["Scores"]:
+        scores_section.show(db, source)
+    with tabs["Export"]:
+        export_section.show(db, source, seen.folder)
 
 
 def page() -> None:
@@ -57,8 +91,8 @@ def page() -> None:
         return
     seen = live_students.read_student(db, student)
     refresh = live.refresh_s([seen.student])
-    st.fragment(facts, run_every=refresh, key="student")(db, student, refresh)
-    go_on(db, seen)
+    st.fragment(header, run_every=refresh, key="student")(db, student, refresh)
+    contents(db, seen, refresh, model_tabs.show())
 
 
 with widgets.sentences():

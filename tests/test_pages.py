@@ -95,6 +95,11 @@ def charts(app: AppTest) -> dict[str, Any]:
     return {**plain, **{each["alt"]: json.loads(each["figure"]) for each in live}}
 
 
+def tab(app: AppTest, name: str) -> Any:
+    [found] = [each for each in app.tabs if each.label == name]
+    return found
+
+
 def within(run: Run) -> progress.Limit | None:
     budget = progress.budget_of(run)
     return None if budget is None else progress.Limit(budget)
@@ -344,15 +349,38 @@ def test_a_candidate_shows_its_latency_with_the_device_and_its_layers(db: Path) 
     with opened(db, read_only=True) as store:
         done = progress.distilled(store.candidates(run))[0]
     app = shown(places.CANDIDATE, candidate=done.id)
-    told = words(app)
-    assert "AMD EPYC" in told
-    assert "Layer mapping, student ← teacher" in told
+    assert "AMD EPYC" in words(app)
     assert app.metric[0].value == f"{done.point[0]:.2f} ms"
     [agreement] = [card for card in app.metric if card.label == "Agreement"]
     assert done.loss is not None
     assert agreement.value == f"{100 * (1 - done.loss):.1f} ± 0.6 %"
-    assert len(charts(app)) == 5
     assert "Layers 1 to" in words(app)
+    layers = shown(places.CANDIDATE, candidate=done.id, tab="Layers")
+    assert "Layer mapping, student ← teacher" in words(layers)
+    assert len(charts(layers)) == 4
+    assert any(
+        "p50 and p95" in alt for alt in charts(shown(places.CANDIDATE, candidate=done.id, tab="Latency"))
+    )
+
+
+def test_a_candidate_says_whether_it_is_on_the_frontier_and_which_are_beside_it_there(db: Path) -> None:
+    run = fill(db)
+    with opened(db, read_only=True) as store:
+        candidates = store.candidates(run)
+    front = Findings.of(candidates, None).frontier
+    app = shown(places.CANDIDATE, candidate=front[1].id)
+    assert "On the Pareto frontier" in words(app)
+    beside = [
+        link.proto.label for link in app.get("page_link") if link.proto.label[:6] in ("Faster", "Slower")
+    ]
+    assert [label.split(" (")[0] for label in beside] == [f"Faster: {front[0].id}", f"Slower: {front[2].id}"]
+    behind = next(row for row in progress.distilled(candidates) if row not in front)
+    assert "Not on the Pareto frontier: candidate" in words(shown(places.CANDIDATE, candidate=behind.id))
+
+
+def test_a_tab_that_is_none_shows_the_first(db: Path) -> None:
+    fill(db)
+    assert "Latency p50" in [card.label for card in shown(places.CANDIDATE, candidate=1, tab="?").metric]
 
 
 def cuts(app: AppTest) -> list[Any]:
@@ -386,8 +414,8 @@ def test_a_candidate_shows_the_yardstick_as_one_curve_and_the_terms_beside_it(db
         for name in ("vector", "similarity", "yardstick"):
             losses = [LayerLoss(step, depth, TEACHER.layers, 0.9 - step / 200, name) for step in (0, 80)]
             store.add_layer_losses(done.id, losses)
-    app = shown(places.CANDIDATE, candidate=done.id)
-    assert list(app.dataframe[0].value["Term"]) == [
+    app = shown(places.CANDIDATE, candidate=done.id, tab="Layers")
+    assert list(tab(app, "Layers").dataframe[0].value["Term"]) == [
         "Hidden states",
         "Sentence vectors, by angle",
         "Similarities of texts",
@@ -451,8 +479,8 @@ def of_tinybert(db: Path, *, noted: bool) -> Candidate:
 
 
 def test_a_candidate_of_several_terms_shows_one_at_a_time(db: Path) -> None:
-    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=False).id)
-    assert list(app.dataframe[0].value["Term"]) == [
+    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=False).id, tab="Layers")
+    assert list(tab(app, "Layers").dataframe[0].value["Term"]) == [
         "Hidden states",
         "Embeddings",
         "Attention scores",
@@ -468,9 +496,9 @@ def test_a_candidate_of_several_terms_shows_one_at_a_time(db: Path) -> None:
 
 
 def test_a_candidate_shows_its_notes_and_its_loss_by_language(db: Path) -> None:
-    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=True).id)
+    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=True).id, tab="Layers")
     assert "Attention loss skipped" in words(app)
-    assert "Attention scores" not in list(app.dataframe[0].value["Term"])
+    assert "Attention scores" not in list(tab(app, "Layers").dataframe[0].value["Term"])
     [bars] = [figure for alt, figure in charts(app).items() if "7 languages, from sw" in alt]
     assert bars["data"][0]["y"][0] == "sw"
 

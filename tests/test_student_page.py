@@ -56,10 +56,23 @@ def test_a_student_shows_its_agreement_beside_that_of_the_mini_kd_and_its_layers
     [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Agreement on held-out")]
     names = [line["name"] for line in figure["data"]]
     assert names == ["full distillation", "mini-KD of candidate 1: 52.0 %"]
-    assert "Layer mapping, student ← teacher" in words(app)
     assert "Its embeddings were trained for 600 words" in words(app)
     assert "5.0 MB on the disk" in words(app)
-    assert any("7 languages" in alt for alt in charts(app))
+    layers = shown(places.STUDENT, student=GENERAL, tab="Layers")
+    assert "Layer mapping, student ← teacher" in words(layers)
+    assert any("7 languages" in alt for alt in charts(layers))
+
+
+def test_a_model_says_what_is_done_for_it_at_this_moment(db: Path) -> None:
+    fill(db, students=True)
+    [running] = [student for student in students(db) if student.id == RUNNING]
+    told = words(shown(places.CANDIDATE, candidate=running.candidate))
+    assert "**Student s3**" in told
+    assert "distilling on the full corpus · 1,500 of 6,000 · see Distil" in told
+    assert "**Student s4**" not in told  # paused
+    told = words(shown(places.STUDENT, student=TASK))
+    assert "**Scoring 3**" in told
+    assert "**Student s3**" not in told
 
 
 def test_a_running_student_shows_its_step_the_time_left_and_its_agreement_so_far(db: Path) -> None:

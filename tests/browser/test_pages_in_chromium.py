@@ -161,7 +161,7 @@ def test_several_terms_and_terms_of_ones_own_fit_a_phone_and_break_no_rules(
     run = fill(server.db, episodes=1, spec=tinybert_spec())
     with opened(server.db, read_only=True) as store:
         noted = next(row for row in store.candidates(run) if row.notes)
-    for address in (f"/candidate?candidate={noted.id}", f"/run?run={run}", "/new"):
+    for address in (f"/candidate?candidate={noted.id}&tab=Layers", f"/run?run={run}", "/new"):
         open_page(page, server, address)
         if address == "/new":
             page.get_by_role("combobox", name="Recipe").click()
@@ -179,7 +179,7 @@ def test_the_term_that_was_chosen_stays_while_the_candidate_is_distilled(page: P
         [candidate] = add_episode(store, begin_run(store, tinybert_spec()), 1, [Architecture(2, 96, 384, 3)])
         store.update_candidate(candidate, state="distilling", steps=80)
         store.add_layer_losses(candidate, evaluation(0))
-        open_page(page, server, f"/candidate?candidate={candidate}")
+        open_page(page, server, f"/candidate?candidate={candidate}&tab=Layers")
         page.get_by_text("Predictions").last.click()
         expect(page.locator(".st-key-curves_prediction .point")).to_have_count(1, timeout=10_000)
         store.add_layer_losses(candidate, evaluation(20))

@@ -60,10 +60,12 @@ def test_a_search_goes_from_the_form_to_a_student_that_stock_transformers_loads(
     page.locator(".js-plotly-plot").first.locator(".points path.point").last.click(force=True)
     page.locator(".st-key-choice").get_by_role("link", name="Open").click()
     expect(page.get_by_role("heading", name=re.compile(r"Candidate \d+"))).to_be_visible()
+    page.get_by_role("tab", name="Layers").click()
     expect(page.get_by_text("Layer mapping, student ← teacher")).to_be_visible()
-    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot:visible").first).to_be_visible()
 
     # export, and load the export with stock libraries; ONNX files have their own tests
+    page.get_by_role("tab", name="Export").click()
     page.get_by_text("with ONNX files").click()
     page.get_by_role("button", name="Export", exact=True).click()
     expect(page.get_by_text("sha256 of model.safetensors")).to_be_visible(timeout=LONGER)

@@ -73,7 +73,7 @@ def latencies(app: AppTest) -> dict[str, Any]:
 
 def test_a_candidate_shows_the_latency_of_its_run_before_anything_else_is_measured(db: Path) -> None:
     fill(db)
-    app = shown(places.CANDIDATE, candidate=1)
+    app = shown(places.CANDIDATE, candidate=1, tab="Latency")
     assert list(table(app)["Runtime"]) == ["ONNX Runtime"]
     assert list(table(app)["Device"]) == [DEVICE]
     assert "Measure in all runtimes" in buttons(app)
@@ -84,7 +84,7 @@ def test_a_candidate_shows_the_latency_of_its_run_before_anything_else_is_measur
 def test_a_candidate_without_any_reading_says_so(db: Path) -> None:
     with opened(db) as store:
         add_episode(store, begin_run(store), 1, [Architecture(2, 192, 384, 12)])
-    app = shown(places.CANDIDATE, candidate=1)
+    app = shown(places.CANDIDATE, candidate=1, tab="Latency")
     assert "Nothing is measured yet." in words(app)
     assert latencies(app) == {}
     assert "33 measurements, about" in words(app)
@@ -93,7 +93,7 @@ def test_a_candidate_without_any_reading_says_so(db: Path) -> None:
 def test_a_finished_sweep_fills_the_table_and_both_figures(db: Path) -> None:
     fill(db)
     add_sweep(db, "finished", how=SweepSpec())
-    app = shown(places.CANDIDATE, candidate=1)
+    app = shown(places.CANDIDATE, candidate=1, tab="Latency")
     assert list(table(app)["Runtime"]) == ["ONNX Runtime", "ONNX Runtime, 8-bit weights", "torch"]
     for title, sizes in (("Latency by batch size", 6), ("Latency by sequence length", 6)):
         [figure] = [chart for alt, chart in latencies(app).items() if alt.startswith(title)]
@@ -119,7 +119,7 @@ def test_a_sweep_offers_the_buttons_of_its_state_and_shows_what_is_there(
 ) -> None:
     fill(db)
     add_sweep(db, state, taken=3)
-    app = shown(places.CANDIDATE, candidate=1)
+    app = shown(places.CANDIDATE, candidate=1, tab="Latency")
     assert buttons(app) & {"Pause", "Stop", "Resume", "Start a worker"} == offered
     assert said in words(app)
     assert list(table(app)["Runtime"]) == ["ONNX Runtime", "torch"]
@@ -132,13 +132,13 @@ def test_disturbed_readings_are_explained_on_the_page(db: Path) -> None:
     sweep = add_sweep(db, "finished")
     with opened(db) as store:
         store.add_reading(sweep, at(9.0, batch_size=4, clean=False))
-    assert sweeps_section.DISTURBED in words(shown(places.CANDIDATE, candidate=1))
+    assert sweeps_section.DISTURBED in words(shown(places.CANDIDATE, candidate=1, tab="Latency"))
 
 
 def test_a_running_sweep_says_how_far_it_is_and_how_long_it_takes(db: Path) -> None:
     fill(db)
     add_sweep(db, "running", taken=3)
-    [bar] = shown(places.CANDIDATE, candidate=1).get("progress")
+    [bar] = shown(places.CANDIDATE, candidate=1, tab="Latency").get("progress")
     assert bar.proto.text.replace("\\", "").startswith("torch: batch 4, 128 tokens · 3 of 8 measured · about")
     assert 0 < bar.proto.value < 100 * 3 / 8, "the later points are dearer"
 
@@ -147,7 +147,7 @@ def test_a_running_sweep_says_how_far_it_is_and_how_long_it_takes(db: Path) -> N
 def test_a_student_shows_what_was_measured_of_its_candidate(db: Path, student: int) -> None:
     fill(db, students=True)
     add_sweep(db, "finished")
-    app = shown(places.STUDENT, student=student)
+    app = shown(places.STUDENT, student=student, tab="Latency")
     assert "It has the shape of candidate 1" in words(app)
     assert len(table(app)) == 2
 
@@ -159,10 +159,10 @@ def sweeps(db: Path) -> list[Sweep]:
 
 def test_a_press_queues_a_sweep_as_it_was_chosen(db: Path, served: Served) -> None:
     fill(db, students=True)
-    app = press(shown(places.CANDIDATE, candidate=2), "Measure in all runtimes")
+    app = press(shown(places.CANDIDATE, candidate=2, tab="Latency"), "Measure in all runtimes")
     assert (sweeps(db)[0].candidate, sweeps(db)[0].spec) == (2, SweepSpec())
     assert app.toast[0].value == "Sweep 1 is queued."
-    app = shown(places.STUDENT, student=GENERAL)
+    app = shown(places.STUDENT, student=GENERAL, tab="Latency")
     app.multiselect[0].set_value(["torch"])
     [by_size] = [box for box in app.checkbox if box.label == sweeps_section.BY_SIZE]
     by_size.uncheck()
@@ -174,7 +174,7 @@ def test_a_press_queues_a_sweep_as_it_was_chosen(db: Path, served: Served) -> No
 
 def test_without_a_runtime_nothing_can_be_asked_for(db: Path) -> None:
     fill(db)
-    app = shown(places.CANDIDATE, candidate=1)
+    app = shown(places.CANDIDATE, candidate=1, tab="Latency")
     app.multiselect[0].set_value([])
     [button] = [button for button in app.run().button if button.label == "Measure"]
     assert button.disabled
@@ -183,7 +183,7 @@ def test_without_a_runtime_nothing_can_be_asked_for(db: Path) -> None:
 def test_what_is_refused_is_said_beside_the_button(db: Path, served: Served) -> None:
     served.refusal = "There is no CUDA device here; choose another runtime."
     fill(db)
-    app = press(shown(places.CANDIDATE, candidate=1), "Measure in all runtimes")
+    app = press(shown(places.CANDIDATE, candidate=1, tab="Latency"), "Measure in all runtimes")
     assert "Not queued. There is no CUDA device here; choose another runtime." in words(app)
     assert sweeps(db) == []
     assert served.stores == []
@@ -192,11 +192,11 @@ def test_what_is_refused_is_said_beside_the_button(db: Path, served: Served) -> 
 def test_a_sweep_is_paused_and_deleted_from_the_page(db: Path, served: Served) -> None:
     fill(db)
     add_sweep(db, "running", taken=3)
-    press(shown(places.CANDIDATE, candidate=1), "Pause")
+    press(shown(places.CANDIDATE, candidate=1, tab="Latency"), "Pause")
     assert sweeps(db)[0].request == "pause"
     with opened(db) as store:
         store.end(Job("sweeps", 1), "paused")
-    app = press(shown(places.CANDIDATE, candidate=1), "Delete sweep 1 …")
+    app = press(shown(places.CANDIDATE, candidate=1, tab="Latency"), "Delete sweep 1 …")
     assert "deleted for good" in words(app)
     app = press(app, "Delete for good")
     assert sweeps(db) == []

@@ -14,7 +14,7 @@ from kdnas_core.dashboard.model import comparison, progress
 from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import CandidateView
-from kdnas_core.dashboard.ui import places
+from kdnas_core.dashboard.ui import links
 from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.runs.picks import margin_of
 
@@ -37,13 +37,7 @@ def shapes(seen: Sequence[CandidateView]) -> None:
     )
     with st.container(horizontal=True):
         for view in seen:
-            number = view.candidate.id
-            st.page_link(
-                places.CANDIDATE,
-                label=f"Open {number}",
-                icon=":material/arrow_forward:",
-                query_params={"candidate": str(number)},
-            )
+            links.to_candidate(view.candidate.id, f"Open {view.candidate.id}")
 
 
 def _facts(view: CandidateView) -> dict[str, str]:

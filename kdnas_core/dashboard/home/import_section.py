@@ -10,7 +10,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import starting
-from kdnas_core.dashboard.ui import ask_button, places, widgets
+from kdnas_core.dashboard.ui import ask_button, links, places, widgets
 from kdnas_core.package.import_ import Imported, Tell, import_student
 from kdnas_core.package.manifest import Found, Manifest, look
 from kdnas_core.spec import RunSpec, SpaceSpec
@@ -136,11 +136,10 @@ def _offer_student(db: Path, given: UploadedFile) -> None:
         )
         return
     st.success(f"Imported as run {done.run}, with the weights that were exported (sha256 `{done.sha256}`).")
-    is_student = done.student is not None
-    name = f"student s{done.student}" if is_student else f"candidate {done.candidate}"
-    address = {"student": str(done.student)} if is_student else {"candidate": str(done.candidate)}
-    page = places.STUDENT if is_student else places.CANDIDATE
-    st.page_link(page, label=f"Open {name}", icon=":material/arrow_forward:", query_params=address)
+    if done.student is None:
+        links.to_candidate(done.candidate, f"Open candidate {done.candidate}")
+    else:
+        links.to_student(done.student, f"Open student s{done.student}")
 
 
 def _button(label: str, key: str, refusal: str, act: Callable[[Tell], object]) -> None:

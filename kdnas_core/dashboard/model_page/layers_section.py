@@ -72,9 +72,10 @@ def of_student(seen: StudentView) -> Learnt:
 
 
 def show(learnt: Learnt) -> None:
-    """Draws the losses; nothing before the first evaluation."""
+    """Draws the losses; a sentence before the first evaluation."""
     _overview(learnt)
     if not learnt.losses:
+        st.markdown("No losses by layer: it has not been evaluated yet.")
         return
     st.header("What each layer has learnt")
     _standing(learnt)

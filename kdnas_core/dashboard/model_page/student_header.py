@@ -8,17 +8,19 @@ import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
-from kdnas_core.dashboard.model_page import student_loss, students_section
+from kdnas_core.dashboard.model_page import neighbours, student_loss, students_section, work_section
+from kdnas_core.dashboard.read import live_students
 from kdnas_core.dashboard.read.live_students import StudentView
-from kdnas_core.dashboard.ui import places, widgets, work_controls
+from kdnas_core.dashboard.ui import links, places, widgets, work_controls
 from kdnas_core.runs.losses import losses_by_step
+from kdnas_core.runs.names import Source
 from kdnas_core.runs.records import Student
 
 
 def show(db: Path, seen: StudentView) -> None:
     """Draws the header of a student's page."""
     student = seen.student
-    _way_back(seen)
+    _way_back(db, seen)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(f"Student {student.name}", width="content")
         widgets.state_badge(student)
@@ -33,27 +35,21 @@ def show(db: Path, seen: StudentView) -> None:
     if student.steps and student.state != "finished":
         st.progress(min(1.0, student.step / student.steps), text=students_section.steps_words(student))
     st.markdown(" · ".join(_facts(seen)))
-    _cards(seen)
     for note in student.notes:
         st.info(wording.plain(note))
+    work_section.show(live_students.read_work_for(db, Source(seen.candidate, student)))
 
 
-def _way_back(seen: StudentView) -> None:
+def _way_back(db: Path, seen: StudentView) -> None:
     student = seen.student
-    with st.container(horizontal=True):
-        st.page_link(
-            places.CANDIDATE,
-            label=f"Candidate {student.candidate}",
-            icon=":material/arrow_back:",
-            query_params={"candidate": str(student.candidate)},
-        )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        links.to_candidate(student.candidate, f"Candidate {student.candidate}", links.BACK)
         if student.parent is not None:
-            st.page_link(
-                places.STUDENT,
-                label=f"Made from student s{student.parent}",
-                icon=":material/arrow_back:",
-                query_params={"student": str(student.parent)},
-            )
+            links.to_student(student.parent, f"Made from student s{student.parent}", links.BACK)
+        st.space("stretch")
+        neighbours.show_students(
+            *neighbours.of_student(live_students.read_students(db, seen.run.id), student.id)
+        )
 
 
 def _what_goes(seen: StudentView) -> str:
@@ -76,19 +72,17 @@ def _facts(seen: StudentView) -> list[str]:
     return widgets.with_work(facts, student)
 
 
-def _cards(seen: StudentView) -> None:
+def measurements(seen: StudentView) -> None:
+    """Draws cards with its agreement, and what is known of its architecture."""
     candidate = seen.candidate
-    cards = (
-        _loss_card(seen),
-        ("Latency p50", wording.milliseconds(candidate.point[0]), "of its architecture"),
-        ("Speed-up", wording.times(progress.speedup_of(candidate)), "against the teacher"),
-        ("Parameters", wording.count(candidate.parameters), None),
+    widgets.cards(
+        (
+            _loss_card(seen),
+            ("Latency p50", wording.milliseconds(candidate.point[0]), "of its architecture"),
+            ("Speed-up", wording.times(progress.speedup_of(candidate)), "against the teacher"),
+            ("Parameters", wording.count(candidate.parameters), None),
+        )
     )
-    with st.container(horizontal=True):
-        for label, value, beside in cards:
-            st.metric(
-                label, value, beside, delta_color="off", delta_arrow="off", border=True, width=170, height=118
-            )
 
 
 def _loss_card(seen: StudentView) -> tuple[str, str, str | None]:

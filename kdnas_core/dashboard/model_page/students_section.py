@@ -13,7 +13,7 @@ from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import distil_form
 from kdnas_core.dashboard.read.live import Snapshot
-from kdnas_core.dashboard.ui import ask_button, places, widgets
+from kdnas_core.dashboard.ui import ask_button, links, widgets
 from kdnas_core.runs.records import Candidate, Run, Student
 
 OVER = ("stopped", "failed")  # a new distillation may replace them
@@ -26,14 +26,23 @@ def listed(students: Sequence[Student], run: Run) -> None:
             _card(student, run)
 
 
+def linked(students: Sequence[Student]) -> None:
+    """Draws a link to each student with what became of it, in one row; nothing without students."""
+    if not students:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="students_of_it"):
+        st.markdown("Distilled in full:", width="content")
+        for student in students:
+            of = student.spec.task
+            agreement = f"agreement {wording.agreement(student.loss)}"
+            done = f"for {wording.plain(of)}" if of else agreement
+            what = done if student.state == "finished" else wording.state(student.state)
+            links.to_student(student.id, f"{student.name} · {what}")
+
+
 def _card(student: Student, run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.page_link(
-            places.STUDENT,
-            label=f"Student {student.name}",
-            icon=":material/arrow_forward:",
-            query_params={"student": str(student.id)},
-        )
+        links.to_student(student.id, f"Student {student.name}")
         widgets.state_badge(student)
         st.markdown(" · ".join(_facts(student, run)), width="content")
     if student.steps and student.state != "finished":

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdnas_core.dashboard.read.live import read_jobs
 from kdnas_core.latency.reading import LatencyReading
+from kdnas_core.runs.jobs import ACTIVE
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.proxies import Proxies, proxies_of, read_scored
 from kdnas_core.runs.records import (
+    AnyWork,
     Candidate,
     Export,
     LayerLoss,
@@ -85,6 +88,30 @@ def read_students_of(db: Path, candidate: Candidate) -> list[Student]:
     """Returns the students of a candidate, newest first."""
     with opened(db, read_only=True) as store:
         return [row for row in store.students(candidate.run) if row.candidate == candidate.id]
+
+
+def read_students(db: Path, run: int) -> list[Student]:
+    """Returns the students of a run, newest first."""
+    with opened(db, read_only=True) as store:
+        return store.students(run)
+
+
+def read_work_for(db: Path, source: Source) -> list[AnyWork]:
+    """Returns what runs or waits for a candidate or a student: students, scorings, sweeps and exports."""
+    return [work for work in read_jobs(db) if work.state in ACTIVE and _is_for(work, source)]
+
+
+def _is_for(work: AnyWork, source: Source) -> bool:
+    candidate, student = source.candidate.id, source.student
+    if isinstance(work, Sweep):
+        return work.candidate == candidate
+    if isinstance(work, Student):
+        return work.candidate == candidate if student is None else work.parent == student.id
+    if isinstance(work, Scoring | Export):
+        return (work.candidate, work.student) == (
+            (candidate, None) if student is None else (None, student.id)
+        )
+    return False
 
 
 def read_scorings(db: Path, *, candidate: int | None = None, student: int | None = None) -> list[ScoringView]:

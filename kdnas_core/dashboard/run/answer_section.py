@@ -14,7 +14,7 @@ from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run import frontier_section
-from kdnas_core.dashboard.ui import ask_button, places, widgets
+from kdnas_core.dashboard.ui import ask_button, links, widgets
 from kdnas_core.runs.names import Source
 from kdnas_core.runs.picks import margin_of
 from kdnas_core.runs.records import Candidate
@@ -35,7 +35,7 @@ def show(db: Path, snapshot: Snapshot, found: Findings, chosen: Candidate | None
     if chosen is not None:
         with st.container(border=True, key="choice"):
             _facts(chosen, f"Your choice: candidate {chosen.id} ({wording.state(chosen.state)})")
-            _open(chosen)
+            links.to_candidate(chosen.id, "Open")
             st.button("Clear choice", on_click=frontier_section.clear_choice)
 
 
@@ -74,7 +74,7 @@ def _reasons(found: Findings, best: Candidate) -> list[str]:
 
 def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
     with st.container(horizontal=True):
-        _open(best)
+        links.to_candidate(best.id, "Open")
         st.download_button(
             "Config",
             lambda: controls.config_of(db, best),  # read at a press alone
@@ -99,12 +99,3 @@ def _actions(db: Path, best: Candidate, snapshot: Snapshot) -> None:
         ask_button.show(
             "Distil in full", f"distil_pick_{best.id}", db, lambda: requests.distil(db, [str(best.id)], {})
         )
-
-
-def _open(row: Candidate) -> None:
-    st.page_link(
-        places.CANDIDATE,
-        label="Open",
-        icon=":material/arrow_forward:",
-        query_params={"candidate": str(row.id)},
-    )

@@ -12,7 +12,7 @@ from kdnas_core.dashboard.act import controls
 from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run.budget_control import parsed
-from kdnas_core.dashboard.ui import compare_link, tables, widgets
+from kdnas_core.dashboard.ui import links, tables, widgets
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.picks import picks
 from kdnas_core.runs.records import Run
@@ -52,7 +52,7 @@ def show(db: Path, snapshot: Snapshot, found: Findings) -> None:
             icon=":material/download:",
             disabled=all(pick.best is None for pick in chosen),
         )
-        compare_link.show([pick.best.id for pick in chosen if pick.best is not None])
+        links.to_comparison([pick.best.id for pick in chosen if pick.best is not None])
     st.dataframe(
         tables.picks_table(chosen),
         hide_index=True,

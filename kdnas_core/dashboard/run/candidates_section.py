@@ -11,7 +11,7 @@ from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import Snapshot
 from kdnas_core.dashboard.run import frontier_section
-from kdnas_core.dashboard.ui import compare_link, tables
+from kdnas_core.dashboard.ui import links, tables
 from kdnas_core.runs.records import Candidate
 
 PAGE = 200  # rows of a table; more would have to be sent anew at each update
@@ -27,7 +27,7 @@ def show(snapshot: Snapshot, found: Findings) -> None:
         if boxed:
             st.markdown(f"{len(boxed)} in the box")
             st.button("Show all", key="unbox", on_click=frontier_section.unbox, args=(run.id,))
-            compare_link.show(sorted(boxed))
+            links.to_comparison(sorted(boxed))
     rows = found.frontier if only_frontier else snapshot.candidates
     rows = [row for row in rows if not boxed or row.id in boxed]
     if not rows:

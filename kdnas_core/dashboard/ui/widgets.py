@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +59,15 @@ def say() -> None:
     sentence, kind = st.session_state.pop(_SAID, ("", "ok"))
     if sentence:
         st.toast(wording.plain(sentence)) if kind == "ok" else trouble(sentence)
+
+
+def cards(rows: Sequence[tuple[str, str, str | None]]) -> None:
+    """Draws a card for each label, value and what stands beside it, if anything."""
+    with st.container(horizontal=True):
+        for label, value, beside in rows:
+            st.metric(
+                label, value, beside, delta_color="off", delta_arrow="off", border=True, width=170, height=118
+            )
 
 
 def state_badge(work: Run | Work) -> None:
