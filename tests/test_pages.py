@@ -36,6 +36,7 @@ from kdnas_core.spec import (
     Recipe,
     RunSpec,
     TermSpec,
+    parse_spec,
     quick_spec,
 )
 from tests.filled_store import (
@@ -551,9 +552,9 @@ def test_a_file_that_is_no_store_is_answered_in_one_sentence(db: Path, place: Pa
 
 
 def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     assert "**122,718 architectures**, 40,182 distinct shapes" in words(app)
-    app.multiselect[0].set_value([2]).run()
+    choice(app, "Layers").set_value([2]).run()
     assert f"**{122_718 // 6:,} architectures**, {40_182 // 6:,} distinct shapes" in words(app)
     sizes = {slider.label: slider for slider in app.slider}
     hidden, inner = sizes["Hidden size"], sizes["FFN size"]
@@ -563,19 +564,19 @@ def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
     app.run()
     # 2, 3, 4, 6 and 12 heads divide 96, and 2 and 4 divide 104
     assert "**7 architectures**, 2 distinct shapes" in words(app)
-    app.radio[1].set_value("KD-NAS, as published").run()
+    choice(app, "Start from").set_value("KD-NAS, as published").run()
     assert "**1,200 architectures**, 80 distinct shapes" in words(app)
 
 
 def test_the_form_says_how_long_it_takes_and_whether_the_teacher_was_measured(db: Path) -> None:
-    told = words(shown(places.NEW_SEARCH))
+    told = words(form())
     assert "rough estimate" in told
     assert "not measured in this way on this machine yet" in told
 
 
 def test_a_choice_that_cannot_work_is_said_and_nothing_can_be_started(db: Path) -> None:
-    app = shown(places.NEW_SEARCH)
-    app.multiselect[0].set_value([]).run()
+    app = form()
+    choice(app, "Layers").set_value([]).run()
     assert len(app.error) == 1
     [start] = [button for button in app.button if button.label == "Start search"]
     assert start.disabled
@@ -584,15 +585,20 @@ def test_a_choice_that_cannot_work_is_said_and_nothing_can_be_started(db: Path) 
 
 @pytest.mark.usefixtures("served")
 def test_a_press_on_start_creates_the_run_that_was_chosen(db: Path) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     app.text_input[0].set_value("mine")
-    app.number_input[0].set_value(3.0)
+    choice(app, "Budgets").set_value([3.0])
     [start] = [button for button in app.button if button.label == "Start search"]
     start.click().run()
     run = live_run(db, 1)
     assert run.name == "mine"
     assert run.spec.latency.budget_speedup == 3.0
     assert "Run 1 · mine" in words(app)
+
+
+def form() -> AppTest:
+    """The form with every choice."""
+    return shown(places.NEW_SEARCH, size="Custom")
 
 
 def started(app: AppTest, db: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
@@ -613,14 +619,14 @@ def choice(app: AppTest, label: str) -> Any:
 def test_the_form_as_it_opens_asks_for_the_objective_that_a_spec_asks_for(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = started(shown(places.NEW_SEARCH), db, monkeypatch)
+    spec = started(form(), db, monkeypatch)
     assert spec.objective == ObjectiveSpec()
     assert spec.proxy == ProxySpec()
     assert spec.space.embedding_size is None
 
 
 def test_every_choice_about_latency_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     for label, value in (
         ("Runtime", "onnxruntime-int8"),
         ("Threads", 2),
@@ -641,7 +647,7 @@ def test_cuda_is_offered_where_there_is_a_driver(
     db: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_there: bool
 ) -> None:
     monkeypatch.setattr(hardware, "CUDA", tmp_path if is_there else tmp_path / "none")
-    offered = choice(shown(places.NEW_SEARCH), "Runtime").options
+    offered = choice(form(), "Runtime").options
     assert offered[:3] == ["ONNX Runtime", "ONNX Runtime, 8-bit weights", "torch"]
     assert ("torch on CUDA" in offered) == is_there
 
@@ -654,7 +660,7 @@ def remember_teacher(milliseconds: float, protocol: LatencySpec) -> None:
 def test_the_teachers_latency_on_the_form_is_that_of_the_runtime_that_was_chosen(db: Path) -> None:
     remember_teacher(18.5, LatencySpec())
     remember_teacher(7.25, LatencySpec(runtime="torch", threads=2))
-    app = shown(places.NEW_SEARCH)
+    app = form()
     assert "The teacher takes" in words(app)
     choice(app, "Runtime").set_value("torch").run()
     assert "not measured in this way" in words(app)
@@ -664,14 +670,14 @@ def test_the_teachers_latency_on_the_form_is_that_of_the_runtime_that_was_chosen
 
 
 def test_the_form_draws_the_space_once_the_teacher_was_measured(db: Path) -> None:
-    assert not charts(shown(places.NEW_SEARCH))
+    assert not charts(form())
     remember_teacher(18.5, LatencySpec())
-    app = shown(places.NEW_SEARCH)
+    app = form()
     [alt] = charts(app)
     assert alt.startswith("Estimated latencies of the space by layers")
     assert "of 122,718 architectures are expected within" in words(app)
     assert "by FLOPs alone" in words(app)
-    app.multiselect[0].set_value([2]).run()
+    choice(app, "Layers").set_value([2]).run()
     assert f"of {122_718 // 6:,} architectures are expected within" in words(app)
 
 
@@ -684,10 +690,10 @@ def test_the_form_estimates_by_what_was_measured_here_and_says_where_that_does_n
         files.remember(
             "latency", latency_protocol.question("packaged", TEACHER, shape, protocol), here.to_dict()
         )
-    app = shown(places.NEW_SEARCH)
+    app = form()
     assert "The estimate comes from 9 latencies measured on this device" in words(app)
     assert "larger than any of those" not in words(app)
-    app.radio[1].set_value("KD-NAS, as published").run()
+    choice(app, "Start from").set_value("KD-NAS, as published").run()
     published = SearchSpace.from_spec(KDNAS_SPACE, TEACHER)
     beyond = sum(shape.flops(128) > TEACHER.flops(128) for shape in published)
     assert f" {beyond} are larger than any of those" in words(app)
@@ -695,27 +701,64 @@ def test_the_form_estimates_by_what_was_measured_here_and_says_where_that_does_n
 
 def test_a_budget_in_milliseconds_stays_as_it_was_typed_when_the_protocol_changes(db: Path) -> None:
     remember_teacher(18.5, LatencySpec())
-    app = shown(places.NEW_SEARCH)
+    app = form()
     choice(app, "Budget as").set_value(latency_form.MILLISECONDS).run()
-    choice(app, "At most (ms, p50)").set_value(5.5).run()
+    choice(app, "Budgets (ms, p50)").set_value(["5.5"]).run()
     choice(app, "Threads").set_value(2).run()
-    assert choice(app, "At most (ms, p50)").value == 5.5
+    assert choice(app, "Budgets (ms, p50)").value == ["5.5"]
 
 
-def test_further_budgets_reach_the_spec_and_what_are_none_are_refused(
+def test_several_budgets_reach_the_spec_and_what_is_none_is_refused(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = shown(places.NEW_SEARCH)
-    [further] = [field for field in app.text_input if field.label == "Further budgets"]
-    further.set_value("3 or 5").run()
-    assert "'3 or 5' are no budgets" in app.error[0].value
-    [further] = [field for field in app.text_input if field.label == "Further budgets"]
-    further.set_value("10, 3;5,").run()
+    app = form()
+    choice(app, "Budgets").set_value([2.0, "3 or 5"]).run()
+    assert "'3 or 5' is no budget" in app.error[0].value
+    choice(app, "Budgets").set_value([]).run()
+    assert "Choose a budget, or type one" in app.error[0].value
+    choice(app, "Budgets").set_value([2.0, "10x", 5.0, " 3 "]).run()
     assert started(app, db, monkeypatch).latency.amounts == (2.0, 3.0, 5.0, 10.0)
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("Quick", quick_spec().model_copy(update={"name": "search"})),
+        ("Standard", parse_spec({"search": {"episodes": 8, "candidates": 6}})),
+        (
+            "KD-NAS",
+            parse_spec(
+                {
+                    "space": "kdnas",
+                    "objective": {"use": "fine_tuning", "recipe": "kdnas", "yardstick": "layers"},
+                    "search": {"controller": "lstm", "prune": False, "static": False},
+                }
+            ),
+        ),
+    ],
+)
+def test_each_size_of_search_starts_what_it_says(
+    db: Path, monkeypatch: pytest.MonkeyPatch, size: str, expected: RunSpec
+) -> None:
+    found = started(shown(places.NEW_SEARCH, size=size), db, monkeypatch)
+    assert found == expected
+
+
+def test_teachers_and_texts_of_earlier_searches_are_offered_and_what_is_none_is_said_as_it_is_typed(
+    db: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "mine.txt"
+    text.write_text("One sentence.\n" * 50)
+    fill(db, episodes=1, spec=quick_spec().model_copy(update={"corpus": str(text)}))
+    app = form()
+    assert str(text) in choice(app, "Corpus").options
+    text.unlink()
+    choice(app, "Corpus").set_value(str(text)).run()
+    assert "mine.txt" in app.error[0].value
+
+
 def test_the_controller_of_the_form_is_that_of_the_run(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     choice(app, "Controller").set_value("surrogate")
     choice(app, "End when no gain is expected").check()
     search = started(app, db, monkeypatch).search
@@ -774,7 +817,7 @@ def test_the_page_of_a_run_says_how_well_its_rungs_rank_its_students(db: Path) -
 
 def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_alone(db: Path) -> None:
     remember_teacher(18.5, LatencySpec())
-    app = shown(places.NEW_SEARCH)
+    app = form()
     assert choice(app, "Attention heads").value == [2, 3, 4, 6, 12]
     choice(app, "Recipe").set_value("tinybert").run()
     assert choice(app, "Attention heads").value == [12]
@@ -782,7 +825,7 @@ def test_a_recipe_that_compares_heads_offers_students_with_the_teachers_heads_al
 
 
 def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     for label, value in (
         ("Students are for", "fine_tuning"),
         ("Recipe", "minilmv2"),
@@ -811,7 +854,7 @@ def test_every_choice_about_the_objective_reaches_the_spec(db: Path, monkeypatch
 
 @pytest.mark.parametrize("recipe", [None, *get_args(Recipe)])
 def test_every_recipe_says_what_it_learns_and_can_be_started(db: Path, recipe: str | None) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     choice(app, "Recipe").set_value(recipe).run()
     assert not app.exception
     assert not app.error
@@ -821,7 +864,7 @@ def test_every_recipe_says_what_it_learns_and_can_be_started(db: Path, recipe: s
 def test_a_custom_objective_begins_with_one_term_of_hidden_states(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     choice(app, "Recipe").set_value("custom").run()
     spec = started(app, db, monkeypatch)
     assert spec.objective == ObjectiveSpec(
@@ -833,7 +876,7 @@ def test_terms_that_cannot_be_are_said_in_a_sentence_and_nothing_can_be_started(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objective_form, "terms_of", lambda rows: [])
-    app = shown(places.NEW_SEARCH)
+    app = form()
     choice(app, "Recipe").set_value("custom").run()
     assert "a custom objective needs terms" in app.error[0].value
     [start] = [button for button in app.button if button.label == "Start search"]
@@ -841,14 +884,14 @@ def test_terms_that_cannot_be_are_said_in_a_sentence_and_nothing_can_be_started(
 
 
 def test_a_random_start_is_cut_from_no_layers(db: Path) -> None:
-    app = shown(places.NEW_SEARCH)
+    app = form()
     choice(app, "Start").set_value("random").run()
     assert choice(app, "Layers that the start is cut from").disabled
 
 
 def test_a_refused_start_shows_the_sentence_and_creates_no_run(db: Path, served: Served) -> None:
     served.refusal = "The smallest student takes 3 ms; raise the budget."
-    app = shown(places.NEW_SEARCH)
+    app = form()
     [start] = [button for button in app.button if button.label == "Start search"]
     start.click().run()
     assert "The smallest student takes 3 ms" in words(app)

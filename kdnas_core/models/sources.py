@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
@@ -75,6 +75,24 @@ def teacher_shape(source: str) -> Architecture | None:
     """
     folder = teacher_folder(source)
     return None if folder is None else shape_of(read_config(folder), source)
+
+
+def cached_teachers() -> list[str]:
+    """Returns the hub ids of the models in the hub's cache on this machine that can be teachers."""
+    found = []
+    for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*")):
+        name = folder.name.removeprefix("models--").replace("--", "/")
+        if any(_can_be_teacher(snapshot, name) for snapshot in folder.glob("snapshots/*")):
+            found.append(name)
+    return found
+
+
+def _can_be_teacher(folder: Path, name: str) -> bool:
+    try:
+        check_config(read_config(folder), name)
+    except BadInput:
+        return False
+    return any(folder.glob("model*.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -79,14 +79,19 @@ def test_a_search_goes_from_the_form_to_a_student_that_stock_transformers_loads(
 
 
 def fill_in_the_form(page: Page, server: Server, teacher: Path, corpus: Path) -> None:
-    page.goto(f"{server.url}/new")
+    page.goto(f"{server.url}/new?size=Custom")
     for label, value in (("Teacher", str(teacher)), ("Corpus", str(corpus))):
-        page.get_by_label(label, exact=True).fill(value)
-        page.get_by_label(label, exact=True).press("Enter")
+        page.get_by_role("combobox", name=label, exact=True).fill(value)
+        page.keyboard.press("Enter")
         page.wait_for_timeout(700)
+    page.get_by_role("combobox", name="Budgets").click()
+    page.keyboard.press("Backspace")  # takes the usual one away
+    page.wait_for_timeout(700)
+    page.get_by_role("combobox", name="Budgets").fill("0.5")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(700)
     page.get_by_text("Proxy set, mini-KD and seed").click()
     for label, value in (
-        ("Minimum speed-up over the teacher", "0.5"),
         ("Episodes", "2"),
         ("Candidates an episode", "2"),
         ("Proxy set (sentences)", "200"),

@@ -6,7 +6,9 @@ import pytest
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard.model import forecast
-from kdnas_core.dashboard.new_search import space_figure
+from kdnas_core.dashboard.new_search import latency_form, space_figure
+from kdnas_core.dashboard.new_search.latency_form import MILLISECONDS, SPEEDUP
+from kdnas_core.errors import BadInput
 from kdnas_core.latency.model import LatencyModel, work
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import KDNAS_SPACE, LatencySpec, SpaceSpec
@@ -139,7 +141,7 @@ def test_points_stand_in_the_row_of_their_layers_wider_ones_higher() -> None:
 def test_the_budget_is_named_where_its_line_stands_on_the_logarithmic_axis() -> None:
     figure = space_figure.space_figure(foreseen(LatencySpec(budget_ms=5.0)))
     [note] = figure.layout.annotations
-    assert note.text == "budget 5.00 ms"
+    assert note.text == "5.00 ms"
     assert note.x == pytest.approx(math.log10(5.0))
     assert figure.layout.shapes[0].x0 == 5.0
     assert figure.layout.xaxis.range[0] < note.x < figure.layout.xaxis.range[1]
@@ -158,3 +160,26 @@ def test_one_shape_alone_and_a_model_by_which_all_costs_nothing_are_drawn() -> N
     nothing = foreseen(LatencySpec(budget_ms=5.0), model=a_model(0.0))
     assert all(math.isfinite(x) for trace in space_figure.space_figure(nothing).data for x in trace.x)
     assert "180 of 180" in forecast.in_words(nothing)
+
+
+def test_each_budget_has_a_line_with_its_latency_and_speed_up() -> None:
+    figure = space_figure.space_figure(foreseen(LatencySpec(budget_speedup=[2.0, 4.0]), teacher_ms=18.0))
+    assert [note.text for note in figure.layout.annotations] == ["2×: 9.00 ms", "4×: 4.50 ms"]
+    assert [line.x0 for line in figure.layout.shapes] == [9.0, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "amount"),
+    [(2.0, SPEEDUP, 2.0), ("3x", SPEEDUP, 3.0), (" 3.5 × ", SPEEDUP, 3.5), ("7.5 ms", MILLISECONDS, 7.5)],
+)
+def test_a_budget_is_read_with_its_unit_or_without(given: float | str, kind: str, amount: float) -> None:
+    assert latency_form.amount_of(given, kind) == amount
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [("3 ms", SPEEDUP), ("2x", MILLISECONDS), ("0", SPEEDUP), ("inf", SPEEDUP), ("", SPEEDUP)],
+)
+def test_what_is_no_budget_of_its_kind_is_refused(given: str, kind: str) -> None:
+    with pytest.raises(BadInput, match="is no budget"):
+        latency_form.amount_of(given, kind)

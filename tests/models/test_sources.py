@@ -7,12 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.errors import BadInput
 from kdnas_core.models import sources
 from kdnas_core.models.families import FAMILIES
-from kdnas_core.models.sources import check_teacher, read_config, teacher_folder, teacher_shape
+from kdnas_core.models.sources import (
+    cached_teachers,
+    check_teacher,
+    read_config,
+    teacher_folder,
+    teacher_shape,
+)
 from tests.sentences import is_one_sentence
 
 
@@ -138,3 +145,22 @@ def test_nothing_heavy_is_imported_to_look_at_a_teacher() -> None:
         check=True,
     )
     assert seen.stdout.strip() == "False"
+
+
+def test_models_in_the_hubs_cache_that_can_be_teachers_are_listed(
+    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((tiny_teacher / "config.json").read_text())
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert cached_teachers() == []
+    for name, kind, weights in (
+        ("models--org--bert", "bert", "model.safetensors"),
+        ("models--org--pickled", "bert", "pytorch_model.bin"),
+        ("models--org--gpt", "gpt2", "model.safetensors"),
+        ("datasets--org--text", "bert", "model.safetensors"),
+    ):
+        folder = tmp_path / name / "snapshots" / "abc"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+        (folder / weights).write_bytes(b"weights")
+    assert cached_teachers() == ["org/bert"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
@@ -25,8 +25,9 @@ class Forecast:
         shapes: its architectures, or a random sample of them.
         loads: the estimated latency of each as a multiple of the budget; 0 if nothing can be estimated.
         total: number of architectures in the space.
-        budget_ms: the budget; None if nothing can be estimated in milliseconds.
-        budget_is_estimated: whether the budget depends on an estimate of the teacher's latency.
+        budget_ms: the largest budget; None if nothing can be estimated in milliseconds.
+        budget_is_estimated: whether budgets depend on an estimate of the teacher's latency.
+        budgets: each budget in ms, by its name, the largest first; empty if unknown.
         model: makes the estimates; None if they are by FLOPs alone.
         skipped_above: the load above which a search skips a shape without measuring it.
     """
@@ -38,6 +39,7 @@ class Forecast:
     budget_is_estimated: bool
     model: LatencyModel | None
     skipped_above: float = math.inf
+    budgets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def milliseconds(self) -> list[float]:
@@ -87,7 +89,18 @@ def make_forecast(
         by_estimate,
         model,
         math.inf if space.presets else _skipped_above(model),
+        {} if teachers_own is None else _budgets(protocol, teachers_own, by_estimate),
     )
+
+
+def _budgets(protocol: LatencySpec, teacher_ms: float, is_estimated: bool) -> dict[str, float]:
+    amount = wording.estimated if is_estimated else wording.milliseconds
+    found = {}
+    for budget in protocol.budgets:
+        at = budget_ms(budget, teacher_ms)
+        factor = "" if budget.budget_speedup is None else f"{budget.amounts[0]:g}×: "
+        found[f"{factor}{amount(at)}"] = at
+    return found
 
 
 def _skipped_above(model: LatencyModel | None) -> float:
@@ -121,8 +134,8 @@ def in_words(outlook: Forecast) -> str:
     """Describes the share of the space expected within the budget, and the error of the estimate."""
     if outlook.budget_ms is None:
         return (
-            "The latencies of this space cannot be estimated yet: nothing was measured in this way on this"
-            " device. The search begins with that."
+            f"**{outlook.total:,} architectures.** Their latencies cannot be estimated yet: nothing was"
+            " measured in this way on this device. The search begins with that."
         )
     return f"{_expected(outlook, outlook.budget_ms)} {_basis(outlook)}"
 

@@ -18,10 +18,12 @@ from kdnas_core.spec import LatencySpec
 
 MILLISECONDS, SPEEDUP = "Milliseconds", "Speed-up"
 RUNTIME_HELP = "Where your student will run: teacher and students are all measured there."
-LOWEST_MS = 0.01
-FURTHER_HELP = (
-    "By commas, as 3, 5, 10: a student is picked for each. Nothing slower than the largest is distilled. Of"
-    " the controllers the surrogate improves the picks of all; the others know the largest budget alone."
+SPEEDUPS = (2.0, 3.0, 5.0, 7.0, 10.0)  # that are offered; also of a teacher's latency
+USUAL_MS = (20.0, 10.0, 5.0, 2.0)  # of a teacher that was not measured
+BUDGETS_HELP = (
+    "Choose some, or type one and press Enter: a student is picked for each. Nothing slower than the largest"
+    " is distilled. Of the controllers the surrogate improves the picks of all; the others know the largest"
+    " budget alone."
 )
 
 
@@ -29,11 +31,10 @@ def show(teacher: str, shape: Architecture | None) -> dict[str, Any]:
     """Draws the choices and returns the fields of a `LatencySpec`.
 
     Raises:
-        BadInput: a choice about the protocol is not allowed.
+        BadInput: a choice about the protocol is not allowed, or what was typed is no budget.
     """
-    st.header("Latency budget")
-    runtime = st.selectbox("Runtime", hardware.runtimes(), format_func=wording.runtime, help=RUNTIME_HELP)
     place = st.container()
+    runtime = st.selectbox("Runtime", hardware.runtimes(), format_func=wording.runtime, help=RUNTIME_HELP)
     fields = {"runtime": runtime, **_protocol(runtime)}
     protocol = starting.protocol(fields)
     with place:
@@ -59,36 +60,52 @@ def _budget(
     teacher: str, shape: Architecture | None, protocol: LatencySpec
 ) -> dict[str, float | list[float]]:
     teacher_ms = starting.teacher_ms(teacher, shape, protocol)
-    model = starting.latency_model(protocol)
     kind = st.radio("Budget as", [SPEEDUP, MILLISECONDS], horizontal=True)
-    left, right = st.columns(2, vertical_alignment="bottom")
-    known = _teacher_line(teacher_ms, shape, protocol, model)
+    options: tuple[float, ...] = SPEEDUPS
     if kind == MILLISECONDS:
-        start = max(LOWEST_MS, round(teacher_ms / 2, 2)) if teacher_ms else 10.0
-        # a key for each runtime and teacher, so that only a change of these resets the field
-        key = f"budget_ms_{protocol.runtime}_{teacher}"
-        value = left.number_input("At most (ms, p50)", LOWEST_MS, None, start, 0.5, key=key)
-        right.markdown(known)
-        return {"budget_ms": _with_further(value, kind)}
-    value = left.number_input("Minimum speed-up over the teacher", 0.1, None, 2.0, 0.5)
-    place = right.empty()
-    speedups = _with_further(value, kind)
-    least = min(speedups) if isinstance(speedups, list) else speedups
-    within = f", so at most {wording.milliseconds(teacher_ms / least)}" if teacher_ms else ""
-    place.markdown(known + within)
-    return {"budget_speedup": speedups}
+        options = tuple(round(teacher_ms / speedup, 2) for speedup in SPEEDUPS) if teacher_ms else USUAL_MS
+    chosen = st.multiselect(
+        "Budgets" if kind == SPEEDUP else "Budgets (ms, p50)",
+        options,
+        options[:1],
+        format_func=lambda amount: _named(amount, kind),
+        accept_new_options=True,
+        # a key for each kind, since 5 times as fast and 5 ms are different budgets, and for each runtime and
+        # teacher, so that only a change of these resets the field
+        key=kind if kind == SPEEDUP else f"{kind}_{protocol.runtime}_{teacher}",
+        help=BUDGETS_HELP,
+    )
+    amounts = [amount_of(each, kind) for each in chosen]
+    st.markdown(f":small[{_teacher_line(teacher_ms, shape, protocol, starting.latency_model(protocol))}]")
+    if not amounts:
+        raise BadInput(f"Choose a budget, or type one, such as {_named(options[0], kind)}.")
+    given = amounts if len(amounts) > 1 else amounts[0]
+    return {"budget_speedup": given} if kind == SPEEDUP else {"budget_ms": given}
 
 
-def _with_further(first: float, kind: str) -> float | list[float]:
-    # a key for each kind, since 5 times as fast and 5 ms are different budgets
-    text = st.text_input("Further budgets", placeholder="none", help=FURTHER_HELP, key=f"further_{kind}")
+def _named(amount: float | str, kind: str) -> str:
+    if isinstance(amount, str):  # it was typed
+        return amount
+    return f"{amount:g}×" if kind == SPEEDUP else f"{amount:g} ms"
+
+
+def amount_of(given: float | str, kind: str) -> float:
+    """Returns the amount of a budget that was chosen or typed, with its unit or without.
+
+    Raises:
+        BadInput: it is none.
+    """
+    text = str(given).strip().lower()
+    for unit in ("x", "×") if kind == SPEEDUP else ("ms",):
+        text = text.removesuffix(unit).strip()
     try:
-        further = [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+        amount = float(text)
     except ValueError:
-        raise BadInput(f"'{text}' are no budgets; write numbers with commas between, as 3, 5, 10.") from None
-    if not all(0 < budget < math.inf for budget in further):
-        raise BadInput(f"'{text}' are no budgets; write numbers above 0 with commas between, as 3, 5, 10.")
-    return [first, *further] if further else first
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        example = "3 or 3x" if kind == SPEEDUP else "7.5 or 7.5 ms"
+        raise BadInput(f"'{given}' is no budget; write a number above 0, as {example}.")
+    return amount
 
 
 def _teacher_line(

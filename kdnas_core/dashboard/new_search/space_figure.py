@@ -38,7 +38,7 @@ class _Dot:
 
 
 def space_figure(outlook: Forecast) -> go.Figure:
-    """Draws a row for each number of layers, with wider students higher, and a line for the budget.
+    """Draws a row for each number of layers, with wider students higher, and a line for each budget.
 
     Args:
         outlook: must have latencies in milliseconds.
@@ -102,8 +102,7 @@ def _add(
 
 
 def _scales(figure: go.Figure, latencies: Sequence[float], depths: Sequence[int], outlook: Forecast) -> None:
-    budget = outlook.budget_ms or latencies[0]
-    low, high = (math.log10(end(*latencies, budget)) for end in (min, max))
+    low, high = (math.log10(end(*latencies, *outlook.budgets.values())) for end in (min, max))
     ends = [low - 0.04 * (high - low) - 0.01, high + 0.04 * (high - low) + 0.01]
     ticks = [mantissa * 10.0**power for power in range(-3, 6) for mantissa in _TICKS]
     figure.update_xaxes(type="log", range=ends, tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
@@ -112,15 +111,16 @@ def _scales(figure: go.Figure, latencies: Sequence[float], depths: Sequence[int]
         tickvals=list(range(len(depths))),
         ticktext=[str(depth) for depth in depths],
     )
-    limit = wording.estimated(budget) if outlook.budget_is_estimated else wording.milliseconds(budget)
-    figure.add_vline(x=budget, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
-    figure.add_annotation(  # on a logarithmic axis, Plotly takes a label's position as the exponent
-        x=math.log10(budget),
-        y=1,
-        yref="paper",
-        yanchor="bottom",
-        text=f"budget {limit}",
-        showarrow=False,
-        font={"size": 12},
-    )
-    figure.update_layout(margin={"t": 26}, legend={"y": 1.09})
+    for place, (name, at) in enumerate(outlook.budgets.items()):
+        figure.add_vline(x=at, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
+        figure.add_annotation(  # on a logarithmic axis, Plotly takes a label's position as the exponent
+            x=math.log10(at),
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            yshift=14 * (place % 2),  # labels of near budgets are not on top of each other
+            text=name,
+            showarrow=False,
+            font={"size": 12},
+        )
+    figure.update_layout(margin={"t": 40}, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})

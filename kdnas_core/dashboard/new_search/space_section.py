@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from kdnas_core.architecture import Architecture
@@ -14,21 +12,20 @@ from kdnas_core.dashboard.new_search import space_figure
 from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.latency.model import known_here
 from kdnas_core.search.space import SearchSpace
-from kdnas_core.spec import LatencySpec, parse_spec
+from kdnas_core.spec import LatencySpec, RunSpec
 
 
-def show(fields: dict[str, Any], teacher: Architecture) -> Forecast:
+def show(spec: RunSpec, teacher: Architecture) -> Forecast:
     """Draws the estimated latencies of the chosen space, and returns them.
 
     Raises:
         BadInput: the choices leave no valid architecture.
     """
-    spec = parse_spec({name: fields[name] for name in ("latency", "space")})
     seen = forecast.make_forecast(
         spec.latency,
-        SearchSpace.from_spec(spec.space, teacher),
+        SearchSpace.from_spec(spec.filled_from(teacher).space, teacher),
         teacher,
-        starting.teacher_ms(fields["teacher"], teacher, spec.latency),
+        starting.teacher_ms(spec.teacher, teacher, spec.latency),
         starting.latency_model(spec.latency),
     )
     if seen.budget_ms is not None:

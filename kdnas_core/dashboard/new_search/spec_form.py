@@ -16,14 +16,26 @@ HELP = (
 )
 
 
+FILE, TEXT = "spec_file", "spec_text"
+MOST_BYTES = 1_000_000
+
+
 def show(db: Path) -> RunSpec:
     """Draws the text and returns its spec.
 
     Raises:
         BadInput: it is no spec; says what is wrong with it.
     """
-    text = st.text_area("Spec (JSON)", first_text(db), height=420, help=HELP, key="spec_text")
+    st.file_uploader("Drop a run.json", type="json", key=FILE, on_change=_take)
+    text = st.text_area("Spec (JSON)", first_text(db), height=420, help=HELP, key=TEXT)
     return parse_spec_json(text or "{}")
+
+
+def _take() -> None:
+    """Puts the text of a dropped file into the field."""
+    given = st.session_state.get(FILE)
+    if given is not None:  # else it was taken away
+        st.session_state[TEXT] = given.getvalue()[:MOST_BYTES].decode("utf-8", "replace")
 
 
 def first_text(db: Path) -> str:
