@@ -21,7 +21,7 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.dashboard.leaderboard.published import SYSTEMS, System, name_of, scaled
+from kdnas_core.dashboard.model.published import SYSTEMS, System, name_of, scaled
 from kdnas_core.errors import BadInput
 from kdnas_core.latency.bench import LatencyBench
 from kdnas_core.models.student import new_student, parameters, save

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model_page import students_section
 from kdnas_core.dashboard.read import live
@@ -17,20 +16,19 @@ from kdnas_core.dashboard.run import (
     budgets_section,
     candidates_section,
     frontier_section,
+    knobs_section,
     layer_strip,
     model_section,
     notes_section,
     outlook_section,
-    progress_figures,
     proxies_section,
     run_header,
+    went_section,
 )
 from kdnas_core.dashboard.ui import places, widgets
-from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.runs.records import Run
 
 DRAWN = "run_drawn"  # the run whose page was drawn last in this session
-HYPERVOLUME = "The share of the area up to the run's budget and full agreement that the frontier dominates."
 
 
 def findings(db: Path, snapshot: Snapshot) -> None:
@@ -42,7 +40,7 @@ def findings(db: Path, snapshot: Snapshot) -> None:
             limit = budget_control.show(run)
             view = frontier_section.view()
         found = Findings.of(snapshot.candidates, limit)
-        frontier_section.show(snapshot, found, chosen, view)
+        frontier_section.show(db, snapshot, found, chosen, view)
     with right:
         answer_section.show(db, snapshot, found, chosen)
     layer_strip.show(db, snapshot, found, chosen)
@@ -51,32 +49,10 @@ def findings(db: Path, snapshot: Snapshot) -> None:
     students_section.show_best(db, snapshot, found)
     outlook_section.show(db, run)
     proxies_section.show(db, snapshot)
-    how_it_went(snapshot)
+    knobs_section.show(snapshot)
+    went_section.show(db, snapshot)
     notes_section.show(snapshot.candidates)
     model_section.show(snapshot)
-
-
-def how_it_went(snapshot: Snapshot) -> None:
-    folded = st.expander("Hypervolume and reward", key="progress", on_change="rerun", bind="query-params")
-    if not folded.open:
-        return  # its figures take long, of many candidates
-    with folded:
-        left, right = st.columns(2)
-        with left:
-            st.plotly_chart(
-                progress_figures.hypervolume_figure(snapshot.candidates, progress.budget_of(snapshot.run)),
-                key=f"hypervolume_{snapshot.run.id}",
-                config=CONFIG,
-                alt="Hypervolume of the frontier within the run's budget by candidates judged",
-            )
-            st.markdown(f":small[{HYPERVOLUME}]")
-        with right:
-            st.plotly_chart(
-                progress_figures.reward_figure(snapshot.candidates),
-                key=f"reward_{snapshot.run.id}",
-                config=CONFIG,
-                alt="Rewards of the candidates of each episode, their mean and the best so far",
-            )
 
 
 def forget_other(run: Run) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from kdnas_core.architecture import PRESETS
-from kdnas_core.dashboard.leaderboard.published import scaled
+from kdnas_core.dashboard.model.published import scaled
 from kdnas_core.runs.jobs import Job, Worker
 from kdnas_core.runs.records import Score, Scored
 from kdnas_core.runs.score_table import ZERO_SHOT

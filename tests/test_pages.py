@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import pandas
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -20,12 +22,12 @@ from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.new_search import latency_form, objective_form
-from kdnas_core.dashboard.run import model_section
-from kdnas_core.dashboard.ui import places
+from kdnas_core.dashboard.run import model_section, went_section
+from kdnas_core.dashboard.ui import places, tables
 from kdnas_core.hardware import device_name
 from kdnas_core.latency import protocol as latency_protocol
 from kdnas_core.runs.records import Candidate, LayerLoss, Run
-from kdnas_core.runs.store import opened
+from kdnas_core.runs.store import files_of, opened
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import (
@@ -39,6 +41,7 @@ from kdnas_core.spec import (
     parse_spec,
     quick_spec,
 )
+from tests.dashboard.test_frontier_figure import candidate
 from tests.filled_store import (
     TEACHER,
     add_episode,
@@ -907,3 +910,50 @@ def test_a_candidate_at_work_shows_its_step(db: Path) -> None:
         [candidate] = add_episode(store, run, 1, [Architecture(2, 96, 384, 3)])
         store.update_candidate(candidate, state="distilling", step=20, steps=80)
     assert "step 20 of 80" in words(shown(places.CANDIDATE, candidate=candidate))
+
+
+def test_a_run_shows_what_makes_its_students_good_and_how_its_search_went(db: Path) -> None:
+    run = fill(db)
+    folded = charts(shown(places.RUN, run=run))
+    (files_of(db) / "worker.log").write_text("first\nsecond\n")
+    app = shown(places.RUN, run=run, knobs="true", went="true")
+    opened_ones = charts(app).keys() - folded.keys()
+    assert any("of the variance" in alt for alt in opened_ones)
+    assert any(alt.startswith("Hypervolume") for alt in opened_ones)
+    assert app.code[0].value == "first\nsecond"
+    assert "On the disk" in [card.label for card in app.metric]
+
+
+def test_the_looks_at_which_candidates_were_stopped_are_counted() -> None:
+    rows = [
+        candidate(1, 4.0, 0.5, step=80, steps=80),
+        candidate(2, 4.0, 0.6, "pruned", step=26, steps=80),
+        candidate(3, 4.0, 0.6, "pruned", step=53, steps=80),
+        candidate(4, 4.0, 0.6, "pruned", step=26, steps=80),
+    ]
+    table = went_section.rungs_table(rows)
+    assert table["After step"].tolist() == [26, 53, 80]
+    assert table["Reached"].tolist() == [4, 2, 1]
+    assert table["Stopped"].tolist() == [2, 1, 0]
+    assert table["Steps saved"].sum() == (54 * 2 + 27)
+
+
+def test_the_vertical_axis_can_be_what_students_retain_on_tasks(db: Path) -> None:
+    run = fill(db, students=True)
+    app = shown(places.RUN, run=run, y="retained on tasks (%)")
+    [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Speed-up against retained")]
+    names = [line.get("name", "") for line in figure["data"]]
+    assert {"teacher", "student"} <= set(names)
+    assert any(name.startswith("published") for name in names)
+    bare = fill(db, episodes=1)
+    told = words(shown(places.RUN, run=bare, y="retained on tasks (%)"))
+    assert "Nothing of this run has been scored on tasks" in told
+
+
+def test_all_candidates_are_downloaded_with_the_reasons_of_those_that_failed() -> None:
+    rows = [candidate(1, 4.0, 0.5), candidate(2, None, None, "failed", error="Out of memory at step 12.")]
+    table = tables.candidates_table(rows)
+    assert table["Reason"].iloc[1] == "Out of memory at step 12."
+    again = pandas.read_parquet(io.BytesIO(tables.as_parquet(table)))
+    assert again["Candidate"].tolist() == [1, 2]
+    assert "Reason" not in tables.candidates_table(rows[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -166,3 +167,27 @@ def test_another_axis_shows_all_of_it_again(page: Page, filled_server: Server) -
     settled(page)
     low, high = shown_range(page)[:2]
     assert -1 < low < high < 2  # powers of ten of milliseconds
+
+
+def test_a_figure_is_downloaded_as_a_page_that_needs_no_server(
+    page: Page, filled_server: Server, tmp_path: Path
+) -> None:
+    open_page(page, filled_server, "/run?run=1")
+    expect(page.locator(POINTS).first).to_be_attached(timeout=15_000)
+    page.locator(CHART).hover()
+    with page.expect_download() as download:
+        page.locator(f"{CHART} [data-title='Download plot as an HTML page']").click()
+    saved = tmp_path / "frontier.html"
+    download.value.save_as(saved)
+    page.context.set_offline(True)
+    page.goto(saved.as_uri())
+    expect(page.locator("#figure .point").first).to_be_attached(timeout=15_000)
+    expect(page.get_by_text("students on the Pareto frontier")).to_be_visible()
+
+
+def test_the_table_is_downloaded_as_csv(page: Page, filled_server: Server, tmp_path: Path) -> None:
+    open_page(page, filled_server, "/run?run=1")
+    with page.expect_download(timeout=20_000) as download:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    download.value.save_as(tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text().startswith("Candidate,Episode,State")

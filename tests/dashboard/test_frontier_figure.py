@@ -13,11 +13,12 @@ from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.findings import Findings
+from kdnas_core.dashboard.model.knobs import KNOBS
 from kdnas_core.dashboard.model.layer_terms import Depths
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.model_page import layer_figures
 from kdnas_core.dashboard.run import frontier_figure, progress_figures
-from kdnas_core.dashboard.run.frontier_figure import COSTS, KNOBS, View
+from kdnas_core.dashboard.run.frontier_figure import COSTS, View
 from kdnas_core.dashboard.ui import charts, tables
 from kdnas_core.runs.picks import Pick
 from kdnas_core.runs.records import Candidate, LayerLoss

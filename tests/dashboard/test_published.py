@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.dashboard.leaderboard.published import BERT_BASE, SYSTEMS, name_of, scaled
+from kdnas_core.dashboard.model.published import BERT_BASE, SYSTEMS, name_of, scaled
 
 MINILM = Architecture(6, 384, 1536, 12)
 

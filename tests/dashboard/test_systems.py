@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from kdnas_core.architecture import PRESETS, Architecture
-from kdnas_core.dashboard.leaderboard import systems, systems_figure, systems_tables
-from kdnas_core.dashboard.leaderboard.published import SYSTEMS
-from kdnas_core.dashboard.leaderboard.systems import System
+from kdnas_core.dashboard.leaderboard import systems_tables
+from kdnas_core.dashboard.model import systems
+from kdnas_core.dashboard.model.published import SYSTEMS
+from kdnas_core.dashboard.model.systems import System
 from kdnas_core.dashboard.read.live_students import SystemView, read_systems
+from kdnas_core.dashboard.ui import systems_figure
 from kdnas_core.spec import ScoreSpec
 from tests.filled_systems import SIMILAR, fill_systems
 

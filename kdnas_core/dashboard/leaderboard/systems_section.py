@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.leaderboard import systems, systems_figure, systems_tables
-from kdnas_core.dashboard.leaderboard.systems import Group, System
+from kdnas_core.dashboard.leaderboard import systems_tables
+from kdnas_core.dashboard.model import systems
+from kdnas_core.dashboard.model.systems import Group, System
 from kdnas_core.dashboard.read.live_students import SystemView
-from kdnas_core.dashboard.ui import places
+from kdnas_core.dashboard.ui import places, systems_figure
 from kdnas_core.dashboard.ui.charts import CONFIG
 
 

@@ -10,10 +10,10 @@ import streamlit as st
 
 from kdnas_core.architecture import PRESETS
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.leaderboard import systems
-from kdnas_core.dashboard.leaderboard.published import BERT_BASE_AVERAGE, SYSTEMS
-from kdnas_core.dashboard.leaderboard.published import System as Published
-from kdnas_core.dashboard.leaderboard.systems import System
+from kdnas_core.dashboard.model import systems
+from kdnas_core.dashboard.model.published import BERT_BASE_AVERAGE, SYSTEMS
+from kdnas_core.dashboard.model.published import System as Published
+from kdnas_core.dashboard.model.systems import System
 
 Order = Literal["retained %", "speed-up"]
 

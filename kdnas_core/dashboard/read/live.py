@@ -13,11 +13,12 @@ from kdnas_core.dashboard.read.known_candidates import candidates_of
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import ACTIVE, Work
 from kdnas_core.runs.records import AnyWork, Candidate, LayerLoss, Run, Student, TeacherLayerFacts
-from kdnas_core.runs.store import Store, opened
+from kdnas_core.runs.store import Store, bytes_of, files_of, opened
 
 Id = TypeVar("Id")
 _ORDER = {"running": 0, "queued": 1, "interrupted": 2, "paused": 3, "failed": 4}
 BUSY_REFRESH_S = 2.0  # less than a candidate takes
+_LOG_BYTES = 100_000
 IDLE_REFRESH_S = 10.0  # a run may be resumed from the command line
 
 
@@ -138,6 +139,22 @@ def _scored(store: Store, run: int) -> int:
 def _snapshot(store: Store, run: Run) -> Snapshot:
     revision, candidates = candidates_of(store, run)
     return Snapshot(run, candidates, store.students(run.id), revision, _scored(store, run.id))
+
+
+def bytes_of_run(db: Path, run: int) -> int:
+    """Returns the size of the files of a run's candidates and students."""
+    with opened(db, read_only=True) as store:
+        return bytes_of(store.files(run))
+
+
+def last_lines_of_log(db: Path, most: int) -> list[str]:
+    """Returns the last lines of the log of a store's workers; none if there is no log."""
+    path = files_of(db) / "worker.log"
+    if not path.is_file():
+        return []
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        return log.read().decode("utf-8", "replace").splitlines()[-most:]
 
 
 def newest_run(db: Path) -> int | None:

@@ -33,6 +33,7 @@ def show(snapshot: Snapshot, found: Findings) -> None:
     if not rows:
         st.markdown("None of the frontier is in the box." if boxed else "None yet.")
         return
+    _downloads(rows, run.id)
     shown = _page(rows, run.id)
     ids = [row.id for row in shown]
     # the frontier can lose rows: a new table then, so that no other row looks selected
@@ -48,6 +49,24 @@ def show(snapshot: Snapshot, found: Findings) -> None:
         column_config=tables.CANDIDATE_COLUMNS,
         alt="Candidates in the order they were proposed; select a row to choose one",
     )
+
+
+def _downloads(rows: Sequence[Candidate], run: int) -> None:
+    """Draws the downloads of all rows that are shown, on whatever page; they are made at a press alone."""
+    with st.container(horizontal=True):
+        for name, as_file, mime in (
+            ("CSV", lambda: tables.candidates_table(rows).to_csv(index=False).encode(), "text/csv"),
+            ("Parquet", lambda: tables.as_parquet(tables.candidates_table(rows)), "application/octet-stream"),
+        ):
+            st.download_button(
+                name,
+                as_file,
+                file_name=f"run-{run}-candidates.{name.lower()}",
+                mime=mime,
+                key=f"download_{name}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
 
 
 def _page(rows: Sequence[Candidate], run: int) -> Sequence[Candidate]:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.findings import Findings
+from kdnas_core.dashboard.model.knobs import KNOBS
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.ui.charts import BLUE, GREEN, GREY, ORANGE, VIOLET, empty_figure, marked
 from kdnas_core.runs.records import Candidate
@@ -49,14 +50,10 @@ COSTS = {
     "p50": Cost("latency p50 (ms)", _latency),
     "p95": Cost("latency p95 (ms)", _p95),
     "parameters": Cost("parameters (millions)", lambda row: (row.parameters or math.nan) / 1e6),
+    "size": Cost("size in float32 (MB)", lambda row: 4 * (row.parameters or math.nan) / 1e6),
     "flops": Cost("FLOPs of a sequence (billions)", lambda row: (row.flops or math.nan) / 1e9),
 }
-KNOBS: dict[str, Callable[[Candidate], float]] = {
-    "layers": lambda row: row.architecture.layers,
-    "hidden size": lambda row: row.architecture.hidden_size,
-    "FFN size": lambda row: row.architecture.intermediate_size,
-    "heads": lambda row: row.architecture.attention_heads,
-}
+VALUES = {"agreement": "as students are compared", "retained": "retained on tasks (%)"}
 KINDS = ("over budget", "stopped early", "failed")  # that can be left out
 
 
@@ -69,12 +66,14 @@ class View:
         is_log: whether it is logarithmic.
         knob: by which points are coloured, of `KNOBS`; None for the colours of their kinds.
         without: kinds of points that are left out, of `KINDS`.
+        value: the vertical axis, of `VALUES`.
     """
 
     cost: str = "p50"
     is_log: bool = False
     knob: str | None = None
     without: tuple[str, ...] = ()
+    value: str = "agreement"
 
     @property
     def is_latency(self) -> bool:

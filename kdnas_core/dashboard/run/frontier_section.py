@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import progress
+from kdnas_core.dashboard.model import progress, systems
 from kdnas_core.dashboard.model.findings import Findings
+from kdnas_core.dashboard.model.knobs import KNOBS
+from kdnas_core.dashboard.read import live_students
 from kdnas_core.dashboard.read.live import Snapshot, id_in_address
 from kdnas_core.dashboard.run import frontier_figure
-from kdnas_core.dashboard.run.frontier_figure import COSTS, KINDS, KNOBS, View
-from kdnas_core.dashboard.ui import live_chart
+from kdnas_core.dashboard.run.frontier_figure import COSTS, KINDS, VALUES, View
+from kdnas_core.dashboard.ui import live_chart, systems_figure
+from kdnas_core.dashboard.ui.charts import CONFIG
 from kdnas_core.dashboard.ui.live_chart import Zoom
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Candidate
@@ -18,8 +23,34 @@ from kdnas_core.runs.records import Candidate
 CHOSEN, ZOOM = "candidate", "zoom"  # in the address
 
 
-def show(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
+def show(db: Path, snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
     """Draws the chart, and under it how latencies were measured."""
+    if view.value == "retained":
+        _scored(db, snapshot)
+    else:
+        _frontier(snapshot, found, chosen, view)
+
+
+def _scored(db: Path, snapshot: Snapshot) -> None:
+    """Draws what was scored on tasks, with the teacher and the published students."""
+    views = [view for view in live_students.read_systems(db) if view.run.id == snapshot.run.id]
+    groups = systems.groups(views)
+    if not groups:
+        st.info("Nothing of this run has been scored on tasks. Distil a student in full, and score it.")
+        return
+    group, some = next(iter(groups.items()))
+    rows = systems.systems_of(some)
+    tasks = ", ".join(map(wording.task, systems.shared_tasks(rows)))
+    st.plotly_chart(
+        systems_figure.systems_figure(rows),
+        key=f"scored_{snapshot.run.id}",
+        config=CONFIG,
+        alt=f"Speed-up against retained share of the teacher's average on tasks, of {len(rows)} models",
+    )
+    st.markdown(f":small[{wording.plain(group.title)}; average over {wording.plain(tasks)}]")
+
+
+def _frontier(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
     run = snapshot.run
     figure = frontier_figure.frontier_figure(
         found,
@@ -59,12 +90,15 @@ def view() -> View:
             on_change=_zoomed,
             args=(None,),
         )
+        value = st.selectbox(
+            "Vertical axis", list(VALUES), format_func=VALUES.__getitem__, key="y", bind="query-params"
+        )
         is_log = st.toggle("Logarithmic", key="log", bind="query-params", on_change=_zoomed, args=(None,))
         knob = st.selectbox(
             "Colour by", list(KNOBS), index=None, placeholder="kind", key="colour", bind="query-params"
         )
         without = st.pills("Leave out", KINDS, selection_mode="multi", key="without", bind="query-params")
-    return View(cost or "p50", is_log, knob, tuple(without))
+    return View(cost or "p50", is_log, knob, tuple(without), value or "agreement")
 
 
 def chosen_of(snapshot: Snapshot) -> Candidate | None:

@@ -6,6 +6,12 @@
 const LIBRARY = "/plotly.min.js?v=PLOTLY_VERSION";
 const DIGITS = 5; // of a zoom, as in the address
 
+const PAGE_ICON = {
+  width: 24,
+  height: 24,
+  path: "M8 5 2 12l6 7 1.5-1.3L4.6 12l4.9-5.7L8 5Zm8 0-1.5 1.3 4.9 5.7-4.9 5.7L16 19l6-7-6-7Z",
+};
+
 let loading;
 
 function plotly() {
@@ -58,6 +64,7 @@ function draw(Plotly, chart) {
     modeBarButtonsToRemove: ["lasso2d", "autoScale2d", "resetScale2d"],
     modeBarButtonsToAdd: [
       { name: "svg", title: "Download plot as an SVG", icon: Plotly.Icons.disk, click: () => save(Plotly, chart) },
+      { name: "html", title: "Download plot as an HTML page", icon: PAGE_ICON, click: () => savePage(chart) },
       { name: "reset", title: "Reset zoom", icon: Plotly.Icons.home, click: () => reset(Plotly, chart) },
     ],
   });
@@ -128,6 +135,23 @@ function reset(Plotly, chart) {
 function told(chart) {
   chart.told.push(JSON.stringify(chart.zoom));
   chart.tell("zoom", chart.zoom ?? []); // null would not be told
+}
+
+// A page that needs no network: the library is in it.
+async function savePage(chart) {
+  const library = (await (await fetch(LIBRARY)).text()).replaceAll("</script", "<\\/script");
+  const { figure, name, alt } = chart.given;
+  const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  const drawn = JSON.stringify({ data: figure.data, layout: { ...figure.layout, selections: [] } });
+  const page = `<!doctype html><meta charset="utf-8"><title>${escaped(name)}</title>
+<p style="font-family: sans-serif">${escaped(alt)}</p><div id="figure"></div>
+<script>${library}</script>
+<script>Plotly.newPlot("figure", ...Object.values(${drawn.replaceAll("<", "\\u003c")}));</script>`;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
+  link.download = `${name}.html`;
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 function save(Plotly, chart) {

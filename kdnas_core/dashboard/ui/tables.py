@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 
 import pandas as pd
 import streamlit as st
@@ -48,6 +49,7 @@ CANDIDATE_COLUMNS = {
         format="%.3f", help="after some seconds of fine-tuning on a part of the tasks' training splits"
     ),
     "Reward": st.column_config.NumberColumn(format="%.3f"),
+    "Reason": st.column_config.TextColumn(help="why it failed"),
     "Parameters (M)": st.column_config.NumberColumn(format="%.1f"),
 }
 PICK_COLUMNS = {
@@ -91,9 +93,17 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
         "±": any(candidate.loss_se is not None for candidate in candidates),
         "Not measured": any(row.latency is None and row.estimated_ms is not None for row in candidates),
         "Embedding": any(candidate.architecture.embedding_size is not None for candidate in candidates),
+        "Reason": any(candidate.error for candidate in candidates),
         "Task score": any(candidate.proxy_score is not None for candidate in candidates),
     }
     return table.drop(columns=[column for column, is_told in told.items() if not is_told], errors="ignore")
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """Returns a table as a Parquet file."""
+    file = BytesIO()
+    table.to_parquet(file, index=False)
+    return file.getvalue()
 
 
 def picks_table(picks: Sequence[Pick]) -> pd.DataFrame:
@@ -199,6 +209,7 @@ def _candidate_row(candidate: Candidate) -> dict[str, object]:
         "±": candidate.loss_se and 100 * candidate.loss_se,
         "Task score": candidate.proxy_score,
         "Reward": candidate.reward,
+        "Reason": candidate.error,
         "Layers": architecture.layers,
         "Hidden": architecture.hidden_size,
         "Embedding": architecture.embedding_size,

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.leaderboard import systems
-from kdnas_core.dashboard.leaderboard.published import SYSTEMS
-from kdnas_core.dashboard.leaderboard.published import System as Published
-from kdnas_core.dashboard.leaderboard.systems import Kind, System
+from kdnas_core.dashboard.model import systems
+from kdnas_core.dashboard.model.published import SYSTEMS
+from kdnas_core.dashboard.model.published import System as Published
+from kdnas_core.dashboard.model.systems import Kind, System
 from kdnas_core.dashboard.ui.charts import BLUE, GREEN, GREY, ORANGE, VIOLET, empty_figure
 
 _MARKS: dict[Kind, tuple[str, str]] = {

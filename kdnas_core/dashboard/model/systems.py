@@ -9,7 +9,7 @@ from typing import Literal
 
 from kdnas_core.architecture import PRESETS, Architecture
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.leaderboard.published import SYSTEMS, name_of, scaled
+from kdnas_core.dashboard.model.published import SYSTEMS, name_of, scaled
 from kdnas_core.dashboard.read.live_students import SystemView
 from kdnas_core.runs import score_table
 from kdnas_core.runs.records import Score, Scored
