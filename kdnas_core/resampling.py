@@ -28,7 +28,16 @@ def standard_error_of_difference(first: bytes, second: bytes) -> float | None:
     Returns:
         None if one was not resampled, or they have other numbers of samples.
     """
-    if len(first) != len(second):
-        return None
-    values, others = (np.frombuffer(kept, _DTYPE).astype(np.float64) for kept in (first, second))
-    return standard_error(values - others)
+    [error] = standard_errors_of_differences(first, [second]).tolist()
+    return None if np.isnan(error) else error
+
+
+def standard_errors_of_differences(first: bytes, others: Sequence[bytes]) -> NDArray[np.float64]:
+    """As `standard_error_of_difference`, of one statistic and several others; NaN instead of None."""
+    found = np.full(len(others), np.nan)
+    places = [place for place, kept in enumerate(others) if len(kept) == len(first)]
+    values = np.frombuffer(first, _DTYPE).astype(np.float64)
+    if len(values) > 1 and places:
+        kept = np.frombuffer(b"".join(others[place] for place in places), _DTYPE).astype(np.float64)
+        found[places] = np.std(values - kept.reshape(len(places), -1), axis=1, ddof=1)
+    return found

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdnas_core.resampling import standard_error_of_difference
+from kdnas_core.resampling import standard_errors_of_differences
+from kdnas_core.runs.measured import Measured
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.search.pareto import frontier
 from kdnas_core.search.reward import are_within
@@ -87,7 +88,7 @@ def picks(
     # of an episode that is not over, some candidates are known that the outlook does not know
     known = outlook is not None and outlook.episode == run.episode
     chances = dict(zip(own, outlook.chances, strict=True)) if outlook and known else {}
-    measured = _Measured.of(candidates)
+    measured = _measured(candidates)
     found = [_pick(run, measured, budget) for budget in (own if budgets is None else budgets)]
     return [
         # no surrogate is told of a static student
@@ -96,75 +97,50 @@ def picks(
     ]
 
 
+def _measured(candidates: Sequence[Candidate]) -> Measured:
+    return candidates if isinstance(candidates, Measured) else Measured.of(candidates)
+
+
 def _is_static(pick: Pick) -> bool:
     return pick.best is not None and pick.best.architecture.is_static
 
 
 def pick_within(run: Run, candidates: Sequence[Candidate], budget: LatencySpec) -> Pick:
     """Returns the pick within a budget, from what was measured."""
-    return _pick(run, _Measured.of(candidates), budget)
+    return _pick(run, _measured(candidates), budget)
+
+
+def _pick(run: Run, measured: Measured, budget: LatencySpec) -> Pick:
+    if run.teacher is None:
+        return Pick(budget, None, None)
+    is_within = are_within(measured.p50, measured.speedups, budget, run.teacher.latency.p50)
+    within = measured.where(is_within)
+    best, tied = picked(within)
+    return Pick(budget, best, best_but(within, best), tied)
 
 
 def picked(candidates: Sequence[Candidate]) -> tuple[Candidate | None, tuple[Candidate, ...]]:
     """Returns the one of measured candidates to pick, None without any, and those tied with it."""
-    return _Measured.all_of(candidates).picked()
+    measured = _measured(candidates)
+    places = frontier(measured.points)
+    if not places:
+        return None, ()
+    best = measured[places[-1]]
+    tied = _are_tied(best, measured)
+    # read on the same texts: where the noise is that of texts of their own, it is too large
+    is_known = ~np.isnan(_paired_noises(best, [measured[place] for place in places]))
+    fast = (place for place, known in zip(places, is_known, strict=True) if tied[place] and known)
+    fastest = measured[next(fast, places[-1])]
+    return fastest, tuple(row for row in measured.where(tied) if row is not fastest)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Candidates with their points as an array of (latency in ms, error): there may be thousands."""
-
-    rows: Sequence[Candidate]
-    points: NDArray[np.float64]
-    speedups: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> _Measured:
-        """Those that were judged to the end."""
-        return cls.all_of([row for row in candidates if row.state == "done" and row.latency])
-
-    @classmethod
-    def all_of(cls, rows: Sequence[Candidate]) -> _Measured:
-        points = np.array([row.point for row in rows], dtype=np.float64).reshape(-1, 2)
-        speedups = [math.nan if row.latency is None else row.latency.speedup for row in rows]
-        return cls(rows, points, np.array(speedups, dtype=np.float64))
-
-    def where(self, is_kept: NDArray[np.bool_]) -> _Measured:
-        rows = [self.rows[place] for place in np.flatnonzero(is_kept).tolist()]
-        return _Measured(rows, self.points[is_kept], self.speedups[is_kept])
-
-    def picked(self) -> tuple[Candidate | None, tuple[Candidate, ...]]:
-        on_frontier = [self.rows[place] for place in frontier(self.points)]
-        if not on_frontier:
-            return None, ()
-        best = on_frontier[-1]
-        fastest = next(
-            each
-            for each in on_frontier
-            if each is best or (_is_tied(best, each) and _paired_noise(best, each) is not None)
-        )
-        # the noise of a difference is at most both errors together, and most of many are far from the best
-        noisiest = max(row.loss_se or 0.0 for row in self.rows)
-        near = self.where(self.points[:, 1] <= best.point[1] + TWO_SIDED * ((best.loss_se or 0.0) + noisiest))
-        tied = (row for row in near.rows if row is best or _is_tied(best, row))
-        return fastest, tuple(row for row in tied if row is not fastest)
-
-    def best_but(self, picked: Candidate | None) -> Candidate | None:
-        """The one with the least error besides another, of equal ones the fastest; None if there is none."""
-        order = np.lexsort((self.points[:, 0], self.points[:, 1]))
-        finite = np.isfinite(self.points[order]).all(axis=1)
-        others = (self.rows[place] for place in order[finite].tolist())
-        return next((row for row in others if row is not picked), None)
-
-
-def _pick(run: Run, measured: _Measured, budget: LatencySpec) -> Pick:
-    if run.teacher is None:
-        return Pick(budget, None, None)
-    teacher_ms = run.teacher.latency.p50
-    is_within = are_within(measured.points[:, 0], measured.speedups, budget, teacher_ms)
-    within = measured.where(is_within)
-    best, tied = within.picked()
-    return Pick(budget, best, within.best_but(best), tied)
+def best_but(measured: Measured, picked: Candidate | None) -> Candidate | None:
+    """Returns the one with the least error besides another, of equal ones the fastest; None without any."""
+    others = measured.where(np.array([row is not picked for row in measured], dtype=bool))
+    if not len(others):
+        return None
+    best = others.where(others.errors == others.errors.min())
+    return best[int(best.p50.argmin())]
 
 
 def margin_of(one: Candidate, other: Candidate) -> tuple[float, float | None]:
@@ -172,26 +148,38 @@ def margin_of(one: Candidate, other: Candidate) -> tuple[float, float | None]:
     return other.point[1] - one.point[1], _noise(one, other)
 
 
-def _is_tied(best: Candidate, other: Candidate) -> bool:
-    worse = other.point[1] - best.point[1]
-    if worse > TWO_SIDED * ((best.loss_se or 0) + (other.loss_se or 0)):  # no difference has more noise
-        return False
-    noise = _noise(best, other)
-    return worse == 0 if noise is None else worse <= TWO_SIDED * noise
+def _are_tied(best: Candidate, others: Measured) -> NDArray[np.bool_]:
+    """Whether each of some candidates is worse than the best by no more than the noise of the difference."""
+    worse = others.errors - best.point[1]
+    # no difference has more noise than both losses, and most of many are far from the best
+    tied = worse <= TWO_SIDED * ((best.loss_se or 0.0) + others.noise)
+    near = np.flatnonzero(tied)
+    noises = _noises(best, [others[place] for place in near.tolist()])
+    tied[near] = np.where(np.isnan(noises), worse[near] == 0, worse[near] <= TWO_SIDED * noises)
+    return tied
 
 
 def _noise(one: Candidate, other: Candidate) -> float | None:
     """The standard error of the difference of two losses; None if it is not known."""
-    paired = _paired_noise(one, other)
-    if paired is not None:
-        return paired
-    errors = [each.loss_se for each in (one, other) if each.proxy_score is None]
-    known = [error for error in errors if error is not None]
-    return math.hypot(*known) if len(known) == 2 else None
+    [noise] = _noises(one, [other]).tolist()
+    return None if math.isnan(noise) else noise
 
 
-def _paired_noise(one: Candidate, other: Candidate) -> float | None:
-    """The same, of losses on the same texts; None if it is not known."""
-    if one.proxy_score is not None or other.proxy_score is not None or one.run != other.run:
-        return None
-    return standard_error_of_difference(one.resampled, other.resampled)
+def _noises(one: Candidate, others: Sequence[Candidate]) -> NDArray[np.float64]:
+    """The standard errors of the differences of several losses from one; NaN where not known."""
+    paired = _paired_noises(one, others)
+    apart = [math.hypot(_own_noise(one), _own_noise(other)) for other in others]
+    return np.where(np.isnan(paired), np.array(apart, dtype=np.float64), paired)
+
+
+def _own_noise(row: Candidate) -> float:
+    return math.nan if row.proxy_score is not None or row.loss_se is None else row.loss_se
+
+
+def _paired_noises(one: Candidate, others: Sequence[Candidate]) -> NDArray[np.float64]:
+    """The same, of losses on the same texts alone."""
+    same = [
+        one.proxy_score is None and other.proxy_score is None and one.run == other.run for other in others
+    ]
+    kept = [other.resampled if is_same else b"" for other, is_same in zip(others, same, strict=True)]
+    return standard_errors_of_differences(one.resampled, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
@@ -145,6 +146,17 @@ class Candidate:
         if self.proxy_score is not None:
             return latency, 1 - self.proxy_score
         return latency, float("nan") if self.loss is None else self.loss
+
+    @cached_property
+    def figures(self) -> tuple[float, float, float, float, float]:
+        """Its p50 and p95 in ms, speed-up, error, and the error's standard error, 0 if that is not known.
+
+        NaN is what was not measured.
+        """
+        latency = self.latency
+        if latency is None:
+            return math.nan, math.nan, math.nan, self.point[1], self.loss_se or 0.0
+        return latency.p50, latency.p95, latency.speedup, self.point[1], self.loss_se or 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the candidate object of the command line's `--json`."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.progress import Limit
-from kdnas_core.runs.picks import picked
+from kdnas_core.runs.measured import Measured
+from kdnas_core.runs.picks import best_but, picked
 from kdnas_core.runs.records import Candidate
 from kdnas_core.search import pareto
 
@@ -18,8 +21,9 @@ class Findings:
 
     Attributes:
         limit: the budget; None while the run's own is not known in milliseconds.
-        within: the distilled candidates within it, in the order of proposal.
-        over: the other distilled candidates.
+        measured: all candidates that were distilled, in the order of proposal.
+        within: those within the budget.
+        over: the others.
         frontier: the Pareto frontier of those within it, by ascending latency.
         whole: that of all.
         pick: the candidate to pick; None if there is none, or no budget.
@@ -28,8 +32,9 @@ class Findings:
     """
 
     limit: Limit | None
-    within: Sequence[Candidate]
-    over: Sequence[Candidate]
+    measured: Measured
+    within: Measured
+    over: Measured
     frontier: Sequence[Candidate]
     whole: Sequence[Candidate]
     pick: Candidate | None
@@ -40,18 +45,17 @@ class Findings:
     def of(cls, candidates: Sequence[Candidate], limit: Limit | None) -> Findings:
         """Computes what these candidates are."""
         states = progress.by_state(candidates)
-        distilled = progress.distilled(states["done"])
-        within = distilled if limit is None else [row for row in distilled if limit.allows(row)]
-        ids = {row.id for row in within}
+        measured = Measured.of(states.get("done", ()))
+        allowed = np.ones(len(measured), dtype=bool) if limit is None else limit.allowed(measured)
+        within = measured.where(allowed)
         pick, tied = (None, ()) if limit is None else picked(within)
-        over = [row for row in distilled if row.id not in ids]
-        return cls(limit, within, over, _frontier(within), _frontier(distilled), pick, tied, states)
+        over = measured.where(~allowed)
+        return cls(limit, measured, within, over, _frontier(within), _frontier(measured), pick, tied, states)
 
     def ahead_of(self) -> Candidate | None:
         """Returns the best of those within the budget besides the pick; None if there is none."""
-        others = (row for row in self.within if row is not self.pick)
-        return min(others, key=lambda row: row.point[1], default=None)
+        return best_but(self.within, self.pick)
 
 
-def _frontier(rows: Sequence[Candidate]) -> list[Candidate]:
-    return [rows[index] for index in pareto.frontier([row.point for row in rows])]
+def _frontier(rows: Measured) -> list[Candidate]:
+    return [rows[index] for index in pareto.frontier(rows.points)]

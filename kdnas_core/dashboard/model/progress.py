@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kdnas_core.runs.measured import Measured
 from kdnas_core.runs.picks import picked
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.search import pareto
@@ -37,12 +41,10 @@ class Limit:
     reading: Reading = "p50"
     speedup: float | None = None
 
-    def allows(self, candidate: Candidate) -> bool:
-        """Returns whether a measured candidate is within the budget."""
-        latency = candidate.latency
-        if latency is None or (self.speedup is not None and latency.speedup < self.speedup):
-            return False
-        return (latency.p95 if self.reading == "p95" else latency.p50) <= self.ms
+    def allowed(self, rows: Measured) -> NDArray[np.bool_]:
+        """Returns which of some candidates are within the budget."""
+        fast_enough = (rows.p95 if self.reading == "p95" else rows.p50) <= self.ms
+        return fast_enough if self.speedup is None else fast_enough & (rows.speedups >= self.speedup)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def teacher_ms(run: Run) -> float | None:
 
 def best_within(candidates: Sequence[Candidate], limit: Limit) -> Candidate | None:
     """Returns the distilled candidate to pick within the budget; None if there is none."""
-    return picked([row for row in distilled(candidates) if limit.allows(row)])[0]
+    measured = Measured.of(candidates)
+    return picked(measured.where(limit.allowed(measured)))[0]
 
 
 def budget_of(run: Run) -> float | None:

@@ -39,10 +39,10 @@ def show(db: Path, snapshot: Snapshot, found: Findings) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         typed = st.text_input("Budgets", usual(run), key=KEY, bind="query-params", width=320, help=HELP)
         try:
-            chosen = picks(run, snapshot.candidates, budgets(typed or "", run))
+            chosen = picks(run, found.measured, budgets(typed or "", run))
         except BadInput as error:
             widgets.trouble(str(error))
-            chosen = picks(run, snapshot.candidates)
+            chosen = picks(run, found.measured)
         st.download_button(
             "Download their configs (zip)",
             lambda: controls.configs_of(db, run.id, chosen),  # read at a press alone

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
@@ -15,6 +16,7 @@ from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.knobs import KNOBS
 from kdnas_core.dashboard.model.progress import Limit
 from kdnas_core.dashboard.ui.charts import BLUE, GREEN, GREY, ORANGE, VIOLET, empty_figure, marked
+from kdnas_core.runs.measured import Measured
 from kdnas_core.runs.records import Candidate
 from kdnas_core.search import pareto
 
@@ -91,14 +93,19 @@ class _Axes:
     bottom: float
     top: float
 
-    def clipped(self, candidate: Candidate) -> tuple[float, float]:
-        """Returns where to draw a candidate: clipped to the axes, and at the bottom if it has no loss."""
-        cost, loss = COSTS[self.view.cost].of(candidate), candidate.point[1]
-        if self.view.is_latency and candidate.latency is None and candidate.estimated_ms is not None:
-            cost = candidate.estimated_ms
+    def clipped(self, rows: Sequence[Candidate]) -> NDArray[np.float64]:
+        """Returns where to draw candidates: clipped to the axes, and at the bottom those without a loss.
+
+        (rows, 2), NaN where a cost is not known.
+        """
+        costs, losses = _costs(rows, self.view), _errors(rows)
+        if self.view.is_latency:
+            for place in np.flatnonzero(np.isnan(costs)).tolist():
+                costs[place] = rows[place].estimated_ms or math.nan
         if self.view.is_log:
-            cost = max(cost, self.left)
-        return min(cost, self.right), self.bottom if math.isnan(loss) else max(_percent(loss), self.bottom)
+            costs = np.maximum(costs, self.left)
+        heights = np.where(np.isnan(losses), self.bottom, np.maximum(_percent(losses), self.bottom))
+        return np.stack([np.minimum(costs, self.right), heights], axis=1)
 
     @property
     def horizontal(self) -> list[float]:
@@ -121,8 +128,20 @@ class _Style:
     knob: str | None = None
 
 
-def _percent(error: float) -> float:
-    return 100 * (1 - error)
+def _percent(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 100 * (1 - errors)
+
+
+def _costs(rows: Sequence[Candidate], view: View) -> NDArray[np.float64]:
+    if isinstance(rows, Measured) and view.is_latency:
+        return rows.p95.copy() if view.cost == "p95" else rows.p50.copy()
+    return np.array([COSTS[view.cost].of(row) for row in rows], dtype=np.float64)
+
+
+def _errors(rows: Sequence[Candidate]) -> NDArray[np.float64]:
+    if isinstance(rows, Measured):
+        return rows.errors
+    return np.array([row.point[1] for row in rows], dtype=np.float64)
 
 
 def frontier_figure(
@@ -161,7 +180,7 @@ def frontier_figure(
         _add_points(figure, axes, found.states.get("pruned", ()), style)
     if "over budget" not in view.without:
         _add_points(figure, axes, found.over, _Style("over this budget", GREY, "circle-open", knob=view.knob))
-    others = [row for row in found.within if row.id not in on_it]
+    others = found.within.where(np.array([row.id not in on_it for row in found.within], dtype=bool))
     _add_points(figure, axes, others, _Style("within budget", BLUE, "circle", knob=view.knob))
     _add_points(
         figure, axes, front, _Style("Pareto frontier", GREEN, "diamond", 11, is_line=True, knob=view.knob)
@@ -182,27 +201,26 @@ def _frontier(found: Findings, view: View) -> Sequence[Candidate]:
     """The frontier of what is drawn: of the axis of its cost, among what is within the budget."""
     if view.cost == "p50":
         return found.frontier
-    cost = COSTS[view.cost].of
-    points = [(cost(row), row.point[1]) for row in found.within]
+    points = np.stack([_costs(found.within, view), found.within.errors], axis=1)
     return [found.within[index] for index in pareto.frontier(points)]
 
 
 def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style: _Style) -> None:
-    places = [axes.clipped(row) for row in rows]
-    known = [index for index, place in enumerate(places) if all(map(math.isfinite, place))]
+    places = axes.clipped(rows)
+    known = np.flatnonzero(np.isfinite(places).all(axis=1))
     if not style.is_line:
         shown = _thinned(known, places, axes)
         figure.update_layout(meta={"behind": behind(figure) + len(known) - len(shown)})
         known = shown
-    if not known:  # no legend entry without points
+    if not len(known):  # no legend entry without points
         return
-    rows, places = [rows[index] for index in known], [places[index] for index in known]
+    rows, places = [rows[index] for index in known.tolist()], places[known]
     scatter = go.Scattergl if len(rows) > _SVG_LIMIT else go.Scatter
     figure.add_trace(
         scatter(
             # rounded, since each update sends all of them
-            x=[float(f"{x:.6g}") for x, _ in places],
-            y=[float(f"{y:.6g}") for _, y in places],
+            x=[float(f"{x:.6g}") for x in places[:, 0].tolist()],
+            y=[float(f"{y:.6g}") for y in places[:, 1].tolist()],
             mode="lines+markers" if style.is_line else "markers",
             name=style.name,
             uid=style.name,  # a trace that was hidden stays hidden when another comes before it
@@ -226,11 +244,11 @@ def _add_points(figure: go.Figure, axes: _Axes, rows: Sequence[Candidate], style
         _colour(figure, rows, style.knob)
 
 
-def _thinned(known: list[int], places: Sequence[tuple[float, float]], axes: _Axes) -> list[int]:
+def _thinned(known: NDArray[np.intp], places: NDArray[np.float64], axes: _Axes) -> NDArray[np.intp]:
     """Of many points, the last one in each cell of the plot, which is drawn above the others."""
     if len(known) <= MANY:
         return known
-    points = np.array([places[index] for index in known])
+    points = places[known]
     if axes.view.is_log:
         points[:, 0] = np.log(points[:, 0])
         low = np.array([math.log(axes.left), axes.bottom])
@@ -239,7 +257,7 @@ def _thinned(known: list[int], places: Sequence[tuple[float, float]], axes: _Axe
         low, high = np.array([0.0, axes.bottom]), np.array([axes.right, axes.top])
     across, up = np.floor((points - low) / (high - low) * _CELLS).astype(int).T
     _, first = np.unique((across * _CELLS[1] + up)[::-1], return_index=True)
-    return [known[len(known) - 1 - index] for index in sorted(first, reverse=True)]
+    return known[np.sort(len(known) - 1 - first)]
 
 
 def _colour(figure: go.Figure, rows: Sequence[Candidate], knob: str) -> None:
@@ -275,19 +293,20 @@ def _add_lines(figure: go.Figure, limit: Limit | None, teacher_ms: float | None,
 
 
 def _axes(found: Findings, teacher_ms: float | None, view: View) -> _Axes:
-    rows = [*found.within, *found.over]
-    heights = [max(_percent(row.point[1]), _WORST_SHOWN) for row in rows] or [0.0, 100.0]
-    top = math.ceil((max(heights) + 2) / 5) * 5
-    bottom = min(top - 10, math.floor((min(heights) - 2) / 5) * 5)
-    costs = [value for value in map(COSTS[view.cost].of, rows) if math.isfinite(value) and value > 0]
-    left = min(costs, default=0.1)
+    heights = np.maximum(_percent(found.measured.errors), _WORST_SHOWN)
+    lowest, highest = (heights.min(), heights.max()) if len(heights) else (0.0, 100.0)
+    top = math.ceil((highest + 2) / 5) * 5
+    bottom = min(top - 10, math.floor((lowest - 2) / 5) * 5)
+    costs = _costs(found.measured, view)
+    costs = costs[np.isfinite(costs) & (costs > 0)]
+    left, right = (float(costs.min()), float(costs.max())) if len(costs) else (0.1, 0.0)
     if not view.is_latency:
-        return _Axes(view, left, 1.05 * max(costs, default=1.0), bottom, top)
+        return _Axes(view, left, 1.05 * right or 1.05, bottom, top)
     # the range is that of the data, and stays while a budget moves within it; a teacher far beyond it would
     # leave the students little room
     known = [] if found.limit is None or view.cost != found.limit.reading else [found.limit.ms]
-    reach = max([*(1.15 * cost for cost in costs), *(1.05 * value for value in known)], default=0.0)
-    if not costs or (teacher_ms is not None and teacher_ms <= 1.5 * reach):
+    reach = max([1.15 * right, *(1.05 * value for value in known)])
+    if not len(costs) or (teacher_ms is not None and teacher_ms <= 1.5 * reach):
         reach = max(reach, 1.15 * (teacher_ms or 1.0))
     return _Axes(view, min([left, *known]), reach, bottom, top)
 

@@ -107,7 +107,7 @@ def chosen_of(snapshot: Snapshot) -> Candidate | None:
         wanted = id_in_address(st.query_params.get(CHOSEN), "candidate")
     except BadInput:
         return None
-    return next((row for row in snapshot.candidates if row.id == wanted), None)
+    return next((row for row in snapshot.candidates if row.id == wanted), None) if wanted else None
 
 
 def choose(candidate: int) -> None:

@@ -13,7 +13,8 @@ from kdnas_core.runs.records import Candidate
 
 def counted(candidates: Sequence[Candidate]) -> list[tuple[str, int]]:
     """Returns each note with the number of candidates that have it, the most frequent first."""
-    notes = Counter(note for candidate in candidates for note in dict.fromkeys(candidate.notes))
+    noted = (candidate.notes for candidate in candidates if candidate.notes)
+    notes = Counter(note for some in noted for note in dict.fromkeys(some))
     return sorted(notes.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
