@@ -55,7 +55,9 @@ def overview(db: Path, candidate: int) -> None:
 
 @widgets.sentences()
 def layers(db: Path, candidate: int) -> None:
-    layers_section.show(layers_section.of_candidate(live.read_candidate(db, candidate)))
+    seen = live.read_candidate(db, candidate)
+    others = layers_section.others_of(db, seen.run.id, candidate, with_own=False)
+    layers_section.show(layers_section.of_candidate(seen, others))
 
 
 @widgets.sentences()

@@ -44,7 +44,9 @@ def overview(db: Path, student: int) -> None:
 
 @widgets.sentences()
 def layers(db: Path, student: int) -> None:
-    layers_section.show(layers_section.of_student(live_students.read_student(db, student)))
+    seen = live_students.read_student(db, student)
+    others = layers_section.others_of(db, seen.run.id, seen.candidate.id, with_own=True)
+    layers_section.show(layers_section.of_student(seen, others))
 
 
 def distil(db: Path, seen: StudentView) -> None:

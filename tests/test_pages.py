@@ -957,3 +957,26 @@ def test_all_candidates_are_downloaded_with_the_reasons_of_those_that_failed() -
     again = pandas.read_parquet(io.BytesIO(tables.as_parquet(table)))
     assert again["Candidate"].tolist() == [1, 2]
     assert "Reason" not in tables.candidates_table(rows[:1])
+
+
+def test_the_layers_of_another_student_stand_beside_a_candidates_own(db: Path) -> None:
+    run = fill(db)
+    with opened(db, read_only=True) as store:
+        front = Findings.of(store.candidates(run), None).frontier
+    app = shown(places.CANDIDATE, candidate=front[1].id, tab="Layers")
+    offered = choice(app, "Beside").options
+    assert offered[0].startswith(f"candidate {front[0].id} (")
+    assert offered[-1].startswith("median of")
+    assert not any(option.startswith(f"candidate {front[1].id} ") for option in offered)
+    choice(app, "Beside").set_value(offered[-1]).run()
+    [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Error of each of")]
+    assert figure["data"][-1]["name"] == offered[-1]
+    assert all(value is not None for value in figure["data"][-1]["x"])
+
+
+def test_the_curve_of_each_term_has_a_scale_of_its_own(db: Path) -> None:
+    app = shown(places.CANDIDATE, candidate=of_tinybert(db, noted=False).id, tab="Layers")
+    [figure] = [figure for alt, figure in charts(app).items() if "of each loss term over the steps" in alt]
+    assert len(figure["data"]) == 4
+    assert {line["yaxis"] for line in figure["data"]} == {"y", "y2", "y3", "y4"}
+    assert all(len(line["x"]) == 5 for line in figure["data"])  # looks at steps 0, 20, … 80

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from kdnas_core.dashboard.model.layer_story import Standing, nearer, standings, told
+from kdnas_core.dashboard.model.layer_story import Profile, Standing, median_of, nearer, standings, told
 from kdnas_core.dashboard.model_page import layer_figures
 from kdnas_core.runs.records import LayerLoss, TeacherLayerFacts
 
@@ -99,3 +99,25 @@ def test_24_layers_are_each_a_row_and_alike_by_name() -> None:
     drawn = json.loads(layer_figures.similarity_figure(square, square).to_json() or "")
     assert drawn["data"][0]["y"][:2] == ["emb", "1"]
     assert len(drawn["data"][1]["z"]) == 25
+
+
+def test_another_students_layers_stand_at_the_same_relative_depth() -> None:
+    deep = Profile("deep", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4})
+    assert [deep.at(layer, 2) for layer in (1, 2)] == pytest.approx([0.2, 0.4])
+    assert [deep.at(layer, 8) for layer in (1, 2, 3)] == pytest.approx(
+        [0.1, 0.1, 0.15]
+    )  # its first
+    assert Profile("one", {1: 0.5}).at(1, 3) == 0.5
+
+
+def test_a_layer_without_a_number_is_passed_over_and_a_student_without_any_has_none() -> None:
+    assert Profile("gap", {1: 0.1, 2: math.nan, 3: 0.3}).at(2, 3) == pytest.approx(0.2)
+    assert math.isnan(Profile("none", {1: math.nan}).at(1, 1))
+    assert math.isnan(Profile("none", {}).at(1, 1))
+
+
+def test_the_median_of_the_frontier_is_taken_layer_by_layer() -> None:
+    profiles = [Profile(str(error), {1: error, 2: 2 * error}) for error in (0.1, 0.2, 0.4)]
+    found = median_of(profiles, 2)
+    assert found.name == "median of 3 students of the frontier"
+    assert found.errors == pytest.approx({1: 0.2, 2: 0.4})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean
+from statistics import fmean, median
+
+import numpy as np
 
 from kdnas_core.dashboard.model import layer_terms
 from kdnas_core.models.mapping import HIDDEN
@@ -78,6 +80,37 @@ def _floor(targets: Sequence[int], width: int, teacher: TeacherLayerFacts | None
     floors = [teacher.floors[target] for target in targets]
     found = fmean(of[min(width, len(of)) - 1] for of in floors)
     return found if math.isfinite(found) else None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The errors of another student's layers, to stand beside those of a student.
+
+    Attributes:
+        name: in words.
+        errors: by layer, from 1.
+    """
+
+    name: str
+    errors: Mapping[int, float]
+
+    def at(self, layer: int, depth: int) -> float:
+        """Returns its error at the relative depth of a layer of a student with that many layers.
+
+        Between its own layers it is interpolated; above its first layer it is that layer's.
+        """
+        own = [layer for layer, error in sorted(self.errors.items()) if math.isfinite(error)]
+        if not own:
+            return math.nan
+        places = [each / max(self.errors) for each in own]
+        return float(np.interp(layer / depth, places, [self.errors[each] for each in own]))
+
+
+def median_of(profiles: Sequence[Profile], depth: int) -> Profile:
+    """Returns the median of several at each layer of a student with that many layers."""
+    layers = range(1, depth + 1)
+    errors = {layer: median(each.at(layer, depth) for each in profiles) for layer in layers}
+    return Profile(f"median of {len(profiles)} students of the frontier", errors)
 
 
 def told(rows: Sequence[Standing], width: int) -> str:

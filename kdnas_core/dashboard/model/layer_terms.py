@@ -106,6 +106,12 @@ def summary(losses: Sequence[LayerLoss]) -> list[TermLoss]:
     return [_summed(term, of_term(losses, term)) for term in present(losses)]
 
 
+def by_step(losses: Sequence[LayerLoss], term: str) -> dict[int, float]:
+    """Returns a term's mean over its layers by steps, in rising order."""
+    rows = of_term(losses, term)
+    return {step: _mean([row for row in rows if row.step == step]) for step in sorted({r.step for r in rows})}
+
+
 def _summed(term: str, losses: Sequence[LayerLoss]) -> TermLoss:
     steps = sorted({loss.step for loss in losses})
     means = [_mean([loss for loss in losses if loss.step == step]) for step in (steps[0], steps[-1])]

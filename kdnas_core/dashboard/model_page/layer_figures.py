@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model.layer_story import Standing
-from kdnas_core.dashboard.model.layer_terms import Depths
+from kdnas_core.dashboard.model.layer_story import Profile, Standing
+from kdnas_core.dashboard.model.layer_terms import Depths, by_step, present
 from kdnas_core.dashboard.ui.charts import (
     BLUE,
     CATEGORICAL,
@@ -102,8 +102,13 @@ def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: b
     return figure
 
 
-def standing_figure(rows: Sequence[Standing]) -> go.Figure:
-    """Draws the error of each layer in three parts, the first layer on top, and where it began."""
+def standing_figure(rows: Sequence[Standing], beside: Profile | None = None) -> go.Figure:
+    """Draws the error of each layer in three parts, the first layer on top, and where it began.
+
+    Args:
+        rows: the layers.
+        beside: of another student, which is drawn at the same relative depths.
+    """
     figure = empty_figure("error", "layer", height=max(220, 110 + _ROW * len(rows)))
     names = [str(row.layer) for row in rows]
     floors = [min(row.floor or 0.0, row.final) for row in rows]
@@ -129,6 +134,16 @@ def standing_figure(rows: Sequence[Standing]) -> go.Figure:
         marker={"symbol": "line-ns-open", "size": 14, "color": VIOLET, "line": {"width": 3}},
         hovertemplate="layer %{y}: error %{x:.3f}<extra></extra>",
     )
+    if beside is not None:
+        depth = max(row.layer for row in rows)
+        figure.add_scatter(
+            x=[_finite(beside.at(row.layer, depth)) for row in rows],
+            y=names,
+            mode="markers",
+            name=wording.plain_html(beside.name),
+            marker={"symbol": "diamond-open", "size": 10, "color": BLUE, "line": {"width": 2}},
+            hovertemplate="at the depth of layer %{y}: error %{x:.3f}<extra></extra>",
+        )
     figure.update_layout(barmode="stack", bargap=0.25)
     figure.update_xaxes(
         range=[0, 1.02 * max(1.0, *(row.start for row in rows), *(row.final for row in rows))]
@@ -192,6 +207,34 @@ def curves_figure(losses: Sequence[LayerLoss], depths: Depths, training: str = "
     figure.update_layout(showlegend=len(pairs) <= _MANY_LINES)
     figure.update_yaxes(rangemode="tozero")
     return figure
+
+
+def terms_figure(losses: Sequence[LayerLoss], training: str) -> go.Figure:
+    """Draws the mean over layers of each term over the steps of a training, each on a scale of its own."""
+    terms = present(losses)
+    columns = min(3, len(terms))
+    rows = -(-len(terms) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=[wording.term(term) for term in terms], horizontal_spacing=0.09
+    )
+    for place, term in enumerate(terms):
+        means = by_step(losses, term)
+        where = {"row": place // columns + 1, "col": place % columns + 1}
+        figure.add_scatter(
+            x=list(means),
+            y=[_finite(value) for value in means.values()],
+            mode="lines+markers",
+            line={"color": BLUE},
+            marker={"size": 4},
+            hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
+            **where,
+        )
+        figure.update_yaxes(rangemode="tozero", automargin=True, **where)
+    figure.update_annotations(font={"size": 12})
+    figure.update_xaxes(title={"text": f"step of {training}"}, row=rows)
+    return figure.update_layout(
+        height=70 + 150 * rows, showlegend=False, margin={"l": 8, "r": 8, "t": 28, "b": 8}
+    )
 
 
 def latency_figure(reading: LatencyReading) -> go.Figure:

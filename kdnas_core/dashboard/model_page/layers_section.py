@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import layer_story, layer_terms
+from kdnas_core.dashboard.model.findings import Findings
+from kdnas_core.dashboard.model.layer_story import Profile
 from kdnas_core.dashboard.model.layer_terms import Depths
 from kdnas_core.dashboard.model_page import layer_figures
+from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.dashboard.ui import tables
@@ -41,6 +45,7 @@ class Learnt:
         width: of the student.
         teacher: what its layers are compared with; None if not known.
         similarity: CKA of its layers 0..M with its teacher's 0..N; empty if not measured.
+        others: other students, whose layers can stand beside its own.
     """
 
     key: str
@@ -51,24 +56,56 @@ class Learnt:
     width: int
     teacher: TeacherLayerFacts | None = None
     similarity: Sequence[Sequence[float]] = ()
+    others: Sequence[Profile] = ()
 
 
-def of_candidate(seen: CandidateView) -> Learnt:
+def of_candidate(seen: CandidateView, others: Sequence[Profile] = ()) -> Learnt:
     """Returns the losses of a candidate's mini-KD."""
     candidate = seen.candidate
     depths = Depths.of(seen.run, candidate)
     width = candidate.architecture.hidden_size
     name = f"{candidate.id}"
+    languages = candidate.languages
     return Learnt(
-        name, "mini-KD", seen.losses, candidate.languages, depths, width, seen.layers, seen.similarity
+        name, "mini-KD", seen.losses, languages, depths, width, seen.layers, seen.similarity, others
     )
 
 
-def of_student(seen: StudentView) -> Learnt:
+def of_student(seen: StudentView, others: Sequence[Profile] = ()) -> Learnt:
     """Returns the losses of a student's distillation."""
     student, depths = seen.student, Depths.of(seen.run, seen.candidate)
     width = seen.candidate.architecture.hidden_size
-    return Learnt(student.name, "distillation", seen.losses, student.languages, depths, width, seen.layers)
+    return Learnt(
+        student.name,
+        "distillation",
+        seen.losses,
+        student.languages,
+        depths,
+        width,
+        seen.layers,
+        others=others,
+    )
+
+
+def others_of(db: Path, run: int, candidate: int, *, with_own: bool) -> list[Profile]:
+    """Returns what layers can be compared with: the frontier's median, and each of its students.
+
+    Args:
+        db: the store.
+        run: of the candidate.
+        candidate: it is not beside itself.
+        with_own: whether its mini-KD comes first, for a student that was made of it.
+    """
+    front = Findings.of(live.read_run(db, run).candidates, None).frontier
+    rows = {row.id: row for row in front if not row.architecture.is_static and row.id != candidate}
+    errors = layer_terms.by_layer(live.read_final_losses(db, [candidate, *rows]))
+    found = [
+        Profile(f"candidate {row.id} ({wording.milliseconds(row.point[0])})", errors[row.id])
+        for row in rows.values()
+        if errors[row.id]
+    ]
+    own = [Profile("its mini-KD", errors[candidate])] if with_own and errors[candidate] else []
+    return [*own, *found]
 
 
 def show(learnt: Learnt) -> None:
@@ -89,10 +126,11 @@ def _standing(learnt: Learnt) -> None:
     if not rows:
         return
     st.markdown(f"**{layer_story.told(rows, learnt.width)}**")
+    beside = _beside(learnt)
     left, right = st.columns(2) if learnt.similarity and learnt.teacher else (st.container(), None)
     with left:
         st.plotly_chart(
-            layer_figures.standing_figure(rows),
+            layer_figures.standing_figure(rows, beside),
             key="standing",
             config=CONFIG,
             alt=f"Error of each of {len(rows)} layers: what is beyond its width, not learnt, and learnt",
@@ -108,6 +146,27 @@ def _standing(learnt: Learnt) -> None:
             alt="CKA of each student layer with each teacher layer, beside that of the teacher's layers",
         )
         st.markdown(f":small[{SIMILARITY} {_mapping_words(rows, learnt)}]")
+
+
+def _beside(learnt: Learnt) -> Profile | None:
+    """Draws the choice of another student, and returns its layers."""
+    if not learnt.others:
+        return None
+    frontier = [each for each in learnt.others if each.name.startswith("candidate")]
+    choices = [*learnt.others]
+    if len(frontier) > 1:
+        choices.append(layer_story.median_of(frontier, learnt.depths.student))
+    named = {each.name: each for each in choices}
+    name = st.selectbox(
+        "Beside",
+        list(named),
+        index=None,
+        placeholder="no other student",
+        key="beside",
+        bind="query-params",
+        width=360,
+    )
+    return named.get(name or "")
 
 
 def _mapping_words(rows: Sequence[layer_story.Standing], learnt: Learnt) -> str:
@@ -129,8 +188,10 @@ def _overview(learnt: Learnt) -> None:
     if len(summary) > 1:
         with left:
             _by_term(summary)
+        with right:
+            _by_step(learnt)
     if languages:
-        with right if len(summary) > 1 else left:
+        with st.container():
             _by_language(languages)
 
 
@@ -144,6 +205,16 @@ def _by_term(summary: Sequence[layer_terms.TermLoss]) -> None:
         alt="Each loss term's held-out loss at the first evaluation and the last",
     )
     st.markdown(":small[Held out; each is the mean over its layers]")
+
+
+def _by_step(learnt: Learnt) -> None:
+    st.header("Term by step")
+    st.plotly_chart(
+        layer_figures.terms_figure(learnt.losses, learnt.training),
+        key="terms",
+        config=CONFIG,
+        alt=f"The mean over layers of each loss term over the steps of the {learnt.training}",
+    )
 
 
 def _by_language(languages: Mapping[str, float]) -> None:
