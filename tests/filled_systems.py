@@ -39,21 +39,22 @@ def add_scoring(
     control: float | None = None,
     spec: ScoreSpec | None = None,
     teachers: Mapping[str, float] = TEACHERS,
+    chance: float | None = None,
 ) -> int:
     """Adds a finished scoring, with two seeds of the student and the teacher on each task."""
     tuned = [task for task in figures if not task.endswith(ZERO_SHOT)]
     how = spec or ScoreSpec(tasks=tuned, seeds=2, control=control is not None)
     worker = Worker.this_process()
     scoring = store.create_scoring(how, candidate=candidate, student=student, worker=worker)
-    store.add_scores(scoring, _of("teacher", {task: teachers[task] for task in figures}))
-    store.add_scores(scoring, _of("student", figures))
+    store.add_scores(scoring, _of("teacher", {task: teachers[task] for task in figures}, chance))
+    store.add_scores(scoring, _of("student", figures, chance))
     if control is not None:
         store.add_scores(scoring, _of("control", dict.fromkeys(tuned, control)))
     store.end(Job("scorings", scoring), "finished")
     return scoring
 
 
-def _of(subject: Scored, figures: Mapping[str, float]) -> list[Score]:
+def _of(subject: Scored, figures: Mapping[str, float], chance: float | None = None) -> list[Score]:
     return [
         Score(
             subject,
@@ -62,6 +63,7 @@ def _of(subject: Scored, figures: Mapping[str, float]) -> list[Score]:
             seed,
             value + (0.01, -0.01)[seed],
             5e-5,
+            chance=chance,
         )
         for task, value in figures.items()
         for seed in (0, 1)

@@ -65,7 +65,7 @@ PAGES = (
     places.RUN,
     places.CANDIDATE,
     places.STUDENT,
-    places.SYSTEMS,
+    places.LEADERBOARD,
 )
 
 HEAVY = ("torch", "transformers", "onnxruntime", "datasets", "optuna")

@@ -21,7 +21,7 @@ st.navigation(
         st.Page(places.NEW_SEARCH, title="New search", url_path="new"),
         st.Page(places.RUN, title="Run", url_path="run"),
         st.Page(places.COMPARE, title="Compare", url_path="compare"),
-        st.Page(places.SYSTEMS, title="Systems", url_path="systems"),
+        st.Page(places.LEADERBOARD, title="Leaderboard", url_path="leaderboard"),
         st.Page(places.CANDIDATE, title="Candidate", url_path="candidate", visibility="hidden"),
         st.Page(places.STUDENT, title="Student", url_path="student", visibility="hidden"),
     ],

@@ -21,6 +21,7 @@ from kdnas_core.runs.records import Score, Scored
 
 _BOTH: tuple[Scored, ...] = ("student", "teacher")
 CERTAIN = 0.95  # of an interval
+CORRELATIONS = ("matthews", "pearson", "spearman")  # that a constant prediction has none of
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,22 @@ def figures_of(scores: Sequence[Score], subject: Scored = "student") -> dict[str
     for task, metric in dict.fromkeys((s.task, s.metric) for s in scores if s.subject == subject):
         means.setdefault(task, []).append(fmean(_values(scores, subject, task, metric)))
     return {task: values[0] if task.endswith(ZERO_SHOT) else fmean(values) for task, values in means.items()}
+
+
+def chances_of(scores: Sequence[Score]) -> dict[str, float]:
+    """Returns what naming the most frequent class scores on each task, the mean over its metrics.
+
+    It is 0 for a correlation, and left out where it is not known, as of scores of the first versions.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for score in scores:
+        chance = 0.0 if score.metric.split(",")[0] in CORRELATIONS else score.chance
+        if chance is not None:
+            found.setdefault(score.task, {})[score.metric] = chance
+    metrics: dict[str, set[str]] = {}
+    for score in scores:
+        metrics.setdefault(score.task, set()).add(score.metric)
+    return {task: fmean(known.values()) for task, known in found.items() if known.keys() == metrics[task]}
 
 
 def retained(student: float | None, teacher: float | None) -> float | None:

@@ -24,7 +24,7 @@ PAGES = [
     "/student?student=3&tab=Scores",
     "/candidate?candidate=1&tab=Latency",
     "/candidate?candidate=1&tab=Export",
-    "/systems",
+    "/leaderboard",
 ]
 
 
@@ -47,8 +47,8 @@ def test_a_walk_from_a_candidate_to_its_student_and_to_the_systems(page: Page, s
     page.get_by_role("link", name=f"Student s{ids['full']}").click()
     expect(page.get_by_role("heading", name=f"Student s{ids['full']}", exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="Make it task-specific")).to_be_visible()
-    page.get_by_role("link", name="Systems").first.click()
-    expect(page.get_by_role("heading", name="Systems", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Leaderboard").first.click()
+    expect(page.get_by_role("heading", name="Leaderboard", exact=True)).to_be_visible()
     expect(page.get_by_text("Average over packaged, sst2")).to_be_visible(timeout=10_000)
     expect(page.locator(".st-key-systems_figure .js-plotly-plot .points path.point").first).to_be_visible()
     page.get_by_role("button", name=f"Open student s{ids['tinybert6']}").click()

@@ -105,7 +105,7 @@ def test_a_dropped_student_comes_back_and_its_pages_show_it(db: Path, exported: 
         (places.RUN, {"run": 1}),
         (places.CANDIDATE, {"candidate": 1}),
         (places.STUDENT, {"student": 1}),
-        (places.SYSTEMS, {}),
+        (places.LEADERBOARD, {}),
         (places.HOME, {}),
     ):
         seen = shown(page, **address)

@@ -104,9 +104,7 @@ def test_24_layers_are_each_a_row_and_alike_by_name() -> None:
 def test_another_students_layers_stand_at_the_same_relative_depth() -> None:
     deep = Profile("deep", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4})
     assert [deep.at(layer, 2) for layer in (1, 2)] == pytest.approx([0.2, 0.4])
-    assert [deep.at(layer, 8) for layer in (1, 2, 3)] == pytest.approx(
-        [0.1, 0.1, 0.15]
-    )  # its first
+    assert [deep.at(layer, 8) for layer in (1, 2, 3)] == pytest.approx([0.1, 0.1, 0.15])  # its first
     assert Profile("one", {1: 0.5}).at(1, 3) == 0.5
 
 

@@ -149,3 +149,13 @@ def test_a_name_is_not_read_as_markup() -> None:
     odd = dataclasses.replace(SMALL, name="<b>x")
     drawn = systems_figure.systems_figure([TEACHER, odd]).data
     assert "&lt;b&gt;x" in drawn[1].text[0]
+
+
+def test_chance_is_subtracted_from_teacher_and_student_alike_and_tasks_without_it_are_left_out() -> None:
+    rows = [dataclasses.replace(row, chances={"a": 0.5}) for row in (TEACHER, SMALL)]
+    above = systems.above_chance(rows)
+    assert [row.figures for row in above] == [
+        pytest.approx({"a": 0.3, SIMILAR: 0.8}),
+        pytest.approx({"a": 0.1, SIMILAR: 0.1}),
+    ]
+    assert systems.retained(above[1], above, systems.shared_tasks(above)) == pytest.approx(1 / 3)

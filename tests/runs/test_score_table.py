@@ -11,6 +11,7 @@ from kdnas_core.runs.score_table import (
     Averages,
     ScoreRow,
     averages,
+    chances_of,
     figures_of,
     retained,
     score_rows,
@@ -195,3 +196,15 @@ def test_what_was_compared_without_fine_tuning_enters_no_average() -> None:
         for metric, value in (("ndcg@10, test", 0.3), ("recall@10, test", 0.9))
     ]
     assert figures_of(found) == {f"papers{ZERO_SHOT}": 0.3}  # nDCG alone
+
+
+def test_the_chance_of_a_task_is_the_mean_over_its_metrics_and_0_for_correlations() -> None:
+    scores = [
+        *exactly("student", "mrpc", "accuracy", 0.8, error=0.1, chance=0.7),
+        *exactly("student", "mrpc", "f1", 0.8, error=0.1, chance=0.8),
+        *exactly("student", "stsb", "spearman, test", 0.8, error=0.1, chance=None),
+        *exactly("student", "old", "accuracy", 0.8, error=0.1, chance=None),
+        *exactly("student", "half", "accuracy", 0.8, error=0.1, chance=0.5),
+        *exactly("student", "half", "f1", 0.8, error=0.1, chance=None),
+    ]
+    assert chances_of(scores) == pytest.approx({"mrpc": 0.75, "stsb": 0.0})

@@ -14,6 +14,11 @@ from kdnas_core.dashboard.read.live_students import SystemView
 from kdnas_core.dashboard.ui import places, systems_figure
 from kdnas_core.dashboard.ui.charts import CONFIG
 
+CHANCE_HELP = (
+    "Naming the most frequent class scores something on most tasks. It is subtracted from all scores, the"
+    " teacher's too; tasks of which it is not known are left out."
+)
+
 
 def show(views: Sequence[SystemView]) -> None:
     """Draws the systems of one teacher and one way of scoring."""
@@ -23,10 +28,25 @@ def show(views: Sequence[SystemView]) -> None:
             f"The teacher's own scores of {wording.plain(', '.join(differing))} differ between scorings: the"
             " name may stand for other data in one of them, and then its column does not compare."
         )
-    rows = _rows(systems.systems_of(some))
+    everything: Sequence[System] = systems.systems_of(some)
+    if st.toggle("Subtract chance", key="above_chance", bind="query-params", help=CHANCE_HELP):
+        everything = _above_chance(everything)
+    rows = _rows(everything)
     st.markdown(_words(group, rows))
     _figure(rows)
     _table(rows)
+
+
+def _above_chance(everything: Sequence[System]) -> Sequence[System]:
+    """Subtracts chance where it is known, and says where it is not."""
+    tasks = systems.tasks_of(everything)
+    unknown = [task for task in tasks if any(task not in system.chances for system in everything)]
+    if unknown:
+        st.info(
+            f"The chance of {wording.plain(', '.join(unknown))} is not known; an earlier version scored it."
+            + (" Score again." if len(unknown) == len(tasks) else " It is left out.")
+        )
+    return everything if len(unknown) == len(tasks) else systems.above_chance(everything)
 
 
 def _group(found: dict[Group, list[SystemView]]) -> tuple[Group, list[SystemView]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal
 
@@ -55,6 +55,7 @@ class System:
         flops: for one sequence.
         speedup: over the teacher, measured.
         figures: one score for each task, the mean over its metrics, at most 1.
+        chances: what naming the most frequent class scores on each task, where that is known.
     """
 
     kind: Kind
@@ -65,6 +66,7 @@ class System:
     flops: int | None
     speedup: float | None
     figures: dict[str, float]
+    chances: dict[str, float] = field(default_factory=dict)
 
 
 def group_of(view: SystemView) -> Group:
@@ -88,12 +90,33 @@ def systems_of(views: Sequence[SystemView]) -> list[System]:
     If a system was scored on a task more than once, the newest score counts.
     """
     rows: dict[tuple[Kind, str], System] = {}
+    chances: dict[str, float] = {}
     for view in views:
         for key, system in _rows(view):
             known = rows[key].figures if key in rows else {}
-            rows[key] = replace(system, figures={**known, **system.figures})
+            rows[key] = replace(system, figures={**known, **system.figures}, chances={})
+            chances |= score_table.chances_of(view.scores)
     order: list[Kind] = ["teacher", "student", "mini-KD", "no distillation"]
-    return sorted(rows.values(), key=lambda system: order.index(system.kind))
+    found = [replace(system, chances=chances) for system in rows.values()]
+    return sorted(found, key=lambda system: order.index(system.kind))
+
+
+def above_chance(systems: Sequence[System]) -> list[System]:
+    """Returns systems with chance subtracted from their scores, without tasks whose chance is not known.
+
+    What retrieval and similarity score without training has none, and stays.
+    """
+    return [
+        replace(
+            system,
+            figures={
+                task: score if task.endswith(ZERO_SHOT) else score - system.chances[task]
+                for task, score in system.figures.items()
+                if task.endswith(ZERO_SHOT) or task in system.chances
+            },
+        )
+        for system in systems
+    ]
 
 
 def _rows(view: SystemView) -> Iterator[tuple[tuple[Kind, str], System]]:

@@ -27,7 +27,7 @@ def view(db: Path) -> None:
     systems_section.show_published()
 
 
-st.title("Systems")
+st.title("Leaderboard")
 st.markdown("Every candidate and student that was scored, beside its teacher, by size, speed and tasks.")
 with widgets.sentences():
     st.fragment(view, run_every=live.IDLE_REFRESH_S, key="systems")(live.database())
