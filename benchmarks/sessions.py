@@ -61,8 +61,8 @@ class Session:
 
     def _take(self, message: ForwardMsg, socket: ClientConnection, run: int) -> None:
         kind = message.WhichOneof("type")
-        if kind == "new_session":
-            self.hash = message.new_session.page_script_hash
+        if kind == "navigation":
+            self.hash = message.navigation.page_script_hash  # by which the page is asked for again
         elif kind == "auto_rerun":
             asked = message.auto_rerun
             again = self._again(socket, run, asked.interval, asked.fragment_id)
@@ -111,11 +111,13 @@ async def arm(sessions: int, minutes: float, folder: Path) -> dict[str, Any]:
     memory: list[float] = []
     try:
         await _first_run(db)
+        await _answers()
         tasks = [asyncio.create_task(each.follow(1)) for each in open_ones]
-        began = time.monotonic()
-        while time.monotonic() - began < 60 * minutes and search.poll() is None:
+        began, used = time.monotonic(), _processor_s(server.pid)
+        while not memory or (time.monotonic() - began < 60 * minutes and search.poll() is None):
             await asyncio.sleep(LOOK_S)
             memory.append(psutil.Process(server.pid).memory_info().rss / 2**20)
+        used = _processor_s(server.pid) - used
         ended = [task.exception() for task in tasks if task.done()]
         for task in tasks:
             task.cancel()
@@ -132,6 +134,7 @@ async def arm(sessions: int, minutes: float, folder: Path) -> dict[str, Any]:
     return {
         "sessions": sessions,
         "minutes": round((time.monotonic() - began) / 60, 2),
+        "server_cores": round(used / (time.monotonic() - began), 3),
         "drawings": sum(each.drawings for each in open_ones),
         "megabytes": round(sum(each.received for each in open_ones) / 2**20, 1),
         "errors": [error for each in open_ones for error in each.errors] + [str(each) for each in ended],
@@ -141,6 +144,16 @@ async def arm(sessions: int, minutes: float, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+async def _answers() -> None:
+    for _ in range(300):
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", PORT)
+            writer.close()
+            return
+        await asyncio.sleep(0.2)
+    raise SystemExit("The server did not answer.")
+
+
 async def _first_run(db: Path) -> None:
     for _ in range(600):
         with suppress(BadInput), opened(db, read_only=True) as store:  # there may be no store yet
@@ -148,6 +161,11 @@ async def _first_run(db: Path) -> None:
                 return
         await asyncio.sleep(0.2)
     raise SystemExit("The search did not begin.")
+
+
+def _processor_s(process: int) -> float:
+    times = psutil.Process(process).cpu_times()
+    return float(times.user + times.system)
 
 
 def _is_trouble(line: str) -> bool:
@@ -164,6 +182,8 @@ def ratios(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     both = [key for key in one if key in other]
     sums = [sum(arm[key]["seconds"] for key in both) for arm in (one, other)]
     timed = [key for key in both if one[key]["ms"] and other[key]["ms"]]
+    if not both or not timed:
+        return {"candidates": len(both)}
     return {
         "candidates": len(both),
         "seconds": round(median(other[key]["seconds"] / one[key]["seconds"] for key in both), 3),

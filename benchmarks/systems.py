@@ -2,7 +2,7 @@
 
 Run it with `python -m benchmarks.systems`. Every system is distilled on the same corpus for the same epochs
 by its own recipe, timed, and fine-tuned on the same tasks. Published shapes belong to BERT-base: for a
-smaller teacher they are scaled, and the row says so. All is kept in a store (`--db`), whose Systems page
+smaller teacher they are scaled, and the row says so. All is kept in a store (`--db`), whose leaderboard
 shows the same table; a table that was ended goes on where it was.
 """
 

@@ -31,16 +31,15 @@ def under_way(seen: CandidateView) -> bool:
 
 
 def refresh_s(db: Path, seen: CandidateView) -> float | None:
-    if under_way(seen):
-        return live.BUSY_REFRESH_S
-    return live.refresh_s(live_students.read_work_for(db, Source(seen.candidate)))
+    at_work = under_way(seen) or live_students.read_work_for(db, Source(seen.candidate))
+    return live.BUSY_REFRESH_S if at_work else None
 
 
 @widgets.sentences()
-def header(db: Path, candidate: int, drawn: CandidateView) -> None:
+def header(db: Path, candidate: int, refresh: float | None) -> None:
     seen = live.read_candidate(db, candidate)
-    if under_way(seen) != under_way(drawn):
-        st.rerun()  # it has been judged, and can be exported now
+    if refresh_s(db, seen) != refresh:
+        st.rerun()  # it has been judged, and can be exported now, or what was done for it is over
     candidate_header.show(db, seen)
 
 
@@ -49,14 +48,14 @@ def overview(db: Path, candidate: int) -> None:
     seen = live.read_candidate(db, candidate)
     candidate_header.measurements(seen.candidate)
     summary_section.show(seen, live.read_run(db, seen.run.id).candidates)
-    students_section.linked(live_students.read_students_of(db, seen.candidate))
+    students_section.linked("Distilled in full:", live_students.read_students_of(db, seen.candidate))
     cut_section.show(seen.candidate.cut_from, seen.run.spec.objective.start)
 
 
 @widgets.sentences()
 def layers(db: Path, candidate: int) -> None:
     seen = live.read_candidate(db, candidate)
-    others = layers_section.others_of(db, seen.run.id, candidate, with_own=False)
+    others = layers_section.others_of(db, seen)
     layers_section.show(layers_section.of_candidate(seen, others))
 
 
@@ -106,7 +105,9 @@ def page() -> None:
         st.page_link(places.RUN, label="Newest run", icon=":material/arrow_forward:")
         return
     seen = live.read_candidate(db, candidate)
-    st.fragment(header, run_every=refresh_s(db, seen), key="candidate")(db, candidate, seen)
+    refresh = refresh_s(db, seen)
+    candidate_header.way_back(db, seen)
+    st.fragment(header, run_every=refresh, key="candidate")(db, candidate, refresh)
     contents(db, seen, model_tabs.show())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ from kdnas_core.spec import ObjectiveSpec, RunSpec, parse_spec
 
 
 def chosen(db: Path, size: str) -> tuple[RunSpec, Forecast | None]:
-    """Draws the form of a size of search; returns the spec, and what its space is expected to take."""
+    """Draws the form of a size of search; returns the spec, and what its space is expected to take.
+
+    Raises:
+        BadInput: a choice cannot be; all of the form is drawn, since Streamlit forgets what is not.
+    """
     left, right = st.columns([1, 2], gap="medium")
     if size == sizes.AS_JSON:
         with left:
@@ -39,27 +44,35 @@ def chosen(db: Path, size: str) -> tuple[RunSpec, Forecast | None]:
         with right:
             st.markdown(import_section.search_in_words(spec))
             return spec, picture(spec, starting.shape_of(spec.teacher))
+    refused: list[BadInput] = []
     with left:
         fields, shape = sources_form.show(db)
-        fields["latency"] = latency_form.show(fields["teacher"], shape)
-    fields |= details(fields["teacher"], shape) if size == sizes.CUSTOM else sizes.SIZES[size].fields
+        fields["latency"] = tried(lambda: latency_form.show(fields["teacher"], shape), refused)
+    fields |= details(fields["teacher"], shape, refused) if size == sizes.CUSTOM else sizes.SIZES[size].fields
+    if refused:
+        raise refused[0]
     spec = parse_spec(fields)
     with right:
         return spec, picture(spec, shape)
 
 
-def details(teacher: str, shape: Architecture | None) -> dict[str, Any]:
+def tried(draw: Callable[[], dict[str, Any]], refused: list[BadInput]) -> dict[str, Any]:
+    """Draws a part of the form; adds its error to those that were refused."""
+    try:
+        return draw()
+    except BadInput as error:
+        refused.append(error)
+        return {}
+
+
+def details(teacher: str, shape: Architecture | None, refused: list[BadInput]) -> dict[str, Any]:
     """Draws every choice that the glance has not."""
     above = st.container()  # the space is drawn first, though what it offers is of the objective
-    try:
-        objective, refused = objective_form.show(), None
-    except BadInput as error:
-        objective, refused = {}, error
+    objective = tried(objective_form.show, refused)
     with above:
-        space = space_form.show(teacher, shape, ObjectiveSpec(**objective).compares_heads)
-    if refused is not None:
-        raise refused
-    return {"objective": objective, "space": space, **effort_form.show()}
+        same_heads = ObjectiveSpec(**objective).compares_heads
+        space = tried(lambda: space_form.show(teacher, shape, same_heads), refused)
+    return {"objective": objective, "space": space, **tried(effort_form.show, refused)}
 
 
 def picture(spec: RunSpec, shape: Architecture | None) -> Forecast | None:
@@ -87,13 +100,14 @@ def page() -> None:
     size = sizes.show()
     try:
         spec, seen = chosen(db, size)
+        told = summary(db, spec, seen)
     except BadInput as error:
         widgets.trouble(error)
         with st.bottom:
             st.button("Start search", type="primary", icon=":material/play_arrow:", disabled=True)
         return
     with st.bottom, st.container(horizontal=True, vertical_alignment="center", key="start_bar"):
-        st.markdown(summary(db, spec, seen), width="stretch")
+        st.markdown(told, width="stretch")
         ask_button.show(
             "Start search",
             "start",

@@ -63,6 +63,7 @@ def forget_other(run: Run) -> None:
         return
     budget_control.reset(run)
     budgets_section.reset(run)
+    frontier_section.reset()
 
 
 def page() -> None:

@@ -37,7 +37,7 @@ def header(db: Path, student: int, refresh: float | None) -> None:
 def overview(db: Path, student: int) -> None:
     seen = live_students.read_student(db, student)
     student_header.measurements(seen)
-    students_section.linked(seen.children)
+    students_section.linked("Made from it:", seen.children)
     student_loss.show(seen)
     cut_section.show(seen.student.cut_from)
 
@@ -45,7 +45,7 @@ def overview(db: Path, student: int) -> None:
 @widgets.sentences()
 def layers(db: Path, student: int) -> None:
     seen = live_students.read_student(db, student)
-    others = layers_section.others_of(db, seen.run.id, seen.candidate.id, with_own=True)
+    others = layers_section.others_of(db, seen)
     layers_section.show(layers_section.of_student(seen, others))
 
 

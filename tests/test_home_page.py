@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from kdnas_core.runs.jobs import Job
 from kdnas_core.runs.store import Store, opened
 from tests.dashboard.test_frontier_figure import candidate
 from tests.filled_store import fill
-from tests.test_pages import db, shown, words
+from tests.test_pages import choice, db, shown, words
 
 __all__ = ["db"]  # the fixture
 
@@ -108,6 +110,17 @@ def test_work_that_ends_or_is_deleted_while_it_is_listed_is_left_out(
     assert live.read_jobs(db) == []
 
 
+def test_a_size_that_was_chosen_before_does_not_hide_the_run_to_repeat(db: Path) -> None:
+    fill(db, episodes=1)
+    app = shown(places.NEW_SEARCH, size="Quick")
+    app.query_params["from"] = "1"
+    app.run()
+    [text] = [area for area in app.text_area if area.label == "Spec (JSON)"]
+    assert '"name": "quick (again)"' in (text.value or "")
+    choice(app, "Size of the search").set_value("Standard").run()
+    assert not app.text_area or all(area.label != "Spec (JSON)" for area in app.text_area)
+
+
 def test_a_search_is_started_anew_from_the_text_of_an_earlier_one(db: Path) -> None:
     fill(db, episodes=1)
     app = shown(places.NEW_SEARCH, **{"from": 1})
@@ -120,3 +133,17 @@ def test_a_search_is_started_anew_from_the_text_of_an_earlier_one(db: Path) -> N
     text.set_value("{").run()
     assert "not JSON" in app.error[0].value
     assert "There is no run 7" in shown(places.NEW_SEARCH, **{"from": 7}).error[0].value
+
+
+@pytest.mark.parametrize("spec", ['{"name": "newer", "from_the_future": 1}', '{"name": "half', "[]"])
+def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(db: Path, spec: str) -> None:
+    older, newer = fill(db, episodes=1), fill(db, episodes=1)
+    with closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute("UPDATE runs SET spec = ? WHERE id = ?", [spec, newer])
+    app = shown(places.HOME)
+    assert app.dataframe[0].value["Run"].tolist() == [older]
+    assert f"Run {newer} cannot be read, and is kept as it is" in app.warning[0].value
+    assert f"Run {newer} cannot be read" in shown(places.RUN, run=newer).error[0].value
+    assert f"Run {older} · quick" in words(shown(places.RUN, run=older))
+    assert not shown(places.NEW_SEARCH).error
+    assert live.newest_run(db) == older

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import pandas
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from kdnas_core import files, hardware
@@ -21,7 +22,7 @@ from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.act import requests
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model.findings import Findings
-from kdnas_core.dashboard.new_search import latency_form, objective_form
+from kdnas_core.dashboard.new_search import latency_form, objective_form, spec_form
 from kdnas_core.dashboard.run import model_section, went_section
 from kdnas_core.dashboard.ui import places, tables
 from kdnas_core.hardware import device_name
@@ -384,7 +385,9 @@ def test_a_candidate_says_whether_it_is_on_the_frontier_and_which_are_beside_it_
 
 def test_a_tab_that_is_none_shows_the_first(db: Path) -> None:
     fill(db)
-    assert "Latency p50" in [card.label for card in shown(places.CANDIDATE, candidate=1, tab="?").metric]
+    app = shown(places.CANDIDATE, candidate=1, tab="?")
+    assert "Latency p50" in [card.label for card in app.metric]
+    assert not charts(app)  # those of other tabs
 
 
 def cuts(app: AppTest) -> list[Any]:
@@ -552,6 +555,7 @@ def test_a_file_that_is_no_store_is_answered_in_one_sentence(db: Path, place: Pa
     db.write_bytes(b"not a database at all, but long enough to look at" * 20)
     app = shown(place, run=1, candidate=1, student=1)
     assert "not a database" in words(app)
+    assert "not a database" in words(shown(places.NEW_SEARCH, size="JSON"))
 
 
 def test_the_form_counts_the_architectures_of_the_choices(db: Path) -> None:
@@ -740,6 +744,32 @@ def test_several_budgets_reach_the_spec_and_what_is_none_is_refused(
         ),
     ],
 )
+def test_a_budget_that_is_none_takes_back_no_other_choice(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = form()
+    choice(app, "Episodes").set_value(20).run()
+    choice(app, "Budgets").set_value([]).run()
+    choice(app, "Budgets").set_value(["4x"]).run()
+    spec = started(app, db, monkeypatch)
+    assert (spec.search.episodes, spec.latency.budget_speedup) == (20, 4.0)
+
+
+def test_a_dropped_spec_is_read_and_one_too_large_is_refused(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(places.NEW_SEARCH, size="JSON")
+    [drop] = app.get("file_uploader")
+    given = io.BytesIO(b'{"name": "dropped"}')
+    given.size = 19  # type: ignore[attr-defined]
+    state: dict[str, Any] = {spec_form.FILE: given}
+    monkeypatch.setattr(st, "session_state", state)
+    spec_form._take()
+    assert state[spec_form.TEXT] == '{"name": "dropped"}'
+    given.size = spec_form.MOST_BYTES + 1  # type: ignore[attr-defined]
+    spec_form._take()
+    assert "too large" in state[spec_form.TEXT]
+    assert drop is not None
+
+
 def test_each_size_of_search_starts_what_it_says(
     db: Path, monkeypatch: pytest.MonkeyPatch, size: str, expected: RunSpec
 ) -> None:
@@ -965,9 +995,9 @@ def test_the_layers_of_another_student_stand_beside_a_candidates_own(db: Path) -
         front = Findings.of(store.candidates(run), None).frontier
     app = shown(places.CANDIDATE, candidate=front[1].id, tab="Layers")
     offered = choice(app, "Beside").options
-    assert offered[0].startswith(f"candidate {front[0].id} (")
-    assert offered[-1].startswith("median of")
-    assert not any(option.startswith(f"candidate {front[1].id} ") for option in offered)
+    assert offered[0] == f"candidate {front[0].id}"
+    assert offered[-1] == "the frontier's median"
+    assert f"candidate {front[1].id}" not in offered
     choice(app, "Beside").set_value(offered[-1]).run()
     [figure] = [figure for alt, figure in charts(app).items() if alt.startswith("Error of each of")]
     assert figure["data"][-1]["name"] == offered[-1]
@@ -980,3 +1010,26 @@ def test_the_curve_of_each_term_has_a_scale_of_its_own(db: Path) -> None:
     assert len(figure["data"]) == 4
     assert {line["yaxis"] for line in figure["data"]} == {"y", "y2", "y3", "y4"}
     assert all(len(line["x"]) == 5 for line in figure["data"])  # looks at steps 0, 20, … 80
+
+
+def test_a_student_of_24_layers_and_8_terms_has_a_page(db: Path) -> None:
+    run = fill(db, episodes=1, state="running")
+    deep, terms = Architecture(24, 96, 384, 3), [
+        "hidden", "attention", "embedding", "prediction", "vector", "similarity", "hidden_probe", "yardstick",
+    ]  # fmt: skip
+    with opened(db) as store:
+        [number] = add_episode(store, run, 2, [deep])
+        store.update_candidate(number, state="done", loss=0.1, latency=reading(5.0).to_dict())
+        losses = [
+            LayerLoss(step, layer, 1 + layer % 6, 0.9 - step / 200 - layer / 100, term)
+            for step in (0, 40, 80)
+            for layer in range(1, 25)
+            for term in terms
+        ]
+        store.add_layer_losses(number, losses)
+    app = shown(places.CANDIDATE, candidate=number, tab="Layers")
+    assert len(tab(app, "Layers").dataframe[0].value) == len(terms)
+    [bars] = [figure for alt, figure in charts(app).items() if alt.startswith("Error of each of 24 layers")]
+    assert bars["data"][0]["y"] == [str(layer) for layer in range(1, 25)]
+    strip = charts(shown(places.RUN, run=run, budget="1000 ms"))
+    assert any("of each layer of" in alt for alt in strip)

@@ -126,6 +126,8 @@ def runs(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """List runs, newest first."""
     with opened(db, read_only=True) as store:
         rows = store.runs()
+        for sentence in store.unreadable_runs():
+            say(sentence)
         lines = [f"{run.id:>5}  {run.state:<12} {run.name:<24} episode {run.episode}" for run in rows]
         show_result({"runs": [_run_object(run) for run in rows]}, as_json, lambda: lines or ["No runs yet."])
 

@@ -90,9 +90,9 @@ def cached_teachers() -> list[str]:
 def _can_be_teacher(folder: Path, name: str) -> bool:
     try:
         check_config(read_config(folder), name)
-    except BadInput:
+        return any(folder.glob("model*.safetensors"))
+    except (BadInput, OSError):  # of a cache that others share, some files may not be read
         return False
-    return any(folder.glob("model*.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

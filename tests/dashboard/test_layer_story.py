@@ -83,18 +83,18 @@ def test_another_teacher_layer_is_named_only_where_it_is_clearly_more_alike() ->
 
 def test_the_three_parts_of_a_layer_end_at_its_start_and_the_mark_at_its_error() -> None:
     [row] = standings(losses(0.45), 1, 2, TEACHER)
-    reach, missing, learnt, mark = layer_figures.standing_figure([row]).data
+    reach, missing, learnt, mark = layer_figures.standing_figure([row], 1).data
     assert [*reach.x, *missing.x, *learnt.x] == pytest.approx([0.3, 0.2, 0.3])
     assert list(mark.x) == pytest.approx([0.5])
     worse = Standing(1, (1,), 0.7, 0.4, 0.6)  # above its start, and by rounding below its floor
-    assert [trace.x[0] for trace in layer_figures.standing_figure([worse]).data] == pytest.approx(
+    assert [trace.x[0] for trace in layer_figures.standing_figure([worse], 1).data] == pytest.approx(
         [0.6, 0, 0, 0.6]
     )
 
 
 def test_24_layers_are_each_a_row_and_alike_by_name() -> None:
     rows = [Standing(layer, (layer,), 0.1, 0.9, 0.5) for layer in range(1, 25)]
-    assert layer_figures.standing_figure(rows).layout.height > 24 * 20
+    assert layer_figures.standing_figure(rows, 24).layout.height > 24 * 20
     square = [[0.5] * 25 for _ in range(25)]
     drawn = json.loads(layer_figures.similarity_figure(square, square).to_json() or "")
     assert drawn["data"][0]["y"][:2] == ["emb", "1"]
@@ -102,20 +102,28 @@ def test_24_layers_are_each_a_row_and_alike_by_name() -> None:
 
 
 def test_another_students_layers_stand_at_the_same_relative_depth() -> None:
-    deep = Profile("deep", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4})
+    deep = Profile("deep", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}, 4)
     assert [deep.at(layer, 2) for layer in (1, 2)] == pytest.approx([0.2, 0.4])
     assert [deep.at(layer, 8) for layer in (1, 2, 3)] == pytest.approx([0.1, 0.1, 0.15])  # its first
-    assert Profile("one", {1: 0.5}).at(1, 3) == 0.5
+    assert Profile("one", {1: 0.5}, 1).at(1, 3) == 0.5
 
 
 def test_a_layer_without_a_number_is_passed_over_and_a_student_without_any_has_none() -> None:
-    assert Profile("gap", {1: 0.1, 2: math.nan, 3: 0.3}).at(2, 3) == pytest.approx(0.2)
-    assert math.isnan(Profile("none", {1: math.nan}).at(1, 1))
-    assert math.isnan(Profile("none", {}).at(1, 1))
+    assert Profile("gap", {1: 0.1, 2: math.nan, 3: 0.3}, 3).at(2, 3) == pytest.approx(0.2)
+    assert math.isnan(Profile("none", {1: math.nan}, 1).at(1, 1))
+    assert math.isnan(Profile("none", {}, 2).at(1, 1))
 
 
 def test_the_median_of_the_frontier_is_taken_layer_by_layer() -> None:
-    profiles = [Profile(str(error), {1: error, 2: 2 * error}) for error in (0.1, 0.2, 0.4)]
+    profiles = [Profile(str(error), {1: error, 2: 2 * error}, 2) for error in (0.1, 0.2, 0.4)]
+    profiles.append(Profile("none", {1: math.nan}, 1))
     found = median_of(profiles, 2)
-    assert found.name == "median of 3 students of the frontier"
+    assert found.name == "the frontier's median"
     assert found.errors == pytest.approx({1: 0.2, 2: 0.4})
+
+
+def test_the_mark_of_another_student_is_within_the_figure() -> None:
+    [row] = standings(losses(0.45), 1, 2, TEACHER)
+    figure = layer_figures.standing_figure([row], 1, Profile("worse", {1: 1.4}, 1))
+    assert figure.data[-1].x == (1.4,)
+    assert figure.layout.xaxis.range[1] > 1.4

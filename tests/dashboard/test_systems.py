@@ -159,3 +159,13 @@ def test_chance_is_subtracted_from_teacher_and_student_alike_and_tasks_without_i
         pytest.approx({"a": 0.1, SIMILAR: 0.1}),
     ]
     assert systems.retained(above[1], above, systems.shared_tasks(above)) == pytest.approx(1 / 3)
+
+
+def test_a_task_of_which_the_teacher_is_hardly_above_chance_says_nothing_of_what_is_retained() -> None:
+    rows = [dataclasses.replace(row, chances={"a": 0.78, "b": 0.5}) for row in (TEACHER, SMALL)]
+    assert all("a" not in row.figures and "b" in row.figures for row in systems.above_chance(rows))
+
+
+def test_published_students_are_not_drawn_beside_scores_without_chance() -> None:
+    names = [line.name for line in systems_figure.systems_figure([TEACHER, SMALL], above_chance=True).data]
+    assert names == ["student", "teacher"]

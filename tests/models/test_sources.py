@@ -164,3 +164,9 @@ def test_models_in_the_hubs_cache_that_can_be_teachers_are_listed(
         (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
         (folder / weights).write_bytes(b"weights")
     assert cached_teachers() == ["org/bert"]
+
+    def refused(folder: Path) -> dict[str, object]:
+        raise PermissionError(folder)
+
+    monkeypatch.setattr(sources, "read_config", refused)  # of a cache that others share
+    assert cached_teachers() == []

@@ -8,11 +8,13 @@ import pytest
 
 from kdnas_core.architecture import static_student
 from kdnas_core.resampling import packed
-from kdnas_core.runs.picks import pick_within, picks
+from kdnas_core.runs.measured import Measured
+from kdnas_core.runs.picks import best_but, pick_within, picks
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import opened
 from kdnas_core.search.stopping import Outlook
 from kdnas_core.spec import LatencySpec, RunSpec
+from tests.dashboard.test_frontier_figure import candidate as made
 from tests.filled_store import fill, reading
 
 
@@ -124,3 +126,10 @@ def test_what_was_not_judged_to_the_end_is_never_picked(filled: tuple[Run, Candi
     one, other = candidates(done, (4.0, 0.5), (3.0, 0.1))
     stopped = [one, replace(other, state="pruned")]
     assert pick_within(run, stopped, LatencySpec(budget_ms=5.0)).best == one
+
+
+def test_of_others_with_equal_errors_the_fastest_is_the_best() -> None:
+    rows = [made(1, 4.0, 0.5), made(2, 7.0, 0.6), made(3, 5.0, 0.6)]
+    others = best_but(Measured.of(rows), rows[0])
+    assert others is rows[2]
+    assert best_but(Measured.of(rows[:1]), rows[0]) is None

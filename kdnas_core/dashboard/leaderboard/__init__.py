@@ -1,1 +1,1 @@
-"""The page of all systems."""
+"""The sections of the leaderboard."""

@@ -1,4 +1,4 @@
-"""The page of systems: the choice of a group, the figure, the table, and the published students."""
+"""The leaderboard: the choice of a group, the figure, the table, and the published students."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from kdnas_core.dashboard.ui import places, systems_figure
 from kdnas_core.dashboard.ui.charts import CONFIG
 
 CHANCE_HELP = (
-    "Naming the most frequent class scores something on most tasks. It is subtracted from all scores, the"
-    " teacher's too; tasks of which it is not known are left out."
+    "Naming the most frequent class scores something on most tasks. It is subtracted from the scores of"
+    " fine-tuned models, the teacher's too. Tasks of which it is not known are left out, and those of which"
+    " the teacher itself is hardly above it."
 )
 
 
@@ -29,11 +30,14 @@ def show(views: Sequence[SystemView]) -> None:
             " name may stand for other data in one of them, and then its column does not compare."
         )
     everything: Sequence[System] = systems.systems_of(some)
-    if st.toggle("Subtract chance", key="above_chance", bind="query-params", help=CHANCE_HELP):
-        everything = _above_chance(everything)
+    is_above = st.toggle("Subtract chance", key="above_chance", bind="query-params", help=CHANCE_HELP)
+    if is_above:
+        above = _above_chance(everything)
+        is_above, everything = above is not everything, above
     rows = _rows(everything)
-    st.markdown(_words(group, rows))
-    _figure(rows)
+    subtracted = " Chance is subtracted." if is_above else ""
+    st.markdown(_words(group, rows) + subtracted)
+    _figure(rows, is_above)
     _table(rows)
 
 
@@ -71,6 +75,7 @@ def _rows(everything: Sequence[System]) -> list[System]:
         "Only systems scored on",
         systems.tasks_of(everything),
         placeholder="any task",
+        key="systems_tasks",
         help="Averages are over the tasks that all rows have: fewer rows may share more tasks.",
     )
     order: systems_tables.Order = right.radio("Sort by", ["retained %", "speed-up"], horizontal=True)
@@ -90,9 +95,9 @@ def _words(group: Group, rows: Sequence[System]) -> str:
     return f"{told}; not over {', '.join(left_out)}." if left_out else f"{told}."
 
 
-def _figure(rows: Sequence[System]) -> None:
+def _figure(rows: Sequence[System], is_above: bool) -> None:
     st.plotly_chart(
-        systems_figure.systems_figure(rows),
+        systems_figure.systems_figure(rows, above_chance=is_above),
         key="systems_figure",
         config=CONFIG,
         alt=f"Speed-up against retained share of the teacher's average, of {len(rows)} systems,"

@@ -89,10 +89,12 @@ class Profile:
     Attributes:
         name: in words.
         errors: by layer, from 1.
+        depth: its number of layers.
     """
 
     name: str
     errors: Mapping[int, float]
+    depth: int
 
     def at(self, layer: int, depth: int) -> float:
         """Returns its error at the relative depth of a layer of a student with that many layers.
@@ -102,15 +104,17 @@ class Profile:
         own = [layer for layer, error in sorted(self.errors.items()) if math.isfinite(error)]
         if not own:
             return math.nan
-        places = [each / max(self.errors) for each in own]
+        places = [each / self.depth for each in own]
         return float(np.interp(layer / depth, places, [self.errors[each] for each in own]))
 
 
 def median_of(profiles: Sequence[Profile], depth: int) -> Profile:
     """Returns the median of several at each layer of a student with that many layers."""
-    layers = range(1, depth + 1)
-    errors = {layer: median(each.at(layer, depth) for each in profiles) for layer in layers}
-    return Profile(f"median of {len(profiles)} students of the frontier", errors)
+    errors = {}
+    for layer in range(1, depth + 1):
+        known = [error for error in (each.at(layer, depth) for each in profiles) if math.isfinite(error)]
+        errors[layer] = median(known) if known else math.nan
+    return Profile("the frontier's median", errors, depth)
 
 
 def told(rows: Sequence[Standing], width: int) -> str:

@@ -84,6 +84,12 @@ def of_states(losses: Sequence[LayerLoss]) -> list[LayerLoss]:
     return of_term(losses, PROBE) or of_term(losses, HIDDEN)
 
 
+def states_term(losses: Sequence[LayerLoss]) -> str | None:
+    """Returns the term of `of_states`; None if there is none."""
+    rows = of_states(losses)
+    return rows[0].term if rows else None
+
+
 def _of_layers(losses: Sequence[LayerLoss]) -> dict[int, float]:
     return {
         layer: fmean(loss.loss for loss in losses if loss.layer == layer)

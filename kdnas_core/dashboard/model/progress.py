@@ -72,11 +72,7 @@ def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def distilled(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Returns the candidates with a finite latency and loss, which can be compared."""
-    return [
-        candidate
-        for candidate in candidates
-        if candidate.state == "done" and all(map(math.isfinite, candidate.point))
-    ]
+    return list(Measured.of(candidates))
 
 
 def skipped(candidates: Sequence[Candidate]) -> list[Candidate]:

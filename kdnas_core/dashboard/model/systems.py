@@ -19,6 +19,7 @@ Kind = Literal["teacher", "student", "mini-KD", "no distillation"]
 
 _SAME = 1e-3  # between scores of one model that differ only by rounding
 _USUAL_ROWS = 100_000
+LEAST_ABOVE_CHANCE = 0.05  # of a teacher, for what is retained above chance to mean something
 
 
 @dataclass(frozen=True)
@@ -92,27 +93,32 @@ def systems_of(views: Sequence[SystemView]) -> list[System]:
     rows: dict[tuple[Kind, str], System] = {}
     chances: dict[str, float] = {}
     for view in views:
+        chances |= score_table.chances_of(view.scores)
         for key, system in _rows(view):
             known = rows[key].figures if key in rows else {}
-            rows[key] = replace(system, figures={**known, **system.figures}, chances={})
-            chances |= score_table.chances_of(view.scores)
+            rows[key] = replace(system, figures={**known, **system.figures})
     order: list[Kind] = ["teacher", "student", "mini-KD", "no distillation"]
     found = [replace(system, chances=chances) for system in rows.values()]
     return sorted(found, key=lambda system: order.index(system.kind))
 
 
 def above_chance(systems: Sequence[System]) -> list[System]:
-    """Returns systems with chance subtracted from their scores, without tasks whose chance is not known.
+    """Returns systems with chance subtracted from their scores.
 
-    What retrieval and similarity score without training has none, and stays.
+    Left out are tasks whose chance is not known, or of which the teacher is hardly above it. What retrieval
+    and similarity score without training has none, and stays.
     """
+    teacher = next((system for system in systems if system.kind == "teacher"), None)
+    best = {} if teacher is None else teacher.figures
+    chances = systems[0].chances if systems else {}
+    known = {task: at for task, at in chances.items() if best.get(task, 1.0) - at > LEAST_ABOVE_CHANCE}
     return [
         replace(
             system,
             figures={
-                task: score if task.endswith(ZERO_SHOT) else score - system.chances[task]
+                task: score if task.endswith(ZERO_SHOT) else score - known[task]
                 for task, score in system.figures.items()
-                if task.endswith(ZERO_SHOT) or task in system.chances
+                if task.endswith(ZERO_SHOT) or task in known
             },
         )
         for system in systems

@@ -17,9 +17,8 @@ from kdnas_core.runs.names import Source
 from kdnas_core.runs.records import Candidate
 
 
-def show(db: Path, seen: CandidateView) -> None:
-    """Draws the header: where it is from, its neighbours, its state, and what is done for it."""
-    candidate = seen.candidate
+def way_back(db: Path, seen: CandidateView) -> None:
+    """Draws the links to its run, and to the students beside it on the frontier."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             places.RUN,
@@ -28,7 +27,12 @@ def show(db: Path, seen: CandidateView) -> None:
             query_params={"run": str(seen.run.id)},
         )
         st.space("stretch")
-        neighbours.show_frontier(*neighbours.on_frontier(live.read_run(db, seen.run.id), candidate))
+        neighbours.show_frontier(*neighbours.on_frontier(live.read_run(db, seen.run.id), seen.candidate))
+
+
+def show(db: Path, seen: CandidateView) -> None:
+    """Draws its name and state, and what is done for it."""
+    candidate = seen.candidate
     with st.container(horizontal=True, vertical_alignment="center"):
         st.title(f"Candidate {candidate.id}", width="content")
         st.badge(

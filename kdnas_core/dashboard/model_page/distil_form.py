@@ -41,7 +41,7 @@ def show(db: Path, run: Run, candidate: Candidate) -> None:
         st.warning("This candidate misses the run's latency budget, and so will a student made from it.")
     if candidate.state == "pruned":
         st.warning("This candidate was stopped early: by its first steps, others of this run are better.")
-    fields = _choices(run)
+    fields = _choices(run, candidate.id)
     st.markdown(reading(fields, run, candidate))
     ask_button.show(
         "Distil in full",
@@ -79,38 +79,60 @@ def _masks_words(fields: dict[str, Any], run: Run, candidate: Candidate) -> bool
     return any(term.kind in WORDS for term in terms)
 
 
-def _choices(run: Run) -> dict[str, Any]:
+def _choices(run: Run, of: int) -> dict[str, Any]:
+    # keys by candidate: what was typed for one is not asked for of the next
     first, second, third, fourth = st.columns(4)
     searched = wording.objective(run.spec.objective)
     fields = {
         "epochs": first.number_input(
-            "Epochs", 0.1, 1_000.0, USUAL.epochs, 1.0, help="Passes over the texts."
+            "Epochs",
+            0.1,
+            1_000.0,
+            USUAL.epochs,
+            1.0,
+            help="Passes over the texts.",
+            key=f"distil_epochs_{of}",
         ),
         "recipe": second.selectbox(
             "Recipe",
             RECIPES,
             format_func=lambda name: wording.recipe(name) if name else f"As in the search ({searched})",
+            key=f"recipe_{of}",
         ),
-        "sequence_length": third.number_input("Tokens a text", 8, 512, USUAL.sequence_length),
+        "sequence_length": third.number_input(
+            "Tokens a text", 8, 512, USUAL.sequence_length, key=f"tokens_{of}"
+        ),
         "learning_rate": fourth.number_input(
-            "Learning rate", 1e-7, 1.0, USUAL.learning_rate, 1e-4, format="%g"
+            "Learning rate", 1e-7, 1.0, USUAL.learning_rate, 1e-4, format="%g", key=f"rate_{of}"
         ),
     }
-    return fields | _more(run)
+    return fields | _more(run, of)
 
 
-def _more(run: Run) -> dict[str, Any]:
+def _more(run: Run, of: int) -> dict[str, Any]:
     with st.expander("Corpus, texts and batches"):
         left, right = st.columns(2)
         return {
             "corpus": left.text_input(
-                "Corpus", placeholder=f"as in the search: {run.spec.corpus}", help=CORPUS_HELP
+                "Corpus",
+                placeholder=f"as in the search: {run.spec.corpus}",
+                help=CORPUS_HELP,
+                key=f"corpus_{of}",
             ),
-            "sentences": right.number_input("Texts at most", 48, 1_000_000, USUAL.sentences),
-            "batch_size": left.number_input("Batch size", 1, 1_024, USUAL.batch_size),
-            "seed": right.number_input("Seed", 0, 2**32 - 1, USUAL.seed),
+            "sentences": right.number_input(
+                "Texts at most", 48, 1_000_000, USUAL.sentences, key=f"texts_{of}"
+            ),
+            "batch_size": left.number_input("Batch size", 1, 1_024, USUAL.batch_size, key=f"batch_{of}"),
+            "seed": right.number_input("Seed", 0, 2**32 - 1, USUAL.seed, key=f"seed_{of}"),
             "pairs": left.number_input(
-                "Pairs of segments", 0.0, 1.0, None, 0.1, placeholder="as in the search", help=PAIRS_HELP
+                "Pairs of segments",
+                0.0,
+                1.0,
+                None,
+                0.1,
+                placeholder="as in the search",
+                help=PAIRS_HELP,
+                key=f"pairs_{of}",
             ),
         }
 
@@ -123,7 +145,7 @@ def show_for_task(db: Path, student: Student) -> None:
         "TinyBERT's second stage: a new student begins with these weights and learns one task from the"
         " teacher that was fine-tuned on it."
     )
-    fields = _task_choices()
+    fields = _task_choices(student.name)
     ask_button.show(
         "Distil for the task",
         f"task_{student.id}",
@@ -141,14 +163,26 @@ def show_to_go_on(db: Path, run: Run, student: Student) -> None:
         "A new student begins with these weights and is distilled in full on the text that you name. What"
         " this one was scored on is scored again, so that you see what it forgets."
     )
-    corpus = st.text_input("Text", placeholder=f"other than {run.spec.corpus}", help=GO_ON_HELP)
+    corpus = st.text_input(
+        "Text", placeholder=f"other than {run.spec.corpus}", help=GO_ON_HELP, key=f"more_text_{student.id}"
+    )
     left, middle, right = st.columns(3)
     fields = {
         "corpus": corpus.strip(),
-        "epochs": left.number_input("Passes", 0.1, 1_000.0, 1.0, 1.0, help="Over the texts."),
-        "sequence_length": middle.number_input("Tokens a text", 8, 512, student.spec.sequence_length),
+        "epochs": left.number_input(
+            "Passes", 0.1, 1_000.0, 1.0, 1.0, help="Over the texts.", key=f"passes_{student.id}"
+        ),
+        "sequence_length": middle.number_input(
+            "Tokens a text", 8, 512, student.spec.sequence_length, key=f"more_tokens_{student.id}"
+        ),
         "learning_rate": right.number_input(
-            "Learning rate", 1e-7, 1.0, student.spec.learning_rate, 1e-4, format="%g"
+            "Learning rate",
+            1e-7,
+            1.0,
+            student.spec.learning_rate,
+            1e-4,
+            format="%g",
+            key=f"more_rate_{student.id}",
         ),
     }
     ask_button.show(
@@ -160,15 +194,25 @@ def show_to_go_on(db: Path, run: Run, student: Student) -> None:
     )
 
 
-def _task_choices() -> dict[str, Any]:
+def _task_choices(of: str) -> dict[str, Any]:
     left, right = st.columns([2, 1])
-    task = left.text_input("Task", "packaged", help=TASK_HELP)
+    task = left.text_input("Task", "packaged", help=TASK_HELP, key=f"task_of_{of}")
     epochs = right.number_input(
-        "Epochs", 0.1, 1_000.0, TASK_EPOCHS, 1.0, help="Passes over rows and variants."
+        "Epochs",
+        0.1,
+        1_000.0,
+        TASK_EPOCHS,
+        1.0,
+        help="Passes over rows and variants.",
+        key=f"task_epochs_{of}",
     )
-    augment = st.checkbox("Augment the rows", value=USUAL.augment, help=AUGMENT_HELP)
+    augment = st.checkbox("Augment the rows", value=USUAL.augment, help=AUGMENT_HELP, key=f"augment_{of}")
     left, right = st.columns([2, 1])
-    glove = left.text_input("Word vectors", placeholder="none", disabled=not augment, help=GLOVE_HELP)
-    copies = right.number_input("Variants of a row at most", 1, 100, USUAL.copies, disabled=not augment)
+    glove = left.text_input(
+        "Word vectors", placeholder="none", disabled=not augment, help=GLOVE_HELP, key=f"glove_{of}"
+    )
+    copies = right.number_input(
+        "Variants of a row at most", 1, 100, USUAL.copies, disabled=not augment, key=f"copies_{of}"
+    )
     chosen = {"task": task.strip(), "epochs": epochs, "augment": augment}
     return chosen | ({"glove": glove.strip(), "copies": copies} if augment else {})

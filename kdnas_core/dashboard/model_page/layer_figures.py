@@ -102,11 +102,12 @@ def mapping_figure(losses: Sequence[LayerLoss], depths: Depths, *, normalised: b
     return figure
 
 
-def standing_figure(rows: Sequence[Standing], beside: Profile | None = None) -> go.Figure:
+def standing_figure(rows: Sequence[Standing], depth: int, beside: Profile | None = None) -> go.Figure:
     """Draws the error of each layer in three parts, the first layer on top, and where it began.
 
     Args:
         rows: the layers.
+        depth: M, of which they are.
         beside: of another student, which is drawn at the same relative depths.
     """
     figure = empty_figure("error", "layer", height=max(220, 110 + _ROW * len(rows)))
@@ -134,10 +135,10 @@ def standing_figure(rows: Sequence[Standing], beside: Profile | None = None) -> 
         marker={"symbol": "line-ns-open", "size": 14, "color": VIOLET, "line": {"width": 3}},
         hovertemplate="layer %{y}: error %{x:.3f}<extra></extra>",
     )
+    others = [] if beside is None else [_finite(beside.at(row.layer, depth)) for row in rows]
     if beside is not None:
-        depth = max(row.layer for row in rows)
         figure.add_scatter(
-            x=[_finite(beside.at(row.layer, depth)) for row in rows],
+            x=others,
             y=names,
             mode="markers",
             name=wording.plain_html(beside.name),
@@ -145,9 +146,8 @@ def standing_figure(rows: Sequence[Standing], beside: Profile | None = None) -> 
             hovertemplate="at the depth of layer %{y}: error %{x:.3f}<extra></extra>",
         )
     figure.update_layout(barmode="stack", bargap=0.25)
-    figure.update_xaxes(
-        range=[0, 1.02 * max(1.0, *(row.start for row in rows), *(row.final for row in rows))]
-    )
+    own = [value for row in rows for value in (row.start, row.final)]
+    figure.update_xaxes(range=[0, 1.02 * max(1.0, *own, *(value for value in others if value is not None))])
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return figure
 

@@ -13,7 +13,7 @@ from kdnas_core.dashboard.model import layer_story, layer_terms
 from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.model.layer_story import Profile
 from kdnas_core.dashboard.model.layer_terms import Depths
-from kdnas_core.dashboard.model_page import layer_figures
+from kdnas_core.dashboard.model_page import layer_figures, student_loss
 from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.read.live_students import StudentView
@@ -29,6 +29,7 @@ STANDING = (
     " this width can hold: the variance outside the best subspace of as many dimensions."
 )
 SIMILARITY = "CKA is 1 for layers that hold the same, whatever their basis, and 0 for unrelated ones."
+MINI_KD = "its mini-KD"
 OTHER = "Lower is better; each term has a scale of its own."
 
 
@@ -87,32 +88,37 @@ def of_student(seen: StudentView, others: Sequence[Profile] = ()) -> Learnt:
     )
 
 
-def others_of(db: Path, run: int, candidate: int, *, with_own: bool) -> list[Profile]:
-    """Returns what layers can be compared with: the frontier's median, and each of its students.
+def others_of(db: Path, seen: CandidateView | StudentView) -> list[Profile]:
+    """Returns what layers can be compared with: of a student its mini-KD, and the run's frontier.
 
-    Args:
-        db: the store.
-        run: of the candidate.
-        candidate: it is not beside itself.
-        with_own: whether its mini-KD comes first, for a student that was made of it.
+    None of a student that was made for a task or on other text, whose errors are on other texts, and no
+    student whose errors were read in another way.
     """
-    front = Findings.of(live.read_run(db, run).candidates, None).frontier
-    rows = {row.id: row for row in front if not row.architecture.is_static and row.id != candidate}
-    errors = layer_terms.by_layer(live.read_final_losses(db, [candidate, *rows]))
-    found = [
-        Profile(f"candidate {row.id} ({wording.milliseconds(row.point[0])})", errors[row.id])
-        for row in rows.values()
-        if errors[row.id]
+    own = isinstance(seen, StudentView)
+    if isinstance(seen, StudentView) and not student_loss.is_on_the_same_texts(seen):
+        return []
+    front = Findings.of(live.read_run(db, seen.run.id).candidates, None).frontier
+    rows = {row.id: row for row in (seen.candidate, *front) if not row.architecture.is_static}
+    losses = live.read_final_losses(db, list(rows))
+    errors, term = layer_terms.by_layer(losses), layer_terms.states_term(seen.losses)
+    return [
+        Profile(
+            MINI_KD if row is seen.candidate else f"candidate {number}",
+            errors[number],
+            row.architecture.layers,
+        )
+        for number, row in rows.items()
+        if term is not None
+        and layer_terms.states_term(losses[number]) == term
+        and (own or number != seen.candidate.id)
     ]
-    own = [Profile("its mini-KD", errors[candidate])] if with_own and errors[candidate] else []
-    return [*own, *found]
 
 
 def show(learnt: Learnt) -> None:
-    """Draws the losses; a sentence before the first evaluation."""
+    """Draws the losses; a sentence if none are known."""
     _overview(learnt)
     if not learnt.losses:
-        st.markdown("No losses by layer: it has not been evaluated yet.")
+        st.markdown("No losses by layer are known.")
         return
     st.header("What each layer has learnt")
     _standing(learnt)
@@ -130,7 +136,7 @@ def _standing(learnt: Learnt) -> None:
     left, right = st.columns(2) if learnt.similarity and learnt.teacher else (st.container(), None)
     with left:
         st.plotly_chart(
-            layer_figures.standing_figure(rows, beside),
+            layer_figures.standing_figure(rows, learnt.depths.student, beside),
             key="standing",
             config=CONFIG,
             alt=f"Error of each of {len(rows)} layers: what is beyond its width, not learnt, and learnt",
@@ -152,7 +158,7 @@ def _beside(learnt: Learnt) -> Profile | None:
     """Draws the choice of another student, and returns its layers."""
     if not learnt.others:
         return None
-    frontier = [each for each in learnt.others if each.name.startswith("candidate")]
+    frontier = [each for each in learnt.others if each.name != MINI_KD]
     choices = [*learnt.others]
     if len(frontier) > 1:
         choices.append(layer_story.median_of(frontier, learnt.depths.student))

@@ -16,8 +16,8 @@ class ModelTabs:
 
     Attributes:
         tabs: by name.
-        opened: the name of the open one. Tabs with figures are drawn only while they are open; those with
-            forms always, since Streamlit forgets what was typed into a form that is not drawn.
+        opened: the name of the open one. Tabs of figures (layers, latency) are drawn only while they are
+            open; those of forms always, since Streamlit forgets what was typed into one that is not drawn.
     """
 
     tabs: dict[str, DeltaGenerator]

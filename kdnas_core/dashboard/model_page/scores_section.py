@@ -89,12 +89,17 @@ def _why_not(source: Source) -> str:
 @st.fragment(key="score_form")
 def _form(db: Path, source: Source) -> None:
     """Draws the form; the button is disabled until the fields are complete."""
-    text = st.text_area("Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} {RETRIEVAL_HELP}")
+    of = source.name  # what was typed for one model is not asked for of the next
+    text = st.text_area(
+        "Tasks", "packaged", height=68, help=f"{distil_form.TASK_HELP} {RETRIEVAL_HELP}", key=f"tasks_{of}"
+    )
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     fields: dict[str, Any] = {
-        "seeds": left.number_input("Seeds", 1, 20, USUAL.seeds, help="Models fine-tuned on each task."),
-        "control": right.checkbox(CONTROL, help=CONTROL_HELP),
-        **_more(),
+        "seeds": left.number_input(
+            "Seeds", 1, 20, USUAL.seeds, help="Models fine-tuned on each task.", key=f"seeds_{of}"
+        ),
+        "control": right.checkbox(CONTROL, help=CONTROL_HELP, key=f"control_{of}"),
+        **_more(of),
     }
     try:
         fields["tasks"] = requests.tasks_of(text)
@@ -109,16 +114,23 @@ def _form(db: Path, source: Source) -> None:
     )
 
 
-def _more() -> dict[str, Any]:
+def _more(of: str) -> dict[str, Any]:
     with st.expander("Split, rows, language and pairs"):
-        pairs = st.radio("Sentences of a pair are read", list(PAIRS), horizontal=True, help=PAIRS_HELP)
+        pairs = st.radio(
+            "Sentences of a pair are read", list(PAIRS), horizontal=True, help=PAIRS_HELP, key=f"read_{of}"
+        )
         left, middle, right = st.columns(3)
         return {
             "pairs": PAIRS[pairs],
-            "split": left.selectbox("Scored split", SCORABLE),
-            "rows": middle.number_input("Training rows at most", 16, 10_000_000, USUAL.rows),
+            "split": left.selectbox("Scored split", SCORABLE, key=f"split_{of}"),
+            "rows": middle.number_input(
+                "Training rows at most", 16, 10_000_000, USUAL.rows, key=f"rows_{of}"
+            ),
             "train_language": right.text_input(
-                "Language to train on", placeholder="the task's own", help="For tasks in several languages."
+                "Language to train on",
+                placeholder="the task's own",
+                help="For tasks in several languages.",
+                key=f"language_{of}",
             ).strip(),
         }
 

@@ -44,12 +44,18 @@ def _yardstick(seen: StudentView) -> str | None:
 def reference(seen: StudentView) -> tuple[str, float] | None:
     """Returns the name and the final loss of the candidate's mini-KD; None if it does not compare."""
     loss, how = seen.candidate.loss, seen.student.spec
-    if loss is None or how.task is not None or how.corpus not in (None, seen.run.spec.corpus):
+    if loss is None or not is_on_the_same_texts(seen):
         return None
     layers = seen.run.spec.objective.yardstick in (None, "layers")
     if layers and how.recipe not in (None, seen.run.spec.objective.recipe):
         return None
     return f"mini-KD of candidate {seen.candidate.id}", loss
+
+
+def is_on_the_same_texts(seen: StudentView) -> bool:
+    """Returns whether its losses are of the texts of its run."""
+    how = seen.student.spec
+    return how.task is None and how.corpus in (None, seen.run.spec.corpus)
 
 
 def meaning(seen: StudentView) -> str:

@@ -26,12 +26,12 @@ def listed(students: Sequence[Student], run: Run) -> None:
             _card(student, run)
 
 
-def linked(students: Sequence[Student]) -> None:
-    """Draws a link to each student with what became of it, in one row; nothing without students."""
+def linked(label: str, students: Sequence[Student]) -> None:
+    """Draws a label and a link to each student with what became of it; nothing without students."""
     if not students:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="students_of_it"):
-        st.markdown("Distilled in full:", width="content")
+        st.markdown(label, width="content")
         for student in students:
             of = student.spec.task
             agreement = f"agreement {wording.agreement(student.loss)}"

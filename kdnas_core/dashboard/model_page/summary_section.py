@@ -14,7 +14,7 @@ from kdnas_core.runs.records import Candidate
 
 
 def show(seen: CandidateView, of_run: Sequence[Candidate]) -> None:
-    """Draws the sentences; nothing for a candidate that was not judged.
+    """Draws the sentences that what is known of it allows.
 
     Args:
         seen: the candidate.

@@ -9,6 +9,7 @@ import streamlit as st
 
 from kdnas_core.spec import KDNAS_SPACE, quick_spec
 
+_REPEATED = "repeated_run"  # the run of the address whose spec was shown last
 CUSTOM, AS_JSON = "Custom", "JSON"
 EPISODES, CANDIDATES = 8, 6  # well under an hour
 _QUICK = quick_spec()
@@ -52,8 +53,11 @@ SIZES = {
 
 def show() -> str:
     """Draws the choice and returns its name; an address that names a run to repeat asks for JSON."""
-    names = list(SIZES)
-    first = AS_JSON if "from" in st.query_params else "Standard"
+    repeated = st.query_params.get("from")
+    if repeated is not None and st.session_state.get(_REPEATED) != repeated:
+        # once: a size that was chosen before would be kept, and one that is chosen now is
+        st.session_state[_REPEATED], st.session_state["size"] = repeated, AS_JSON
+    names, first = list(SIZES), "Standard"
     chosen = st.radio(
         "Size of the search",
         names,

@@ -32,7 +32,7 @@ CORPUS_HELP = (
 
 def show(db: Path) -> tuple[dict[str, Any], Architecture | None]:
     """Draws the choices; returns the fields of a `RunSpec`, and the teacher's shape if it is known yet."""
-    specs = [snapshot.run.spec for snapshot in live.read_runs(db, MOST_RECENT)]
+    specs = live.read_specs(db, MOST_RECENT)
     fields: dict[str, Any] = {"name": st.text_input("Name", "search", max_chars=100)}
     fields["teacher"] = _source(
         "Teacher", [*(spec.teacher for spec in specs), *cached_teachers()], TEACHER_HELP

@@ -34,8 +34,10 @@ def show(db: Path) -> RunSpec:
 def _take() -> None:
     """Puts the text of a dropped file into the field."""
     given = st.session_state.get(FILE)
-    if given is not None:  # else it was taken away
-        st.session_state[TEXT] = given.getvalue()[:MOST_BYTES].decode("utf-8", "replace")
+    if given is None:  # it was taken away
+        return
+    text = given.getvalue() if given.size <= MOST_BYTES else b'"The file is too large to be a spec."'
+    st.session_state[TEXT] = text.decode("utf-8", "replace")
 
 
 def first_text(db: Path) -> str:

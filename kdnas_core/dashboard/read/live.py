@@ -14,6 +14,7 @@ from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import ACTIVE, Work
 from kdnas_core.runs.records import AnyWork, Candidate, LayerLoss, Run, Student, TeacherLayerFacts
 from kdnas_core.runs.store import Store, bytes_of, files_of, opened
+from kdnas_core.spec import RunSpec
 
 Id = TypeVar("Id")
 _ORDER = {"running": 0, "queued": 1, "interrupted": 2, "paused": 3, "failed": 4}
@@ -80,6 +81,22 @@ def find_runs(db: Path, wanted: str, limit: int | None, *, archived: bool) -> tu
     with opened(db, read_only=True) as store:
         found = [run for run in store.runs() if run.archived == archived and _has(run, words)]
         return [_snapshot(store, run) for run in found[:limit]], len(found)
+
+
+def read_specs(db: Path, limit: int) -> list[RunSpec]:
+    """Returns the specs of the newest runs; none if there is no store yet."""
+    if not db.exists():
+        return []
+    with opened(db, read_only=True) as store:
+        return [run.spec for run in store.runs(limit)]
+
+
+def unreadable_runs(db: Path) -> list[str]:
+    """Returns a sentence for each run that cannot be read."""
+    if not db.exists():
+        return []
+    with opened(db, read_only=True) as store:
+        return store.unreadable_runs()
 
 
 def _has(run: Run, words: Sequence[str]) -> bool:

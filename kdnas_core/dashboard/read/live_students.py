@@ -161,6 +161,7 @@ def read_systems(db: Path) -> list[SystemView]:
     for scoring in finished:
         student = students.get(scoring.student or 0)
         candidate = candidates.get(student.candidate if student else scoring.candidate or 0)
-        if candidate and scoring.id in scores:  # else it was deleted meanwhile
+        # else it was deleted meanwhile, or its run cannot be read
+        if candidate and scoring.id in scores and scoring.run in runs:
             found.append(SystemView(scoring, scores[scoring.id], runs[scoring.run], candidate, student))
     return found

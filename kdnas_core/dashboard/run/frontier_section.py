@@ -20,7 +20,7 @@ from kdnas_core.dashboard.ui.live_chart import Zoom
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Candidate
 
-CHOSEN, ZOOM = "candidate", "zoom"  # in the address
+CHOSEN, ZOOM, VALUE = "candidate", "zoom", "y"  # in the address
 
 
 def show(db: Path, snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
@@ -40,14 +40,19 @@ def _scored(db: Path, snapshot: Snapshot) -> None:
         return
     group, some = next(iter(groups.items()))
     rows = systems.systems_of(some)
-    tasks = ", ".join(map(wording.task, systems.shared_tasks(rows)))
+    tasks = systems.shared_tasks(rows)
+    if not tasks:
+        st.info("What was scored of this run shares no task with fine-tuning; see the leaderboard.")
+        return
     st.plotly_chart(
         systems_figure.systems_figure(rows),
         key=f"scored_{snapshot.run.id}",
         config=CONFIG,
         alt=f"Speed-up against retained share of the teacher's average on tasks, of {len(rows)} models",
     )
-    st.markdown(f":small[{wording.plain(group.title)}; average over {wording.plain(tasks)}]")
+    more = "; scored in other ways too, see the leaderboard" if len(groups) > 1 else ""
+    named = wording.plain(", ".join(map(wording.task, tasks)))
+    st.markdown(f":small[{wording.plain(group.title)}; average over {named}{more}]")
 
 
 def _frontier(snapshot: Snapshot, found: Findings, chosen: Candidate | None, view: View) -> None:
@@ -81,6 +86,10 @@ def _frontier(snapshot: Snapshot, found: Findings, chosen: Candidate | None, vie
 def view() -> View:
     """Draws the button with how the chart is drawn, and returns it."""
     with st.popover("Axes and points", icon=":material/tune:"):
+        value = st.selectbox(
+            "Vertical axis", list(VALUES), format_func=VALUES.__getitem__, key=VALUE, bind="query-params"
+        )
+        fixed = value == "retained"  # its figure has an axis of its own
         cost = st.selectbox(
             "Horizontal axis",
             list(COSTS),
@@ -89,16 +98,29 @@ def view() -> View:
             bind="query-params",
             on_change=_zoomed,
             args=(None,),
+            disabled=fixed,
         )
-        value = st.selectbox(
-            "Vertical axis", list(VALUES), format_func=VALUES.__getitem__, key="y", bind="query-params"
+        is_log = st.toggle(
+            "Logarithmic", key="log", bind="query-params", on_change=_zoomed, args=(None,), disabled=fixed
         )
-        is_log = st.toggle("Logarithmic", key="log", bind="query-params", on_change=_zoomed, args=(None,))
         knob = st.selectbox(
-            "Colour by", list(KNOBS), index=None, placeholder="kind", key="colour", bind="query-params"
+            "Colour by",
+            list(KNOBS),
+            index=None,
+            placeholder="kind",
+            key="colour",
+            bind="query-params",
+            disabled=fixed,
         )
-        without = st.pills("Leave out", KINDS, selection_mode="multi", key="without", bind="query-params")
+        without = st.pills(
+            "Leave out", KINDS, selection_mode="multi", key="without", bind="query-params", disabled=fixed
+        )
     return View(cost or "p50", is_log, knob, tuple(without), value or "agreement")
+
+
+def reset() -> None:
+    """Takes back the vertical axis that was chosen on the page of another run, which may have no scores."""
+    st.session_state[VALUE] = next(iter(VALUES))
 
 
 def chosen_of(snapshot: Snapshot) -> Candidate | None:

@@ -14,9 +14,9 @@ from kdnas_core.dashboard.ui.charts import BLUE, CONFIG, ORANGE, empty_figure
 from kdnas_core.runs.records import Candidate
 
 MEANING = (
-    "The share of the variance of agreement between students that a linear model of the logarithms of their"
-    " sizes explains by each (Shapley values of R²). It says what went together in this search, which chose"
-    " its students; by few of them it is rough."
+    "The share of the variance between students, of what they are compared by, that a linear model of the"
+    " logarithms of their sizes explains by each (Shapley values of R²). It says what went together in this"
+    " search, which chose its students; by few of them it is rough."
 )
 MOST_LINES = 2_000  # of the parallel coordinates; the best of more
 

@@ -65,7 +65,11 @@ def _resources(db: Path, snapshot: Snapshot) -> None:
         (
             ("Time of the search", wording.duration(run.seconds), None),
             ("A candidate", each, "mean of those judged"),
-            ("On the disk", wording.size(live.bytes_of_run(db, run.id)), "weights, configs, exports"),
+            (
+                "On the disk",
+                wording.size(live.bytes_of_run(db, run.id)),
+                "weights of candidates and students",
+            ),
         )
     )
 

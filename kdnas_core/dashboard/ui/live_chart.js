@@ -139,7 +139,12 @@ function told(chart) {
 
 // A page that needs no network: the library is in it.
 async function savePage(chart) {
-  const library = (await (await fetch(LIBRARY)).text()).replaceAll("</script", "<\\/script");
+  const answer = await fetch(LIBRARY).catch(() => undefined);
+  if (!answer?.ok) {
+    window.alert("The page cannot be made: the server does not answer. Start it and try again.");
+    return;
+  }
+  const library = (await answer.text()).replaceAll("</script", "<\\/script");
   const { figure, name, alt } = chart.given;
   const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const drawn = JSON.stringify({ data: figure.data, layout: { ...figure.layout, selections: [] } });
@@ -151,7 +156,7 @@ async function savePage(chart) {
   link.href = URL.createObjectURL(new Blob([page], { type: "text/html" }));
   link.download = `${name}.html`;
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it later
 }
 
 function save(Plotly, chart) {

@@ -29,11 +29,18 @@ _NAMES: dict[Kind, str] = {
 _TICKS = [0.5, 1, 2, 3, 5, 10, 20, 50, 100]
 
 
-def systems_figure(rows: Sequence[System]) -> go.Figure:
-    """Draws the systems; leaves out those without a measured speed-up or without an average."""
-    figure = empty_figure("speed-up against the teacher (log)", "retained (%)", height=440)
+def systems_figure(rows: Sequence[System], *, above_chance: bool = False) -> go.Figure:
+    """Draws the systems; leaves out those without a measured speed-up or without an average.
+
+    Args:
+        rows: the systems.
+        above_chance: whether chance is subtracted from their scores; from those published it is not.
+    """
+    title = "retained above chance (%)" if above_chance else "retained (%)"
+    figure = empty_figure("speed-up against the teacher (log)", title, height=440)
     tasks = systems.shared_tasks(rows)
-    _add_published(figure)
+    if not above_chance:
+        _add_published(figure)
     for kind in _MARKS:
         _add(figure, kind, [row for row in rows if row.kind == kind], rows, tasks)
     figure.add_hline(y=100, line={"color": GREY, "width": 1, "dash": "dot"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from kdnas_core.architecture import Architecture
@@ -26,18 +27,37 @@ class Runs(Base):
         return self._create("runs", {"name": spec.name, "spec": spec.to_json(), "method": METHOD}, worker)
 
     def runs(self, limit: int | None = None) -> list[Run]:
-        """Returns the newest runs, newest first, without the samples of their teachers' latencies."""
-        return [run_of(row, self._leases) for row in self._select_work("runs", limit=limit)]
+        """Returns the newest runs, newest first, without the samples of their teachers' latencies.
+
+        Those that this version cannot read are left out; `unreadable_runs` names them.
+        """
+        rows = (self._readable(row) for row in self._select_work("runs"))
+        return list(islice((row for row in rows if isinstance(row, Run)), limit))
+
+    def unreadable_runs(self) -> list[str]:
+        """Returns a sentence for each run that this version cannot read, such as one of a newer version."""
+        rows = (self._readable(row) for row in self._select_work("runs"))
+        return [row for row in rows if isinstance(row, str)]
+
+    def _readable(self, row: dict[str, Any], samples: Sequence[float] = ()) -> Run | str:
+        """The run of a row, or why it cannot be read."""
+        try:
+            return run_of(row, self._leases, samples)
+        except (BadInput, ValueError) as error:
+            return f"Run {row['id']} cannot be read, and is kept as it is: {error}"
 
     def run(self, run: int) -> Run:
         """Returns one run.
 
         Raises:
-            BadInput: there is no such run.
+            BadInput: there is no such run, or this version cannot read it.
         """
         missing = f"There is no run {run} in {self.path}; `python -m kdnas_core runs` lists them."
         row = only(self._select_work("runs", id=run), missing)
-        return run_of(row, self._leases, self._samples("runs", run))
+        found = self._readable(row, self._samples("runs", run))
+        if isinstance(found, str):
+            raise BadInput(found)
+        return found
 
     def set_teacher(self, run: int, spec: RunSpec, teacher: TeacherFacts) -> None:
         """Saves the teacher's measurements and the prepared spec."""
