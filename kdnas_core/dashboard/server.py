@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import App, config
 
-from kdnas_core.dashboard.read import live
+from kdnas_core.dashboard.read import live, spare
 from kdnas_core.dashboard.ui import live_chart
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.jobs import LANES
@@ -69,9 +69,11 @@ async def lifespan(app: App) -> AsyncIterator[None]:
         log.error("%s", error)
         yield
         return
-    taking_up = asyncio.create_task(asyncio.to_thread(take_up, live.database()))  # no page waits for it
+    # no page waits for these
+    others = [asyncio.create_task(asyncio.to_thread(take_up, live.database()))]
+    others.append(asyncio.create_task(asyncio.to_thread(spare.load_pages)))
     yield
-    await taking_up
+    await asyncio.gather(*others)
 
 
 def prepare(db: Path) -> bool:

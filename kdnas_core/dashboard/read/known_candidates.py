@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from kdnas_core.dashboard.read import spare
 from kdnas_core.runs.records import Candidate, Run
 from kdnas_core.runs.store import Store
 
 MOST_RUNS = 32
+MANY = 1_000  # candidates read at once
 _FIRST = -1  # before the revision of candidates of a store of an earlier version
 
 
@@ -41,8 +43,11 @@ def candidates_of(store: Store, run: Run) -> tuple[int, list[Candidate]]:
         revision = store.revision(run.id)
         if revision != known.revision:
             after = known.revision if known.revision < revision else _FIRST  # a copy of before was put back
-            known.rows = {**(known.rows if after == known.revision else {}), **_by_id(store, run.id, after)}
+            new = _by_id(store, run.id, after)
+            known.rows = {**(known.rows if after == known.revision else {}), **new}
             known.revision = revision
+            if len(new) >= MANY:
+                spare.loaded()
         while len(_known) > MOST_RUNS:
             _known.popitem(last=False)
         return revision, list(known.rows.values())

@@ -39,7 +39,9 @@ def empty_figure(x_title: str, y_title: str, height: int = 300) -> go.Figure:
 
 def marked(figure: go.Figure, x: float, label: str, colour: str, *, dash: str = "dash", row: int = 0) -> None:
     """Adds a vertical line with a label above the plot; `row` keeps labels from overlapping."""
-    figure.add_vline(x=x, line={"color": colour, "width": 1.5, "dash": dash})
+    line = {"color": colour, "width": 1.5, "dash": dash}
+    # as `add_vline` draws, which takes ten times as long
+    figure.add_shape(type="line", x0=x, x1=x, y0=0, y1=1, yref="y domain", line=line)
     is_log = figure.layout.xaxis.type == "log"
     figure.add_annotation(
         x=math.log10(x) if is_log else x,  # unlike a line, a note is placed by the logarithm
