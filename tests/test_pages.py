@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pandas
@@ -727,6 +728,27 @@ def test_several_budgets_reach_the_spec_and_what_is_none_is_refused(
     assert started(app, db, monkeypatch).latency.amounts == (2.0, 3.0, 5.0, 10.0)
 
 
+def test_a_budget_that_is_none_takes_back_no_other_choice(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = form()
+    choice(app, "Episodes").set_value(20).run()
+    choice(app, "Budgets").set_value([]).run()
+    choice(app, "Budgets").set_value(["4x"]).run()
+    spec = started(app, db, monkeypatch)
+    assert (spec.search.episodes, spec.latency.budget_speedup) == (20, 4.0)
+
+
+def test_a_dropped_spec_is_read_and_one_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped(size: int) -> str:
+        file = SimpleNamespace(getvalue=lambda: b'{"name": "dropped"}', size=size)
+        state = {spec_form.FILE: file}
+        monkeypatch.setattr(st, "session_state", state)
+        spec_form._take()
+        return str(state[spec_form.TEXT])
+
+    assert dropped(19) == '{"name": "dropped"}'
+    assert "too large" in dropped(spec_form.MOST_BYTES + 1)
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
@@ -744,32 +766,6 @@ def test_several_budgets_reach_the_spec_and_what_is_none_is_refused(
         ),
     ],
 )
-def test_a_budget_that_is_none_takes_back_no_other_choice(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = form()
-    choice(app, "Episodes").set_value(20).run()
-    choice(app, "Budgets").set_value([]).run()
-    choice(app, "Budgets").set_value(["4x"]).run()
-    spec = started(app, db, monkeypatch)
-    assert (spec.search.episodes, spec.latency.budget_speedup) == (20, 4.0)
-
-
-def test_a_dropped_spec_is_read_and_one_too_large_is_refused(
-    db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = shown(places.NEW_SEARCH, size="JSON")
-    [drop] = app.get("file_uploader")
-    given = io.BytesIO(b'{"name": "dropped"}')
-    given.size = 19  # type: ignore[attr-defined]
-    state: dict[str, Any] = {spec_form.FILE: given}
-    monkeypatch.setattr(st, "session_state", state)
-    spec_form._take()
-    assert state[spec_form.TEXT] == '{"name": "dropped"}'
-    given.size = spec_form.MOST_BYTES + 1  # type: ignore[attr-defined]
-    spec_form._take()
-    assert "too large" in state[spec_form.TEXT]
-    assert drop is not None
-
-
 def test_each_size_of_search_starts_what_it_says(
     db: Path, monkeypatch: pytest.MonkeyPatch, size: str, expected: RunSpec
 ) -> None:

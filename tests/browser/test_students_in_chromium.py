@@ -47,6 +47,8 @@ def test_a_walk_from_a_candidate_to_its_student_and_to_the_systems(page: Page, s
     page.get_by_role("link", name=f"Student s{ids['full']}").click()
     expect(page.get_by_role("heading", name=f"Student s{ids['full']}", exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="Make it task-specific")).to_be_visible()
+    page.goto(f"{server.url}/systems")  # its address before
+    expect(page).to_have_url(re.compile("/leaderboard"), timeout=10_000)
     page.get_by_role("link", name="Leaderboard").first.click()
     expect(page.get_by_role("heading", name="Leaderboard", exact=True)).to_be_visible()
     expect(page.get_by_text("Average over packaged, sst2")).to_be_visible(timeout=10_000)

@@ -56,7 +56,8 @@ def show() -> str:
     repeated = st.query_params.get("from")
     if repeated is not None and st.session_state.get(_REPEATED) != repeated:
         # once: a size that was chosen before would be kept, and one that is chosen now is
-        st.session_state[_REPEATED], st.session_state["size"] = repeated, AS_JSON
+        st.session_state["size"] = AS_JSON
+    st.session_state[_REPEATED] = repeated
     names, first = list(SIZES), "Standard"
     chosen = st.radio(
         "Size of the search",
