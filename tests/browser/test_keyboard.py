@@ -24,12 +24,14 @@ MOST_STEPS = 150
 
 def step_to(page: Page, wanted: str) -> str:
     """Presses Tab until what has the focus matches, and returns its role and name."""
+    seen = []
     for _ in range(MOST_STEPS):
         page.keyboard.press("Tab")
         focused: str = page.evaluate(FOCUSED)
-        if re.search(wanted, focused):
+        seen.append(focused)
+        if re.search(wanted, focused, re.DOTALL):
             return focused
-    raise AssertionError(f"nothing like {wanted} came into focus")
+    raise AssertionError(f"nothing like {wanted} came into focus, but {seen}")
 
 
 def test_from_the_searches_to_a_configuration_without_a_mouse(page: Page, server: Server) -> None:
