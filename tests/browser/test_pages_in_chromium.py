@@ -35,6 +35,11 @@ def open_page(page: Page, server: Server, address: str) -> None:
 def click_middle(page: Page, point: Locator) -> None:
     point.scroll_into_view_if_needed()
     box = point.bounding_box()
+    for _ in range(20):  # what is drawn above it moves it; a click would miss it
+        page.wait_for_timeout(300)
+        before, box = box, point.bounding_box()
+        if box == before:
+            break
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
