@@ -18,7 +18,6 @@ from kdnas_core.dashboard.model_page import (
     summary_section,
     sweeps_section,
 )
-from kdnas_core.dashboard.model_page.model_tabs import ModelTabs
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.ui import places, widgets
@@ -76,24 +75,24 @@ def full_distillation(db: Path, seen: CandidateView) -> None:
     st.fragment(students, run_every=refresh, key="students")(db, seen, refresh)
 
 
-def contents(db: Path, seen: CandidateView, tabs: ModelTabs) -> None:
+def latency(db: Path, seen: CandidateView) -> None:
+    candidate_header.timing(seen.candidate)
+    sweeps_section.show(db, seen.candidate.id)
+
+
+def contents(db: Path, seen: CandidateView) -> None:
     refresh = live.BUSY_REFRESH_S if under_way(seen) else None
-    source = Source(seen.candidate)
-    with tabs["Overview"]:
-        st.fragment(overview, run_every=refresh, key="overview")(db, source.candidate.id)
-    if tabs.opened == "Layers":
-        with tabs["Layers"]:
-            st.fragment(layers, run_every=refresh, key="layers")(db, source.candidate.id)
-    if tabs.opened == "Latency":
-        with tabs["Latency"]:
-            candidate_header.timing(seen.candidate)
-            sweeps_section.show(db, source.candidate.id)
-    with tabs["Distil"]:
-        full_distillation(db, seen)
-    with tabs["Scores"]:
-        scores_section.show(db, source)
-    with tabs["Export"]:
-        export_section.show(db, source, seen.folder)
+    candidate, source = seen.candidate.id, Source(seen.candidate)
+    model_tabs.show(
+        {
+            "Overview": lambda: st.fragment(overview, run_every=refresh, key="overview")(db, candidate),
+            "Layers": lambda: st.fragment(layers, run_every=refresh, key="layers")(db, candidate),
+            "Latency": lambda: latency(db, seen),
+            "Distil": lambda: full_distillation(db, seen),
+            "Scores": lambda: scores_section.show(db, source),
+            "Export": lambda: export_section.show(db, source, seen.folder),
+        }
+    )
 
 
 def page() -> None:
@@ -108,7 +107,7 @@ def page() -> None:
     refresh = refresh_s(db, seen)
     candidate_header.way_back(db, seen)
     st.fragment(header, run_every=refresh, key="candidate")(db, candidate, refresh)
-    contents(db, seen, model_tabs.show())
+    contents(db, seen)
 
 
 with widgets.sentences():

@@ -18,7 +18,6 @@ from kdnas_core.dashboard.model_page import (
     students_section,
     sweeps_section,
 )
-from kdnas_core.dashboard.model_page.model_tabs import ModelTabs
 from kdnas_core.dashboard.read import live, live_students
 from kdnas_core.dashboard.read.live_students import StudentView
 from kdnas_core.dashboard.ui import places, widgets
@@ -65,22 +64,18 @@ def distil(db: Path, seen: StudentView) -> None:
         students_section.listed(seen.children, seen.run)
 
 
-def contents(db: Path, seen: StudentView, refresh: float | None, tabs: ModelTabs) -> None:
+def contents(db: Path, seen: StudentView, refresh: float | None) -> None:
     student, source = seen.student, Source(seen.candidate, seen.student)
-    with tabs["Overview"]:
-        st.fragment(overview, run_every=refresh, key="overview")(db, student.id)
-    if tabs.opened == "Layers":
-        with tabs["Layers"]:
-            st.fragment(layers, run_every=refresh, key="layers")(db, student.id)
-    if tabs.opened == "Latency":
-        with tabs["Latency"]:
-            sweeps_section.show(db, student.candidate, of_student=True)
-    with tabs["Distil"]:
-        distil(db, seen)
-    with tabs["Scores"]:
-        scores_section.show(db, source)
-    with tabs["Export"]:
-        export_section.show(db, source, seen.folder)
+    model_tabs.show(
+        {
+            "Overview": lambda: st.fragment(overview, run_every=refresh, key="overview")(db, student.id),
+            "Layers": lambda: st.fragment(layers, run_every=refresh, key="layers")(db, student.id),
+            "Latency": lambda: sweeps_section.show(db, student.candidate, of_student=True),
+            "Distil": lambda: distil(db, seen),
+            "Scores": lambda: scores_section.show(db, source),
+            "Export": lambda: export_section.show(db, source, seen.folder),
+        }
+    )
 
 
 def page() -> None:
@@ -94,7 +89,7 @@ def page() -> None:
     seen = live_students.read_student(db, student)
     refresh = live.refresh_s([seen.student])
     st.fragment(header, run_every=refresh, key="student")(db, student, refresh)
-    contents(db, seen, refresh, model_tabs.show())
+    contents(db, seen, refresh)
 
 
 with widgets.sentences():

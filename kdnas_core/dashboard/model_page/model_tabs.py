@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 NAMES = ("Overview", "Layers", "Latency", "Distil", "Scores", "Export")
+FIGURES = ("Layers", "Latency")
 
 
-@dataclass(frozen=True)
-class ModelTabs:
-    """The tabs, to draw in.
+def show(parts: Mapping[str, Callable[[], None]]) -> None:
+    """Draws the tabs.
 
-    Attributes:
-        tabs: by name.
-        opened: the name of the open one. Tabs of figures (layers, latency) are drawn only while they are
-            open; those of forms always, since Streamlit forgets what was typed into one that is not drawn.
+    Those of figures are drawn only while they are open; the others always, since Streamlit forgets what was
+    typed into a form that is not drawn.
+
+    Args:
+        parts: draws the contents of each tab, by its name.
     """
-
-    tabs: dict[str, DeltaGenerator]
-    opened: str
-
-    def __getitem__(self, name: str) -> DeltaGenerator:
-        """Returns the tab of a name."""
-        return self.tabs[name]
-
-
-def show() -> ModelTabs:
-    """Draws the tabs."""
-    tabs = dict(zip(NAMES, st.tabs(NAMES, key="tab", bind="query-params"), strict=True))
-    return ModelTabs(dict(tabs), next((name for name, tab in tabs.items() if tab.open), NAMES[0]))
+    tabs = st.tabs(NAMES, key="tab", bind="query-params")
+    for name, tab in zip(NAMES, tabs, strict=True):
+        if tab.open or name not in FIGURES:
+            with tab:
+                parts[name]()
