@@ -61,6 +61,9 @@ def test_a_student_shows_its_agreement_beside_that_of_the_mini_kd_and_its_layers
     layers = shown(places.STUDENT, student=GENERAL, tab="Layers")
     assert "Layer mapping, student ← teacher" in words(layers)
     assert any("7 languages" in alt for alt in charts(layers))
+    assert choice(layers, "Beside").options[0] == "its mini-KD"
+    of_task = shown(places.STUDENT, student=TASK, tab="Layers")  # its errors are on other texts
+    assert "Beside" not in [box.label for box in of_task.selectbox]
 
 
 def test_a_model_says_what_is_done_for_it_at_this_moment(db: Path) -> None:

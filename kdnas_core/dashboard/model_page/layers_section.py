@@ -103,7 +103,7 @@ def others_of(db: Path, seen: CandidateView | StudentView) -> list[Profile]:
     errors, term = layer_terms.by_layer(losses), layer_terms.states_term(seen.losses)
     return [
         Profile(
-            MINI_KD if row is seen.candidate else f"candidate {number}",
+            MINI_KD if number == seen.candidate.id else f"candidate {number}",
             errors[number],
             row.architecture.layers,
         )
