@@ -228,7 +228,7 @@ def _in_browser(db: Path, run: int, chromium: str, folder: Path) -> dict[str, fl
     found: dict[str, float] = {}
     received: list[int] = []
     try:
-        _wait_for(port)
+        wait_for(port)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
             page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -267,7 +267,8 @@ def _in_browser(db: Path, run: int, chromium: str, folder: Path) -> dict[str, fl
     return found
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
+    """Waits until a server answers."""
     for _ in range(150):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):

@@ -30,6 +30,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from benchmarks.dashboard import wait_for
 from kdnas_core.errors import BadInput
 from kdnas_core.runs.records import Candidate
 from kdnas_core.runs.store import opened
@@ -111,7 +112,7 @@ async def arm(sessions: int, minutes: float, folder: Path) -> dict[str, Any]:
     memory: list[float] = []
     try:
         await _first_run(db)
-        await _answers()
+        wait_for(PORT)
         tasks = [asyncio.create_task(each.follow(1)) for each in open_ones]
         began, used = time.monotonic(), _processor_s(server.pid)
         while not memory or (time.monotonic() - began < 60 * minutes and search.poll() is None):
@@ -142,16 +143,6 @@ async def arm(sessions: int, minutes: float, folder: Path) -> dict[str, Any]:
         "memory_mib": [round(median(part)) for part in parts],
         "candidates": {row.architecture.key: _facts(row) for row in judged},
     }  # fmt: skip
-
-
-async def _answers() -> None:
-    for _ in range(300):
-        with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", PORT)
-            writer.close()
-            return
-        await asyncio.sleep(0.2)
-    raise SystemExit("The server did not answer.")
 
 
 async def _first_run(db: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -23,23 +24,24 @@ from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.ui import places, widgets
 from kdnas_core.runs.jobs import ACTIVE
 from kdnas_core.runs.names import Source
+from kdnas_core.runs.records import AnyWork
 
 
 def under_way(seen: CandidateView) -> bool:
     return seen.candidate.state in ("proposed", "distilling") and seen.run.state in ACTIVE
 
 
-def refresh_s(db: Path, seen: CandidateView) -> float | None:
-    at_work = under_way(seen) or live_students.read_work_for(db, Source(seen.candidate))
-    return live.BUSY_REFRESH_S if at_work else None
+def refresh_s(seen: CandidateView, works: Sequence[AnyWork]) -> float | None:
+    return live.BUSY_REFRESH_S if works or under_way(seen) else None
 
 
 @widgets.sentences()
 def header(db: Path, candidate: int, refresh: float | None) -> None:
     seen = live.read_candidate(db, candidate)
-    if refresh_s(db, seen) != refresh:
+    works = live_students.read_work_for(db, Source(seen.candidate))
+    if refresh_s(seen, works) != refresh:
         st.rerun()  # it has been judged, and can be exported now, or what was done for it is over
-    candidate_header.show(db, seen)
+    candidate_header.show(seen, works)
 
 
 @widgets.sentences()
@@ -104,7 +106,7 @@ def page() -> None:
         st.page_link(places.RUN, label="Newest run", icon=":material/arrow_forward:")
         return
     seen = live.read_candidate(db, candidate)
-    refresh = refresh_s(db, seen)
+    refresh = refresh_s(seen, live_students.read_work_for(db, Source(seen.candidate)))
     candidate_header.way_back(db, seen)
     st.fragment(header, run_every=refresh, key="candidate")(db, candidate, refresh)
     contents(db, seen)

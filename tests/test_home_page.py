@@ -21,7 +21,7 @@ __all__ = ["db"]  # the fixture
 
 
 def listed(db: Path, wanted: str = "", *, archived: bool = False) -> list[int]:
-    found, count = live.find_runs(db, wanted, None, archived=archived)
+    found, count, _ = live.find_runs(db, wanted, None, archived=archived)
     assert count == len(found)
     return [snapshot.run.id for snapshot in found]
 

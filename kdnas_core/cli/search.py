@@ -125,8 +125,8 @@ def check(spec: Spec = None, setting: Settings = None) -> None:
 def runs(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """List runs, newest first."""
     with opened(db, read_only=True) as store:
-        rows = store.runs()
-        for sentence in store.unreadable_runs():
+        rows, unreadable = store.runs_and_unreadable()
+        for sentence in unreadable:
             say(sentence)
         lines = [f"{run.id:>5}  {run.state:<12} {run.name:<24} episode {run.episode}" for run in rows]
         show_result({"runs": [_run_object(run) for run in rows]}, as_json, lambda: lines or ["No runs yet."])

@@ -35,10 +35,11 @@ def show(db: Path) -> None:
             icon=":material/search:",
         )
         archived = st.toggle("Archived", key="archived", bind="query-params")
-    for sentence in live.unreadable_runs(db):
-        st.warning(wording.plain(sentence))
     everything = st.session_state.get("all_runs", False)
-    found, count = live.find_runs(db, wanted or "", None if everything else SHOWN, archived=archived)
+    most = None if everything else SHOWN
+    found, count, unreadable = live.find_runs(db, wanted or "", most, archived=archived)
+    for sentence in unreadable:
+        st.warning(wording.plain(sentence))
     if not found:
         st.info(_nothing(wanted or "", archived))
         return

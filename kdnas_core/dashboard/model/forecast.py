@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.latency.model import FAR_OVER, LatencyModel
-from kdnas_core.search.reward import budget_ms
+from kdnas_core.search.reward import budget_ms, budgets_ms
 from kdnas_core.search.space import SearchSpace
 from kdnas_core.spec import LatencySpec
 
@@ -96,9 +96,8 @@ def make_forecast(
 def _budgets(protocol: LatencySpec, teacher_ms: float, is_estimated: bool) -> dict[str, float]:
     amount = wording.estimated if is_estimated else wording.milliseconds
     found = {}
-    for budget in protocol.budgets:
-        at = budget_ms(budget, teacher_ms)
-        factor = "" if budget.budget_speedup is None else f"{budget.amounts[0]:g}×: "
+    for given, at in zip(protocol.amounts, budgets_ms(protocol, teacher_ms), strict=True):
+        factor = "" if protocol.budget_speedup is None else f"{given:g}×: "
         found[f"{factor}{amount(at)}"] = at
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -9,12 +10,11 @@ import streamlit as st
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model import progress
 from kdnas_core.dashboard.model_page import layer_figures, neighbours, work_section
-from kdnas_core.dashboard.read import live, live_students
+from kdnas_core.dashboard.read import live
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.dashboard.ui import links, places, widgets
 from kdnas_core.dashboard.ui.charts import CONFIG
-from kdnas_core.runs.names import Source
-from kdnas_core.runs.records import Candidate
+from kdnas_core.runs.records import AnyWork, Candidate
 
 
 def way_back(db: Path, seen: CandidateView) -> None:
@@ -30,7 +30,7 @@ def way_back(db: Path, seen: CandidateView) -> None:
         neighbours.show_frontier(*neighbours.on_frontier(live.read_run(db, seen.run.id), seen.candidate))
 
 
-def show(db: Path, seen: CandidateView) -> None:
+def show(seen: CandidateView, works: Sequence[AnyWork]) -> None:
     """Draws its name and state, and what is done for it."""
     candidate = seen.candidate
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -42,7 +42,7 @@ def show(db: Path, seen: CandidateView) -> None:
         st.markdown(f"{wording.shape(candidate.architecture)} · episode {candidate.episode}", width="content")
     widgets.say()
     _troubles(candidate)
-    work_section.show(live_students.read_work_for(db, Source(candidate)))
+    work_section.show(works)
 
 
 def _troubles(candidate: Candidate) -> None:

@@ -197,8 +197,7 @@ def _overview(learnt: Learnt) -> None:
         with right:
             _by_step(learnt)
     if languages:
-        with st.container():
-            _by_language(languages)
+        _by_language(languages)
 
 
 def _by_term(summary: Sequence[layer_terms.TermLoss]) -> None:

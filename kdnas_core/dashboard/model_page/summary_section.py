@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from kdnas_core.dashboard import wording
-from kdnas_core.dashboard.model import layer_story, progress
+from kdnas_core.dashboard.model import layer_story
+from kdnas_core.dashboard.model.findings import Findings
 from kdnas_core.dashboard.read.live import CandidateView
 from kdnas_core.runs.records import Candidate
 
@@ -31,21 +32,14 @@ def _place(candidate: Candidate, of_run: Sequence[Candidate]) -> str | None:
     """Where it stands among the students of its run."""
     if candidate.state != "done" or not all(map(math.isfinite, candidate.point)):
         return None
-    better = _ahead_of(candidate, of_run)
-    if better is None:
+    front = Findings.of(of_run, None).frontier
+    if candidate.point in {row.point for row in front}:
         return "On the Pareto frontier: no student of this run is at least as fast and as good."
+    better = [row for row in front if row.point[0] <= candidate.point[0]][-1]  # the best of those as fast
     return (
         f"Not on the Pareto frontier: candidate {better.id} is as good or better"
         f" ({wording.judged(better)}) and takes {wording.milliseconds(better.point[0])}."
     )
-
-
-def _ahead_of(candidate: Candidate, of_run: Sequence[Candidate]) -> Candidate | None:
-    """The best of the others that are at least as fast and at least as good; None if there is none."""
-    (cost, error), others = candidate.point, progress.distilled(of_run)
-    ahead = [row for row in others if row.point[0] <= cost and row.point[1] <= error]
-    ahead = [row for row in ahead if row.point != candidate.point]
-    return min(ahead, key=lambda row: (row.point[1], row.point[0]), default=None)
 
 
 def _layers(seen: CandidateView) -> str | None:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from kdnas_core.architecture import Architecture
 from kdnas_core.dashboard import wording
 from kdnas_core.dashboard.model.forecast import Forecast
-from kdnas_core.dashboard.ui.charts import BLUE, GREY, ORANGE, empty_figure
+from kdnas_core.dashboard.ui.charts import BLUE, GREY, ORANGE, empty_figure, marked
 from kdnas_core.latency.model import FAR_OVER
 
 WITHIN, OVER = "expected within the budget", "expected over it"
@@ -112,15 +112,5 @@ def _scales(figure: go.Figure, latencies: Sequence[float], depths: Sequence[int]
         ticktext=[str(depth) for depth in depths],
     )
     for place, (name, at) in enumerate(outlook.budgets.items()):
-        figure.add_vline(x=at, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
-        figure.add_annotation(  # on a logarithmic axis, Plotly takes a label's position as the exponent
-            x=math.log10(at),
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=14 * (place % 2),  # labels of near budgets are not on top of each other
-            text=name,
-            showarrow=False,
-            font={"size": 12},
-        )
+        marked(figure, at, name, ORANGE, row=place % 2)  # labels of near budgets in two rows
     figure.update_layout(margin={"t": 40}, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})

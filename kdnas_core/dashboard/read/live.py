@@ -66,8 +66,12 @@ def read_runs(db: Path, limit: int | None = None) -> list[Snapshot]:
         return [_snapshot(store, run) for run in store.runs(limit)]
 
 
-def find_runs(db: Path, wanted: str, limit: int | None, *, archived: bool) -> tuple[list[Snapshot], int]:
+def find_runs(
+    db: Path, wanted: str, limit: int | None, *, archived: bool
+) -> tuple[list[Snapshot], int, list[str]]:
     """Returns the newest of the runs that are wanted, with their candidates, and how many are.
+
+    Also a sentence for each run that cannot be read, wanted or not.
 
     Args:
         db: the store.
@@ -76,11 +80,12 @@ def find_runs(db: Path, wanted: str, limit: int | None, *, archived: bool) -> tu
         archived: whether the runs that are archived are wanted, instead of the others.
     """
     if not db.exists():
-        return [], 0
+        return [], 0, []
     words = wanted.lower().split()
     with opened(db, read_only=True) as store:
-        found = [run for run in store.runs() if run.archived == archived and _has(run, words)]
-        return [_snapshot(store, run) for run in found[:limit]], len(found)
+        runs, unreadable = store.runs_and_unreadable()
+        found = [run for run in runs if run.archived == archived and _has(run, words)]
+        return [_snapshot(store, run) for run in found[:limit]], len(found), unreadable
 
 
 def read_specs(db: Path, limit: int) -> list[RunSpec]:
@@ -89,14 +94,6 @@ def read_specs(db: Path, limit: int) -> list[RunSpec]:
         return []
     with opened(db, read_only=True) as store:
         return [run.spec for run in store.runs(limit)]
-
-
-def unreadable_runs(db: Path) -> list[str]:
-    """Returns a sentence for each run that cannot be read."""
-    if not db.exists():
-        return []
-    with opened(db, read_only=True) as store:
-        return store.unreadable_runs()
 
 
 def _has(run: Run, words: Sequence[str]) -> bool:

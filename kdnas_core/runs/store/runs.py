@@ -29,15 +29,15 @@ class Runs(Base):
     def runs(self, limit: int | None = None) -> list[Run]:
         """Returns the newest runs, newest first, without the samples of their teachers' latencies.
 
-        Those that this version cannot read are left out; `unreadable_runs` names them.
+        Those that this version cannot read are left out; `runs_and_unreadable` names them.
         """
         rows = (self._readable(row) for row in self._select_work("runs"))
         return list(islice((row for row in rows if isinstance(row, Run)), limit))
 
-    def unreadable_runs(self) -> list[str]:
-        """Returns a sentence for each run that this version cannot read, such as one of a newer version."""
-        rows = (self._readable(row) for row in self._select_work("runs"))
-        return [row for row in rows if isinstance(row, str)]
+    def runs_and_unreadable(self) -> tuple[list[Run], list[str]]:
+        """Returns all runs as `runs` does, and a sentence for each that this version cannot read."""
+        rows = [self._readable(row) for row in self._select_work("runs")]
+        return [row for row in rows if isinstance(row, Run)], [row for row in rows if isinstance(row, str)]
 
     def _readable(self, row: dict[str, Any], samples: Sequence[float] = ()) -> Run | str:
         """The run of a row, or why it cannot be read."""
